@@ -1,0 +1,1 @@
+"""rbc-engine: red blood cells in microscope images, detected and classified at high throughput."""

@@ -1,0 +1,157 @@
+"""`pack.toml` of a model pack, as types. Unknown keys and values outside their range are refused."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+__all__ = [
+    "FILES",
+    "SCHEMA",
+    "CallerSettings",
+    "ClassifierSettings",
+    "DetectorSettings",
+    "FileRecord",
+    "Manifest",
+]
+
+SCHEMA = 1
+"""Version of the pack format that this program writes, and the newest that it reads."""
+
+FILES = ("detector.onnx", "box_head.onnx", "classifier.onnx", "caller.treelite", "golden.npz")
+"""The files that every pack holds beside pack.toml."""
+
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0, lt=1e6, allow_inf_nan=False)]
+Level = Annotated[float, Field(ge=0.0, le=255.0)]
+LevelInt = Annotated[int, Field(ge=0, le=255)]
+TypeName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DetectorSettings(_Section):
+    """Network A, `generate_proposals`, `roi_align`, network B and `postprocess_detections`.
+
+    Lengths in `canvas px`: pixels of the resized frame that the detector sees.
+    """
+
+    short_side_px: Annotated[int, Field(ge=64, le=4096)]
+    """A frame's short side on the canvas, unless its µm per pixel are given and the pack knows its own."""
+    um_per_canvas_px: Positive | None = None
+    """The scale the detector was trained at, µm per canvas px; None if unknown."""
+    fill_rgb: tuple[LevelInt, LevelInt, LevelInt]
+    """Colour of the canvas outside the frame: the mean that network A subtracts, so that it reads as zero."""
+    strides_px: Annotated[tuple[int, ...], Field(min_length=1, max_length=6)]
+    """Canvas px between neighbouring anchors of each level of network A's outputs, finest first."""
+    anchor_sizes_px: tuple[tuple[Positive, ...], ...]
+    """Anchor sides for each level, canvas px."""
+    anchor_aspect_ratios: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=9)]
+    """Height over width, the same for every level."""
+    proposals_per_level: Annotated[int, Field(ge=1, le=3840)]
+    """Candidates kept a level before NMS."""
+    proposals: Annotated[int, Field(ge=1, le=4000)]
+    proposal_nms_iou: Probability
+    roi_levels: Annotated[int, Field(ge=1, le=6)]
+    """How many of the finest levels RoIAlign reads."""
+    roi_size: Annotated[int, Field(ge=1, le=32)] = 7
+    roi_sampling_ratio: Annotated[int, Field(ge=1, le=8)] = 2
+    roi_canonical_px: Positive = 224.0
+    """A box of this side (sqrt of its area, canvas px) is read from level log2(stride) = roi_canonical_level."""
+    roi_canonical_level: Annotated[int, Field(ge=0, le=10)] = 4
+    score_threshold: Probability
+    """The detector's shipped operating point: regions under it are not reported."""
+    nms_iou: Probability
+    max_regions: Annotated[int, Field(ge=1, le=4000)]
+    """Size of the fixed output; a field that fills it is marked saturated."""
+
+    @model_validator(mode="after")
+    def _levels_agree(self) -> DetectorSettings:
+        if len(self.anchor_sizes_px) != len(self.strides_px):
+            raise ValueError("anchor_sizes_px needs one entry for each of strides_px")
+        if len({len(sizes) for sizes in self.anchor_sizes_px}) != 1 or not self.anchor_sizes_px[0]:
+            raise ValueError(
+                "anchor_sizes_px needs equally many sizes, at least one, on every level"
+            )
+        if self.roi_levels > len(self.strides_px):
+            raise ValueError("roi_levels must not exceed the number of strides_px")
+        for stride in self.strides_px:
+            if stride < 1 or stride & (stride - 1) or stride > 256:
+                raise ValueError(f"strides_px must be powers of two up to 256 (got {stride})")
+        if any(b != 2 * a for a, b in zip(self.strides_px, self.strides_px[1:], strict=False)):
+            raise ValueError("strides_px must double from level to level")
+        return self
+
+
+class ClassifierSettings(_Section):
+    """`crop_resize` and the trunk with its heads."""
+
+    patch_px: Annotated[int, Field(ge=16, le=512)]
+    window_canvas_px: Positive | None
+    """Side of the window cut around a region, canvas px, so that cells keep their size in the patch;
+    None stretches every region to the patch instead."""
+    window_margin: Annotated[float, Field(ge=1.0, le=4.0)]
+    """A window is never smaller than this times the region's long side."""
+    mean_rgb: tuple[Level, Level, Level]
+    std_rgb: tuple[Positive, Positive, Positive]
+    thresholds: tuple[Probability, ...]
+    """One a type: has_<type> is p_<type> at or over it."""
+
+
+class CallerSettings(_Section):
+    """Gradient boosting on the probabilities, rounded to float32."""
+
+    threshold: Probability
+    """abnormal is abnormal_p at or over it."""
+
+
+class FileRecord(_Section):
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    bytes: Annotated[int, Field(ge=1, le=512 * 2**20)]
+
+
+class Manifest(_Section):
+    """The whole of pack.toml."""
+
+    schema_: Annotated[Literal[1], Field(alias="schema")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+    version: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+([-+][0-9A-Za-z.-]+)?$")]
+    licence: Annotated[str, Field(min_length=1, max_length=100)]
+    description: Annotated[str, Field(max_length=2000)] = ""
+    types: Annotated[tuple[TypeName, ...], Field(min_length=1, max_length=256)]
+    abnormal: tuple[TypeName, ...]
+    """Which of the types make a cell abnormal."""
+    detector: DetectorSettings
+    classifier: ClassifierSettings
+    caller: CallerSettings
+    training: dict[str, str | int | float | bool] = {}
+    """What it was trained on, with which commit and command: for people, not read by the engine."""
+    accuracy: dict[str, str | int | float | bool] = {}
+    """Its measured accuracy, and on what."""
+    files: dict[str, FileRecord]
+
+    @field_validator("files")
+    @classmethod
+    def _only_known_files(cls, files: dict[str, FileRecord]) -> dict[str, FileRecord]:
+        unknown = sorted(set(files) - set(FILES))
+        missing = sorted(set(FILES) - set(files))
+        if unknown or missing:
+            raise ValueError(f"files must be {list(FILES)} (missing {missing}, unknown {unknown})")
+        return files
+
+    @model_validator(mode="after")
+    def _types_agree(self) -> Manifest:
+        if len(set(self.types)) != len(self.types):
+            raise ValueError("types must not repeat")
+        strangers = sorted(set(self.abnormal) - set(self.types))
+        if strangers:
+            raise ValueError(f"abnormal names {strangers}, which are not among types")
+        if len(self.classifier.thresholds) != len(self.types):
+            raise ValueError(
+                f"classifier.thresholds needs one number a type, {len(self.types)} "
+                f"(got {len(self.classifier.thresholds)})"
+            )
+        return self

@@ -1,0 +1,144 @@
+"""The model pack: a folder with pack.toml and five files, safe to open from a stranger.
+
+Nothing in it is pickled or executed. Every file's size and sha256 stand in pack.toml and are checked when
+the pack is opened, from the very bytes that are then used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from rbc_engine.errors import PackError
+from rbc_engine.manifest import FILES, SCHEMA, Manifest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["MANIFEST_NAME", "Pack", "find_pack", "shipped_packs"]
+
+MANIFEST_NAME = "pack.toml"
+_MANIFEST_MAX_BYTES = 1 << 20
+# How an ONNX tensor says that its data lie in another file (StringStringEntryProto, key "location").
+_ONNX_EXTERNAL_DATA = b"\x0a\x08location"
+
+
+@dataclass(frozen=True, eq=False)
+class Pack:
+    """A pack that has been read and verified.
+
+    folder: where it lies.
+    manifest: pack.toml.
+    sha256: of pack.toml, which holds the hashes of everything else: it identifies the whole pack.
+    """
+
+    folder: Path
+    manifest: Manifest
+    sha256: str
+    _files: dict[str, bytes]
+
+    @classmethod
+    def open(cls, folder: Path | str) -> Pack:
+        """Reads and verifies every file of a pack.
+
+        Raises PackError if it is missing, damaged, unsafe, or from a newer version of the program.
+        """
+        folder = Path(folder)
+        text = _read(folder / MANIFEST_NAME, _MANIFEST_MAX_BYTES)
+        manifest = _parse_manifest(folder / MANIFEST_NAME, text)
+        files = {}
+        for name in FILES:
+            record = manifest.files[name]
+            data = _read(folder / name, record.bytes)
+            if len(data) != record.bytes or hashlib.sha256(data).hexdigest() != record.sha256:
+                raise PackError(
+                    f"{folder / name} does not match the sha256 in {MANIFEST_NAME}: the pack is damaged "
+                    f"or was changed; copy or install it again"
+                )
+            if name.endswith(".onnx") and _ONNX_EXTERNAL_DATA in data:
+                raise PackError(
+                    f"{folder / name} keeps tensors in other files, which a pack must not; "
+                    f"save the ONNX model as one file"
+                )
+            files[name] = data
+        return cls(folder, manifest, hashlib.sha256(text).hexdigest(), files)
+
+    def read(self, name: str) -> bytes:
+        """The verified bytes of one of FILES."""
+        return self._files[name]
+
+    @property
+    def name(self) -> str:
+        return self.manifest.name
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        return self.manifest.types
+
+    def __repr__(self) -> str:
+        return f"Pack({self.name!r}, version {self.manifest.version}, {len(self.types)} types)"
+
+
+def shipped_packs() -> dict[str, Path]:
+    """Folders of the packs that come with the program, by name."""
+    root = Path(str(resources.files("rbc_engine"))) / "packs"
+    if not root.is_dir():
+        return {}
+    return {p.name: p for p in sorted(root.iterdir()) if (p / MANIFEST_NAME).is_file()}
+
+
+def find_pack(name_or_path: str | Path) -> Path:
+    """The folder of a shipped pack, by its name, or of any pack, by its path (which has a slash or exists)."""
+    shipped = shipped_packs()
+    if str(name_or_path) in shipped:
+        return shipped[str(name_or_path)]
+    folder = Path(name_or_path)
+    if (folder / MANIFEST_NAME).is_file():
+        return folder
+    raise PackError(
+        f"--pack {str(name_or_path)!r} is neither a shipped pack ({', '.join(shipped) or 'none'}) "
+        f"nor a folder with a {MANIFEST_NAME}; `rbc-engine packs list` shows what there is"
+    )
+
+
+def _read(path: Path, limit_bytes: int) -> bytes:
+    """At most limit_bytes + 1 bytes of a regular file, so that a wrong size shows and a huge file is not read."""
+    try:
+        if not path.is_file():
+            raise PackError(f"{path} is missing or no regular file; copy or install the pack again")
+        with path.open("rb") as file:
+            return file.read(limit_bytes + 1)
+    except OSError as error:
+        raise PackError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _parse_manifest(path: Path, text: bytes) -> Manifest:
+    if len(text) > _MANIFEST_MAX_BYTES:
+        raise PackError(f"{path} is larger than {_MANIFEST_MAX_BYTES} bytes: no pack manifest is")
+    try:
+        values: dict[str, Any] = tomllib.loads(text.decode("utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise PackError(f"{path} is not valid TOML: {error}") from error
+    schema = values.get("schema")
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise PackError(
+            f"{path} has schema {schema}, and this program reads up to {SCHEMA}: the pack comes from a newer "
+            f"version; upgrade with pip install -U rbc-engine"
+        )
+    try:
+        return Manifest.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise PackError(
+            f"{path}: {where}: {first['msg']} (got {first['input']!r:.80}){more}"
+        ) from error

@@ -1,0 +1,137 @@
+"""What travels along the path: frames in, regions and field results out. Arrays with shape, dtype, unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntFlag
+
+import numpy as np
+import numpy.typing as npt
+
+from rbc_engine.errors import ImageError
+
+__all__ = ["FieldResult", "Float32", "Frame", "Int32", "RegionFlag", "Regions", "UInt8"]
+
+UInt8 = npt.NDArray[np.uint8]
+Int32 = npt.NDArray[np.int32]
+Float32 = npt.NDArray[np.float32]
+
+
+class RegionFlag(IntFlag):
+    """What to know before trusting a region."""
+
+    BORDER = 1
+    """The box touches the edge of the field: the cell may be cut."""
+
+    def names(self) -> list[str]:
+        """Lower-case names of the flags that are set, in order of their bits."""
+        return [flag.name.lower() for flag in RegionFlag if flag in self and flag.name]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Frame:
+    """One image of a smear.
+
+    pixels: uint8 [H, W, 3], RGB, C-contiguous.
+    slide, field: where it came from; `field` is unique within a slide.
+    pixel_um: width of a pixel in µm, None if unknown.
+    """
+
+    pixels: UInt8
+    slide: str = ""
+    field: str = ""
+    pixel_um: float | None = None
+
+    def __post_init__(self) -> None:
+        pixels = self.pixels
+        if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8:
+            got = getattr(pixels, "dtype", type(pixels).__name__)
+            raise ImageError(f"pixels must be a uint8 array (got {got}); scale to 0..255 first")
+        if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+            raise ImageError(f"pixels must have shape [H, W, 3] (got {list(pixels.shape)})")
+        if not pixels.flags.c_contiguous:
+            object.__setattr__(self, "pixels", np.ascontiguousarray(pixels))
+
+    @property
+    def height(self) -> int:
+        return int(self.pixels.shape[0])
+
+    @property
+    def width(self) -> int:
+        return int(self.pixels.shape[1])
+
+    def __repr__(self) -> str:
+        return f"Frame({self.slide!r}, {self.field!r}, {self.width}x{self.height} px)"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Regions:
+    """The R regions of one field, surest first; T is the number of types of the pack.
+
+    boxes: float32 [R, 4], x0 y0 x1 y1 in pixels of the full-resolution image, origin top left.
+    scores: float32 [R], 0..1, that there is a region of red cells.
+    probabilities: float32 [R, T], 0..1, that the region holds a cell of each type.
+    has: bool [R, T], probabilities at or over the pack's thresholds.
+    abnormal_p: float32 [R], 0..1, that any cell of the region is abnormal.
+    abnormal: bool [R], abnormal_p at or over the pack's threshold.
+    flags: uint8 [R], bits of RegionFlag.
+    """
+
+    boxes: Float32
+    scores: Float32
+    probabilities: Float32
+    has: npt.NDArray[np.bool_]
+    abnormal_p: Float32
+    abnormal: npt.NDArray[np.bool_]
+    flags: UInt8
+
+    def __post_init__(self) -> None:
+        count = len(self.boxes)
+        types = self.probabilities.shape[-1]
+        expected = {
+            "boxes": ((count, 4), np.float32),
+            "scores": ((count,), np.float32),
+            "probabilities": ((count, types), np.float32),
+            "has": ((count, types), np.bool_),
+            "abnormal_p": ((count,), np.float32),
+            "abnormal": ((count,), np.bool_),
+            "flags": ((count,), np.uint8),
+        }
+        for name, (shape, dtype) in expected.items():
+            array = getattr(self, name)
+            if array.shape != shape or array.dtype != dtype:
+                raise ValueError(
+                    f"Regions.{name} must be {np.dtype(dtype).name} {list(shape)} "
+                    f"(got {array.dtype} {list(array.shape)})"
+                )
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __repr__(self) -> str:
+        return f"Regions({len(self)} regions, {self.probabilities.shape[1]} types)"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FieldResult:
+    """What became of one field.
+
+    regions: None if the field failed; `error` then says why.
+    saturated: the detector filled its fixed-size output, so regions may be missing.
+    seconds: time spent on this field's decoding and its share of its batch.
+    """
+
+    slide: str
+    field: str
+    width: int = 0
+    height: int = 0
+    regions: Regions | None = None
+    error: str | None = None
+    saturated: bool = False
+    seconds: float = 0.0
+    frame: Frame | None = field(default=None, repr=False)
+    """The image itself, kept only where a sink asked for it (overlays)."""
+
+    @property
+    def ok(self) -> bool:
+        return self.error is None

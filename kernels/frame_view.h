@@ -1,0 +1,14 @@
+#pragma once
+#include <cstdint>
+
+namespace rbc {
+
+// A borrowed uint8 RGB frame, interleaved [height, width, 3]; rows start row_bytes apart.
+struct FrameView {
+  const uint8_t* pixels;
+  int32_t height;
+  int32_t width;
+  int64_t row_bytes;
+};
+
+}  // namespace rbc
