@@ -1,1 +1,56 @@
-"""rbc-engine: red blood cells in microscope images, detected and classified at high throughput."""
+"""rbc-engine: red blood cells in microscope images, detected and classified at high throughput.
+
+from rbc_engine import Engine
+
+with Engine.open("chula12") as engine:
+    result = engine.analyze(image)  # uint8 [H, W, 3] RGB
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rbc_engine.errors import (
+    DeviceError,
+    ImageError,
+    OutputError,
+    PackError,
+    RbcError,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from rbc_engine.engine import Engine
+    from rbc_engine.pack import Pack
+    from rbc_engine.types import FieldResult, Frame, Regions
+
+__all__ = [
+    "DeviceError",
+    "Engine",
+    "FieldResult",
+    "Frame",
+    "ImageError",
+    "OutputError",
+    "Pack",
+    "PackError",
+    "RbcError",
+    "Regions",
+    "UsageError",
+]
+
+_HOME = {
+    "Engine": "rbc_engine.engine",
+    "FieldResult": "rbc_engine.types",
+    "Frame": "rbc_engine.types",
+    "Pack": "rbc_engine.pack",
+    "Regions": "rbc_engine.types",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the heavy names at their first use, so that the command line's help stays instant."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'rbc_engine' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOME[name]), name)

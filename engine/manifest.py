@@ -57,6 +57,8 @@ class DetectorSettings(_Section):
     proposal_nms_iou: Probability
     roi_levels: Annotated[int, Field(ge=1, le=6)]
     """How many of the finest levels RoIAlign reads."""
+    feature_channels: Annotated[int, Field(ge=1, le=2048)]
+    """Channels of each level that RoIAlign reads."""
     roi_size: Annotated[int, Field(ge=1, le=32)] = 7
     roi_sampling_ratio: Annotated[int, Field(ge=1, le=8)] = 2
     roi_canonical_px: Positive = 224.0

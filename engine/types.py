@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import dataclasses
+from dataclasses import dataclass
 from enum import IntFlag
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.errors import ImageError
 
-__all__ = ["FieldResult", "Float32", "Frame", "Int32", "RegionFlag", "Regions", "UInt8"]
+__all__ = [
+    "Decoded",
+    "FieldRef",
+    "FieldResult",
+    "Float32",
+    "Frame",
+    "Int32",
+    "RegionFlag",
+    "Regions",
+    "UInt8",
+]
 
 UInt8 = npt.NDArray[np.uint8]
 Int32 = npt.NDArray[np.int32]
@@ -62,6 +74,26 @@ class Frame:
 
     def __repr__(self) -> str:
         return f"Frame({self.slide!r}, {self.field!r}, {self.width}x{self.height} px)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldRef:
+    """One image to be read: its slide, its name within the run, and its file."""
+
+    slide: str
+    field: str
+    path: Path
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Decoded:
+    """What a source hands on for one FieldRef: the frame, or why there is none (exactly one of the two)."""
+
+    ref: FieldRef
+    frame: Frame | None = None
+    error: str | None = None
+    seconds: float = 0.0
+    """Time spent reading and decoding."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -123,13 +155,14 @@ class FieldResult:
 
     slide: str
     field: str
+    path: str = ""
     width: int = 0
     height: int = 0
     regions: Regions | None = None
     error: str | None = None
     saturated: bool = False
     seconds: float = 0.0
-    frame: Frame | None = field(default=None, repr=False)
+    frame: Frame | None = dataclasses.field(default=None, repr=False)
     """The image itself, kept only where a sink asked for it (overlays)."""
 
     @property

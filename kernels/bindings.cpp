@@ -5,10 +5,15 @@
 #include <pybind11/stl.h>
 
 #include <array>
+#include <cmath>
+#include <limits>
 #include <vector>
 
 #include "crop_resize.h"
+#include "generate_proposals.h"
+#include "postprocess_detections.h"
 #include "resize_letterbox.h"
+#include "roi_align.h"
 
 namespace py = pybind11;
 
@@ -27,6 +32,17 @@ std::vector<rbc::FrameView> frame_views(const py::list& frames) {
                      static_cast<int32_t>(frame.shape(1)), frame.strides(0)});
   }
   return views;
+}
+
+const rbc::Box* boxes_of(const Array<float>& boxes) { return reinterpret_cast<const rbc::Box*>(boxes.data()); }
+
+rbc::Box* boxes_of(Array<float>& boxes) { return reinterpret_cast<rbc::Box*>(boxes.mutable_data()); }
+
+// The largest float that is not over `limit`: a float exceeds the one exactly when it exceeds the other, so
+// float comparisons decide as torchvision's comparison with a double does.
+float round_down(double limit) {
+  const auto nearest = static_cast<float>(limit);
+  return nearest > limit ? std::nextafter(nearest, -std::numeric_limits<float>::infinity()) : nearest;
 }
 
 void resize_letterbox(const py::list& frames, const Array<int32_t>& resized_hw,
@@ -54,10 +70,72 @@ void crop_resize(const py::list& frames, const Array<float>& windows, const Arra
   rbc::crop_resize_cpu(views.data(), boxes, index, count, size, mean.data(), std.data(), out, threads);
 }
 
+void generate_proposals(const std::vector<Array<float>>& objectness, const std::vector<Array<float>>& deltas,
+                        const std::vector<Array<float>>& base_anchors, const std::vector<int32_t>& strides_px,
+                        const Array<int32_t>& image_hw, int32_t per_level, double nms_iou, Array<float>& boxes,
+                        Array<int32_t>& counts, int threads) {
+  std::vector<rbc::ProposalLevel> levels;
+  for (size_t l = 0; l < objectness.size(); ++l) {
+    levels.push_back({objectness[l].data(), deltas[l].data(), boxes_of(base_anchors[l]),
+                      static_cast<int32_t>(objectness[l].shape(1)), static_cast<int32_t>(objectness[l].shape(2)),
+                      static_cast<int32_t>(objectness[l].shape(3)), strides_px[l]});
+  }
+  const int64_t images = boxes.shape(0);
+  const rbc::ProposalSettings settings{per_level, static_cast<int32_t>(boxes.shape(1)), round_down(nms_iou)};
+  const int32_t* sizes = image_hw.data();
+  rbc::Box* out = boxes_of(boxes);
+  int32_t* out_counts = counts.mutable_data();
+  py::gil_scoped_release release;
+  rbc::generate_proposals_cpu(levels.data(), static_cast<int32_t>(levels.size()), images, sizes, settings, out,
+                              out_counts, threads);
+}
+
+void roi_align(const std::vector<Array<float>>& features, const Array<float>& boxes, const Array<int32_t>& counts,
+               int32_t sampling_ratio, int32_t finest_level, int32_t canonical_level, float canonical_px,
+               Array<float>& pooled, int threads) {
+  std::vector<rbc::FeatureLevel> levels;
+  for (const Array<float>& level : features) {
+    levels.push_back({level.data(), static_cast<int32_t>(level.shape(2)), static_cast<int32_t>(level.shape(3))});
+  }
+  const rbc::RoiAlignSettings settings{static_cast<int32_t>(pooled.shape(2)), sampling_ratio, finest_level,
+                                       canonical_level, canonical_px};
+  const rbc::Box* in = boxes_of(boxes);
+  const int32_t* in_counts = counts.data();
+  const int64_t images = boxes.shape(0), slots = boxes.shape(1);
+  const auto channels = static_cast<int32_t>(pooled.shape(1));
+  float* out = pooled.mutable_data();
+  py::gil_scoped_release release;
+  rbc::roi_align_cpu(levels.data(), static_cast<int32_t>(levels.size()), images, channels, in, in_counts, slots,
+                     settings, out, threads);
+}
+
+void postprocess_detections(const Array<float>& class_logits, const Array<float>& box_deltas,
+                            const Array<float>& proposals, const Array<int32_t>& proposal_counts,
+                            const Array<int32_t>& image_hw, const Array<int32_t>& frame_hw, float score_threshold,
+                            double nms_iou, Array<float>& boxes, Array<float>& scores, Array<int32_t>& counts,
+                            Array<bool>& saturated, int threads) {
+  const rbc::DetectionSettings settings{score_threshold, round_down(nms_iou),
+                                        static_cast<int32_t>(boxes.shape(1))};
+  const float *logits = class_logits.data(), *deltas = box_deltas.data();
+  const rbc::Box* in = boxes_of(proposals);
+  const int32_t *in_counts = proposal_counts.data(), *image = image_hw.data(), *frame = frame_hw.data();
+  const int64_t images = proposals.shape(0), slots = proposals.shape(1);
+  rbc::Box* out = boxes_of(boxes);
+  float* out_scores = scores.mutable_data();
+  int32_t* out_counts = counts.mutable_data();
+  bool* out_saturated = saturated.mutable_data();
+  py::gil_scoped_release release;
+  rbc::postprocess_detections_cpu(logits, deltas, in, in_counts, images, slots, image, frame, settings, out,
+                                  out_scores, out_counts, out_saturated, threads);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_kernels, module) {
   module.doc() = "Kernels of rbc-engine. Call them through rbc_engine.ops, which checks the arguments.";
   module.def("resize_letterbox", &resize_letterbox);
   module.def("crop_resize", &crop_resize);
+  module.def("generate_proposals", &generate_proposals);
+  module.def("roi_align", &roi_align);
+  module.def("postprocess_detections", &postprocess_detections);
 }

@@ -7,6 +7,14 @@
 
 namespace rbc {
 
+// Waits for threads at the end of a scope, also when a thread could not be started and an exception leaves it.
+struct JoinAll {
+  std::vector<std::thread>& threads;
+  ~JoinAll() {
+    for (auto& thread : threads) thread.join();
+  }
+};
+
 // Calls body(begin, end) over [0, count), cut into at most `threads` contiguous runs, one thread each.
 // With one thread (a lane that owns one core) it is a plain call. The first exception is rethrown.
 template <typename Body>
@@ -26,9 +34,11 @@ void parallel_for(int64_t count, int threads, Body&& body) {
     }
   };
   workers.reserve(runs - 1);
-  for (int64_t index = 1; index < runs; ++index) workers.emplace_back(run, index);
-  run(0);
-  for (auto& worker : workers) worker.join();
+  {
+    const JoinAll join{workers};
+    for (int64_t index = 1; index < runs; ++index) workers.emplace_back(run, index);
+    run(0);
+  }
   for (auto& error : errors) {
     if (error) std::rethrow_exception(error);
   }

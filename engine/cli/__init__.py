@@ -1,1 +1,38 @@
-def main() -> None: ...
+"""The command line: one file a command. Heavy imports stay inside the commands, so that --help is instant."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from rbc_engine.cli import doctor, packs, run, synth, train
+from rbc_engine.errors import RbcError, UsageError
+
+__all__ = ["app", "main"]
+
+EXIT_NOTHING_DONE = 1
+EXIT_USAGE = 2
+
+app = typer.Typer(
+    name="rbc-engine",
+    help="Finds and classifies red blood cells in microscope images of smears.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(run.run)
+app.add_typer(packs.app, name="packs")
+app.command()(doctor.doctor)
+app.command()(synth.synth)
+app.add_typer(train.app, name="train")
+
+
+def main() -> None:
+    """Runs the command line. Errors of rbc-engine become one line on stderr and an exit code."""
+    try:
+        app()
+    except RbcError as error:
+        print(f"rbc-engine: {error}", file=sys.stderr)
+        sys.exit(EXIT_USAGE if isinstance(error, UsageError) else EXIT_NOTHING_DONE)

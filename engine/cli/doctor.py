@@ -1,0 +1,61 @@
+"""`rbc-engine doctor`: what is here, what will be used, and why not the faster one."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+__all__ = ["doctor"]
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Says which device, precision and decoders a run takes here, and what is missing for a faster one."""
+    report = _report()
+    if as_json:
+        print(json.dumps(report, indent=2))
+        return
+    for key, value in report.items():
+        if isinstance(value, list):
+            print(f"{key}:")
+            for line in value:
+                print(f"  {line}")
+        else:
+            print(f"{key}: {value}")
+
+
+def _report() -> dict[str, Any]:
+    import platform
+    from importlib.metadata import version
+
+    from rbc_engine import _kernels
+    from rbc_engine.devices.select import cores_here, open_device
+    from rbc_engine.errors import PackError
+    from rbc_engine.pack import Pack, shipped_packs
+
+    choice = open_device("auto")
+    with choice.device as device:
+        packs = []
+        for name, folder in shipped_packs().items():
+            try:
+                packs.append(f"{name} {Pack.open(folder).manifest.version}: whole")
+            except PackError as error:
+                packs.append(f"{name}: {error}")
+        return {
+            "program": f"rbc-engine {version('rbc-engine')}, commit {_kernels.commit}",
+            "python": platform.python_version(),
+            "system": platform.platform(),
+            "device": device.name,
+            "backend": device.backend,
+            "precision": device.precision,
+            "cores": cores_here(),
+            "lanes": choice.lanes,
+            "decoders": [
+                f"{name} {version(name)}" for name in ("simplejpeg", "pillow", "tifffile")
+            ],
+            "packs": packs or ["none: no pack comes with this installation; give --pack PATH"],
+            "notes": list(choice.notes),
+        }

@@ -1,0 +1,68 @@
+"""`rbc-engine packs`: which model packs there are, what is in one, and whether it is whole."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+__all__ = ["app"]
+
+app = typer.Typer(help="List, show and verify model packs.", no_args_is_help=True)
+
+PackArgument = Annotated[str, typer.Argument(help="Name of a shipped pack, or a pack's folder.")]
+
+
+@app.command("list")
+def list_packs() -> None:
+    """The packs that come with the program."""
+    from rbc_engine.pack import Pack, shipped_packs
+
+    for name, folder in shipped_packs().items():
+        manifest = Pack.open(folder).manifest
+        print(f"{name} {manifest.version}: {len(manifest.types)} types. {manifest.description}")
+
+
+@app.command()
+def show(pack: PackArgument = "chula12") -> None:
+    """What a pack detects, what it was trained on, and its measured accuracy."""
+    from rbc_engine.pack import Pack, find_pack
+
+    opened = Pack.open(find_pack(pack))
+    manifest = opened.manifest
+    print(f"{manifest.name} {manifest.version} ({manifest.licence})")
+    print(manifest.description)
+    print(f"folder: {opened.folder}")
+    print(f"sha256: {opened.sha256}")
+    print("types:")
+    for name, threshold in zip(manifest.types, manifest.classifier.thresholds, strict=True):
+        kind = "abnormal" if name in manifest.abnormal else "normal"
+        print(f"  {name}: {kind}, threshold {threshold:g}")
+    for title, values in (("training", manifest.training), ("accuracy", manifest.accuracy)):
+        print(f"{title}:")
+        for key, value in values.items():
+            print(f"  {key}: {value}")
+    print("files:")
+    for name, record in sorted(manifest.files.items()):
+        print(f"  {name}: {record.bytes} bytes, sha256 {record.sha256}")
+
+
+@app.command()
+def verify(pack: PackArgument = "chula12") -> None:
+    """Checks every hash, then runs the pack's golden inputs on the CPU in fp32 and compares the answers."""
+    from rbc_engine.engine import Engine
+    from rbc_engine.errors import PackError
+    from rbc_engine.golden import compare, read_golden
+
+    with Engine.open(pack, device="cpu", precision="fp32") as engine:
+        cases = read_golden(engine.pack.read("golden.npz"))
+        for index, case in enumerate(cases):
+            differences = compare(case.expected, engine.analyze(case.frame).regions)
+            if differences:
+                raise PackError(
+                    f"{engine.pack.folder}: golden input {index} gives another answer here: "
+                    f"{'; '.join(differences)}; install this version of the program again, or the pack"
+                )
+    print(
+        f"{engine.pack.name} {engine.pack.manifest.version}: whole, and {len(cases)} golden inputs agree"
+    )

@@ -1,0 +1,218 @@
+"""The CPU: numpy's memory, OpenVINO's networks, and the ops of rbc_engine.ops.
+
+Compiled networks are not cached on disk. OpenVINO compiles these graphs in under a second, its cache saves a
+tenth of that at 140 MB a shape, and it answers wrongly from a damaged file without noticing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+
+from rbc_engine import ops
+from rbc_engine.errors import DeviceError, UsageError
+
+__all__ = ["HostDevice", "HostNetwork"]
+
+# The key by which an ONNX tensor names a file for its data; OpenVINO would read that file.
+_ONNX_EXTERNAL_DATA = b"location"
+
+
+class HostNetwork:
+    """A compiled network and one lane's buffers for it; see rbc_engine.devices.base.Network."""
+
+    def __init__(
+        self, compiled: ov.CompiledModel, *, inputs: Iterable[str], outputs: Sequence[str]
+    ) -> None:
+        self._compiled = compiled
+        self._request = compiled.create_infer_request()
+        ports = {name: compiled.input(name) for name in inputs}
+        self._inputs = {
+            name: (port.element_type.to_dtype(), tuple(port.shape)) for name, port in ports.items()
+        }
+        self._outputs = list(outputs)
+
+    def __call__(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """Runs it, without the GIL and without copying the inputs.
+
+        inputs: C-contiguous arrays of the shapes that it was loaded with, uint8 where the graph's input is, else
+            float32.
+
+        Returns float32 arrays that the next call overwrites. Raises ValueError for a wrong input, DeviceError if
+        OpenVINO fails.
+        """
+        if inputs.keys() != self._inputs.keys():
+            raise ValueError(f"inputs must be {sorted(self._inputs)} (got {sorted(inputs)})")
+        for name, (dtype, shape) in self._inputs.items():
+            array = inputs[name]
+            if array.dtype != dtype or array.shape != shape:
+                raise ValueError(
+                    f"input {name} must be {dtype} {list(shape)} (got {array.dtype} {list(array.shape)})"
+                )
+            if not array.flags.c_contiguous:
+                raise ValueError(
+                    f"input {name} must be C-contiguous; pass np.ascontiguousarray(array)"
+                )
+        try:
+            results = self._request.infer(dict(inputs), share_inputs=True, share_outputs=True)
+        except RuntimeError as error:
+            raise DeviceError(f"OpenVINO failed to run a network: {_reason(error)}") from error
+        return {name: results[name] for name in self._outputs}
+
+    @property
+    def threads(self) -> int:
+        """CPU threads that the network may use, over all its lanes."""
+        return int(self._compiled.get_property("INFERENCE_NUM_THREADS"))
+
+    def layer_precisions(self) -> list[tuple[str, str]]:
+        """What was really compiled: type and precision of each layer, e.g. ('Convolution', 'bf16')."""
+        layers = (layer.get_rt_info() for layer in self._compiled.get_runtime_model().get_ops())
+        return [
+            (info["layerType"].astype(str), info["runtimePrecision"].astype(str)) for info in layers
+        ]
+
+
+class HostDevice:
+    """The CPU as a device; see rbc_engine.devices.base.Device.
+
+    notes: why it does not compute in a faster precision, if it does not.
+    """
+
+    ops = ops
+
+    def __init__(
+        self, *, precision: str = "auto", lanes: int = 1, threads: int | None = None
+    ) -> None:
+        """precision: 'auto' (bf16 where the CPU computes in it, else fp32), 'bf16' or 'fp32'.
+
+        lanes: how many networks run side by side.
+        threads: CPU threads for all of them together; None for the cores that this process may use.
+
+        Raises UsageError for a value that this CPU or this class does not offer.
+        """
+        self._core = _core()
+        choices = ["fp32"]
+        if "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            choices.insert(0, "bf16")
+        if precision not in ("auto", *choices):
+            raise UsageError(
+                f"precision must be one of auto, {', '.join(choices)} on this CPU (got {precision!r})"
+            )
+        if threads is None:
+            threads = len(os.sched_getaffinity(0))
+        for name, value in {"lanes": lanes, "threads": threads}.items():
+            if value < 1:
+                raise UsageError(f"{name} must be at least 1 (got {value})")
+        self.precision = choices[0] if precision == "auto" else precision
+        self.name = f"cpu: {self._core.get_property('CPU', 'FULL_DEVICE_NAME').strip()}"
+        self.backend = f"OpenVINO {ov.__version__.split('-')[0]}"
+        self.notes: list[str] = []
+        if choices == ["fp32"]:
+            self.notes.append("precision fp32: this CPU has no bf16 arithmetic")
+        self._config = {
+            "PERFORMANCE_HINT": "THROUGHPUT" if lanes > 1 else "LATENCY",
+            "NUM_STREAMS": lanes,
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[self.precision],
+            # Two processes would pin their threads to the same cores.
+            "ENABLE_CPU_PINNING": False,
+        }
+        self._compiled: dict[tuple[Any, ...], ov.CompiledModel] = {}
+        self._lock = threading.Lock()
+
+    def upload(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The array itself: it is in this device's memory already."""
+        return array
+
+    def empty(self, shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        return np.empty(tuple(shape), dtype)
+
+    def download(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The array itself: it is in the host's memory already."""
+        return array
+
+    def load(
+        self, onnx: bytes, *, outputs: Sequence[str], shapes: Mapping[str, tuple[int, ...]]
+    ) -> HostNetwork:
+        """See rbc_engine.devices.base.Device.load. `shapes` names every input of the graph."""
+        key = (hashlib.sha256(onnx).digest(), tuple(outputs), tuple(sorted(shapes.items())))
+        with self._lock:
+            if key not in self._compiled:
+                try:
+                    self._compiled[key] = self._compile(onnx, outputs, shapes)
+                except RuntimeError as error:
+                    raise DeviceError(
+                        f"OpenVINO cannot compile a network: {_reason(error)}"
+                    ) from error
+            return HostNetwork(self._compiled[key], inputs=shapes, outputs=outputs)
+
+    def _compile(
+        self, onnx: bytes, outputs: Sequence[str], shapes: Mapping[str, tuple[int, ...]]
+    ) -> ov.CompiledModel:
+        if _ONNX_EXTERNAL_DATA in onnx:
+            raise DeviceError(
+                "the network keeps tensors in other files; save the ONNX model as one file"
+            )
+        model = self._core.read_model(onnx)
+        _check_names("inputs", shapes, of=model.inputs, every=True)
+        _check_names("outputs", outputs, of=model.outputs)
+        for port in model.outputs:
+            if port.names.isdisjoint(outputs):
+                model.remove_result(port.get_node())
+        model.reshape({name: list(shape) for name, shape in shapes.items()})
+        types = ov.preprocess.PrePostProcessor(model)
+        for name in shapes:
+            if model.input(name).element_type != ov.Type.u8:
+                types.input(name).tensor().set_element_type(ov.Type.f32)
+        for name in outputs:
+            types.output(name).tensor().set_element_type(ov.Type.f32)
+        return self._core.compile_model(types.build(), "CPU", self._config)
+
+    def close(self) -> None:
+        """Forgets the compiled networks; those already handed out go on working."""
+        self._compiled.clear()
+
+    def __enter__(self) -> HostDevice:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"HostDevice({self.name!r}, {self.backend}, {self.precision})"
+
+
+@lru_cache(maxsize=1)
+def _core() -> ov.Core:
+    return ov.Core()
+
+
+def _check_names(
+    kind: str, asked: Iterable[str], *, of: Sequence[ov.Output], every: bool = False
+) -> None:
+    """A tensor may have several names: OpenVINO leaves out steps that change nothing, and joins their names."""
+    asked = set(asked)
+    named = [asked & port.names for port in of]
+    if not asked or asked - set().union(*named) or (every and not all(named)):
+        have = [port.any_name for port in of]
+        raise DeviceError(f"the network has the {kind} {have} (got {sorted(asked)})")
+
+
+def _reason(error: RuntimeError) -> str:
+    """OpenVINO's message without the lines that name its own source files."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith("Exception from"))

@@ -1,0 +1,164 @@
+"""One batch in flight: frames through detect, crop, classify and call, as plain sequential code."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from rbc_engine.devices.base import Device
+from rbc_engine.errors import ImageError
+from rbc_engine.meter import Meter
+from rbc_engine.pack import Pack
+from rbc_engine.scale import CanvasFit, fit_canvas
+from rbc_engine.stages.call import Caller
+from rbc_engine.stages.classify import Classify
+from rbc_engine.stages.crop import crop_patches, crop_windows
+from rbc_engine.stages.detect import Detect, Detections
+from rbc_engine.types import Decoded, FieldResult, Float32, Frame, RegionFlag, Regions, UInt8
+
+__all__ = ["Lane"]
+
+# A box this near to the edge of the frame, in canvas px, touches it: the detector places edges no better.
+_BORDER_CANVAS_PX = 1.5
+
+
+class Lane:
+    """Buffers, networks and settings of one batch in flight. Used by one thread at a time.
+
+    batch_frames: how many frames of one canvas shape the detector takes at once.
+    batch_patches: the fixed batch sizes of the classifier.
+    threads: CPU threads for each kernel.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        pack: Pack,
+        caller: Caller,
+        *,
+        batch_frames: int,
+        batch_patches: Sequence[int],
+        threads: int,
+        meter: Meter,
+    ) -> None:
+        self._device = device
+        self._manifest = pack.manifest
+        self._thresholds = np.array(pack.manifest.classifier.thresholds, np.float32)
+        self._threads = threads
+        self._meter = meter
+        self._detect = Detect(device, pack, batch=batch_frames, threads=threads, meter=meter)
+        self._classify = Classify(device, pack, batch_sizes=batch_patches, meter=meter)
+        self._caller = caller
+
+    def analyze(self, batch: Sequence[Decoded], *, keep_frames: bool = False) -> list[FieldResult]:
+        """Results of a batch, in its order. What could not be decoded or does not fit comes back as failed."""
+        started = time.perf_counter()
+        errors: dict[int, str] = {}
+        frames: list[Frame] = []
+        fits: list[CanvasFit] = []
+        taken: list[int] = []
+        for index, decoded in enumerate(batch):
+            frame = decoded.frame
+            if frame is None:
+                errors[index] = decoded.error or "no frame"
+                continue
+            try:
+                fit = fit_canvas(
+                    (frame.height, frame.width),
+                    pixel_um=frame.pixel_um,
+                    settings=self._manifest.detector,
+                )
+            except ImageError as error:
+                errors[index] = f"{frame.field or 'the image'}: {error}"
+                continue
+            frames.append(frame)
+            fits.append(fit)
+            taken.append(index)
+        with self._meter.stage("detect"):
+            detections = self._detect(frames, fits)
+        regions = self._regions(frames, fits, detections)
+        share_s = (time.perf_counter() - started) / max(len(frames), 1)
+
+        by_index = dict(zip(taken, zip(frames, detections, regions, strict=True), strict=True))
+        results = []
+        for index, decoded in enumerate(batch):
+            ref = decoded.ref
+            if index in errors:
+                results.append(
+                    FieldResult(
+                        slide=ref.slide,
+                        field=ref.field,
+                        path=str(ref.path),
+                        error=errors[index],
+                        seconds=decoded.seconds,
+                    )
+                )
+                continue
+            frame, found, region = by_index[index]
+            results.append(
+                FieldResult(
+                    slide=ref.slide,
+                    field=ref.field,
+                    path=str(ref.path),
+                    width=frame.width,
+                    height=frame.height,
+                    regions=region,
+                    saturated=found.saturated,
+                    seconds=decoded.seconds + share_s,
+                    frame=frame if keep_frames else None,
+                )
+            )
+        return results
+
+    def _regions(
+        self,
+        frames: Sequence[Frame],
+        fits: Sequence[CanvasFit],
+        detections: Sequence[Detections],
+    ) -> list[Regions]:
+        """Crops, classifies and calls the detected boxes of all frames together."""
+        settings = self._manifest.classifier
+        counts = [len(found.boxes) for found in detections]
+        if sum(counts):
+            with self._meter.stage("crop"):
+                windows = [
+                    crop_windows(found.boxes, canvas_scale=fit.scale, settings=settings)
+                    for found, fit in zip(detections, fits, strict=True)
+                    if len(found.boxes)
+                ]
+                filled = [frame for frame, count in zip(frames, counts, strict=True) if count]
+                patches = crop_patches(
+                    self._device, filled, windows, settings=settings, threads=self._threads
+                )
+            with self._meter.stage("classify"):
+                probabilities = self._classify(patches)
+        else:
+            probabilities = np.zeros((0, len(self._manifest.types)), np.float32)
+        with self._meter.stage("call"):
+            abnormal_p = self._caller(probabilities)
+        results = []
+        begin = 0
+        for frame, fit, found, count in zip(frames, fits, detections, counts, strict=True):
+            here = slice(begin, begin + count)
+            begin += count
+            results.append(
+                Regions(
+                    boxes=found.boxes,
+                    scores=found.scores,
+                    probabilities=probabilities[here],
+                    has=probabilities[here] >= self._thresholds,
+                    abnormal_p=abnormal_p[here],
+                    abnormal=abnormal_p[here] >= np.float32(self._manifest.caller.threshold),
+                    flags=_flags(found.boxes, frame, fit),
+                )
+            )
+        return results
+
+
+def _flags(boxes: Float32, frame: Frame, fit: CanvasFit) -> UInt8:
+    margin = _BORDER_CANVAS_PX / fit.scale
+    low = (boxes[:, :2] <= margin).any(axis=1)
+    high = (boxes[:, 2:] >= np.array([frame.width, frame.height]) - margin).any(axis=1)
+    return np.where(low | high, np.uint8(RegionFlag.BORDER), np.uint8(0))

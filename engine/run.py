@@ -1,0 +1,136 @@
+"""A whole run: every field of a source through an engine into the output files, with what run.json says of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from itertools import takewhile
+from typing import Any
+
+from rbc_engine import _kernels
+from rbc_engine.devices.select import cores_here
+from rbc_engine.engine import Engine
+from rbc_engine.sinks.output import RunOutput
+from rbc_engine.sources.folder import FolderSource
+from rbc_engine.types import Decoded, FieldRef, FieldResult
+
+__all__ = ["RunCounts", "run_fields"]
+
+SCHEMA = 1
+
+OnResult = Callable[[FieldResult], None]
+
+
+@dataclass(kw_only=True)
+class RunCounts:
+    """What has come out so far."""
+
+    slides: set[str] = field(default_factory=set)
+    fields: int = 0
+    failed: int = 0
+    saturated: int = 0
+    regions: int = 0
+    abnormal: int = 0
+
+    def add(self, result: FieldResult) -> None:
+        self.slides.add(result.slide)
+        self.fields += 1
+        self.failed += not result.ok
+        self.saturated += result.saturated
+        if result.regions is not None:
+            self.regions += len(result.regions)
+            self.abnormal += int(result.regions.abnormal.sum())
+
+
+def run_fields(
+    engine: Engine,
+    entries: Sequence[FieldRef | Decoded],
+    output: RunOutput,
+    *,
+    pixel_um: float | None = None,
+    started: float,
+    settings: dict[str, Any],
+    warnings: Sequence[str] = (),
+    stop: threading.Event,
+    on_result: OnResult,
+) -> dict[str, Any]:
+    """Runs all entries and completes the output.
+
+    started: time.perf_counter() of the start of the run; wall_seconds counts from it.
+    settings, warnings: for run.json, beside what is added here.
+    stop: when set, fields in flight are finished and no more are begun.
+    on_result: called with every result, in order, after it was written.
+
+    Returns what run.json holds. Raises OutputError if the results cannot be written.
+    """
+    workers = cores_here()
+    ahead = 2 * engine.choice.lanes * engine.choice.lane_frames
+    startup_s = time.perf_counter() - started
+    counts = RunCounts()
+    with FolderSource(
+        entries, workers=workers, ahead=max(ahead, workers), pixel_um=pixel_um
+    ) as source:
+        going: Iterator[Decoded] = takewhile(lambda _: not stop.is_set(), source)
+        for result in engine.run(going, keep_frames=output.needs_frames):
+            with engine.meter.stage("write"):
+                output.write(result)
+            counts.add(result)
+            on_result(result)
+
+    stated = [*engine.choice.notes, *warnings]
+    if counts.saturated:
+        limit = engine.pack.manifest.detector.max_regions
+        stated.append(
+            f"{counts.saturated} fields filled the detector's output of {limit} regions and are marked saturated: "
+            f"cells may be missing there"
+        )
+    if stop.is_set() and counts.fields < len(entries):
+        stated.append(
+            f"interrupted: {len(entries) - counts.fields} of {len(entries)} fields were not run"
+        )
+    stage_seconds = engine.meter.stage_seconds
+    run = {
+        "schema": SCHEMA,
+        "pack": {
+            "name": engine.pack.name,
+            "version": engine.pack.manifest.version,
+            "sha256": engine.pack.sha256,
+        },
+        "program": {"version": version("rbc-engine"), "commit": _kernels.commit},
+        "device": engine.choice.device.name,
+        "backend": engine.choice.device.backend,
+        "precision": engine.choice.device.precision,
+        "decoder": _decoder(),
+        "settings": {
+            "lanes": engine.choice.lanes,
+            "threads_per_lane": engine.choice.threads,
+            "frames_per_lane": engine.choice.lane_frames,
+            "patch_batches": list(engine.choice.batch_patches),
+            "decode_workers": workers,
+            "um_per_px": pixel_um,
+            **settings,
+        },
+        "wall_seconds": 0.0,
+        "startup_seconds": startup_s,
+        "network_seconds": engine.meter.network_seconds,
+        "stage_seconds": stage_seconds,
+        "bottleneck": max(stage_seconds, key=lambda stage: stage_seconds[stage]),
+        "counts": {
+            "slides": len(counts.slides),
+            "fields": counts.fields,
+            "failed": counts.failed,
+            "regions": counts.regions,
+            "abnormal": counts.abnormal,
+        },
+        "warnings": stated,
+    }
+    run["wall_seconds"] = time.perf_counter() - started
+    output.finish(run)
+    return run
+
+
+def _decoder() -> str:
+    return f"simplejpeg {version('simplejpeg')}, Pillow {version('pillow')}, tifffile {version('tifffile')}"

@@ -1,0 +1,56 @@
+"""How large a frame is on the detector's canvas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rbc_engine.errors import ImageError
+from rbc_engine.manifest import DetectorSettings
+
+__all__ = ["MAX_CANVAS_SIDE_PX", "CanvasFit", "fit_canvas"]
+
+MAX_CANVAS_SIDE_PX = 4096
+"""A larger canvas would take gigabytes of feature maps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CanvasFit:
+    """Where one frame lies on its canvas.
+
+    resized_hw: height and width of the frame on the canvas, at its top left.
+    canvas_hw: height and width of the canvas: the next multiples of the coarsest stride.
+    scale: canvas px per frame px, before rounding to whole pixels.
+    """
+
+    resized_hw: tuple[int, int]
+    canvas_hw: tuple[int, int]
+    scale: float
+
+
+def fit_canvas(
+    frame_hw: tuple[int, int], *, pixel_um: float | None, settings: DetectorSettings
+) -> CanvasFit:
+    """The canvas of a frame.
+
+    Its scale makes the frame's short side `short_side_px`; where both the frame's µm per pixel and the pack's own
+    are known, it makes a cell as large as the pack was trained on. Sizes are rounded down, as torchvision's
+    GeneralizedRCNNTransform does.
+
+    Raises ImageError if the canvas would be larger than MAX_CANVAS_SIDE_PX, or the frame vanish on it.
+    """
+    if pixel_um is not None and settings.um_per_canvas_px is not None:
+        scale = float(np.float32(pixel_um) / np.float32(settings.um_per_canvas_px))
+    else:
+        scale = float(np.float32(settings.short_side_px) / np.float32(min(frame_hw)))
+    resized = (int(frame_hw[0] * scale), int(frame_hw[1] * scale))
+    step = settings.strides_px[-1]
+    canvas = (-(-resized[0] // step) * step, -(-resized[1] // step) * step)
+    if max(canvas) > MAX_CANVAS_SIDE_PX or min(resized) < step:
+        raise ImageError(
+            f"a frame of {frame_hw[1]}x{frame_hw[0]} px at {scale:.3g} canvas px per pixel makes a canvas of "
+            f"{resized[1]}x{resized[0]} px, outside {step}..{MAX_CANVAS_SIDE_PX}; cut the image into fields, "
+            f"or correct --um-per-px"
+        )
+    return CanvasFit(resized_hw=resized, canvas_hw=canvas, scale=scale)

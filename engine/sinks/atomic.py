@@ -1,0 +1,109 @@
+"""Files that appear whole or not at all: written beside their place under a hidden name, then renamed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from rbc_engine.errors import OutputError
+from rbc_engine.sinks.text import encodable
+
+__all__ = ["AtomicFile", "explain_os_errors", "hidden_beside", "remove_abandoned", "sync_folder"]
+
+_BUFFER_BYTES = 1 << 16
+"""Room for any header: a file that could be made can also be begun, and only later writes can fail."""
+
+_OTHER_OUT = "or name another --out"
+_REMEDIES = {
+    errno.ENOSPC: f"free space there, {_OTHER_OUT}",
+    errno.EDQUOT: f"free space within your quota, {_OTHER_OUT}",
+    errno.EFBIG: f"raise the limit on the size of files (ulimit -f), {_OTHER_OUT}",
+    errno.EACCES: f"make the folder writable, {_OTHER_OUT}",
+    errno.EPERM: f"make the folder writable, {_OTHER_OUT}",
+    errno.EROFS: "name an --out on a disk that is not read-only",
+    errno.EEXIST: "a file is in the way; move it, or name another --out",
+    errno.ENOTDIR: "a file is where a folder should be; name another --out",
+    errno.EISDIR: f"a folder is in the way; move it, {_OTHER_OUT}",
+    errno.ENAMETOOLONG: "name an --out with a shorter path",
+    errno.ENOENT: "it was removed, perhaps by another run with the same --out; run it again",
+}
+
+
+@contextmanager
+def explain_os_errors(path: Path) -> Iterator[None]:
+    """Turns an OSError of the block into an OutputError with the path, the reason and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0, f"check the disk, {_OTHER_OUT}")
+        shown = encodable(str(path))
+        raise OutputError(f"cannot write {shown}: {error.strerror or error}; {remedy}") from error
+
+
+class AtomicFile:
+    """A new binary file that replaces the one at `path`, if any, when it is finished.
+
+    All methods but discard raise OutputError if the disk refuses.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._beside = hidden_beside(path)
+        with explain_os_errors(path):
+            # Exclusive, and with the permissions that any new file of this user gets.
+            self.file = self._beside.open("xb", buffering=_BUFFER_BYTES)
+
+    def write(self, data: bytes) -> None:
+        with explain_os_errors(self.path):
+            self.file.write(data)
+
+    def complete(self) -> None:
+        """Everything on the disk, the file closed, still under its hidden name. May be called again."""
+        if self.file.closed:
+            return
+        with explain_os_errors(self.path):
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            self.file.close()
+
+    def finish(self) -> None:
+        """Completes, then renames into place."""
+        self.complete()
+        with explain_os_errors(self.path):
+            self._beside.replace(self.path)
+            sync_folder(self.path.parent)
+
+    def discard(self) -> None:
+        """Removes the hidden file; does nothing after finish. May be called again."""
+        with suppress(OSError):  # closing writes what is buffered, which may be what just failed
+            self.file.close()
+        with suppress(OSError):
+            self._beside.unlink()
+
+
+def hidden_beside(path: Path) -> Path:
+    """A name in the same folder that no other run takes: .NAME.TOKEN.partial"""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+
+
+def remove_abandoned(path: Path) -> None:
+    """Removes what killed runs left of a file, or of a folder of files in folders. Raises OSError."""
+    for left in path.parent.glob(f".{path.name}.????????.partial"):
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Brings the names in a folder to the disk, so that a rename outlives a power cut. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

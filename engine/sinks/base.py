@@ -1,0 +1,34 @@
+"""What every output of a run has in common."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from rbc_engine.types import FieldResult
+
+__all__ = ["Sink"]
+
+
+class Sink(Protocol):
+    """Takes the results of a run in order, from one thread, and becomes visible as a whole or not at all.
+
+    Call order: write, any number of times; complete; finish. discard may come at any time, also more than once,
+    and does nothing after finish. write, complete and finish raise OutputError if the disk refuses.
+    """
+
+    needs_frames: bool
+    """Whether results must carry their frame."""
+
+    def write(self, result: FieldResult) -> None: ...
+
+    def complete(self) -> None:
+        """Brings everything to the disk, still under a temporary name: after it no space is needed any more."""
+        ...
+
+    def finish(self) -> None:
+        """Completes if that has not been done, then renames into place."""
+        ...
+
+    def discard(self) -> None:
+        """Removes what is half-written."""
+        ...

@@ -1,0 +1,154 @@
+"""All files of a run, as one: they appear together at the end, run.json last."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rbc_engine.errors import OutputError, UsageError
+from rbc_engine.pack import Pack
+from rbc_engine.sinks.atomic import AtomicFile, explain_os_errors, remove_abandoned
+from rbc_engine.sinks.base import Sink
+from rbc_engine.sinks.fields_csv import FieldsCsv
+from rbc_engine.sinks.overlay import OverlayFolder
+from rbc_engine.sinks.regions_parquet import RegionsParquet
+from rbc_engine.sinks.slides_csv import SlidesCsv
+from rbc_engine.sinks.text import encodable
+from rbc_engine.types import FieldResult
+
+__all__ = ["FORMATS", "RUN_JSON", "RunOutput"]
+
+FORMATS = ("overlay",)
+"""What can be written beside the tables and run.json, which every run has."""
+
+RUN_JSON = "run.json"
+
+_FILES = (RUN_JSON, RegionsParquet.NAME, FieldsCsv.NAME, SlidesCsv.NAME)
+
+
+class RunOutput:
+    """Takes the results of a run, in order, from one thread.
+
+        with RunOutput(out, pack, overwrite=True) as output:
+            for result in results:
+                output.write(result)
+            output.finish(run)
+
+    Nothing is visible before finish. A run.json in the folder means that the files beside it are complete and of
+    the same run. Leaving the block without finish, by an error or not, removes what was half-written.
+    """
+
+    def __init__(
+        self, folder: Path, pack: Pack, *, formats: Sequence[str] = (), overwrite: bool = False
+    ) -> None:
+        """Makes the folder if it does not exist.
+
+        formats: of FORMATS; the tables are always written.
+        overwrite: replace what an earlier run left in the folder: the tables, run.json, and every .png in the
+            folders of overlays/. The earlier files stay as they are until finish; others are not touched.
+
+        Raises UsageError for an unknown format; OutputError if the folder holds anything and overwrite is not
+        set, or if it cannot be written.
+        """
+        for name in formats:
+            if name not in FORMATS:
+                raise UsageError(
+                    f"--formats may name {', '.join(FORMATS)} (got {name!r}); the tables are always written"
+                )
+        self._folder = folder
+        self._sinks: list[Sink] = []
+        self._record: AtomicFile | None = None
+        _prepare(folder, overwrite=overwrite)
+        try:
+            self._sinks.append(RegionsParquet(folder, pack))
+            self._sinks.append(FieldsCsv(folder))
+            self._sinks.append(SlidesCsv(folder, pack.types))
+            if "overlay" in formats:
+                self._sinks.append(OverlayFolder(folder, pack))
+        except BaseException:
+            self.discard()
+            raise
+
+    @property
+    def needs_frames(self) -> bool:
+        """Whether results must carry their frame."""
+        return any(sink.needs_frames for sink in self._sinks)
+
+    def write(self, result: FieldResult) -> None:
+        """Raises OutputError if the disk refuses; the run's files cannot be finished then."""
+        for sink in self._sinks:
+            sink.write(result)
+
+    def finish(self, run: dict[str, Any]) -> None:
+        """Puts every file in its place, run.json last of all.
+
+        Everything is on the disk before the first file is moved: a full disk leaves none of them behind.
+
+        run: what run.json is to hold.
+
+        Raises OutputError if the disk refuses, ValueError if `run` is no JSON.
+        """
+        try:
+            text = json.dumps(run, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+            for sink in self._sinks:
+                sink.complete()
+            self._record = AtomicFile(self._folder / RUN_JSON)
+            # A backslash escape is what JSON itself has for a lone surrogate.
+            self._record.write(text.encode("utf-8", "backslashreplace"))
+            self._record.complete()
+            # From here on nothing needs space on the disk.
+            _remove_earlier_run(self._folder)
+            for sink in self._sinks:
+                sink.finish()
+            self._record.finish()
+        except BaseException:
+            self.discard()
+            raise
+
+    def discard(self) -> None:
+        """Removes what is half-written; does nothing after finish. May be called again."""
+        for part in (*self._sinks, *([self._record] if self._record else [])):
+            part.discard()
+
+    def __enter__(self) -> RunOutput:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.discard()
+
+
+def _prepare(folder: Path, *, overwrite: bool) -> None:
+    shown = encodable(str(folder))
+    with explain_os_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not overwrite:
+            if any(folder.iterdir()):
+                raise OutputError(
+                    f"--out {shown} is not empty; pass --overwrite to replace the results in it, "
+                    f"or name another --out"
+                )
+            return
+        for name in _FILES:
+            if (folder / name).is_dir():
+                raise OutputError(f"{name} in --out {shown} is a folder; move it, or name another --out")
+        for name in (*_FILES, OverlayFolder.NAME):
+            remove_abandoned(folder / name)
+
+
+def _remove_earlier_run(folder: Path) -> None:
+    """What the new files do not replace. run.json first: without it, what is left is known to be no whole."""
+    with explain_os_errors(folder):
+        (folder / RUN_JSON).unlink(missing_ok=True)
+        for slide in folder.glob(f"{OverlayFolder.NAME}/*/"):
+            for picture in slide.glob("*.png"):
+                picture.unlink()
+            if not any(slide.iterdir()):
+                slide.rmdir()

@@ -1,0 +1,120 @@
+"""slides.csv: one row a slide, with the share of abnormal regions and how sure it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from rbc_engine.sinks.csv_file import CsvFile
+from rbc_engine.sinks.text import csv_text
+from rbc_engine.statistics import wilson_interval
+from rbc_engine.types import FieldResult
+
+__all__ = ["SlideCounts", "SlideTally", "SlidesCsv"]
+
+
+@dataclass(eq=False, kw_only=True)
+class SlideCounts:
+    """What the fields of one slide add up to.
+
+    type_counts: int64 [T], the regions that hold each type; [0] as long as every field failed.
+    """
+
+    slide: str
+    fields: int = 0
+    failed: int = 0
+    regions: int = 0
+    abnormal: int = 0
+    type_counts: npt.NDArray[np.int64]
+
+    @property
+    def abnormal_fraction(self) -> float | None:
+        """0..1; None without regions."""
+        return self.abnormal / self.regions if self.regions else None
+
+    @property
+    def ci_low(self) -> float | None:
+        """Lower end of the 95 % Wilson interval of abnormal_fraction, regions taken as independent."""
+        return wilson_interval(self.abnormal, self.regions)[0] if self.regions else None
+
+    @property
+    def ci_high(self) -> float | None:
+        """Upper end of that interval."""
+        return wilson_interval(self.abnormal, self.regions)[1] if self.regions else None
+
+    def add(self, result: FieldResult) -> None:
+        self.fields += 1
+        regions = result.regions
+        if regions is None:
+            self.failed += 1
+            return
+        self.regions += len(regions)
+        self.abnormal += int(regions.abnormal.sum())
+        counts = regions.has.sum(axis=0, dtype=np.int64)
+        self.type_counts = self.type_counts + counts if self.type_counts.size else counts
+
+
+class SlideTally:
+    """Counts for every slide of a run; its memory grows with the slides, not with the fields."""
+
+    def __init__(self) -> None:
+        self._slides: dict[str, SlideCounts] = {}
+
+    def add(self, result: FieldResult) -> None:
+        counts = self._slides.get(result.slide)
+        if counts is None:
+            counts = SlideCounts(slide=result.slide, type_counts=np.zeros(0, np.int64))
+            self._slides[result.slide] = counts
+        counts.add(result)
+
+    def rows(self) -> Iterator[SlideCounts]:
+        """The slides in the order in which they first appeared."""
+        return iter(self._slides.values())
+
+
+class SlidesCsv:
+    """Written when the run is complete, from the counts of all its fields. Shares have six decimals."""
+
+    NAME = "slides.csv"
+    needs_frames = False
+
+    def __init__(self, folder: Path, types: Sequence[str]) -> None:
+        self._tally = SlideTally()
+        self._no_types = np.zeros(len(types), np.int64)
+        self._written = False
+        columns = "slide fields failed regions abnormal abnormal_fraction ci_low ci_high".split()
+        self._file = CsvFile(folder / self.NAME, [*columns, *(f"n_{name}" for name in types)])
+
+    def write(self, result: FieldResult) -> None:
+        self._tally.add(result)
+
+    def complete(self) -> None:
+        if not self._written:
+            for row in self._tally.rows():
+                self._file.write_row(self._cells(row))
+            self._written = True
+        self._file.complete()
+
+    def finish(self) -> None:
+        self.complete()
+        self._file.finish()
+
+    def discard(self) -> None:
+        self._file.discard()
+
+    def _cells(self, row: SlideCounts) -> list[str | int]:
+        shares = (row.abnormal_fraction, row.ci_low, row.ci_high)
+        type_counts = row.type_counts if row.type_counts.size else self._no_types
+        return [
+            csv_text(row.slide),
+            row.fields,
+            row.failed,
+            row.regions,
+            row.abnormal,
+            *("" if share is None else f"{share:.6f}" for share in shares),
+            *type_counts.tolist(),
+        ]

@@ -1,0 +1,26 @@
+"""Text from outside (names of files, messages that quote them) in a form that files can hold and readers can open."""
+
+from __future__ import annotations
+
+__all__ = ["csv_text", "encodable"]
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""The last four are full-width ones, which spreadsheets of some languages read alike."""
+
+
+def encodable(text: str) -> str:
+    """The text with what UTF-8 cannot hold (lone surrogates) as backslash escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def csv_text(text: str) -> str:
+    """The text as a cell of a table.
+
+    A spreadsheet runs a cell as a formula if it begins with = + - @, also behind a tab, line break or blank. Such
+    text gets a leading apostrophe, and so does text that has one already: a reader that wants the very
+    text back drops one leading apostrophe.
+    """
+    text = encodable(text)
+    if text[:1].isspace() or text.startswith(("'", *_FORMULA_STARTS)):
+        return "'" + text
+    return text

@@ -1,0 +1,233 @@
+"""Image files and folders of them: finding the fields of a run, then reading them ahead of the networks."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from rbc_engine.errors import ImageError, UsageError
+from rbc_engine.sources.ahead import ReadAhead
+from rbc_engine.sources.decode import printable, read_image
+from rbc_engine.types import Decoded, FieldRef, Frame
+
+__all__ = ["IMAGE_SUFFIXES", "FolderSource", "Found", "find_fields"]
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
+"""Which files of a folder count as images. A file that is itself an INPUT may have any name."""
+
+Entry = FieldRef | Decoded
+_DIGITS = re.compile("([0-9]+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """The fields of a run.
+
+    entries: by slide, then field, in natural order (img2 before img10). A folder that cannot be listed has a
+        Decoded with its error here, so that it gets its row.
+    skipped: how many files and folders were passed over: hidden ones, links to folders, files that are no images.
+    """
+
+    entries: list[Entry]
+    skipped: int
+
+
+def find_fields(inputs: Sequence[Path]) -> Found:
+    """Finds the images of every INPUT: an image file, or a folder, searched with all its subfolders.
+
+    Each folder that directly holds images is one slide, named by its path relative to INPUT; INPUT itself, and
+    the folder of a file INPUT, by its own name. `field` is the path relative to INPUT. Both are POSIX
+    paths with unprintable characters, undecodable bytes and backslashes escaped, so that names that differ stay different.
+
+    Raises UsageError if an INPUT is missing or holds no image, if two INPUTs hold the same file, or if one slide
+    name stands for two folders.
+    """
+    if not inputs:
+        raise UsageError("INPUT is missing; give image files or folders of images")
+    found: list[tuple[Path, Entry]] = []
+    skipped = 0
+    for given in inputs:
+        here = _search(given)
+        found += [(given, entry) for entry in here.entries]
+        skipped += here.skipped
+    _refuse_repeats(found)
+    entries = sorted((entry for _, entry in found), key=lambda entry: _order(_ref(entry)))
+    return Found(entries=entries, skipped=skipped)
+
+
+class FolderSource:
+    """Frames of fields, decoded ahead in a few threads, in the order given.
+
+    Iterating, once, yields a Decoded for every entry: a file that cannot be used has its error there and stops
+    nothing. Use it in a `with` block, which stops the threads however the block ends.
+
+    workers: decoding threads.
+    ahead: the most frames that are being decoded or wait, which bounds the memory used.
+    pixel_um: width of a pixel in µm, the same for all frames, None if unknown.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        *,
+        workers: int,
+        ahead: int,
+        pixel_um: float | None = None,
+    ) -> None:
+        self._pixel_um = pixel_um
+        self._decoded = ReadAhead(self._decode, entries, workers=workers, ahead=ahead)
+
+    def __iter__(self) -> Iterator[Decoded]:
+        return iter(self._decoded)
+
+    def close(self) -> None:
+        """Stops the threads. May be called again."""
+        self._decoded.close()
+
+    def __enter__(self) -> FolderSource:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _decode(self, entry: Entry) -> Decoded:
+        if isinstance(entry, Decoded):
+            return entry
+        start = time.perf_counter()
+        frame, reason = None, None
+        try:
+            pixels = read_image(entry.path, name=entry.field)
+            frame = Frame(
+                pixels=pixels, slide=entry.slide, field=entry.field, pixel_um=self._pixel_um
+            )
+        except ImageError as error:
+            reason = str(error)
+        seconds = time.perf_counter() - start
+        return Decoded(ref=entry, frame=frame, error=reason, seconds=seconds)
+
+
+def _search(given: Path) -> Found:
+    shown = printable(str(given))
+    try:
+        mode = given.stat().st_mode
+    except FileNotFoundError as error:
+        raise UsageError(f"INPUT {shown} does not exist; check its name") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"INPUT {shown} cannot be read: {_reason(error)}") from error
+    if stat.S_ISREG(mode):
+        slide = _escape(_own_name(given.parent))
+        return Found(
+            entries=[FieldRef(slide=slide, field=_escape(given.name), path=given)], skipped=0
+        )
+    if not stat.S_ISDIR(mode):
+        raise UsageError(f"INPUT {shown} is neither a file nor a folder; give one of these")
+    found = _search_folder(given)
+    if not found.entries:
+        raise UsageError(
+            f"INPUT {shown} holds no image ({' '.join(IMAGE_SUFFIXES)}); files and folders passed over: {found.skipped}"
+        )
+    return found
+
+
+def _search_folder(folder: Path) -> Found:
+    entries: list[Entry] = []
+    skipped = 0
+    failures: list[OSError] = []
+    for parent, subfolders, files in os.walk(folder, onerror=failures.append):
+        here = Path(parent)
+        relative = here.relative_to(folder)
+        images = [name for name in files if _is_image(name)]
+        kept = [
+            name
+            for name in subfolders
+            if not name.startswith(".") and not (here / name).is_symlink()
+        ]
+        skipped += len(files) - len(images) + len(subfolders) - len(kept)
+        subfolders[:] = kept
+        slide = _escape(relative.as_posix() if relative.parts else _own_name(folder))
+        entries += [
+            FieldRef(slide=slide, field=_escape((relative / name).as_posix()), path=here / name)
+            for name in images
+        ]
+    for failure in failures:
+        path = Path(failure.filename)
+        if path == folder:
+            raise UsageError(
+                f"INPUT {printable(str(folder))} cannot be listed: {_reason(failure)}; make it readable"
+            ) from failure
+        name = _escape(path.relative_to(folder).as_posix())
+        message = f"{name}: this folder cannot be listed: {_reason(failure)}; make it readable"
+        entries.append(Decoded(ref=FieldRef(slide=name, field=name, path=path), error=message))
+    return Found(entries=entries, skipped=skipped)
+
+
+def _refuse_repeats(found: Sequence[tuple[Path, Entry]]) -> None:
+    resolved: dict[Path, Path] = {}
+    files: dict[Path, Path] = {}
+    slides: dict[str, tuple[Path, Path]] = {}
+    for given, entry in found:
+        ref = _ref(entry)
+        parent = ref.path if isinstance(entry, Decoded) else ref.path.parent
+        if parent not in resolved:
+            resolved[parent] = parent.resolve()
+        folder = resolved[parent]
+        file = folder / ref.path.name
+        if file in files:
+            raise UsageError(
+                f"{printable(str(file))} is given twice, by INPUT {printable(str(files[file]))} and by "
+                f"INPUT {printable(str(given))}; leave one of them out"
+            )
+        files[file] = given
+        other, other_given = slides.setdefault(ref.slide, (folder, given))
+        if other != folder:
+            raise UsageError(
+                f"slide name {ref.slide!r} stands for two folders, {printable(str(other))} (INPUT "
+                f"{printable(str(other_given))}) and {printable(str(folder))} (INPUT {printable(str(given))}); give the "
+                f"folder above both as one INPUT, or rename one"
+            )
+
+
+def _is_image(name: str) -> bool:
+    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def _own_name(folder: Path) -> str:
+    """A folder's name, also where it is given as '.' or '..'."""
+    if folder.name in ("", ".."):
+        folder = folder.resolve()
+    return folder.name or folder.as_posix()
+
+
+def _escape(path: str) -> str:
+    return printable(path.replace("\\", "\\\\"))
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return printable(getattr(error, "strerror", None) or str(error))
+
+
+def _ref(entry: Entry) -> FieldRef:
+    return entry.ref if isinstance(entry, Decoded) else entry
+
+
+def _order(ref: FieldRef) -> tuple[object, ...]:
+    return (_natural(ref.slide), ref.slide, _natural(ref.field), ref.field)
+
+
+def _natural(path: str) -> list[list[str | int]]:
+    """Sort key in which numbers compare by value: text and number alternate in each part of the path."""
+    return [
+        [int(run) if i % 2 else run for i, run in enumerate(_DIGITS.split(part.casefold()))]
+        for part in path.split("/")
+    ]

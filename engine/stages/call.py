@@ -1,0 +1,36 @@
+"""Probabilities to a verdict: gradient boosting says how likely a region holds an abnormal cell."""
+
+from __future__ import annotations
+
+import numpy as np
+import treelite
+
+from rbc_engine.errors import PackError
+from rbc_engine.pack import Pack
+from rbc_engine.types import Float32
+
+__all__ = ["Caller"]
+
+
+class Caller:
+    """The pack's gradient boosting, carried by treelite. One object serves all lanes."""
+
+    def __init__(self, pack: Pack) -> None:
+        try:
+            self._model = treelite.Model.deserialize_bytes(pack.read("caller.treelite"))
+        except treelite.TreeliteError as error:
+            raise PackError(
+                f"{pack.folder / 'caller.treelite'} is no treelite checkpoint this version reads: {error}"
+            ) from error
+        if self._model.num_feature != len(pack.types):
+            raise PackError(
+                f"{pack.folder / 'caller.treelite'} takes {self._model.num_feature} features, but the pack has "
+                f"{len(pack.types)} types; make the pack again"
+            )
+
+    def __call__(self, probabilities: Float32) -> Float32:
+        """probabilities: float32 [R, T]. Returns abnormal_p float32 [R], 0..1."""
+        if not len(probabilities):
+            return np.zeros(0, np.float32)
+        verdicts = treelite.gtil.predict(self._model, probabilities, nthread=1)
+        return np.asarray(verdicts, np.float32).reshape(len(probabilities), -1)[:, -1].copy()

@@ -1,0 +1,160 @@
+"""Frames to boxes: Faster R-CNN, its two networks and the kernels between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rbc_engine.devices.base import Device, Network
+from rbc_engine.meter import Meter
+from rbc_engine.ops import base_anchors
+from rbc_engine.pack import Pack
+from rbc_engine.scale import CanvasFit
+from rbc_engine.types import Float32, Frame
+
+__all__ = ["Detect", "Detections"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Detections:
+    """The regions of one frame, surest first.
+
+    boxes: float32 [R, 4], x0 y0 x1 y1 in frame pixels.
+    scores: float32 [R], 0..1.
+    saturated: more regions were found than the fixed-size output holds.
+    """
+
+    boxes: Float32
+    scores: Float32
+    saturated: bool
+
+
+class Detect:
+    """The detection stage of one lane.
+
+    batch: how many frames of one canvas shape go through the networks at once.
+    threads: CPU threads for each kernel.
+    """
+
+    def __init__(
+        self, device: Device, pack: Pack, *, batch: int, threads: int, meter: Meter
+    ) -> None:
+        self._device = device
+        self._pack = pack
+        self._batch = batch
+        self._threads = threads
+        self._meter = meter
+        self._settings = pack.manifest.detector
+        self._anchors = [
+            base_anchors(sizes, self._settings.anchor_aspect_ratios)
+            for sizes in self._settings.anchor_sizes_px
+        ]
+        self._networks: dict[tuple[int, ...], tuple[Network, Network]] = {}
+
+    def __call__(self, frames: Sequence[Frame], fits: Sequence[CanvasFit]) -> list[Detections]:
+        """Detects in every frame. Frames of one canvas shape share batches."""
+        found: dict[int, Detections] = {}
+        by_canvas: dict[tuple[int, int], list[int]] = {}
+        for index, fit in enumerate(fits):
+            by_canvas.setdefault(fit.canvas_hw, []).append(index)
+        for indices in by_canvas.values():
+            for begin in range(0, len(indices), self._batch):
+                chunk = indices[begin : begin + self._batch]
+                results = self._run([frames[i] for i in chunk], [fits[i] for i in chunk])
+                found.update(zip(chunk, results, strict=True))
+        return [found[index] for index in range(len(frames))]
+
+    def prepare(self, canvas_hw: tuple[int, int], count: int = 1) -> tuple[Network, Network]:
+        """Networks A and B for `count` frames of one canvas shape, compiled at their first use."""
+        key = (count, *canvas_hw)
+        if key not in self._networks:
+            settings = self._settings
+            levels = range(len(settings.strides_px))
+            outputs = [f"features_{level}" for level in range(settings.roi_levels)]
+            outputs += [f"objectness_{level}" for level in levels]
+            outputs += [f"deltas_{level}" for level in levels]
+            backbone = self._device.load(
+                self._pack.read("detector.onnx"),
+                outputs=outputs,
+                shapes={"canvas": (count, *canvas_hw, 3)},
+            )
+            box_head = self._device.load(
+                self._pack.read("box_head.onnx"),
+                outputs=["class_logits", "box_deltas"],
+                shapes={
+                    "roi_features": (
+                        count * settings.proposals,
+                        settings.feature_channels,
+                        settings.roi_size,
+                        settings.roi_size,
+                    )
+                },
+            )
+            self._networks[key] = (backbone, box_head)
+        return self._networks[key]
+
+    def _run(self, frames: Sequence[Frame], fits: Sequence[CanvasFit]) -> list[Detections]:
+        settings, ops, threads = self._settings, self._device.ops, self._threads
+        image_hw = np.array([fit.resized_hw for fit in fits], np.int32)
+        frame_hw = np.array([(frame.height, frame.width) for frame in frames], np.int32)
+        backbone, box_head = self.prepare(fits[0].canvas_hw, len(frames))
+
+        canvases = ops.resize_letterbox(
+            [self._device.upload(frame.pixels) for frame in frames],
+            image_hw,
+            canvas_hw=fits[0].canvas_hw,
+            fill_rgb=settings.fill_rgb,
+            threads=threads,
+        )
+        with self._meter.network():
+            maps = backbone({"canvas": canvases})
+        levels = range(len(settings.strides_px))
+        proposals, counts = ops.generate_proposals(
+            [maps[f"objectness_{level}"] for level in levels],
+            [maps[f"deltas_{level}"] for level in levels],
+            base_anchors=self._anchors,
+            strides_px=settings.strides_px,
+            image_hw=image_hw,
+            per_level=settings.proposals_per_level,
+            keep=settings.proposals,
+            nms_iou=settings.proposal_nms_iou,
+            threads=threads,
+        )
+        roi_features = ops.roi_align(
+            [maps[f"features_{level}"] for level in range(settings.roi_levels)],
+            proposals,
+            counts,
+            strides_px=settings.strides_px[: settings.roi_levels],
+            output_size=settings.roi_size,
+            sampling_ratio=settings.roi_sampling_ratio,
+            canonical_px=settings.roi_canonical_px,
+            canonical_level=settings.roi_canonical_level,
+            threads=threads,
+        )
+        with self._meter.network():
+            heads = box_head({"roi_features": roi_features})
+        boxes, scores, kept, saturated = (
+            self._device.download(array)
+            for array in ops.postprocess_detections(
+                heads["class_logits"],
+                heads["box_deltas"],
+                proposals,
+                counts,
+                image_hw=image_hw,
+                frame_hw=frame_hw,
+                score_threshold=settings.score_threshold,
+                nms_iou=settings.nms_iou,
+                max_regions=settings.max_regions,
+                threads=threads,
+            )
+        )
+        return [
+            Detections(
+                boxes=boxes[n, : kept[n]].copy(),
+                scores=scores[n, : kept[n]].copy(),
+                saturated=bool(saturated[n]),
+            )
+            for n in range(len(frames))
+        ]

@@ -1,0 +1,54 @@
+"""Checkpoints of a training: written whole or not at all, the one before kept, read without pickle."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rbc_engine.errors import OutputError
+
+__all__ = ["load_checkpoint", "save_checkpoint"]
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Writes `state` beside `path`, then renames; what was at `path` becomes `path`.previous.
+
+    Raises OutputError if the disk is full or not writable; the old checkpoint is then still there.
+    """
+    beside = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            path.replace(_previous(path))
+        beside.replace(path)
+    except (OSError, RuntimeError) as error:
+        beside.unlink(missing_ok=True)
+        raise OutputError(
+            f"cannot write checkpoint {path}: {error}; free disk space and run the same command to resume"
+        ) from error
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Any] | None, str]:
+    """The newest checkpoint that can be read, and a line that says which; (None, ...) if there is none."""
+    damaged = ""
+    for candidate in (path, _previous(path)):
+        if not candidate.is_file():
+            continue
+        try:
+            state: dict[str, Any] = torch.load(candidate, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises many kinds for a file cut short
+            damaged += f"{candidate} is damaged ({type(error).__name__}); "
+            continue
+        return state, f"{damaged}resuming from {candidate}"
+    return None, f"{damaged}starting from scratch"
+
+
+def _previous(path: Path) -> Path:
+    return path.with_name(path.name + ".previous")

@@ -1,0 +1,48 @@
+"""What every dataset gives: fields with their regions, and what is known of the types in each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from rbc_engine.types import Float32
+
+__all__ = ["Dataset", "LabelledField"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LabelledField:
+    """One image with its regions.
+
+    path: the image file.
+    group: fields of one group show the same smear and never stand on both sides of a split.
+    boxes: float32 [R, 4], x0 y0 x1 y1 in pixels of the image.
+    types: bool [R, T], which types each region holds.
+    cells: int64 [R], labelled cells in each region.
+    known: bool [R], whether `types` is the whole truth: every cell of the region has a type.
+    labelled: whether anybody labelled this field.
+    """
+
+    path: Path
+    group: str
+    boxes: Float32
+    types: npt.NDArray[np.bool_]
+    cells: npt.NDArray[np.int64]
+    known: npt.NDArray[np.bool_]
+    labelled: bool
+
+    def __repr__(self) -> str:
+        return f"LabelledField({self.path.name!r}, group {self.group}, {len(self.boxes)} regions)"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Dataset:
+    """Fields, and the names of the types that their labels use."""
+
+    name: str
+    types: tuple[str, ...]
+    abnormal: tuple[str, ...]
+    fields: tuple[LabelledField, ...]
