@@ -161,4 +161,4 @@ def _flags(boxes: Float32, frame: Frame, fit: CanvasFit) -> UInt8:
     margin = _BORDER_CANVAS_PX / fit.scale
     low = (boxes[:, :2] <= margin).any(axis=1)
     high = (boxes[:, 2:] >= np.array([frame.width, frame.height]) - margin).any(axis=1)
-    return np.where(low | high, np.uint8(RegionFlag.BORDER), np.uint8(0))
+    return (low | high).astype(np.uint8) * np.uint8(RegionFlag.BORDER)

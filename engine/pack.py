@@ -27,8 +27,8 @@ __all__ = ["MANIFEST_NAME", "Pack", "find_pack", "shipped_packs"]
 
 MANIFEST_NAME = "pack.toml"
 _MANIFEST_MAX_BYTES = 1 << 20
-# How an ONNX tensor says that its data lie in another file (StringStringEntryProto, key "location").
-_ONNX_EXTERNAL_DATA = b"\x0a\x08location"
+# The key by which an ONNX tensor names a file for its data.
+_ONNX_EXTERNAL_DATA = b"location"
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from rbc_engine.errors import ImageError
 from rbc_engine.manifest import DetectorSettings
 
@@ -41,9 +39,9 @@ def fit_canvas(
     Raises ImageError if the canvas would be larger than MAX_CANVAS_SIDE_PX, or the frame vanish on it.
     """
     if pixel_um is not None and settings.um_per_canvas_px is not None:
-        scale = float(np.float32(pixel_um) / np.float32(settings.um_per_canvas_px))
+        scale = pixel_um / settings.um_per_canvas_px
     else:
-        scale = float(np.float32(settings.short_side_px) / np.float32(min(frame_hw)))
+        scale = settings.short_side_px / min(frame_hw)
     resized = (int(frame_hw[0] * scale), int(frame_hw[1] * scale))
     step = settings.strides_px[-1]
     canvas = (-(-resized[0] // step) * step, -(-resized[1] // step) * step)

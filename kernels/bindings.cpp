@@ -133,6 +133,7 @@ void postprocess_detections(const Array<float>& class_logits, const Array<float>
 
 PYBIND11_MODULE(_kernels, module) {
   module.doc() = "Kernels of rbc-engine. Call them through rbc_engine.ops, which checks the arguments.";
+  module.attr("commit") = RBC_COMMIT;
   module.def("resize_letterbox", &resize_letterbox);
   module.def("crop_resize", &crop_resize);
   module.def("generate_proposals", &generate_proposals);

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from rbc_engine.errors import OutputError
+from rbc_engine.errors import OutputError, UsageError
 
-__all__ = ["load_checkpoint", "save_checkpoint"]
+__all__ = ["load_checkpoint", "load_finished", "save_checkpoint"]
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -48,6 +48,18 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Any] | None, str]:
             continue
         return state, f"{damaged}resuming from {candidate}"
     return None, f"{damaged}starting from scratch"
+
+
+def load_finished(path: Path, *, steps: int) -> dict[str, Any]:
+    """The checkpoint of a training that took all its steps. Raises UsageError if there is none."""
+    state, line = load_checkpoint(path)
+    step = 0 if state is None else int(state["step"])
+    if state is None or step < steps:
+        raise UsageError(
+            f"{path} is no finished training: it took {step} of {steps} steps ({line}); "
+            f"run `rbc-engine train {path.stem}` to finish it"
+        )
+    return state
 
 
 def _previous(path: Path) -> Path:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +16,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from rbc_engine.manifest import ClassifierSettings
 from rbc_engine.training.augment import flip_and_turn, vary_colour
-from rbc_engine.training.checkpoint import load_checkpoint, save_checkpoint
+from rbc_engine.training.checkpoint import load_checkpoint, load_finished, save_checkpoint
+from rbc_engine.training.interrupt import InterruptGuard
 from rbc_engine.training.models import Classifier, ClassifierTrunk
 from rbc_engine.training.patches import RegionSet
 from rbc_engine.training.schedule import StepClock, one_cycle
 from rbc_engine.types import Float32
 
-__all__ = ["ClassifierTraining", "predict", "train_classifier"]
+__all__ = ["ClassifierTraining", "load_classifier", "predict", "train_classifier"]
 
 Log = Callable[[str], None]
 
@@ -67,6 +69,7 @@ def train_classifier(
     """Trains, or goes on from `checkpoint`, and returns the averaged weights.
 
     Every step draws from a generator seeded by (seed, step), so that a resumed training takes the same steps.
+    Ctrl-C ends it after the step in hand, with a checkpoint and KeyboardInterrupt.
     Raises FloatingPointError when the loss is not finite; the checkpoint then holds the last good weights.
     """
     torch.manual_seed(training.seed)
@@ -100,12 +103,12 @@ def train_classifier(
     chances = _chances(regions.types)
     clock = StepClock(training.steps, first_step, training.checkpoint_every_s)
     model.train()
-    step = first_step
-    try:
+    with InterruptGuard() as interrupt:
         for step in range(first_step, training.steps):
             rate = training.learning_rate * one_cycle(step / training.steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate
+            torch.manual_seed(training.seed * 1_000_003 + step)  # dropout draws by it
             patches, wanted = _draw(regions, chances, step, settings, training)
             _, logits = model(patches.contiguous(memory_format=torch.channels_last))
             loss = nn.functional.binary_cross_entropy_with_logits(logits, wanted)
@@ -121,15 +124,28 @@ def train_classifier(
             average.update_parameters(model)
             if message := clock.tick(step, loss.item(), rate):
                 log(f"classifier {message}")
+            if interrupt.requested:
+                save(step + 1)
+                log(
+                    f"stopped after step {step + 1}; run the same command again to resume from {checkpoint}"
+                )
+                raise KeyboardInterrupt
             if clock.checkpoint_due():
                 save(step + 1)
-    except KeyboardInterrupt:
-        save(step)
-        log(f"stopped in step {step}; run the same command again to resume from {checkpoint}")
-        raise
     save(training.steps)
-    trained: Classifier = average.module
-    return trained.eval()
+    return _trained(average)
+
+
+def load_classifier(checkpoint: Path, *, types: int, training: ClassifierTraining) -> Classifier:
+    """The averaged weights that a finished training left. Raises UsageError if there are none or it is not finished."""
+    state = load_finished(checkpoint, steps=training.steps)
+    average = AveragedModel(_new_classifier(types, training), use_buffers=True)
+    average.load_state_dict(state["average"])
+    return _trained(average)
+
+
+def _trained(average: AveragedModel) -> Classifier:
+    return cast(Classifier, average.module).eval()
 
 
 @torch.inference_mode()

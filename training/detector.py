@@ -18,13 +18,14 @@ from rbc_engine import ops
 from rbc_engine.manifest import DetectorSettings
 from rbc_engine.sources.decode import decode_image
 from rbc_engine.training.augment import flip_and_turn_boxes, vary_colour
-from rbc_engine.training.checkpoint import load_checkpoint, save_checkpoint
+from rbc_engine.training.checkpoint import load_checkpoint, load_finished, save_checkpoint
 from rbc_engine.training.datasets.base import LabelledField
+from rbc_engine.training.interrupt import InterruptGuard
 from rbc_engine.training.models import DetectorTrunk, build_detector
 from rbc_engine.training.schedule import StepClock, one_cycle
 from rbc_engine.types import Float32, UInt8
 
-__all__ = ["DetectorTraining", "train_detector"]
+__all__ = ["DetectorTraining", "load_detector", "train_detector"]
 
 Log = Callable[[str], None]
 
@@ -41,9 +42,9 @@ class DetectorTraining:
     """
 
     trunk: DetectorTrunk = "resnet18"
-    canvas_px: int = 320
+    canvas_px: int = 256
     scale_range: tuple[float, float] = (0.6, 2.2)
-    steps: int = 900
+    steps: int = 700
     batch: int = 4
     learning_rate: float = 8e-4
     weight_decay: float = 0.05
@@ -63,6 +64,7 @@ def train_detector(
     """Trains, or goes on from `checkpoint`, on every region of the fields; one class, a region of red cells.
 
     Every step draws from a generator seeded by (seed, step), so that a resumed training takes the same steps.
+    Ctrl-C ends it after the step in hand, with a checkpoint and KeyboardInterrupt.
     Raises FloatingPointError when the loss is not finite; the checkpoint then holds the last good weights.
     """
     torch.manual_seed(training.seed)
@@ -94,8 +96,7 @@ def train_detector(
     boxes = [field.boxes for field in fields]
     clock = StepClock(training.steps, first_step, training.checkpoint_every_s)
     model.train()
-    step = first_step
-    try:
+    with InterruptGuard() as interrupt:
         for step in range(first_step, training.steps):
             rate = training.learning_rate * one_cycle(step / training.steps)
             for group in optimizer.param_groups:
@@ -114,14 +115,26 @@ def train_detector(
             optimizer.step()
             if message := clock.tick(step, loss.item(), rate):
                 log(f"detector {message}")
+            if interrupt.requested:
+                save(step + 1)
+                log(
+                    f"stopped after step {step + 1}; run the same command again to resume from {checkpoint}"
+                )
+                raise KeyboardInterrupt
             if clock.checkpoint_due():
                 save(step + 1)
-    except KeyboardInterrupt:
-        save(step)
-        log(f"stopped in step {step}; run the same command again to resume from {checkpoint}")
-        raise
     save(training.steps)
     model.transform.min_size = (settings.short_side_px,)
+    return model.eval()
+
+
+def load_detector(
+    checkpoint: Path, *, settings: DetectorSettings, training: DetectorTraining
+) -> FasterRCNN:
+    """The detector that a finished training left. Raises UsageError if there is none or it is not finished."""
+    state = load_finished(checkpoint, steps=training.steps)
+    model = build_detector(trunk=training.trunk, settings=settings)
+    model.load_state_dict(state["model"])
     return model.eval()
 
 

@@ -87,8 +87,6 @@ class HostDevice:
     notes: why it does not compute in a faster precision, if it does not.
     """
 
-    ops = ops
-
     def __init__(
         self, *, precision: str = "auto", lanes: int = 1, threads: int | None = None
     ) -> None:
@@ -99,6 +97,7 @@ class HostDevice:
 
         Raises UsageError for a value that this CPU or this class does not offer.
         """
+        self.ops: Any = ops
         self._core = _core()
         choices = ["fp32"]
         if "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):

@@ -49,6 +49,7 @@ class RunOutput:
         formats: of FORMATS; the tables are always written.
         overwrite: replace what an earlier run left in the folder: the tables, run.json, and every .png in the
             folders of overlays/. The earlier files stay as they are until finish; others are not touched.
+            What an unfinished run has there under hidden names is removed at once; if it still runs, it fails.
 
         Raises UsageError for an unknown format; OutputError if the folder holds anything and overwrite is not
         set, or if it cannot be written.
@@ -110,8 +111,10 @@ class RunOutput:
 
     def discard(self) -> None:
         """Removes what is half-written; does nothing after finish. May be called again."""
-        for part in (*self._sinks, *([self._record] if self._record else [])):
-            part.discard()
+        for sink in self._sinks:
+            sink.discard()
+        if self._record is not None:
+            self._record.discard()
 
     def __enter__(self) -> RunOutput:
         return self
@@ -138,7 +141,9 @@ def _prepare(folder: Path, *, overwrite: bool) -> None:
             return
         for name in _FILES:
             if (folder / name).is_dir():
-                raise OutputError(f"{name} in --out {shown} is a folder; move it, or name another --out")
+                raise OutputError(
+                    f"{name} in --out {shown} is a folder; move it, or name another --out"
+                )
         for name in (*_FILES, OverlayFolder.NAME):
             remove_abandoned(folder / name)
 
@@ -147,8 +152,9 @@ def _remove_earlier_run(folder: Path) -> None:
     """What the new files do not replace. run.json first: without it, what is left is known to be no whole."""
     with explain_os_errors(folder):
         (folder / RUN_JSON).unlink(missing_ok=True)
-        for slide in folder.glob(f"{OverlayFolder.NAME}/*/"):
-            for picture in slide.glob("*.png"):
+        for slide in list(folder.glob(f"{OverlayFolder.NAME}/*")):
+            pictures = list(slide.glob("*.png"))
+            for picture in pictures:
                 picture.unlink()
-            if not any(slide.iterdir()):
+            if pictures and not slide.is_symlink() and not any(slide.iterdir()):
                 slide.rmdir()

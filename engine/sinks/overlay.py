@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -11,8 +12,8 @@ from pathlib import Path
 
 from rbc_engine.pack import Pack
 from rbc_engine.sinks.atomic import explain_os_errors, hidden_beside, sync_folder
-from rbc_engine.sinks.text import encodable
 from rbc_engine.sinks.overlay_drawing import OverlayStyle, draw_overlay
+from rbc_engine.sinks.text import encodable
 from rbc_engine.types import FieldResult
 
 __all__ = ["OverlayFolder", "file_name"]
@@ -41,6 +42,8 @@ class OverlayFolder:
         self._beside = hidden_beside(self._folder)
         self._taken: Counter[Path] = Counter()
         with explain_os_errors(self._folder):
+            if self._folder.exists() and not self._folder.is_dir():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
             self._beside.mkdir()
 
     def write(self, result: FieldResult) -> None:
@@ -48,7 +51,9 @@ class OverlayFolder:
             return
         if result.frame is None:
             raise ValueError("overlays need results that carry their frame (got none)")
-        picture = draw_overlay(result.frame.pixels, result.regions, style=self._style, saturated=result.saturated)
+        picture = draw_overlay(
+            result.frame.pixels, result.regions, style=self._style, saturated=result.saturated
+        )
         encoded = io.BytesIO()
         picture.save(encoded, "png", compress_level=_PNG_COMPRESSION)
         path = self._beside / file_name(result.slide) / self._field_name(result)
@@ -57,22 +62,16 @@ class OverlayFolder:
             self._write_new(path, encoded.getvalue())
 
     def complete(self) -> None:
-        with explain_os_errors(self._folder):
-            for slide in self._beside.iterdir():
-                sync_folder(slide)
+        with explain_os_errors(
+            self._folder
+        ):  # the pictures themselves are there since they were written
+            for folder in (*self._beside.iterdir(), self._beside):
+                sync_folder(folder)
 
     def finish(self) -> None:
         with explain_os_errors(self._folder):
-            self._folder.mkdir(exist_ok=True)
-            for slide in self._beside.iterdir():
-                target = self._folder / slide.name
-                target.mkdir(exist_ok=True)
-                for picture in slide.iterdir():
-                    picture.replace(target / picture.name)
-                sync_folder(target)
-                slide.rmdir()
-            self._beside.rmdir()
-            sync_folder(self._folder)
+            _move(self._beside, self._folder)
+            sync_folder(self._folder.parent)
 
     def discard(self) -> None:
         shutil.rmtree(self._beside, ignore_errors=True)
@@ -94,6 +93,17 @@ class OverlayFolder:
                 file.flush()
                 os.fsync(file.fileno())
             return
+
+
+def _move(source: Path, target: Path) -> None:
+    """Renames a folder, or its parts where the target is there already."""
+    if not (source.is_dir() and target.is_dir()):
+        source.replace(target)
+        return
+    for part in list(source.iterdir()):
+        _move(part, target / part.name)
+    sync_folder(target)
+    source.rmdir()
 
 
 def file_name(name: str) -> str:

@@ -16,6 +16,17 @@ from rbc_engine.types import FieldResult
 
 __all__ = ["SlideCounts", "SlideTally", "SlidesCsv"]
 
+_COLUMNS = (
+    "slide",
+    "fields",
+    "failed",
+    "regions",
+    "abnormal",
+    "abnormal_fraction",
+    "ci_low",
+    "ci_high",
+)
+
 
 @dataclass(eq=False, kw_only=True)
 class SlideCounts:
@@ -86,8 +97,8 @@ class SlidesCsv:
         self._tally = SlideTally()
         self._no_types = np.zeros(len(types), np.int64)
         self._written = False
-        columns = "slide fields failed regions abnormal abnormal_fraction ci_low ci_high".split()
-        self._file = CsvFile(folder / self.NAME, [*columns, *(f"n_{name}" for name in types)])
+        columns = (*_COLUMNS, *(f"n_{name}" for name in types))
+        self._file = CsvFile(folder / self.NAME, columns)
 
     def write(self, result: FieldResult) -> None:
         self._tally.add(result)

@@ -18,9 +18,9 @@ def csv_text(text: str) -> str:
 
     A spreadsheet runs a cell as a formula if it begins with = + - @, also behind a tab, line break or blank. Such
     text gets a leading apostrophe, and so does text that has one already: a reader that wants the very
-    text back drops one leading apostrophe.
+    text back drops one leading apostrophe. NUL, at which many readers of CSV stop, becomes \\x00.
     """
-    text = encodable(text)
+    text = encodable(text).replace("\0", "\\x00")
     if text[:1].isspace() or text.startswith(("'", *_FORMULA_STARTS)):
         return "'" + text
     return text

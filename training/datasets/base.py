@@ -22,6 +22,7 @@ class LabelledField:
     boxes: float32 [R, 4], x0 y0 x1 y1 in pixels of the image.
     types: bool [R, T], which types each region holds.
     cells: int64 [R], labelled cells in each region.
+    centres: float32 [N, 2], x y in pixels of every labelled cell, in a region or not.
     known: bool [R], whether `types` is the whole truth: every cell of the region has a type.
     labelled: whether anybody labelled this field.
     """
@@ -31,6 +32,7 @@ class LabelledField:
     boxes: Float32
     types: npt.NDArray[np.bool_]
     cells: npt.NDArray[np.int64]
+    centres: Float32
     known: npt.NDArray[np.bool_]
     labelled: bool
 

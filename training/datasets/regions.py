@@ -13,8 +13,12 @@ __all__ = ["components", "foreground_mask", "otsu_threshold"]
 
 Mask = npt.NDArray[np.bool_]
 
-THIN=2
+_GRID = 60
+"""Steps of the coarse grid along the short side: a cell of a usual field is about five of them wide."""
 _WINDOW = 21
+"""Side, in steps, of what a pixel's background is taken from: four cells, so that some of it is free of them."""
+_THINNING = 2
+"""The percentile varies slowly: one is computed every so many steps."""
 
 
 def otsu_threshold(values: npt.NDArray[np.float32], *, bins: int = 256) -> float:
@@ -55,18 +59,19 @@ def components(mask: Mask) -> tuple[npt.NDArray[np.int32], Float32, npt.NDArray[
 
 
 def _background(green: Float32) -> Float32:
-    """float32 [H, W], what the level would be without cells: a high percentile around, on a coarse grid."""
-    step = max(1, min(green.shape) // 60)
+    """float32 [H, W], what the level would be without cells: the 90th percentile around, smoothed."""
+    step = max(1, min(green.shape) // _GRID)
     coarse = ndimage.uniform_filter(green, step)[::step, ::step]
-    reach = _WINDOW // 2
-    windows = sliding_window_view(np.pad(coarse, reach, mode="edge"), (_WINDOW, _WINDOW))
-    # The percentile varies slowly, so every third one will do.
-    windows = windows[::THIN, ::THIN].reshape(*windows[::THIN, ::THIN].shape[:2], -1)
+    windows = sliding_window_view(np.pad(coarse, _WINDOW // 2, mode="edge"), (_WINDOW, _WINDOW))
+    windows = windows[::_THINNING, ::_THINNING]
+    values = windows.reshape(*windows.shape[:2], _WINDOW**2)
     rank = int(0.9 * _WINDOW**2)
-    level = np.partition(windows, rank, axis=2)[..., rank]
-    level = ndimage.gaussian_filter(level, 6/THIN, mode="nearest")
-    step *= THIN
-    return _stretch(_stretch(level, green.shape[0], step).T, green.shape[1], step).T
+    level = ndimage.gaussian_filter(
+        np.partition(values, rank, axis=2)[..., rank], 6 / _THINNING, mode="nearest"
+    )
+    step *= _THINNING
+    background: Float32 = _stretch(_stretch(level, green.shape[0], step).T, green.shape[1], step).T
+    return background
 
 
 def _stretch(coarse: Float32, length: int, step: int) -> Float32:
@@ -75,7 +80,8 @@ def _stretch(coarse: Float32, length: int, step: int) -> Float32:
     below = at.astype(np.intp)
     above = np.minimum(below + 1, len(coarse) - 1)
     share = (at - below)[:, None]
-    return np.asarray(coarse[below] * (1 - share) + coarse[above] * share, np.float32)
+    stretched: Float32 = coarse[below] * (1 - share) + coarse[above] * share
+    return stretched
 
 
 def _fill_holes(mask: Mask) -> Mask:

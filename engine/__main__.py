@@ -1,0 +1,5 @@
+"""`python -m rbc_engine` is `rbc-engine`."""
+
+from rbc_engine.cli import main
+
+main()

@@ -1,0 +1,191 @@
+"""`rbc-engine train`: from labelled smears to a model pack."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rbc_engine.errors import RbcError, UsageError
+
+if TYPE_CHECKING:
+    from rbc_engine.training.plan import TrainingPlan
+
+__all__ = ["app"]
+
+EXIT_INTERRUPTED = 130
+
+_NEEDED = ("torch", "torchvision", "sklearn", "scipy", "onnx", "onnxscript", "tomli_w")
+
+app = typer.Typer(
+    help="Train the detector and the classifier, and make a pack of them.", no_args_is_help=True
+)
+
+Data = Annotated[Path, typer.Option(help="Folder of the labelled images.")]
+Work = Annotated[
+    Path,
+    typer.Option(help="Folder for checkpoints. A training that was stopped goes on from there."),
+]
+Format = Annotated[str, typer.Option("--format", help="What --data holds: chula12.")]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same training.")]
+Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 for the cores there are.")]
+Share = Annotated[
+    float, typer.Option(min=0.05, max=0.9, help="Share of the smears held out to judge by.")
+]
+Steps = Annotated[int | None, typer.Option(min=1, help="Steps of the detector.")]
+Stages = Annotated[
+    str | None,
+    typer.Option(
+        help="Of the classifier: PATCH_PX:PATCHES, one after the other, e.g. 40:64000,64:32000."
+    ),
+]
+DetectorTrunkOption = Annotated[str | None, typer.Option(help="resnet18, resnet50 or resnet101.")]
+ClassifierTrunkOption = Annotated[str | None, typer.Option(help="resnet18, resnet34 or resnet50.")]
+Out = Annotated[Path, typer.Option(help="Folder of the new pack.")]
+MaxFalseShare = Annotated[
+    float,
+    typer.Option(
+        min=0.0, max=1.0, help="Of the regions found on held-out smears; sets the score threshold."
+    ),
+]
+
+
+@app.command()
+def detector(
+    data: Data,
+    work: Work,
+    data_format: Format = "chula12",
+    seed: Seed = 0,
+    threads: Threads = 0,
+    validation_share: Share = 0.22,
+    steps: Steps = None,
+    detector_trunk: DetectorTrunkOption = None,
+) -> None:
+    """Train the detector of red-cell regions."""
+    with _training():
+        plan = _plan(data, work, data_format, seed, threads, validation_share)
+        plan.train_detector(steps=steps, trunk=detector_trunk)
+
+
+@app.command()
+def classifier(
+    data: Data,
+    work: Work,
+    data_format: Format = "chula12",
+    seed: Seed = 0,
+    threads: Threads = 0,
+    validation_share: Share = 0.22,
+    stages: Stages = None,
+    classifier_trunk: ClassifierTrunkOption = None,
+) -> None:
+    """Train the classifier of cell types."""
+    with _training():
+        parsed = _parse_stages(stages)
+        plan = _plan(data, work, data_format, seed, threads, validation_share)
+        plan.train_classifier(stages=parsed, trunk=classifier_trunk)
+
+
+@app.command()
+def pack(
+    data: Data,
+    work: Work,
+    out: Out,
+    data_format: Format = "chula12",
+    seed: Seed = 0,
+    threads: Threads = 0,
+    validation_share: Share = 0.22,
+    max_false_share: MaxFalseShare = 0.03,
+) -> None:
+    """Make a pack of the two trained networks, and measure it on the smears held out."""
+    with _training():
+        _check_out(out)
+        plan = _plan(data, work, data_format, seed, threads, validation_share)
+        plan.make_pack(out, max_false_share=max_false_share)
+
+
+@app.command("all")
+def everything(
+    data: Data,
+    work: Work,
+    out: Out,
+    data_format: Format = "chula12",
+    seed: Seed = 0,
+    threads: Threads = 0,
+    validation_share: Share = 0.22,
+    steps: Steps = None,
+    detector_trunk: DetectorTrunkOption = None,
+    stages: Stages = None,
+    classifier_trunk: ClassifierTrunkOption = None,
+    max_false_share: MaxFalseShare = 0.03,
+) -> None:
+    """Detector, classifier and pack, one after the other."""
+    with _training():
+        _check_out(out)
+        parsed = _parse_stages(stages)
+        plan = _plan(data, work, data_format, seed, threads, validation_share)
+        plan.train_detector(steps=steps, trunk=detector_trunk)
+        plan.train_classifier(stages=parsed, trunk=classifier_trunk)
+        plan.make_pack(out, max_false_share=max_false_share)
+
+
+@contextmanager
+def _training() -> Iterator[None]:
+    """Checks that the libraries are there; turns Ctrl-C and a diverged loss into a message and an exit code."""
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"training needs {', '.join(missing)}, which is not installed; pip install 'rbc-engine[train]'"
+        )
+    try:
+        yield
+    except KeyboardInterrupt:
+        _log("interrupted; the same command goes on from the last checkpoint in --work")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except FloatingPointError as error:
+        raise RbcError(str(error)) from error
+
+
+def _plan(
+    data: Path, work: Path, data_format: str, seed: int, threads: int, validation_share: float
+) -> TrainingPlan:
+    from rbc_engine.training.plan import TrainingPlan
+
+    return TrainingPlan.open(
+        data,
+        work,
+        data_format=data_format,
+        seed=seed,
+        threads=threads or len(os.sched_getaffinity(0)),
+        validation_share=validation_share,
+        log=_log,
+    )
+
+
+def _log(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _check_out(out: Path) -> None:
+    """Before hours of training, not after."""
+    if out.exists():
+        raise UsageError(f"--out {out} exists; remove it, or name another folder")
+
+
+def _parse_stages(text: str | None) -> tuple[tuple[int, int], ...] | None:
+    if text is None:
+        return None
+    stages = []
+    for part in text.split(","):
+        patch_px, _, patches = part.partition(":")
+        if not (patch_px.isdecimal() and patches.isdecimal()):
+            raise UsageError(
+                f"--stages must read PATCH_PX:PATCHES,PATCH_PX:PATCHES..., e.g. 40:64000,64:32000 (got {part!r})"
+            )
+        stages.append((int(patch_px), int(patches)))
+    return tuple(stages)

@@ -1,0 +1,223 @@
+"""golden.npz of a model pack: a few frames with the regions that the engine must find in them.
+
+The file may come from a stranger. Names, types and sizes are checked before anything is unpacked, and nothing
+in it is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rbc_engine.errors import PackError
+from rbc_engine.types import Float32, Regions, UInt8
+
+__all__ = ["ExpectedRegions", "GoldenCase", "compare", "encode_golden", "read_golden"]
+
+_MOST_CASES = 16
+_MOST_BYTES = 64 * 2**20
+# What np.save writes before an array. numpy's own reader evaluates it, and allocates whatever shape it claims.
+_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '([|<][a-z][0-9])', 'fortran_order': False, "
+    rb"'shape': \(([0-9]{1,9}(?:, [0-9]{1,9})*),?\), \} *\n",
+    re.DOTALL,
+)
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "frame": np.dtype(np.uint8),
+    "boxes": np.dtype(np.float32),
+    "scores": np.dtype(np.float32),
+    "probabilities": np.dtype(np.float32),
+    "abnormal_p": np.dtype(np.float32),
+}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ExpectedRegions:
+    """What the engine must find, as in rbc_engine.types.Regions.
+
+    boxes: float32 [R, 4], frame px. scores: float32 [R]. probabilities: float32 [R, T]. abnormal_p: float32 [R].
+    """
+
+    boxes: Float32
+    scores: Float32
+    probabilities: Float32
+    abnormal_p: Float32
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class GoldenCase:
+    """frame: uint8 [H, W, 3], RGB. expected: what it gives on the CPU in fp32."""
+
+    frame: UInt8
+    expected: ExpectedRegions
+
+
+def encode_golden(cases: Sequence[GoldenCase]) -> bytes:
+    """The bytes of golden.npz."""
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for index, case in enumerate(cases):
+        arrays[f"frame_{index}"] = case.frame
+        for name in ("boxes", "scores", "probabilities", "abnormal_p"):
+            arrays[f"{name}_{index}"] = getattr(case.expected, name)
+    file = io.BytesIO()
+    np.savez_compressed(file, allow_pickle=False, **arrays)
+    return file.getvalue()
+
+
+def read_golden(data: bytes) -> list[GoldenCase]:
+    """The cases of golden.npz, in order.
+
+    Raises PackError if it is damaged, holds anything else, or would unpack to more than 64 MiB.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            arrays = _read_arrays(archive)
+    except MemoryError:
+        raise
+    except Exception as error:  # on a damaged archive zipfile raises whatever comes
+        raise PackError(
+            f"golden.npz is damaged or unsafe: {error}; install the pack again"
+        ) from error
+    return [_case(arrays, index) for index in range(len(arrays) // len(_DTYPES))]
+
+
+def compare(
+    expected: ExpectedRegions,
+    got: Regions | None,
+    *,
+    box_px: float = 0.5,
+    p: float = 0.02,
+    abnormal_p: float = 0.1,
+    score_threshold: float = 0.0,
+) -> list[str]:
+    """How what the engine found differs from what it must find; empty if it does not.
+
+    got: None for a field that failed.
+    box_px: the most that an edge may move.
+    p: the most that a score or a probability may differ.
+    abnormal_p: the most that this may differ: it moves in steps, so that a small change of a probability can
+        make a larger one here.
+    score_threshold: regions with a score within `p` of it may come and go.
+    """
+    if got is None:
+        return ["the field failed"]
+    types = expected.probabilities.shape[1]
+    if got.probabilities.shape[1] != types:
+        return [f"{got.probabilities.shape[1]} types instead of {types}"]
+    moved = _moved_px(expected.boxes, got.boxes)
+    sure = score_threshold + p
+    differences = []
+    matched = np.full(len(expected.boxes), -1)
+    for index in range(len(expected.boxes)):
+        nearest = int(moved[index].argmin()) if moved.shape[1] else -1
+        if nearest >= 0 and moved[index, nearest] <= box_px:
+            matched[index] = nearest
+            moved[:, nearest] = np.inf
+        elif expected.scores[index] >= sure:
+            differences.append(f"{_name(expected.boxes, expected.scores, index)} is not found")
+    for index in np.setdiff1d(np.arange(len(got)), matched).tolist():
+        if got.scores[index] >= sure:
+            differences.append(f"{_name(got.boxes, got.scores, index)} is found, and none is there")
+    mine = np.flatnonzero(matched >= 0)
+    theirs = matched[mine]
+    for what, limit, a, b in (
+        ("score", p, expected.scores, got.scores),
+        ("a probability", p, expected.probabilities, got.probabilities),
+        ("abnormal_p", abnormal_p, expected.abnormal_p, got.abnormal_p),
+    ):
+        gaps = np.abs(a[mine] - b[theirs]).reshape(len(mine), math.prod(a.shape[1:])).max(axis=1)
+        for index, gap in zip(mine.tolist(), gaps, strict=True):
+            if not gap <= limit:
+                where = _name(expected.boxes, expected.scores, index)
+                differences.append(f"{where}: {what} differs by {gap:.3g}, more than {limit:g}")
+    return differences
+
+
+def _moved_px(expected: Float32, got: Float32) -> Float32:
+    """float32 [E, G], by how much the edge that moved most did, from each box to each."""
+    return np.asarray(np.abs(expected[:, None] - got[None]).max(axis=2))
+
+
+def _name(boxes: Float32, scores: Float32, index: int) -> str:
+    edges = " ".join(f"{edge:.1f}" for edge in boxes[index])
+    return f"region ({edges}) of score {scores[index]:.3f}"
+
+
+def _read_arrays(archive: zipfile.ZipFile) -> dict[str, npt.NDArray[Any]]:
+    entries = archive.infolist()
+    cases = len(entries) // len(_DTYPES)
+    names = {f"{name}_{index}.npy" for name in _DTYPES for index in range(cases)}
+    if cases > _MOST_CASES or sorted(entry.filename for entry in entries) != sorted(names):
+        raise ValueError(
+            f"it must hold {', '.join(_DTYPES)} of each of at most {_MOST_CASES} cases, and nothing else"
+        )
+    total = sum(entry.file_size for entry in entries)
+    if total > _MOST_BYTES:
+        raise ValueError(f"it unpacks to {total} bytes, more than {_MOST_BYTES}")
+    arrays = {}
+    for entry in entries:
+        if entry.flag_bits & 1 or entry.compress_type not in (
+            zipfile.ZIP_STORED,
+            zipfile.ZIP_DEFLATED,
+        ):
+            raise ValueError(f"{entry.filename} is encrypted or packed in another way than deflate")
+        with archive.open(entry) as file:
+            content = file.read(entry.file_size + 1)  # never more than it says that it holds
+        name = entry.filename.removesuffix(".npy")
+        arrays[name] = _parse_array(name, content, _DTYPES[re.sub(r"_[0-9]+$", "", name)])
+    return arrays
+
+
+def _parse_array(name: str, content: bytes, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    header = _HEADER.match(content)
+    if header is None:
+        raise ValueError(f"{name} does not begin as an array that np.save wrote")
+    shape = tuple(int(length) for length in header[2].split(b", "))
+    rest = content[header.end() :]
+    if np.dtype(header[1].decode()) != dtype or math.prod(shape) * dtype.itemsize != len(rest):
+        raise ValueError(
+            f"{name} must be {dtype.name}, as long as its shape says "
+            f"(got {header[1].decode()}, shape {shape}, {len(rest)} bytes)"
+        )
+    return np.frombuffer(rest, dtype).reshape(shape)
+
+
+def _case(arrays: dict[str, npt.NDArray[Any]], index: int) -> GoldenCase:
+    frame, boxes, scores, probabilities, abnormal_p = (
+        arrays[f"{name}_{index}"] for name in _DTYPES
+    )
+    regions = len(boxes)
+    shapes_fit = (
+        frame.ndim == 3
+        and frame.shape[2] == 3
+        and frame.size > 0
+        and boxes.shape == (regions, 4)
+        and scores.shape == abnormal_p.shape == (regions,)
+        and probabilities.ndim == 2
+        and len(probabilities) == regions
+        and probabilities.shape[1] > 0
+    )
+    if not shapes_fit or not all(
+        np.isfinite(array).all() for array in (boxes, scores, probabilities, abnormal_p)
+    ):
+        raise PackError(
+            f"golden.npz: the arrays of case {index} do not fit together or are not finite; "
+            f"install the pack again"
+        )
+    return GoldenCase(
+        frame=frame,
+        expected=ExpectedRegions(
+            boxes=boxes,
+            scores=scores,
+            probabilities=probabilities,
+            abnormal_p=abnormal_p,
+        ),
+    )

@@ -1,0 +1,111 @@
+"""What to write beside each region of a picture, and where there is room for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from rbc_engine.types import Float32, Regions
+
+__all__ = ["Label", "place_labels"]
+
+_MOST_HIDDEN = 0.3
+"""Share of a label that may lie on boxes; one that would hide more is left out."""
+
+_WIDEST_TO_BOX = 3.0
+"""A label wider than this times the long side of its box is left out: it would not be seen to belong to it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """region: index into the regions. left, top: of the text's background, px."""
+
+    region: int
+    text: str
+    left: int
+    top: int
+    width: int
+
+
+def place_labels(
+    regions: Regions,
+    boxes: Float32,
+    *,
+    types: Sequence[str],
+    abnormal_types: npt.NDArray[np.bool_],
+    measure: Callable[[str], int],
+    height: int,
+    image_size: tuple[int, int],
+) -> list[Label]:
+    """Labels that do not overlap each other and hide as little of the boxes as may be.
+
+    Abnormal regions choose first, then sure ones. One without room even for its shortest text gets no label.
+
+    boxes: float32 [R, 4] as drawn, px.
+    types: names to show. abnormal_types: bool [T].
+    measure: width in px of a label with a text. height: of every label, px.
+    image_size: width and height, px.
+    """
+    placed = np.zeros((0, 4), np.float32)
+    labels = []
+    for index in np.lexsort((-regions.scores, ~regions.abnormal)).tolist():
+        best_text, best, least = "", None, _MOST_HIDDEN
+        box = boxes[index]
+        widest = min(image_size[0], _WIDEST_TO_BOX * float((box[2:] - box[:2]).max()))
+        for text in _texts(regions, index, types, abnormal_types):
+            width = measure(text)
+            if width > widest:
+                continue
+            for spot in _spots(box, width, height, image_size):
+                if _overlap(spot, placed).any():
+                    continue
+                hidden = float(_overlap(spot, boxes).sum()) / (width * height)
+                if hidden < least:
+                    best_text, best, least = text, spot, hidden
+            if least == 0:
+                break
+        if best is not None:
+            placed = np.vstack([placed, best])
+            left, top, right, _ = (int(side) for side in best)
+            labels.append(
+                Label(region=index, text=best_text, left=left, top=top, width=right - left)
+            )
+    return labels
+
+
+def _texts(
+    regions: Regions, index: int, types: Sequence[str], abnormal_types: npt.NDArray[np.bool_]
+) -> Iterator[str]:
+    """What a region holds, longest text first.
+
+    The surest of its types, of the abnormal ones if it is abnormal; without any, the likeliest with a '?'.
+    """
+    p, has = regions.probabilities[index], regions.has[index]
+    telling = has & abnormal_types if regions.abnormal[index] else has
+    candidates = next((mask for mask in (telling, has) if mask.any()), np.ones_like(has))
+    surest = int(np.where(candidates, p, -1).argmax())
+    name = types[surest] if has[surest] else f"{types[surest]}?"
+    more = f" +{has.sum() - 1}" if has.sum() > 1 else ""
+    yield f"{name} {p[surest]:.2f}{more}"
+    yield f"{name}{more}"
+
+
+def _spots(box: Float32, width: int, height: int, image_size: tuple[int, int]) -> Iterator[Float32]:
+    """Where one looks for the label of a box, the best place first: float32 [4] each, within the image."""
+    x0, y0, x1, y1 = (round(float(side)) for side in box)
+    image_width, image_height = image_size
+    for left in (x0, x1 - width):
+        left = max(0, min(left, image_width - width))
+        for top in (y0 - height, y1):
+            if 0 <= top <= image_height - height:
+                yield np.array([left, top, left + width, top + height], np.float32)
+
+
+def _overlap(spot: Float32, boxes: Float32) -> Float32:
+    """Area float32 [N] that a box shares with each of boxes [N, 4]."""
+    sides = np.minimum(spot[2:], boxes[:, 2:]) - np.maximum(spot[:2], boxes[:, :2])
+    area: Float32 = np.maximum(sides, 0).prod(axis=1)
+    return area

@@ -1,0 +1,88 @@
+"""A pack without networks and results without images, for tests of what is written about them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rbc_engine.manifest import FILES, Manifest
+from rbc_engine.pack import Pack
+from rbc_engine.types import FieldResult, Regions
+
+_TYPES = ("disc", "sickle", "burr")
+
+
+@pytest.fixture(scope="session")
+def toy_pack() -> Pack:
+    """Types disc, sickle and burr, of which all but the first are abnormal."""
+    manifest = Manifest.model_validate(
+        {
+            "schema": 1,
+            "name": "toy",
+            "version": "1.2.3",
+            "licence": "MIT",
+            "types": _TYPES,
+            "abnormal": _TYPES[1:],
+            "detector": {
+                "short_side_px": 480,
+                "fill_rgb": (0, 0, 0),
+                "strides_px": (4,),
+                "anchor_sizes_px": ((32.0,),),
+                "anchor_aspect_ratios": (1.0,),
+                "proposals_per_level": 10,
+                "proposals": 10,
+                "proposal_nms_iou": 0.7,
+                "roi_levels": 1,
+                "feature_channels": 8,
+                "score_threshold": 0.5,
+                "nms_iou": 0.5,
+                "max_regions": 10,
+            },
+            "classifier": {
+                "patch_px": 96,
+                "window_canvas_px": None,
+                "window_margin": 1.0,
+                "mean_rgb": (0.0, 0.0, 0.0),
+                "std_rgb": (1.0, 1.0, 1.0),
+                "thresholds": (0.5, 0.5, 0.5),
+            },
+            "caller": {"threshold": 0.5},
+            "files": {name: {"sha256": "0" * 64, "bytes": 1} for name in FILES},
+        }
+    )
+    return Pack(Path(), manifest, "ab" * 32, {})
+
+
+@pytest.fixture(scope="session")
+def make_result():
+    """A field that was done, with random regions: of the toy pack's types, called at 0.5."""
+
+    def make(slide="s", field="f.jpg", count=3, *, seed=0, **more):
+        rng = np.random.default_rng((count, seed))
+        probabilities = rng.random((count, len(_TYPES)), np.float32)
+        abnormal_p = rng.random(count, np.float32)
+        regions = Regions(
+            boxes=(rng.random((count, 4)) * 1000).astype(np.float32),
+            scores=rng.random(count, np.float32),
+            probabilities=probabilities,
+            has=probabilities >= 0.5,
+            abnormal_p=abnormal_p,
+            abnormal=abnormal_p >= 0.5,
+            flags=rng.integers(0, 2, count, np.uint8),
+        )
+        values = {"path": f"/in/{field}", "width": 640, "height": 480, "seconds": 0.25} | more
+        return FieldResult(slide=slide, field=field, regions=regions, **values)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_failure():
+    """A field that failed."""
+
+    def make(slide="s", field="bad.jpg", error="bad.jpg: damaged"):
+        return FieldResult(slide=slide, field=field, path=f"/in/{field}", error=error)
+
+    return make

@@ -1,0 +1,52 @@
+"""Boxes in numpy, the slow and obvious way: float32, one rounding an operation, as torchvision on a CPU."""
+
+import math
+
+import numpy as np
+
+F = np.float32
+
+
+def decode(anchors, deltas):
+    """Boxes [n, 4] moved by deltas [n, 4]; exp is rounded once."""
+    widths = anchors[:, 2] - anchors[:, 0]
+    heights = anchors[:, 3] - anchors[:, 1]
+    x = deltas[:, 0] * widths + (anchors[:, 0] + F(0.5) * widths)
+    y = deltas[:, 1] * heights + (anchors[:, 1] + F(0.5) * heights)
+    growth = np.exp(np.minimum(deltas[:, 2:], F(math.log(1000 / 16))).astype(np.float64)).astype(F)
+    half_w = F(0.5) * (growth[:, 0] * widths)
+    half_h = F(0.5) * (growth[:, 1] * heights)
+    return np.stack([x - half_w, y - half_h, x + half_w, y + half_h], axis=1)
+
+
+def clip(boxes, hw):
+    height, width = hw
+    return np.clip(boxes, F(0), np.array([width, height, width, height], F))
+
+
+def has_sides(boxes, least_px):
+    """False where a coordinate is NaN."""
+    return ((boxes[:, 2:] - boxes[:, :2]) >= F(least_px)).all(axis=1)
+
+
+def iou(a, b):
+    width = max(F(0), min(a[2], b[2]) - max(a[0], b[0]))
+    height = max(F(0), min(a[3], b[3]) - max(a[1], b[1]))
+    shared = width * height
+    area_a = (a[2] - a[0]) * (a[3] - a[1])
+    area_b = (b[2] - b[0]) * (b[3] - b[1])
+    return float(shared / (area_a + area_b - shared))
+
+
+def nms(boxes, most_iou):
+    """Positions kept of boxes that are sorted best first."""
+    kept = []
+    for i, box in enumerate(boxes):
+        if all(not iou(boxes[k], box) > most_iou for k in kept):
+            kept.append(i)
+    return kept
+
+
+def best_first(scores):
+    """Positions by falling score, equal scores by position."""
+    return sorted(range(len(scores)), key=lambda i: (-scores[i], i))

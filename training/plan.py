@@ -1,0 +1,206 @@
+"""One training as a whole: the data, what is held out of it, and the three things made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from rbc_engine.errors import UsageError
+from rbc_engine.training.assemble import assemble_pack, checkout_commit
+from rbc_engine.training.classifier import ClassifierTraining, load_classifier, train_classifier
+from rbc_engine.training.datasets.base import Dataset, LabelledField
+from rbc_engine.training.detector import DetectorTraining, load_detector, train_detector
+from rbc_engine.training.models import ClassifierTrunk, DetectorTrunk
+from rbc_engine.training.patches import load_regions
+from rbc_engine.training.recipes import RECIPES, PackRecipe
+from rbc_engine.training.split import split_by_group
+from rbc_engine.training.workspace import Workspace
+
+__all__ = ["TrainingPlan"]
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TrainingPlan:
+    """See `open`."""
+
+    recipe: PackRecipe
+    dataset: Dataset
+    train: Sequence[LabelledField]
+    held_out: Sequence[LabelledField]
+    workspace: Workspace
+    seed: int
+    log: Log
+
+    @classmethod
+    def open(
+        cls,
+        data: Path,
+        work: Path,
+        *,
+        data_format: str,
+        seed: int,
+        threads: int,
+        validation_share: float,
+        log: Log,
+    ) -> TrainingPlan:
+        """Reads the data, splits it by smear, and checks that `work` was begun with the same split.
+
+        Sets torch's threads, for the whole process.
+
+        Raises UsageError for data that are not of this format, a split with an empty side, and another `work`.
+        """
+        if data_format not in RECIPES:
+            raise UsageError(f"--format must be one of {', '.join(RECIPES)} (got {data_format!r})")
+        torch.set_num_threads(threads)
+        recipe = RECIPES[data_format]
+        workspace = Workspace(work)
+        log(f"reading {data}")
+        dataset = recipe.load(data, threads=threads)
+        train, held_out = split_by_group(dataset, validation_share=validation_share, seed=seed)
+        for side, fields in (("training", train), ("held-out", held_out)):
+            if not any(field.known.any() for field in fields):
+                raise UsageError(
+                    f"no {side} smear has a labelled region with --validation-share {validation_share:g} "
+                    f"and --seed {seed}; change them, or label more smears"
+                )
+        workspace.begin(
+            "data",
+            {
+                "format": data_format,
+                "seed": seed,
+                "validation_share": validation_share,
+                "validation_groups": sorted({field.group for field in held_out}),
+            },
+        )
+        log(f"{len(train)} fields to train on, {len(held_out)} of other smears held out")
+        return cls(
+            recipe=recipe,
+            dataset=dataset,
+            train=train,
+            held_out=held_out,
+            workspace=workspace,
+            seed=seed,
+            log=log,
+        )
+
+    def train_detector(self, *, steps: int | None = None, trunk: str | None = None) -> None:
+        """Trains, or goes on. None leaves the default of DetectorTraining."""
+        _check_trunk("--detector-trunk", trunk, get_args(DetectorTrunk))
+        training = replace(DetectorTraining(seed=self.seed), **_given(steps=steps, trunk=trunk))
+        if len(self.train) < training.batch:
+            raise UsageError(
+                f"the detector takes {training.batch} fields at once, and {len(self.train)} are there to train on; "
+                f"add images or lower --validation-share"
+            )
+        self.workspace.begin("detector", _options(training))
+        train_detector(
+            self.train,
+            settings=self.recipe.detector,
+            training=training,
+            checkpoint=self.workspace.checkpoint("detector"),
+            log=self.log,
+        )
+
+    def train_classifier(
+        self, *, stages: tuple[tuple[int, int], ...] | None = None, trunk: str | None = None
+    ) -> None:
+        """Trains, or goes on. None leaves the default of ClassifierTraining."""
+        _check_trunk("--classifier-trunk", trunk, get_args(ClassifierTrunk))
+        given = _given(stages=stages, trunk=trunk)
+        training = replace(ClassifierTraining(seed=self.seed), **given)
+        for patch_px, patches in training.stages:
+            if patch_px < 16 or patches < training.batch:
+                raise UsageError(
+                    f"--stages needs patches of at least 16 px, and at least {training.batch} of them "
+                    f"(got {patch_px}:{patches})"
+                )
+        self.workspace.begin("classifier", _options(training))
+        train_classifier(
+            load_regions(self.train, short_side_px=self.recipe.detector.short_side_px),
+            settings=self.recipe.classifier,
+            training=training,
+            checkpoint=self.workspace.checkpoint("classifier"),
+            log=self.log,
+        )
+
+    def make_pack(self, out: Path, *, max_false_share: float) -> None:
+        """Makes the pack of two finished trainings. Raises UsageError if one is not finished."""
+        detector_training = DetectorTraining(**_tuples(self.workspace.options("detector")))
+        classifier_training = ClassifierTraining(**_tuples(self.workspace.options("classifier")))
+        detector = load_detector(
+            self.workspace.checkpoint("detector"),
+            settings=self.recipe.detector,
+            training=detector_training,
+        )
+        classifier = load_classifier(
+            self.workspace.checkpoint("classifier"),
+            types=len(self.dataset.types),
+            training=classifier_training,
+        )
+        pack = assemble_pack(
+            out,
+            recipe=self.recipe,
+            dataset=self.dataset,
+            held_out=self.held_out,
+            detector=detector,
+            classifier=classifier,
+            seed=self.seed,
+            max_false_share=max_false_share,
+            notes=self._notes(detector_training, classifier_training, max_false_share),
+            log=self.log,
+        )
+        for name, value in pack.manifest.accuracy.items():
+            self.log(f"  {name}: {value}")
+        self.log(f"{pack.name} {pack.manifest.version} written to {out}")
+
+    def _notes(
+        self, detector: DetectorTraining, classifier: ClassifierTraining, max_false_share: float
+    ) -> dict[str, str | int | float | bool]:
+        """What the manifest says of the training. Folders have no place in it: they are the user's own."""
+        data = self.workspace.options("data")
+        stages = ",".join(f"{patch_px}:{patches}" for patch_px, patches in classifier.stages)
+        notes: dict[str, str | int | float | bool] = {
+            "dataset": self.dataset.name,
+            "command": (
+                f"rbc-engine train all --data DIR --work DIR --out DIR --format {data['format']} "
+                f"--seed {self.seed} --validation-share {data['validation_share']:g} "
+                f"--steps {detector.steps} --detector-trunk {detector.trunk} "
+                f"--stages {stages} --classifier-trunk {classifier.trunk} "
+                f"--max-false-share {max_false_share:g}"
+            ),
+            "seed": self.seed,
+            "fields": len(self.train),
+            "held_out_smear_groups": ", ".join(data["validation_groups"]),
+        }
+        if commit := checkout_commit():
+            notes["commit"] = commit
+        return notes
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _check_trunk(option: str, trunk: str | None, choices: Sequence[str]) -> None:
+    if trunk is not None and trunk not in choices:
+        raise UsageError(f"{option} must be one of {', '.join(choices)} (got {trunk!r})")
+
+
+def _options(training: DetectorTraining | ClassifierTraining) -> Mapping[str, Any]:
+    """All but how often a checkpoint is written, which changes no result."""
+    options = asdict(training)
+    del options["checkpoint_every_s"]
+    return options
+
+
+def _tuples(value: Any) -> Any:
+    """JSON has lists only; options hold tuples."""
+    if isinstance(value, dict):
+        return {name: _tuples(item) for name, item in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -1,0 +1,96 @@
+"""The folder of a training: its checkpoints, and how they came about, so that a later command cannot mix them up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rbc_engine.errors import OutputError, UsageError
+
+__all__ = ["Workspace"]
+
+_SCHEMA = 1
+
+
+class Workspace:
+    """DIR/training.json, DIR/detector.pt and DIR/classifier.pt.
+
+    training.json holds a section of options for the `data` and for each network, as they were when it was begun.
+    The smears held out then stay held out: judged on others, a network could be tested on what it was trained on.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Makes the folder if it is not there. Raises UsageError if its training.json cannot be read."""
+        self.folder = folder
+        self._path = folder / "training.json"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot make --work {folder}: {error.strerror or error}") from error
+        self._sections = self._read()
+
+    def checkpoint(self, network: str) -> Path:
+        """Where the checkpoint of 'detector' or 'classifier' lies."""
+        return self.folder / f"{network}.pt"
+
+    def begin(self, section: str, options: Mapping[str, Any]) -> None:
+        """Notes the options of a section, or checks that they are those it was begun with.
+
+        Raises UsageError for others, and for a checkpoint of which no options are noted.
+        """
+        wanted = json.loads(json.dumps(options))
+        noted = self._sections.get(section)
+        if noted is None:
+            networks = ("detector", "classifier") if section == "data" else (section,)
+            for path in map(self.checkpoint, networks):
+                if path.exists():
+                    raise UsageError(
+                        f"{path} was begun with options that {self._path} does not hold; "
+                        f"restore that file, or name another --work"
+                    )
+            self._sections[section] = wanted
+            self._write()
+            return
+        for name in sorted(wanted.keys() | noted.keys()):
+            if wanted.get(name) != noted.get(name):
+                raise UsageError(
+                    f"--work {self.folder} was begun with {section} {name} = {_brief(noted.get(name))} "
+                    f"(got {_brief(wanted.get(name))}); use the same data and options, or another --work"
+                )
+
+    def options(self, section: str) -> dict[str, Any]:
+        """The options that a section was begun with. Raises UsageError if it was not."""
+        if section not in self._sections:
+            raise UsageError(
+                f"{self._path} knows of no {section}; run `rbc-engine train {section}` with this --work first"
+            )
+        return dict(self._sections[section])
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        if not self._path.exists():
+            return {}
+        try:
+            content = json.loads(self._path.read_text(encoding="utf-8"))
+            if content["schema"] != _SCHEMA:
+                raise ValueError(f"schema {content['schema']} instead of {_SCHEMA}")
+            return {name: dict(options) for name, options in content["sections"].items()}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UsageError(
+                f"{self._path} cannot be read ({error!r:.200}); restore it, or name another --work"
+            ) from error
+
+    def _write(self) -> None:
+        beside = self._path.with_name(self._path.name + ".partial")
+        content = {"schema": _SCHEMA, "sections": self._sections}
+        try:
+            beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            beside.replace(self._path)
+        except OSError as error:
+            raise OutputError(f"cannot write {self._path}: {error.strerror or error}") from error
+
+
+def _brief(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."
