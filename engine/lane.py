@@ -161,4 +161,5 @@ def _flags(boxes: Float32, frame: Frame, fit: CanvasFit) -> UInt8:
     margin = _BORDER_CANVAS_PX / fit.scale
     low = (boxes[:, :2] <= margin).any(axis=1)
     high = (boxes[:, 2:] >= np.array([frame.width, frame.height]) - margin).any(axis=1)
-    return (low | high).astype(np.uint8) * np.uint8(RegionFlag.BORDER)
+    flags: UInt8 = (low | high).astype(np.uint8) * np.uint8(RegionFlag.BORDER)
+    return flags

@@ -68,7 +68,7 @@ class DetectorSettings(_Section):
     """The detector's shipped operating point: regions under it are not reported."""
     nms_iou: Probability
     max_regions: Annotated[int, Field(ge=1, le=4000)]
-    """Size of the fixed output; a field that fills it is marked saturated."""
+    """Size of the fixed output; a field with more is marked saturated."""
 
     @model_validator(mode="after")
     def _levels_agree(self) -> DetectorSettings:
@@ -92,7 +92,7 @@ class ClassifierSettings(_Section):
     """`crop_resize` and the trunk with its heads."""
 
     patch_px: Annotated[int, Field(ge=16, le=512)]
-    window_canvas_px: Positive | None
+    window_canvas_px: Positive | None = None
     """Side of the window cut around a region, canvas px, so that cells keep their size in the patch;
     None stretches every region to the patch instead."""
     window_margin: Annotated[float, Field(ge=1.0, le=4.0)]

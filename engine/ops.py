@@ -91,7 +91,8 @@ def base_anchors(sizes_px: Sequence[float], aspect_ratios: Sequence[float]) -> F
     heights = np.outer(heights_per_size, sizes).ravel()
     widths = np.outer(np.float32(1) / heights_per_size, sizes).ravel()
     corners = np.stack([-widths, -heights, widths, heights], axis=1) / np.float32(2)
-    return np.rint(corners).astype(np.float32, copy=False)
+    rounded: Float32 = np.rint(corners).astype(np.float32, copy=False)
+    return rounded
 
 
 def generate_proposals(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import sys
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +88,7 @@ class Pack:
 
 def shipped_packs() -> dict[str, Path]:
     """Folders of the packs that come with the program, by name."""
-    root = Path(str(resources.files("rbc_engine"))) / "packs"
+    root = Path(__file__).with_name("packs")
     if not root.is_dir():
         return {}
     return {p.name: p for p in sorted(root.iterdir()) if (p / MANIFEST_NAME).is_file()}

@@ -33,9 +33,7 @@ def real_data() -> Path:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     """Where RBC_FAIL_ON_SKIP is set, a skip is a failure, unless the test needs what CI cannot have."""
     report = yield
     may_skip = any(item.get_closest_marker(name) for name in ("real", "gpu"))

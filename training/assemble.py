@@ -46,6 +46,7 @@ def assemble_pack(
     seed: int,
     max_false_share: float,
     notes: Notes,
+    scratch: Path,
     log: Log,
 ) -> Pack:
     """Makes the pack and writes it to `out`.
@@ -53,6 +54,7 @@ def assemble_pack(
     held_out: fields of smears that neither network was trained on; caller and score threshold are fitted to them.
     max_false_share: of the regions found, at the score threshold.
     notes: for the manifest's `training`.
+    scratch: a folder for drafts, which are removed.
 
     Raises UsageError if the held-out fields do not suffice or the detector cannot keep to max_false_share,
     OutputError if `out` cannot be written.
@@ -97,7 +99,7 @@ def assemble_pack(
 
     log(f"measuring on {len(held_out)} held-out fields")
     floor = recipe.detector.score_threshold
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f"{out.name}.") as drafts:
+    with tempfile.TemporaryDirectory(dir=scratch, prefix="draft-") as drafts:
         write_pack(Path(drafts) / "floor", manifest=manifest(floor, {}), files=files)
         with Engine.open(Path(drafts) / "floor", device="cpu", precision="fp32") as engine:
             findings = analyze_fields(engine, held_out)

@@ -33,15 +33,18 @@ class ClassifierTraining:
     """How to train.
 
     stages: (patch side in px, patches drawn) one after the other; small patches first are cheaper.
+    colour_strength: of the random changes of stain and light. Each type comes from few smears, so that the stain gives
+        it away: the classifier must not learn it.
     """
 
     trunk: ClassifierTrunk = "resnet50"
-    stages: tuple[tuple[int, int], ...] = ((40, 51_200), (64, 25_600))
+    stages: tuple[tuple[int, int], ...] = ((40, 51_200), (64, 73_600))
     batch: int = 32
-    learning_rate: float = 1e-3
+    learning_rate: float = 1.5e-3
     weight_decay: float = 0.05
     dropout: float = 0.2
     ema_decay: float = 0.998
+    colour_strength: float = 2.0
     seed: int = 0
     checkpoint_every_s: float = 240.0
 
@@ -225,7 +228,12 @@ def _draw(
         threads=torch.get_num_threads(),
     )
     offset = float(np.mean(np.divide(settings.mean_rgb, settings.std_rgb)))
-    images = vary_colour(torch.from_numpy(patches), generator=generator, offset=offset)
+    images = vary_colour(
+        torch.from_numpy(patches),
+        generator=generator,
+        strength=training.colour_strength,
+        offset=offset,
+    )
     return (
         flip_and_turn(images, generator=generator),
         torch.from_numpy(regions.types[chosen].astype(np.float32)),

@@ -153,6 +153,7 @@ class TrainingPlan:
             seed=self.seed,
             max_false_share=max_false_share,
             notes=self._notes(detector_training, classifier_training, max_false_share),
+            scratch=self.workspace.folder,
             log=self.log,
         )
         for name, value in pack.manifest.accuracy.items():

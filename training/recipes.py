@@ -38,22 +38,22 @@ class PackRecipe:
 # short side of 480 px is 320 on the canvas.
 _UM_PER_CANVAS_PX = 0.192 * 480 / 320
 
-# What lies between the cells, on average over the dataset.
-_BACKGROUND_RGB = (148, 151, 151)
+# Of the dataset's pixels.
+_MEAN_RGB = (148, 151, 151)
 
 CHULA12 = PackRecipe(
     name="chula12",
     version="0.1.0",
     licence="MIT",
     description=(
-        "Twelve types of red blood cells in Giemsa-stained thin smears at 100x. Trained on Chula RBC-12 "
+        "Twelve types of red blood cells in stained blood smears. Trained on Chula RBC-12 "
         "(Naruenatthanaset et al. 2021, arXiv 2012.01321, MIT). For research; not a medical device."
     ),
     load=load_chula12,
     detector=DetectorSettings(
         short_side_px=320,
         um_per_canvas_px=_UM_PER_CANVAS_PX,
-        fill_rgb=_BACKGROUND_RGB,
+        fill_rgb=_MEAN_RGB,
         strides_px=(4, 8, 16, 32),
         anchor_sizes_px=((16.0, 24.0), (32.0, 48.0), (64.0, 96.0), (128.0, 192.0)),
         anchor_aspect_ratios=(0.5, 1.0, 2.0),
@@ -72,7 +72,7 @@ CHULA12 = PackRecipe(
         patch_px=64,
         window_canvas_px=44.0,
         window_margin=1.1,
-        mean_rgb=_BACKGROUND_RGB,
+        mean_rgb=_MEAN_RGB,
         std_rgb=(40.0, 40.0, 40.0),
         thresholds=(0.5,) * len(TYPES),
     ),

@@ -17,7 +17,7 @@ def split_by_group(
     """Cuts a dataset into training and validation fields that share no smear.
 
     Groups are dealt one by one, those with the rarest types first, to the side that is further from its share of
-    the types they hold. A type that only one group shows goes to training.
+    the types they hold. A group that holds most of a type goes to training unless its other types outweigh that.
     """
     groups = sorted({field.group for field in dataset.fields})
     counts = np.stack([_type_counts(dataset.fields, group, len(dataset.types)) for group in groups])

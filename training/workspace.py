@@ -22,13 +22,9 @@ class Workspace:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Makes the folder if it is not there. Raises UsageError if its training.json cannot be read."""
+        """Raises UsageError if the folder has a training.json that cannot be read."""
         self.folder = folder
         self._path = folder / "training.json"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot make --work {folder}: {error.strerror or error}") from error
         self._sections = self._read()
 
     def checkpoint(self, network: str) -> Path:
@@ -85,6 +81,7 @@ class Workspace:
         beside = self._path.with_name(self._path.name + ".partial")
         content = {"schema": _SCHEMA, "sections": self._sections}
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
             beside.replace(self._path)
         except OSError as error:

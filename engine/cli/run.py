@@ -202,6 +202,7 @@ def _print_summary(tally: SlideTally, warnings: list[str], out: Path) -> None:
 
     console = Console()
     table = Table("slide", "fields", "failed", "regions", "abnormal", "share", "95 % interval")
+    table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
         column.justify = "right"
     rows = list(tally.rows())

@@ -68,7 +68,9 @@ def test_lanes_do_not_change_the_answer(engine: Engine) -> None:
 def test_frames_of_different_sizes_share_a_run(engine: Engine) -> None:
     mixed = [*source(2), *source(2, width=250, height=400), *source(1, width=640, height=480)]
     results = list(engine.run(mixed))
-    assert [(r.width, r.height) for r in results] == [(320, 240)] * 2 + [(250, 400)] * 2 + [(640, 480)]
+    assert [(r.width, r.height) for r in results] == [(320, 240)] * 2 + [(250, 400)] * 2 + [
+        (640, 480)
+    ]
     assert all(result.ok for result in results)
 
 

@@ -7,6 +7,7 @@ import pickle
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -18,21 +19,20 @@ from rbc_engine.sinks.output import RunOutput
 
 ALL_FILES = ["fields.csv", "regions.parquet", "run.json", "slides.csv"]
 
-# In processes of their own, since limits and signals hold for a whole process. They get a pack and results on stdin.
+# In processes of their own, since limits and signals hold for a whole process. What to write comes on stdin.
 FULL_DISK = """
 import pickle, resource, sys
 from pathlib import Path
 from rbc_engine.errors import OutputError
 from rbc_engine.sinks.output import RunOutput
-pack, results = pickle.load(sys.stdin.buffer)
 _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-for limit in sys.argv[2:]:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), hard))
+for name, (limit, pack, results, run) in pickle.load(sys.stdin.buffer).items():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
-        with RunOutput(Path(sys.argv[1], limit), pack) as output:
+        with RunOutput(Path(sys.argv[1], name), pack) as output:
             for result in results:
                 output.write(result)
-            output.finish({"long": "x" * 20_000})
+            output.finish(run)
     except OutputError as error:
         print(error, flush=True)
 """
@@ -131,22 +131,40 @@ def test_discard_after_finish_removes_nothing(tmp_path, toy_pack):
 
 
 def test_a_disk_that_refuses_leaves_nothing_behind(tmp_path, toy_pack, make_result):
-    field = "f" * 200
-    results = [make_result(field=f"{field}{i}", count=1000, seed=i) for i in range(150)]
-    limits_bytes = ("10000", "40000", "100000", "3000000")
+    regions = [make_result(field=str(i), count=1000, seed=i) for i in range(60)]
+    fields = [make_result(field=f"{i:0300}", count=0) for i in range(400)]
+    types = tuple(f"type_{i:030}" for i in range(256))
+    wide = replace(toy_pack, manifest=toy_pack.manifest.model_copy(update={"types": types}))
+    cases = {
+        "regions.parquet": (1_000_000, toy_pack, regions, {}),
+        "fields.csv": (100_000, toy_pack, fields, {}),
+        "fields.csv at the end": (10_000, toy_pack, fields[:30], {}),
+        "regions.parquet, its header": (5_000, wide, [], {}),
+        "run.json": (10_000, toy_pack, [], {"long": "x" * 20_000}),
+    }
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", FULL_DISK, str(tmp_path), *limits_bytes],
-        input=pickle.dumps((toy_pack, results)), capture_output=True, timeout=60, check=False,
+        [sys.executable, "-W", "error", "-c", FULL_DISK, str(tmp_path)],
+        input=pickle.dumps(cases), capture_output=True, timeout=60, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, b"")
     messages = done.stdout.decode().splitlines()
-    assert len(messages) == len(limits_bytes)
-    for limit, message in zip(limits_bytes, messages, strict=True):
-        assert message.startswith(f"cannot write {tmp_path / limit}/")
-        assert message.endswith(
-            "File too large; raise the limit on the size of files (ulimit -f), or name another --out"
-        )
-        assert names(tmp_path / limit) == []
+    assert len(messages) == len(cases)
+    remedy = "raise the limit on the size of files (ulimit -f), or name another --out"
+    for case, message in zip(cases, messages, strict=True):
+        file = tmp_path / case / case.replace(",", "").split()[0]
+        assert message == f"cannot write {file}: File too large; {remedy}"
+        assert names(tmp_path / case) == []
+
+
+def test_an_interrupted_finish_leaves_no_run_json(tmp_path, toy_pack):
+    with RunOutput(tmp_path, toy_pack) as output:
+        output.finish({"run": 1})
+    with RunOutput(tmp_path, toy_pack, overwrite=True) as output:
+        (tmp_path / "slides.csv").unlink()
+        (tmp_path / "slides.csv").mkdir()
+        with pytest.raises(OutputError, match=r"slides\.csv: .*a folder is in the way"):
+            output.finish({"run": 2})
+    assert names(tmp_path) == ["fields.csv", "regions.parquet", "slides.csv"]
 
 
 def test_a_full_device_is_named_with_its_remedy(tmp_path):

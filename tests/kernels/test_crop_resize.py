@@ -46,7 +46,7 @@ coordinate = st.floats(-40, 60, width=16)
 side = st.floats(0.125, 50, width=16)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     frame_hws=st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=2),

@@ -80,13 +80,8 @@ def postprocess_detections() -> Call:
     )
 
 
-@pytest.mark.parametrize(
-    "op",
-    [resize_letterbox, crop_resize, generate_proposals, roi_align, postprocess_detections],
-    ids=lambda op: op.__name__,
-)
-def test_other_threads_run_meanwhile(op: Callable[[], Call]) -> None:
-    call = op()
+def longest_silence(call: Call) -> float:
+    """The longest time for which no other thread could run, as a share of the call."""
     ticks: list[float] = []
     done = threading.Event()
 
@@ -110,9 +105,16 @@ def test_other_threads_run_meanwhile(op: Callable[[], Call]) -> None:
         done.set()
         sys.setswitchinterval(interval)
         ticker.join()
-    # numpy lets others in too, before the kernel runs: so count no ticks, but look for a long silence.
     during = [begin, *(at for at in ticks if begin < at < end), end]
-    silence = max(after - before for before, after in pairwise(during))
-    assert silence < 0.5 * (end - begin), (
-        f"nobody else ran for {silence:.3f} of {end - begin:.3f} s"
-    )
+    return max(after - before for before, after in pairwise(during)) / (end - begin)
+
+
+@pytest.mark.parametrize(
+    "op",
+    [resize_letterbox, crop_resize, generate_proposals, roi_align, postprocess_detections],
+    ids=lambda op: op.__name__,
+)
+def test_other_threads_run_meanwhile(op: Callable[[], Call]) -> None:
+    call = op()
+    # A busy machine may keep the other thread waiting now and then; a kernel that holds the GIL always does.
+    assert any(longest_silence(call) < 0.5 for _ in range(5))

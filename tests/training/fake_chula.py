@@ -17,6 +17,14 @@ LABELS = {
     "echinocyte": 8,
     "stomatocyte": 5,
 }
+NAMES = {
+    "oval_disc": "normal",
+    "elongated_sickle": "elliptocyte",
+    "reticulocyte": "macrocyte",
+    "granular": "spherocyte",
+    "echinocyte": "burr_cell",
+    "stomatocyte": "stomatocyte",
+}
 
 
 def write_chula(
@@ -30,7 +38,13 @@ def write_chula(
     for number in range(groups * fields_per_group):
         group = number // fields_per_group
         field = render_field(
-            seed=number, look_seed=group, width=320, height=240, cells=cells, cell_px=26.0, touching=0.2
+            seed=number,
+            look_seed=group,
+            width=320,
+            height=240,
+            cells=cells,
+            cell_px=26.0,
+            touching=0.2,
         )
         name = f"{number}.jpg"
         Image.fromarray(field.pixels).save(folder / "images" / name, quality=95)
