@@ -1,0 +1,1 @@
+"""Lower precisions, and the proof that they keep the answer."""

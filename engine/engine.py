@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 
+from rbc_engine.closing import Closing
 from rbc_engine.devices.select import DeviceChoice, open_device
 from rbc_engine.errors import ImageError, RbcError, UsageError
 from rbc_engine.lane import Lane
@@ -20,7 +20,7 @@ from rbc_engine.types import Decoded, FieldRef, FieldResult, Frame, UInt8
 __all__ = ["Engine"]
 
 
-class Engine:
+class Engine(Closing):
     """Detects and classifies the red cells of frames.
 
         with Engine.open("chula12") as engine:
@@ -121,17 +121,6 @@ class Engine:
             self._closed = True
             self._workers.shutdown(wait=True, cancel_futures=True)
             self.choice.device.close()
-
-    def __enter__(self) -> Engine:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"Engine({self.pack!r}, {self.choice.device!r}, {self.choice.lanes} lanes)"

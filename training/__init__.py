@@ -1,0 +1,1 @@
+"""From labelled smears to a model pack. Needs the extra `train`."""

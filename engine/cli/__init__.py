@@ -6,7 +6,11 @@ import sys
 
 import typer
 
-from rbc_engine.cli import doctor, packs, run, synth, train
+from rbc_engine.cli.doctor import doctor
+from rbc_engine.cli.packs import app as packs_app
+from rbc_engine.cli.run import run
+from rbc_engine.cli.synth import synth
+from rbc_engine.cli.train import app as train_app
 from rbc_engine.errors import RbcError, UsageError
 
 __all__ = ["app", "main"]
@@ -22,11 +26,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(run.run)
-app.add_typer(packs.app, name="packs")
-app.command()(doctor.doctor)
-app.command()(synth.synth)
-app.add_typer(train.app, name="train")
+app.command()(run)
+app.add_typer(packs_app, name="packs")
+app.command()(doctor)
+app.command()(synth)
+app.add_typer(train_app, name="train")
 
 
 def main() -> None:

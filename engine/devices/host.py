@@ -11,7 +11,6 @@ import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ import numpy.typing as npt
 import openvino as ov
 
 from rbc_engine import ops
+from rbc_engine.closing import Closing
 from rbc_engine.errors import DeviceError, UsageError
 
 __all__ = ["HostDevice", "HostNetwork"]
@@ -81,7 +81,7 @@ class HostNetwork:
         ]
 
 
-class HostDevice:
+class HostDevice(Closing):
     """The CPU as a device; see rbc_engine.devices.base.Device.
 
     notes: why it does not compute in a faster precision, if it does not.
@@ -179,17 +179,6 @@ class HostDevice:
     def close(self) -> None:
         """Forgets the compiled networks; those already handed out go on working."""
         self._compiled.clear()
-
-    def __enter__(self) -> HostDevice:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"HostDevice({self.name!r}, {self.backend}, {self.precision})"

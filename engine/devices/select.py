@@ -12,7 +12,7 @@ __all__ = ["DeviceChoice", "cores_here", "open_device"]
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8", "fp8")
 
-_NO_CUDA = "this version of rbc-engine has no CUDA device yet; use --device cpu"
+_NO_CUDA = "this version of rbc-engine has no CUDA device"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ def open_device(device: str, *, precision: str = "auto", lanes: int | None = Non
     if kind not in ("auto", "cpu", "cuda") or (number and (kind != "cuda" or not number.isdigit())):
         raise UsageError(f"--device must be auto, cpu, cuda or cuda:N (got {device!r})")
     if kind == "cuda":
-        raise DeviceError(f"--device {device}: {_NO_CUDA}")
+        raise DeviceError(f"--device {device}: {_NO_CUDA}; use --device cpu")
     notes = [f"device cpu: {_NO_CUDA}"] if kind == "auto" else []
     return _open_host(precision=precision, lanes=lanes, notes=notes)
 

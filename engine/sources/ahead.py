@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 from typing import Generic, TypeVar
 
+from rbc_engine.closing import Closing
 from rbc_engine.errors import UsageError
 
 __all__ = ["ReadAhead"]
@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class ReadAhead(Generic[Item, Result]):
+class ReadAhead(Closing, Generic[Item, Result]):
     """Calls a function on each item in `workers` threads and yields the results in the order of the items.
 
     Iterate it once, and close it, from one thread. `ahead` results at most are in the making or wait to be read,
@@ -58,14 +58,3 @@ class ReadAhead(Generic[Item, Result]):
     def close(self) -> None:
         """Stops the threads; waits for calls that have begun. May be called again."""
         self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def __enter__(self) -> ReadAhead[Item, Result]:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
+from rbc_engine.closing import Closing
 from rbc_engine.errors import ImageError, UsageError
 from rbc_engine.sources.ahead import ReadAhead
 from rbc_engine.sources.decode import printable, read_image
@@ -61,7 +61,7 @@ def find_fields(inputs: Sequence[Path]) -> Found:
     return Found(entries=entries, skipped=skipped)
 
 
-class FolderSource:
+class FolderSource(Closing):
     """Frames of fields, decoded ahead in a few threads, in the order given.
 
     Iterating, once, yields a Decoded for every entry: a file that cannot be used has its error there and stops
@@ -89,17 +89,6 @@ class FolderSource:
     def close(self) -> None:
         """Stops the threads. May be called again."""
         self._decoded.close()
-
-    def __enter__(self) -> FolderSource:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _decode(self, entry: Entry) -> Decoded:
         if isinstance(entry, Decoded):

@@ -33,5 +33,7 @@ class Caller:
         if not len(probabilities):
             return np.zeros(0, np.float32)
         verdicts = treelite.gtil.predict(self._model, probabilities, nthread=1)
-        abnormal_p: Float32 = np.asarray(verdicts, np.float32).reshape(len(probabilities), -1)[:, -1]
+        abnormal_p: Float32 = np.asarray(verdicts, np.float32).reshape(len(probabilities), -1)[
+            :, -1
+        ]
         return abnormal_p

@@ -76,8 +76,6 @@ def _check(engine: Engine, detector: FasterRCNN, image: UInt8) -> None:
     assert (np.diff(regions.scores[nearest][sure]) <= 2 * _SCORE).all()
 
 
-
-
 def _samples(repository: Path) -> list[Path]:
     return sorted((repository / "samples").rglob("*.jpg"))
 
