@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,13 @@ from onnx import numpy_helper
 from torch import nn
 from torchvision.models.detection import FasterRCNN
 
-from rbc_engine import Engine
+from rbc_engine import Engine, ops
 from rbc_engine.pack import Pack
+from rbc_engine.scale import fit_canvas
 from rbc_engine.sources.decode import read_image
 from rbc_engine.training.export import fold_batchnorm
 from rbc_engine.training.models import Classifier, build_detector
-from rbc_engine.types import UInt8
+from rbc_engine.types import Float32, UInt8
 
 # Where the weights of the two graphs live in torchvision's module.
 _HOMES = {
@@ -57,23 +59,62 @@ def _load(model: nn.Module, pack: Pack, *names: str) -> None:
     model.eval()
 
 
-def _check(engine: Engine, detector: FasterRCNN, image: UInt8) -> None:
+@dataclass(frozen=True)
+class _Gaps:
+    """How far the engine's sure regions are from torchvision's: the edge that moved most in px, and the score."""
+
+    box_px: Float32
+    score: Float32
+    order: Float32
+    """By how much a score rises where torchvision's order has it fall."""
+
+
+def _gaps(engine: Engine, detector: FasterRCNN, image: UInt8, seen: UInt8) -> _Gaps:
+    """`image` through the engine against `seen` through torchvision, boxes in pixels of `image`."""
     regions = engine.analyze(image).regions
     assert regions is not None
     with torch.inference_mode():
-        expected = detector([torch.from_numpy(image).permute(2, 0, 1) / 255])[0]
-    boxes, scores = expected["boxes"].numpy(), expected["scores"].numpy()
-    threshold = engine.pack.manifest.detector.score_threshold
+        expected = detector([torch.from_numpy(seen).permute(2, 0, 1) / 255])[0]
+    factors = np.divide(image.shape[1::-1], seen.shape[1::-1])
+    boxes, scores = expected["boxes"].numpy() * np.tile(factors, 2), expected["scores"].numpy()
     # A region at the very threshold may be on either side of it.
-    sure, sure_here = scores > threshold + 1e-3, regions.scores > threshold + 1e-3
+    sure = scores > engine.pack.manifest.detector.score_threshold + _SCORE
     assert sure.sum() >= 10
+    assert abs(len(scores) - len(regions)) <= (~sure).sum() + 2
     distance = np.abs(regions.boxes[:, None] - boxes[None]).max(axis=2)
-    nearest = distance.argmin(axis=0)
-    assert (distance.min(axis=0)[sure] <= 0.5).all()
-    assert (distance.min(axis=1)[sure_here] <= 0.5).all()
-    np.testing.assert_allclose(regions.scores[nearest][sure], scores[sure], rtol=0, atol=_SCORE)
-    # The same order, but for scores too near to each other to tell.
-    assert (np.diff(regions.scores[nearest][sure]) <= 2 * _SCORE).all()
+    nearest = distance.argmin(axis=0)[sure]
+    return _Gaps(
+        box_px=distance.min(axis=0)[sure],
+        score=np.abs(regions.scores[nearest] - scores[sure]),
+        order=np.diff(regions.scores[nearest]),
+    )
+
+
+def _check_canvas(engine: Engine, detector: FasterRCNN, image: UInt8) -> None:
+    """torchvision sees the very canvas that the engine's networks see: everything after it must be equal."""
+    settings = engine.pack.manifest.detector
+    resized_hw = fit_canvas(image.shape[:2], pixel_um=None, settings=settings).resized_hw
+    canvas = ops.resize_letterbox(
+        [image],
+        np.array([resized_hw], np.int32),
+        canvas_hw=resized_hw,
+        fill_rgb=settings.fill_rgb,
+    )[0]
+    gaps = _gaps(engine, detector, image, canvas)
+    assert gaps.box_px.max() <= 0.01
+    assert gaps.score.max() <= 1e-4
+    assert gaps.order.max() <= 1e-4
+
+
+def _check_frames(engine: Engine, detector: FasterRCNN, images: Iterable[UInt8]) -> None:
+    """torchvision resizes in float32, the engine rounds the canvas to uint8: half a level, which now and then
+    lets another of two near-equal proposals win."""
+    gaps = [_gaps(engine, detector, image, image) for image in images]
+    box_px = np.concatenate([gap.box_px for gap in gaps])
+    score = np.concatenate([gap.score for gap in gaps])
+    assert np.median(score) <= 3e-4
+    assert (box_px <= 0.5).mean() >= 0.97
+    assert (score <= 0.01).mean() >= 0.97
 
 
 def _samples(repository: Path) -> list[Path]:
@@ -83,19 +124,23 @@ def _samples(repository: Path) -> list[Path]:
 def test_detector_equals_torchvision_on_samples(
     engine: Engine, detector: FasterRCNN, repository: Path
 ) -> None:
-    for path in _samples(repository):
-        _check(engine, detector, read_image(path, name=path.name))
+    images = [read_image(path, name=path.name) for path in _samples(repository)]
+    for image in images:
+        _check_canvas(engine, detector, image)
+    _check_frames(engine, detector, images)
 
 
 @pytest.mark.real
 def test_detector_equals_torchvision_on_real_smears(
     engine: Engine, detector: FasterRCNN, real_data: Path
 ) -> None:
-    images = sorted((real_data / "slides").rglob("*.JPG"))
-    images += sorted((real_data / "chula12" / "images").glob("*.jpg"))[::60]
-    assert len(images) >= 15
-    for path in images:
-        _check(engine, detector, read_image(path, name=path.name))
+    paths = sorted((real_data / "slides").rglob("*.JPG"))
+    paths += sorted((real_data / "chula12" / "images").glob("*.jpg"))[::60]
+    assert len(paths) >= 15
+    images = [read_image(path, name=path.name) for path in paths]
+    for image in images:
+        _check_canvas(engine, detector, image)
+    _check_frames(engine, detector, images)
 
 
 def test_classifier_equals_torch(engine: Engine) -> None:
