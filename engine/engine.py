@@ -50,6 +50,8 @@ class Engine(Closing):
             )
         self._workers = ThreadPoolExecutor(choice.lanes, thread_name_prefix="rbc-lane")
         self._closed = False
+        # While the caller finds and reads the first frames. An error here comes up again at their first use.
+        self._workers.submit(self._prepare)
 
     @classmethod
     def open(
@@ -129,6 +131,13 @@ class Engine(Closing):
         if self._closed:
             raise RbcError("the engine is closed; open a new one")
         return self._workers.submit(self._work, batch, keep_frames)
+
+    def _prepare(self) -> None:
+        lane = self._free.get()
+        try:
+            lane.prepare()
+        finally:
+            self._free.put(lane)
 
     def _work(self, batch: Sequence[Decoded], keep_frames: bool) -> list[FieldResult]:
         lane = self._free.get()

@@ -52,6 +52,11 @@ class Lane:
         self._classify = Classify(device, pack, batch_sizes=batch_patches, meter=meter)
         self._caller = caller
 
+    def prepare(self) -> None:
+        """Compiles what does not depend on the frames, so that it is done while the first ones are read."""
+        self._classify.prepare()
+        self._detect.prepare_box_head()
+
     def analyze(self, batch: Sequence[Decoded], *, keep_frames: bool = False) -> list[FieldResult]:
         """Results of a batch, in its order. What could not be decoded or does not fit comes back as failed."""
         started = time.perf_counter()

@@ -67,9 +67,6 @@ def run(
     if um_per_px is not None and not 0.001 <= um_per_px <= 100:
         raise UsageError(f"--um-per-px must lie in 0.001..100 µm (got {um_per_px})")
     from rbc_engine.engine import Engine
-    from rbc_engine.run import run_fields
-    from rbc_engine.sinks.output import RunOutput
-    from rbc_engine.sinks.slides_csv import SlideTally
     from rbc_engine.sources.folder import find_fields
 
     chosen = [name for name in (part.strip() for part in formats.split(",")) if name]
@@ -84,8 +81,13 @@ def run(
         warnings.append(
             f"--limit {limit}: {len(found.entries) - len(entries)} fields were left out"
         )
-    tally = SlideTally()
     with Engine.open(pack, device=device, precision=precision, lanes=lanes) as engine:
+        # Half a second of imports, while the engine compiles its networks.
+        from rbc_engine.run import run_fields
+        from rbc_engine.sinks.output import RunOutput
+        from rbc_engine.sinks.slides_csv import SlideTally
+
+        tally = SlideTally()
         if um_per_px is not None and engine.pack.manifest.detector.um_per_canvas_px is None:
             raise UsageError(
                 f"--um-per-px {um_per_px} has no effect: pack {engine.pack.name} does not know its own scale; "

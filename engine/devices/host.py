@@ -6,7 +6,6 @@ tenth of that at 140 MB a shape, and it answers wrongly from a damaged file with
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,13 +30,17 @@ class HostNetwork:
     """A compiled network and one lane's buffers for it; see rbc_engine.devices.base.Network."""
 
     def __init__(
-        self, compiled: ov.CompiledModel, *, inputs: Iterable[str], outputs: Sequence[str]
+        self,
+        compiled: ov.CompiledModel,
+        *,
+        shapes: Mapping[str, tuple[int, ...]],
+        outputs: Sequence[str],
     ) -> None:
         self._compiled = compiled
         self._request = compiled.create_infer_request()
-        ports = {name: compiled.input(name) for name in inputs}
         self._inputs = {
-            name: (port.element_type.to_dtype(), tuple(port.shape)) for name, port in ports.items()
+            name: (compiled.input(name).element_type.to_dtype(), shape)
+            for name, shape in shapes.items()
         }
         self._outputs = list(outputs)
 
@@ -126,6 +129,7 @@ class HostDevice(Closing):
             "ENABLE_CPU_PINNING": False,
         }
         self._compiled: dict[tuple[Any, ...], ov.CompiledModel] = {}
+        self._locks: dict[tuple[Any, ...], threading.Lock] = {}
         self._lock = threading.Lock()
 
     def upload(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -143,20 +147,26 @@ class HostDevice(Closing):
         self, onnx: bytes, *, outputs: Sequence[str], shapes: Mapping[str, tuple[int, ...]]
     ) -> HostNetwork:
         """See rbc_engine.devices.base.Device.load. `shapes` names every input of the graph."""
-        key = (hashlib.sha256(onnx).digest(), tuple(outputs), tuple(sorted(shapes.items())))
+        # One compiled graph serves every batch size: it costs no speed, and compiling ResNet-50 for each of three
+        # would take longer than the first few fields.
+        of_one = {name: shape[1:] for name, shape in shapes.items()}
+        key = (onnx, tuple(outputs), tuple(sorted(of_one.items())))
         with self._lock:
+            lock = self._locks.setdefault(key, threading.Lock())
+        with lock:
             if key not in self._compiled:
                 try:
-                    self._compiled[key] = self._compile(onnx, outputs, shapes)
+                    self._compiled[key] = self._compile(onnx, outputs, of_one)
                 except RuntimeError as error:
                     raise DeviceError(
                         f"OpenVINO cannot compile a network: {_reason(error)}"
                     ) from error
-            return HostNetwork(self._compiled[key], inputs=shapes, outputs=outputs)
+            return HostNetwork(self._compiled[key], shapes=shapes, outputs=outputs)
 
     def _compile(
         self, onnx: bytes, outputs: Sequence[str], shapes: Mapping[str, tuple[int, ...]]
     ) -> ov.CompiledModel:
+        """shapes: of one sample, without the batch."""
         if _ONNX_EXTERNAL_DATA in onnx:
             raise DeviceError(
                 "the network keeps tensors in other files; save the ONNX model as one file"
@@ -167,7 +177,7 @@ class HostDevice(Closing):
         for port in model.outputs:
             if port.names.isdisjoint(outputs):
                 model.remove_result(port.get_node())
-        model.reshape({name: list(shape) for name, shape in shapes.items()})
+        model.reshape({name: [-1, *shape] for name, shape in shapes.items()})
         types = ov.preprocess.PrePostProcessor(model)
         for name in shapes:
             if model.input(name).element_type != ov.Type.u8:

@@ -37,7 +37,7 @@ def split_batches(count: int, sizes: Sequence[int]) -> list[int]:
 class Classify:
     """The classification stage of one lane.
 
-    batch_sizes: the fixed sizes that the network is compiled for, ascending, each at its first use.
+    batch_sizes: the fixed sizes that the network is compiled for, each at its first use.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Classify:
                 padded[: end - begin] = batch
                 padded[end - begin :] = 0
                 batch = padded
-            network = self.prepare(size)
+            network = self._network(size)
             with self._meter.network():
                 outputs = network({"patches": batch})
             probabilities[begin:end] = self._device.download(outputs["probabilities"])[
@@ -71,8 +71,12 @@ class Classify:
             begin = end
         return probabilities
 
-    def prepare(self, size: int) -> Network:
-        """The network for batches of `size`, compiled at its first use."""
+    def prepare(self) -> None:
+        """Compiles the networks of all batch sizes."""
+        for size in self._sizes:
+            self._network(size)
+
+    def _network(self, size: int) -> Network:
         if size not in self._networks:
             side = self._pack.manifest.classifier.patch_px
             self._networks[size] = self._device.load(

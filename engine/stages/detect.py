@@ -51,7 +51,8 @@ class Detect:
             base_anchors(sizes, self._settings.anchor_aspect_ratios)
             for sizes in self._settings.anchor_sizes_px
         ]
-        self._networks: dict[tuple[int, ...], tuple[Network, Network]] = {}
+        self._backbones: dict[tuple[int, tuple[int, int]], Network] = {}
+        self._box_heads: dict[int, Network] = {}
 
     def __call__(self, frames: Sequence[Frame], fits: Sequence[CanvasFit]) -> list[Detections]:
         """Detects in every frame. Frames of one canvas shape share batches."""
@@ -66,40 +67,49 @@ class Detect:
                 found.update(zip(chunk, results, strict=True))
         return [found[index] for index in range(len(frames))]
 
-    def prepare(self, canvas_hw: tuple[int, int], count: int = 1) -> tuple[Network, Network]:
-        """Networks A and B for `count` frames of one canvas shape, compiled at their first use."""
-        key = (count, *canvas_hw)
-        if key not in self._networks:
+    def prepare_box_head(self) -> None:
+        """Compiles network B for single frames; network A waits for the shape of their canvas."""
+        self._box_head(1)
+
+    def _backbone(self, count: int, canvas_hw: tuple[int, int]) -> Network:
+        """Network A for `count` frames of one canvas shape, compiled at its first use."""
+        key = (count, canvas_hw)
+        if key not in self._backbones:
             settings = self._settings
             levels = range(len(settings.strides_px))
             outputs = [f"features_{level}" for level in range(settings.roi_levels)]
             outputs += [f"objectness_{level}" for level in levels]
             outputs += [f"deltas_{level}" for level in levels]
-            backbone = self._device.load(
+            self._backbones[key] = self._device.load(
                 self._pack.read("detector.onnx"),
                 outputs=outputs,
                 shapes={"canvas": (count, *canvas_hw, 3)},
             )
-            box_head = self._device.load(
+        return self._backbones[key]
+
+    def _box_head(self, count: int) -> Network:
+        """Network B for the proposals of `count` frames, compiled at its first use."""
+        if count not in self._box_heads:
+            settings = self._settings
+            size = settings.roi_size
+            self._box_heads[count] = self._device.load(
                 self._pack.read("box_head.onnx"),
                 outputs=["class_logits", "box_deltas"],
                 shapes={
                     "roi_features": (
                         count * settings.proposals,
                         settings.feature_channels,
-                        settings.roi_size,
-                        settings.roi_size,
+                        size,
+                        size,
                     )
                 },
             )
-            self._networks[key] = (backbone, box_head)
-        return self._networks[key]
+        return self._box_heads[count]
 
     def _run(self, frames: Sequence[Frame], fits: Sequence[CanvasFit]) -> list[Detections]:
         settings, ops, threads = self._settings, self._device.ops, self._threads
         image_hw = np.array([fit.resized_hw for fit in fits], np.int32)
         frame_hw = np.array([(frame.height, frame.width) for frame in frames], np.int32)
-        backbone, box_head = self.prepare(fits[0].canvas_hw, len(frames))
 
         canvases = ops.resize_letterbox(
             [self._device.upload(frame.pixels) for frame in frames],
@@ -108,6 +118,7 @@ class Detect:
             fill_rgb=settings.fill_rgb,
             threads=threads,
         )
+        backbone = self._backbone(len(frames), fits[0].canvas_hw)
         with self._meter.network():
             maps = backbone({"canvas": canvases})
         levels = range(len(settings.strides_px))
@@ -133,6 +144,7 @@ class Detect:
             canonical_level=settings.roi_canonical_level,
             threads=threads,
         )
+        box_head = self._box_head(len(frames))
         with self._meter.network():
             heads = box_head({"roi_features": roi_features})
         boxes, scores, kept, saturated = (
