@@ -12,7 +12,7 @@ from rbc_engine.errors import ImageError
 from rbc_engine.meter import Meter
 from rbc_engine.pack import Pack
 from rbc_engine.scale import CanvasFit, fit_canvas
-from rbc_engine.stages.call import Caller
+from rbc_engine.stages.call import Caller, types_held
 from rbc_engine.stages.classify import Classify
 from rbc_engine.stages.crop import crop_patches, crop_windows
 from rbc_engine.stages.detect import Detect, Detections
@@ -45,7 +45,6 @@ class Lane:
     ) -> None:
         self._device = device
         self._manifest = pack.manifest
-        self._thresholds = np.array(pack.manifest.classifier.thresholds, np.float32)
         self._threads = threads
         self._meter = meter
         self._detect = Detect(device, pack, batch=batch_frames, threads=threads, meter=meter)
@@ -153,7 +152,7 @@ class Lane:
                     boxes=found.boxes,
                     scores=found.scores,
                     probabilities=probabilities[here],
-                    has=probabilities[here] >= self._thresholds,
+                    has=types_held(probabilities[here], settings=self._manifest.classifier),
                     abnormal_p=abnormal_p[here],
                     abnormal=abnormal_p[here] >= np.float32(self._manifest.caller.threshold),
                     flags=_flags(found.boxes, frame, fit),

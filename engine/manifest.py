@@ -101,6 +101,8 @@ class ClassifierSettings(_Section):
     std_rgb: tuple[Positive, Positive, Positive]
     thresholds: tuple[Probability, ...]
     """One a type: has_<type> is p_<type> at or over it."""
+    at_least_one: bool = False
+    """A region in which no type reaches its threshold has the likeliest one: it holds a cell, and so some type."""
 
 
 class CallerSettings(_Section):

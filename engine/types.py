@@ -103,7 +103,7 @@ class Regions:
     boxes: float32 [R, 4], x0 y0 x1 y1 in pixels of the full-resolution image, origin top left.
     scores: float32 [R], 0..1, that there is a region of red cells.
     probabilities: float32 [R, T], 0..1, that the region holds a cell of each type.
-    has: bool [R, T], probabilities at or over the pack's thresholds.
+    has: bool [R, T], probabilities at or over the pack's thresholds, or by its wish at least the likeliest type.
     abnormal_p: float32 [R], 0..1, that any cell of the region is abnormal.
     abnormal: bool [R], abnormal_p at or over the pack's threshold.
     flags: uint8 [R], bits of RegionFlag.

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import numpy as np
+import simplejpeg
 import torch
 from torch import Tensor
+from torchvision.transforms.v2.functional import gaussian_blur
 
-__all__ = ["flip_and_turn", "flip_and_turn_boxes", "vary_colour"]
+from rbc_engine.types import UInt8
+
+__all__ = ["blur_some", "flip_and_turn", "flip_and_turn_boxes", "jpeg", "vary_colour", "vary_light"]
 
 
 def vary_colour(
     images: Tensor, *, generator: torch.Generator, strength: float = 1.0, offset: float = 0.0
 ) -> Tensor:
-    """Gain a channel (stain, white balance), contrast, brightness, noise.
+    """Gain a channel (stain, white balance), channels mixed (other cameras), contrast, brightness, noise.
 
     images: float32 [N, 3, H, W], normalised, so that levels are in units of the standard deviation; `offset`
     moves zero to the level where light is none (mean / std), so that a gain acts as light does.
@@ -22,13 +27,52 @@ def vary_colour(
         return low + (high - low) * torch.rand(count, *shape, 1, 1, generator=generator)
 
     gain = (1 + strength * uniform(-0.12, 0.12, 3)) * (1 + strength * uniform(-0.15, 0.15, 1))
-    images = (images + offset) * gain - offset
+    images = (images + offset) * gain
+    mixing = torch.eye(3) + strength * uniform(-0.06, 0.06, 3, 3)[..., 0, 0]
+    mixing = mixing / mixing.sum(dim=2, keepdim=True)
+    images = torch.einsum("nij,njhw->nihw", mixing, images) - offset
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
     images = (images - mean) * (1 + strength * uniform(-0.25, 0.25, 1)) + mean
     grey = images.mean(dim=1, keepdim=True)
     images = grey + (images - grey) * (1 + strength * uniform(-0.5, 0.3, 1))
     noise = torch.randn(images.shape, generator=generator) * uniform(0.0, 0.08 * strength, 1)
     return images + noise
+
+
+def vary_light(
+    images: Tensor, *, generator: torch.Generator, strength: float = 0.15, offset: float = 0.0
+) -> Tensor:
+    """A gradient of light across each image, of up to `strength` from its middle to its edge.
+
+    images, offset: as in vary_colour.
+    """
+    count, _, height, width = images.shape
+    slope = strength * (2 * torch.rand(count, 2, 1, 1, generator=generator) - 1)
+    y = torch.linspace(-1, 1, height).view(1, 1, height, 1)
+    x = torch.linspace(-1, 1, width).view(1, 1, 1, width)
+    return (images + offset) * (1 + slope[:, :1] * y + slope[:, 1:] * x) - offset
+
+
+def blur_some(
+    images: Tensor, *, generator: torch.Generator, share: float, most_px: float
+) -> Tensor:
+    """Out of focus: a Gaussian of 0.3 to `most_px` px on about `share` of the images, the same for all of these."""
+    chosen = torch.rand(len(images), generator=generator) < share
+    if not chosen.any():
+        return images
+    sigma = 0.3 + (most_px - 0.3) * float(torch.rand(1, generator=generator))
+    side = 2 * round(2 * sigma) + 1
+    blurred = images.clone()
+    blurred[chosen] = gaussian_blur(images[chosen], [side, side], [sigma, sigma])
+    return blurred
+
+
+def jpeg(image: UInt8, rng: np.random.Generator) -> UInt8:
+    """uint8 [H, W, 3] as a camera's JPEG of quality 30 to 95 shows it."""
+    data = simplejpeg.encode_jpeg(
+        np.ascontiguousarray(image), quality=int(rng.integers(30, 96)), colorsubsampling="420"
+    )
+    return np.asarray(simplejpeg.decode_jpeg(data))
 
 
 def flip_and_turn(images: Tensor, *, generator: torch.Generator) -> Tensor:

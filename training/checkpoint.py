@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rbc_engine.errors import OutputError, UsageError
 
-__all__ = ["load_checkpoint", "load_finished", "save_checkpoint"]
+__all__ = ["load_checkpoint", "load_finished", "load_start", "refuse_divergence", "save_checkpoint"]
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -60,6 +63,32 @@ def load_finished(path: Path, *, steps: int) -> dict[str, Any]:
             f"run `rbc-engine train {path.stem}` to finish it"
         )
     return state
+
+
+def load_start(path: Path, log: Callable[[str], None]) -> dict[str, Any]:
+    """The checkpoint of another training, to begin with. Raises UsageError if there is none that can be read."""
+    state, line = load_checkpoint(path)
+    if state is None:
+        raise UsageError(
+            f"{path} holds no weights to start from ({line}); name a training's folder"
+        )
+    log(f"beginning with the weights of {path}, step {state['step']}")
+    return state
+
+
+def refuse_divergence(loss: Tensor, norm: Tensor, *, step: int, checkpoint: Path) -> None:
+    """Raises FloatingPointError if the loss or the norm of its gradient is not finite: no such step is taken."""
+    if math.isfinite(loss.item()) and math.isfinite(norm.item()):
+        return
+    kept = (
+        f"the weights before it are in {checkpoint}; resume from them, or begin"
+        if checkpoint.exists()
+        else "no checkpoint was due yet; begin"
+    )
+    raise FloatingPointError(
+        f"the loss became {loss.item()} and its gradient's norm {norm.item()} in step {step}; {kept} "
+        f"again in another --work with a lower learning rate"
+    )
 
 
 def _previous(path: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,15 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from rbc_engine.manifest import ClassifierSettings
-from rbc_engine.training.augment import flip_and_turn, vary_colour
-from rbc_engine.training.checkpoint import load_checkpoint, load_finished, save_checkpoint
+from rbc_engine.training.augment import blur_some, flip_and_turn, vary_colour, vary_light
+from rbc_engine.training.checkpoint import (
+    load_checkpoint,
+    load_finished,
+    load_start,
+    refuse_divergence,
+    save_checkpoint,
+)
+from rbc_engine.training.clumps import ClumpMaker
 from rbc_engine.training.interrupt import InterruptGuard
 from rbc_engine.training.models import Classifier, ClassifierTrunk
 from rbc_engine.training.patches import RegionSet
@@ -35,6 +41,7 @@ class ClassifierTraining:
     stages: (patch side in px, patches drawn) one after the other; small patches first are cheaper.
     colour_strength: of the random changes of stain and light. Each type comes from few smears, so that the stain gives
         it away: the classifier must not learn it.
+    clump_share: of the patches, those that are composed of two single cells.
     """
 
     trunk: ClassifierTrunk = "resnet50"
@@ -45,6 +52,7 @@ class ClassifierTraining:
     dropout: float = 0.2
     ema_decay: float = 0.998
     colour_strength: float = 2.0
+    clump_share: float = 0.15
     seed: int = 0
     checkpoint_every_s: float = 240.0
 
@@ -67,13 +75,16 @@ def train_classifier(
     settings: ClassifierSettings,
     training: ClassifierTraining,
     checkpoint: Path,
+    start: Path | None = None,
     log: Log,
 ) -> Classifier:
     """Trains, or goes on from `checkpoint`, and returns the averaged weights.
 
+    start: another training's checkpoint, whose averaged weights this one begins with; None for random weights.
+
     Every step draws from a generator seeded by (seed, step), so that a resumed training takes the same steps.
     Ctrl-C ends it after the step in hand, with a checkpoint and KeyboardInterrupt.
-    Raises FloatingPointError when the loss is not finite; the checkpoint then holds the last good weights.
+    Raises FloatingPointError when the loss or a gradient is not finite; the last checkpoint is left as it is.
     """
     torch.manual_seed(training.seed)
     model = _new_classifier(regions.types.shape[1], training)
@@ -91,6 +102,10 @@ def train_classifier(
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
         first_step = int(state["step"])
+    elif start is not None:
+        average.load_state_dict(load_start(start, log)["average"])
+        model.load_state_dict(average.module.state_dict())
+        average.n_averaged.zero_()
 
     def save(step: int) -> None:
         save_checkpoint(
@@ -104,6 +119,7 @@ def train_classifier(
         )
 
     chances = _chances(regions.types)
+    clumps = ClumpMaker(regions, chances)
     clock = StepClock(training.steps, first_step, training.checkpoint_every_s)
     model.train()
     with InterruptGuard() as interrupt:
@@ -112,17 +128,13 @@ def train_classifier(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             torch.manual_seed(training.seed * 1_000_003 + step)  # dropout draws by it
-            patches, wanted = _draw(regions, chances, step, settings, training)
+            patches, wanted = _draw(regions, chances, clumps, step, settings, training)
             _, logits = model(patches.contiguous(memory_format=torch.channels_last))
             loss = nn.functional.binary_cross_entropy_with_logits(logits, wanted)
-            if not math.isfinite(loss.item()):
-                raise FloatingPointError(
-                    f"the loss became {loss.item()} in step {step}; the weights before it are in {checkpoint}; "
-                    f"lower the learning rate ({training.learning_rate}) and resume"
-                )
             optimizer.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            norm = nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            refuse_divergence(loss, norm, step=step, checkpoint=checkpoint)
             optimizer.step()
             average.update_parameters(model)
             if message := clock.tick(step, loss.item(), rate):
@@ -202,6 +214,7 @@ def _chances(types: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
 def _draw(
     regions: RegionSet,
     chances: npt.NDArray[np.float64],
+    clumps: ClumpMaker,
     step: int,
     settings: ClassifierSettings,
     training: ClassifierTraining,
@@ -209,7 +222,8 @@ def _draw(
     """The batch of one step: augmented patches float32 [B, 3, P, P] and wanted types float32 [B, T]."""
     rng = np.random.default_rng([training.seed, step])
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    chosen = rng.choice(len(regions), training.batch, p=chances)
+    composed = round(training.batch * training.clump_share)
+    chosen = rng.choice(len(regions), training.batch - composed, p=chances)
     windows = regions.windows(chosen, settings)
     side = windows[:, 2:] - windows[:, :2]
     centre = (windows[:, 2:] + windows[:, :2]) / 2 + side * rng.uniform(-0.07, 0.07, side.shape)
@@ -227,14 +241,24 @@ def _draw(
         settings=settings,
         threads=torch.get_num_threads(),
     )
+    types = regions.types[chosen]
+    if composed:
+        clump_patches, clump_types = clumps.draw(
+            composed,
+            size_px=training.patch_px(step),
+            settings=settings,
+            threads=torch.get_num_threads(),
+            rng=rng,
+        )
+        patches = np.concatenate([patches, clump_patches])
+        types = np.concatenate([types, clump_types])
     offset = float(np.mean(np.divide(settings.mean_rgb, settings.std_rgb)))
+    images = vary_light(torch.from_numpy(patches), generator=generator, offset=offset)
+    images = blur_some(images, generator=generator, share=0.25, most_px=1.0)
     images = vary_colour(
-        torch.from_numpy(patches),
-        generator=generator,
-        strength=training.colour_strength,
-        offset=offset,
+        images, generator=generator, strength=training.colour_strength, offset=offset
     )
     return (
         flip_and_turn(images, generator=generator),
-        torch.from_numpy(regions.types[chosen].astype(np.float32)),
+        torch.from_numpy(types.astype(np.float32)),
     )

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchvision.models.detection import FasterRCNN
-from torchvision.transforms.v2.functional import gaussian_blur
 
 from rbc_engine import ops
 from rbc_engine.manifest import DetectorSettings
 from rbc_engine.sources.decode import decode_image
-from rbc_engine.training.augment import flip_and_turn_boxes, vary_colour
-from rbc_engine.training.checkpoint import load_checkpoint, load_finished, save_checkpoint
+from rbc_engine.sources.synthetic import render_field
+from rbc_engine.training.augment import (
+    blur_some,
+    flip_and_turn_boxes,
+    jpeg,
+    vary_colour,
+    vary_light,
+)
+from rbc_engine.training.checkpoint import (
+    load_checkpoint,
+    load_finished,
+    load_start,
+    refuse_divergence,
+    save_checkpoint,
+)
 from rbc_engine.training.datasets.base import LabelledField
 from rbc_engine.training.interrupt import InterruptGuard
 from rbc_engine.training.models import DetectorTrunk, build_detector
@@ -31,6 +44,8 @@ Log = Callable[[str], None]
 
 # A box that a crop cuts stays a region if at least this share of it is still inside.
 _VISIBLE = 0.3
+_CELL_UM = 7.6
+_USUAL_UM_PER_PX = 0.29
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,17 +53,21 @@ class DetectorTraining:
     """How to train.
 
     canvas_px: side of the square training canvas.
-    scale_range: canvas px per frame px over the pack's own scale, drawn log-uniformly.
+    scale_range: canvas px per frame px over the pack's own scale, drawn log-uniformly. Its upper end is what another
+        laboratory's objective and camera may do: cells several times as large.
+    rendered_share: of the canvases, those that are rendered smears: other looks, and boxes that are exact.
     """
 
     trunk: DetectorTrunk = "resnet18"
     canvas_px: int = 256
-    scale_range: tuple[float, float] = (0.6, 2.2)
-    steps: int = 700
+    scale_range: tuple[float, float] = (0.6, 3.4)
+    rendered_share: float = 0.2
+    steps: int = 1400
     batch: int = 4
     learning_rate: float = 8e-4
     weight_decay: float = 0.05
     regions_per_step: int = 128
+    ema_decay: float = 0.995
     seed: int = 0
     checkpoint_every_s: float = 240.0
 
@@ -59,19 +78,25 @@ def train_detector(
     settings: DetectorSettings,
     training: DetectorTraining,
     checkpoint: Path,
+    start: Path | None = None,
     log: Log,
 ) -> FasterRCNN:
     """Trains, or goes on from `checkpoint`, on every region of the fields; one class, a region of red cells.
 
+    start: another training's checkpoint, whose averaged weights this one begins with; None for random weights.
+
     Every step draws from a generator seeded by (seed, step), so that a resumed training takes the same steps.
     Ctrl-C ends it after the step in hand, with a checkpoint and KeyboardInterrupt.
-    Raises FloatingPointError when the loss is not finite; the checkpoint then holds the last good weights.
+    Raises FloatingPointError when the loss or a gradient is not finite; the last checkpoint is left as it is.
     """
     torch.manual_seed(training.seed)
     model = build_detector(trunk=training.trunk, settings=settings)
     model.transform.min_size = (training.canvas_px,)
     model.roi_heads.fg_bg_sampler.batch_size_per_image = training.regions_per_step
     model = model.to(memory_format=torch.channels_last)
+    average = AveragedModel(
+        model, multi_avg_fn=get_ema_multi_avg_fn(training.ema_decay), use_buffers=True
+    )
     optimizer = torch.optim.AdamW(
         model.parameters(),
         lr=training.learning_rate,
@@ -83,13 +108,23 @@ def train_detector(
     first_step = 0
     if state is not None:
         model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
         first_step = int(state["step"])
+    elif start is not None:
+        average.load_state_dict(load_start(start, log)["average"])
+        model.load_state_dict(average.module.state_dict())
+        average.n_averaged.zero_()
 
     def save(step: int) -> None:
         save_checkpoint(
             checkpoint,
-            {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()},
+            {
+                "step": step,
+                "model": model.state_dict(),
+                "average": average.state_dict(),
+                "optimizer": optimizer.state_dict(),
+            },
         )
 
     frames = [decode_image(field.path.read_bytes(), name=str(field.path)) for field in fields]
@@ -104,15 +139,12 @@ def train_detector(
             torch.manual_seed(training.seed * 1_000_003 + step)  # torchvision samples anchors by it
             images, targets = _draw(frames, boxes, step, settings, training)
             loss: Tensor = sum(model(list(images), targets).values())
-            if not math.isfinite(loss.item()):
-                raise FloatingPointError(
-                    f"the loss became {loss.item()} in step {step}; the weights before it are in {checkpoint}; "
-                    f"lower the learning rate ({training.learning_rate}) and resume"
-                )
             optimizer.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            norm = nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            refuse_divergence(loss, norm, step=step, checkpoint=checkpoint)
             optimizer.step()
+            average.update_parameters(model)
             if message := clock.tick(step, loss.item(), rate):
                 log(f"detector {message}")
             if interrupt.requested:
@@ -124,8 +156,7 @@ def train_detector(
             if clock.checkpoint_due():
                 save(step + 1)
     save(training.steps)
-    model.transform.min_size = (settings.short_side_px,)
-    return model.eval()
+    return _trained(average, settings)
 
 
 def load_detector(
@@ -133,8 +164,16 @@ def load_detector(
 ) -> FasterRCNN:
     """The detector that a finished training left. Raises UsageError if there is none or it is not finished."""
     state = load_finished(checkpoint, steps=training.steps)
-    model = build_detector(trunk=training.trunk, settings=settings)
-    model.load_state_dict(state["model"])
+    average = AveragedModel(
+        build_detector(trunk=training.trunk, settings=settings), use_buffers=True
+    )
+    average.load_state_dict(state["average"])
+    return _trained(average, settings)
+
+
+def _trained(average: AveragedModel, settings: DetectorSettings) -> FasterRCNN:
+    model = cast(FasterRCNN, average.module)
+    model.transform.min_size = (settings.short_side_px,)
     return model.eval()
 
 
@@ -150,22 +189,44 @@ def _draw(
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     canvases, kept = [], []
     for index in rng.choice(len(frames), training.batch, replace=False):
-        canvas, inside = _crop(frames[index], boxes[index], rng, settings, training)
-        canvases.append(canvas)
+        if rng.random() < training.rendered_share:
+            canvas, inside = _render(rng, settings, training)
+        else:
+            canvas, inside = _crop(frames[index], boxes[index], rng, settings, training)
+        canvases.append(jpeg(canvas, rng) if rng.random() < 0.3 else canvas)
         kept.append(torch.from_numpy(inside))
     images = torch.from_numpy(np.stack(canvases)).permute(0, 3, 1, 2).float()
     mean = torch.tensor(settings.fill_rgb, dtype=torch.float32).view(1, 3, 1, 1)
     deviation = 40.0
     images = (images - mean) / deviation
-    images = vary_colour(
-        images, generator=generator, strength=1.6, offset=float(mean.mean()) / deviation
-    )
+    offset = float(mean.mean()) / deviation
+    images = vary_light(images, generator=generator, strength=0.2, offset=offset)
+    images = vary_colour(images, generator=generator, strength=1.8, offset=offset)
     images = ((images * deviation + mean) / 255).clamp(0, 1)
-    if rng.random() < 0.4:
-        images = gaussian_blur(images, [5, 5], [float(rng.uniform(0.3, 1.5))])
+    images = blur_some(images, generator=generator, share=0.4, most_px=1.5)
     images, kept = flip_and_turn_boxes(images, kept, generator=generator)
     targets = [{"boxes": b, "labels": torch.ones(len(b), dtype=torch.int64)} for b in kept]
     return images, targets
+
+
+def _render(
+    rng: np.random.Generator, settings: DetectorSettings, training: DetectorTraining
+) -> tuple[UInt8, Float32]:
+    """A rendered smear of random stain, light and cell size as a canvas, and its regions, in canvas px."""
+    side = training.canvas_px
+    low, high = np.log(training.scale_range)
+    um_per_px = settings.um_per_canvas_px or _USUAL_UM_PER_PX
+    cell_px = _CELL_UM / um_per_px * float(np.exp(rng.uniform(low, high)))
+    most = max(1, int(0.3 * (side / cell_px) ** 2))
+    field = render_field(
+        seed=int(rng.integers(2**31)),
+        width=side,
+        height=side,
+        cells=int(rng.integers(1, most + 1)),
+        cell_px=max(cell_px, 12.0),
+        touching=float(rng.uniform(0, 0.5)),
+    )
+    return field.pixels, field.boxes[_area(field.boxes) >= 16]
 
 
 def _crop(

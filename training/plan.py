@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,6 +24,8 @@ from rbc_engine.training.workspace import Workspace
 __all__ = ["TrainingPlan"]
 
 Log = Callable[[str], None]
+
+_START = "start_sha256"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -89,8 +92,13 @@ class TrainingPlan:
             log=log,
         )
 
-    def train_detector(self, *, steps: int | None = None, trunk: str | None = None) -> None:
-        """Trains, or goes on. None leaves the default of DetectorTraining."""
+    def train_detector(
+        self, *, steps: int | None = None, trunk: str | None = None, start: Path | None = None
+    ) -> None:
+        """Trains, or goes on. None leaves the default of DetectorTraining.
+
+        start: the folder of another training, with whose detector this one begins.
+        """
         _check_trunk("--detector-trunk", trunk, get_args(DetectorTrunk))
         training = replace(DetectorTraining(seed=self.seed), **_given(steps=steps, trunk=trunk))
         if len(self.train) < training.batch:
@@ -98,21 +106,28 @@ class TrainingPlan:
                 f"the detector takes {training.batch} fields at once, and {len(self.train)} are there to train on; "
                 f"add images or lower --validation-share"
             )
-        self.workspace.begin("detector", _options(training))
+        start = self._start(start, "detector")
+        self.workspace.begin("detector", _options(training, start))
         train_detector(
             self.train,
             settings=self.recipe.detector,
             training=training,
             checkpoint=self.workspace.checkpoint("detector"),
+            start=start,
             log=self.log,
         )
 
     def train_classifier(
-        self, *, stages: tuple[tuple[int, int], ...] | None = None, trunk: str | None = None
+        self,
+        *,
+        stages: tuple[tuple[int, int], ...] | None = None,
+        trunk: str | None = None,
+        learning_rate: float | None = None,
+        start: Path | None = None,
     ) -> None:
-        """Trains, or goes on. None leaves the default of ClassifierTraining."""
+        """Trains, or goes on. None leaves the default of ClassifierTraining; start: as in train_detector."""
         _check_trunk("--classifier-trunk", trunk, get_args(ClassifierTrunk))
-        given = _given(stages=stages, trunk=trunk)
+        given = _given(stages=stages, trunk=trunk, learning_rate=learning_rate)
         training = replace(ClassifierTraining(seed=self.seed), **given)
         for patch_px, patches in training.stages:
             if patch_px < 16 or patches < training.batch:
@@ -120,19 +135,49 @@ class TrainingPlan:
                     f"--stages needs patches of at least 16 px, and at least {training.batch} of them "
                     f"(got {patch_px}:{patches})"
                 )
-        self.workspace.begin("classifier", _options(training))
+        start = self._start(start, "classifier")
+        self.workspace.begin("classifier", _options(training, start))
         train_classifier(
             load_regions(self.train, short_side_px=self.recipe.detector.short_side_px),
             settings=self.recipe.classifier,
             training=training,
             checkpoint=self.workspace.checkpoint("classifier"),
+            start=start,
             log=self.log,
         )
 
+    def _start(self, folder: Path | None, network: str) -> Path | None:
+        """The checkpoint of another training. Raises UsageError if it was trained on a smear held out here."""
+        if folder is None:
+            return None
+        other = Workspace(folder)
+        held_out_there = set(other.options("data")["validation_groups"])
+        if leaked := sorted({field.group for field in self.held_out} - held_out_there):
+            raise UsageError(
+                f"--start-from {folder} was trained on smears that are held out here ({', '.join(leaked)}); "
+                f"use its --seed and --validation-share"
+            )
+        path = other.checkpoint(network)
+        if not path.is_file():
+            raise UsageError(
+                f"--start-from {folder} has no {path.name}; name the folder of a training that wrote one"
+            )
+        return path
+
     def make_pack(self, out: Path, *, max_false_share: float) -> None:
         """Makes the pack of two finished trainings. Raises UsageError if one is not finished."""
-        detector_training = DetectorTraining(**_tuples(self.workspace.options("detector")))
-        classifier_training = ClassifierTraining(**_tuples(self.workspace.options("classifier")))
+        detector_options = self.workspace.options("detector")
+        classifier_options = self.workspace.options("classifier")
+        starts = {
+            f"{network}_started_from_sha256": sha256
+            for network, options in (
+                ("detector", detector_options),
+                ("classifier", classifier_options),
+            )
+            if (sha256 := options.pop(_START, None))
+        }
+        detector_training = DetectorTraining(**_tuples(detector_options))
+        classifier_training = ClassifierTraining(**_tuples(classifier_options))
         detector = load_detector(
             self.workspace.checkpoint("detector"),
             settings=self.recipe.detector,
@@ -152,7 +197,7 @@ class TrainingPlan:
             classifier=classifier,
             seed=self.seed,
             max_false_share=max_false_share,
-            notes=self._notes(detector_training, classifier_training, max_false_share),
+            notes=self._notes(detector_training, classifier_training, max_false_share) | starts,
             scratch=self.workspace.folder,
             log=self.log,
         )
@@ -193,10 +238,14 @@ def _check_trunk(option: str, trunk: str | None, choices: Sequence[str]) -> None
         raise UsageError(f"{option} must be one of {', '.join(choices)} (got {trunk!r})")
 
 
-def _options(training: DetectorTraining | ClassifierTraining) -> Mapping[str, Any]:
+def _options(
+    training: DetectorTraining | ClassifierTraining, start: Path | None
+) -> Mapping[str, Any]:
     """All but how often a checkpoint is written, which changes no result."""
     options = asdict(training)
     del options["checkpoint_every_s"]
+    if start is not None:
+        options[_START] = hashlib.sha256(start.read_bytes()).hexdigest()
     return options
 
 

@@ -45,6 +45,13 @@ Stages = Annotated[
         help="Of the classifier: PATCH_PX:PATCHES, one after the other, e.g. 40:64000,64:32000."
     ),
 ]
+StartFrom = Annotated[
+    Path | None,
+    typer.Option(help="--work of another training, with whose weights this one begins."),
+]
+LearningRate = Annotated[
+    float | None, typer.Option(min=1e-7, max=1.0, help="Highest learning rate.")
+]
 DetectorTrunkOption = Annotated[str | None, typer.Option(help="resnet18, resnet50 or resnet101.")]
 ClassifierTrunkOption = Annotated[str | None, typer.Option(help="resnet18, resnet34 or resnet50.")]
 Out = Annotated[Path, typer.Option(help="Folder of the new pack.")]
@@ -66,11 +73,12 @@ def detector(
     validation_share: Share = 0.22,
     steps: Steps = None,
     detector_trunk: DetectorTrunkOption = None,
+    start_from: StartFrom = None,
 ) -> None:
     """Train the detector of red-cell regions."""
     with _training():
         plan = _plan(data, work, data_format, seed, threads, validation_share)
-        plan.train_detector(steps=steps, trunk=detector_trunk)
+        plan.train_detector(steps=steps, trunk=detector_trunk, start=start_from)
 
 
 @app.command()
@@ -83,12 +91,16 @@ def classifier(
     validation_share: Share = 0.22,
     stages: Stages = None,
     classifier_trunk: ClassifierTrunkOption = None,
+    learning_rate: LearningRate = None,
+    start_from: StartFrom = None,
 ) -> None:
     """Train the classifier of cell types."""
     with _training():
         parsed = _parse_stages(stages)
         plan = _plan(data, work, data_format, seed, threads, validation_share)
-        plan.train_classifier(stages=parsed, trunk=classifier_trunk)
+        plan.train_classifier(
+            stages=parsed, trunk=classifier_trunk, learning_rate=learning_rate, start=start_from
+        )
 
 
 @app.command()

@@ -1,15 +1,26 @@
-"""Probabilities to a verdict: gradient boosting says how likely a region holds an abnormal cell."""
+"""Probabilities to verdicts: which types a region has, and how likely it holds an abnormal cell."""
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import treelite
 
 from rbc_engine.errors import PackError
+from rbc_engine.manifest import ClassifierSettings
 from rbc_engine.pack import Pack
 from rbc_engine.types import Float32
 
-__all__ = ["Caller"]
+__all__ = ["Caller", "types_held"]
+
+
+def types_held(probabilities: Float32, *, settings: ClassifierSettings) -> npt.NDArray[np.bool_]:
+    """probabilities: float32 [R, T]. Returns bool [R, T], which types each region is said to have."""
+    has = probabilities >= np.array(settings.thresholds, np.float32)
+    if settings.at_least_one and len(has):
+        none = ~has.any(axis=1)
+        has[none, probabilities[none].argmax(axis=1)] = True
+    return has
 
 
 class Caller:

@@ -7,7 +7,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbc_engine.training.augment import flip_and_turn, flip_and_turn_boxes, vary_colour
+from rbc_engine.training.augment import (
+    blur_some,
+    flip_and_turn,
+    flip_and_turn_boxes,
+    jpeg,
+    vary_colour,
+    vary_light,
+)
 
 seeds = st.integers(0, 2**31)
 
@@ -64,6 +71,40 @@ def test_no_strength_changes_nothing():
     images = torch.rand(4, 3, 8, 8)
     same = vary_colour(images, generator=seeded(0), strength=0.0, offset=3.0)
     torch.testing.assert_close(same, images, rtol=0, atol=1e-5)
+    still = vary_light(images, generator=seeded(0), strength=0.0, offset=3.0)
+    torch.testing.assert_close(still, images, rtol=0, atol=1e-5)
+    assert torch.equal(blur_some(images, generator=seeded(0), share=0.0, most_px=1.5), images)
+
+
+@given(seeds)
+def test_light_varies_evenly_across_an_image(seed: int):
+    offset = 3.0
+    images = torch.full((3, 3, 9, 13), 1.0)
+    lit = vary_light(images, generator=seeded(seed), strength=0.2, offset=offset) + offset
+    assert float((lit / (1 + offset) - 1).abs().max()) <= 0.4 + 1e-6
+    for axis in (2, 3):  # a straight slope has no second difference
+        assert float(lit.diff(n=2, dim=axis).abs().max()) < 1e-4
+    torch.testing.assert_close(lit[..., 4, 6], torch.full((3, 3), 1 + offset))
+
+
+@given(seeds)
+def test_blur_spreads_light_and_keeps_its_sum(seed: int):
+    images = torch.zeros(2, 3, 21, 21)
+    images[..., 10, 10] = 1
+    blurred = blur_some(images, generator=seeded(seed), share=1.0, most_px=1.5)
+    torch.testing.assert_close(blurred.sum(dim=(2, 3)), torch.ones(2, 3))
+    assert (blurred[..., 10, 10] < 1).all()
+    torch.testing.assert_close(blurred, blurred.flip(2))
+    torch.testing.assert_close(blurred, blurred.transpose(2, 3))
+
+
+def test_jpeg_keeps_the_picture():
+    rows, columns = np.mgrid[:64, :96]
+    image = np.stack([rows * 3, columns * 2, rows + columns], axis=2).astype(np.uint8)
+    seen = jpeg(image, np.random.default_rng(0))
+    assert seen.shape == image.shape
+    assert seen.dtype == np.uint8
+    assert 0 < np.abs(seen.astype(int) - image).mean() < 8
 
 
 def test_gain_acts_on_light():

@@ -127,17 +127,18 @@ class InterruptedClock(StepClock):
         return super().tick(step, loss, rate)
 
 
-def train_detector(fields, checkpoint: Path, lines: list[str]):
+def train_detector(fields, checkpoint: Path, lines: list[str], start: Path | None = None):
     return detector.train_detector(
         fields,
         settings=CHULA12.detector.model_copy(update={"proposals": 50, "feature_channels": 16}),
         training=detector.DetectorTraining(steps=3, batch=2, canvas_px=64, seed=5),
         checkpoint=checkpoint,
+        start=start,
         log=lines.append,
     )
 
 
-def train_classifier(fields, checkpoint: Path, lines: list[str]):
+def train_classifier(fields, checkpoint: Path, lines: list[str], start: Path | None = None):
     settings: ClassifierSettings = CHULA12.classifier
     return classifier.train_classifier(
         load_regions(fields, short_side_px=320),
@@ -146,6 +147,7 @@ def train_classifier(fields, checkpoint: Path, lines: list[str]):
             trunk="resnet18", stages=((32, 8), (40, 4)), batch=4, seed=5
         ),
         checkpoint=checkpoint,
+        start=start,
         log=lines.append,
     )
 
@@ -196,9 +198,13 @@ def test_a_training_that_was_stopped_ends_as_if_it_was_not(
 
 def test_a_loss_that_is_not_finite_ends_the_training(fields, tmp_path: Path):
     training = classifier.ClassifierTraining(
-        trunk="resnet18", stages=((32, 400),), batch=4, learning_rate=1e30
+        trunk="resnet18",
+        stages=((32, 400),),
+        batch=4,
+        learning_rate=1e30,
+        checkpoint_every_s=0.0,
     )
-    with pytest.raises(FloatingPointError, match="lower the learning rate"):
+    with pytest.raises(FloatingPointError, match=r"in step \d+; the weights before it are in"):
         classifier.train_classifier(
             load_regions(fields, short_side_px=320),
             settings=CHULA12.classifier,
@@ -206,3 +212,31 @@ def test_a_loss_that_is_not_finite_ends_the_training(fields, tmp_path: Path):
             checkpoint=tmp_path / "net.pt",
             log=lambda line: None,
         )
+    state, _ = load_checkpoint(tmp_path / "net.pt")
+    assert state is not None
+    weights = [value for value in state["model"].values() if value.is_floating_point()]
+    assert all(bool(value.isfinite().all()) for value in weights)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "train", [train_detector, train_classifier], ids=["detector", "classifier"]
+)
+def test_a_training_starts_from_another(fields, tmp_path: Path, train):
+    lines: list[str] = []
+    train(fields, tmp_path / "first.pt", lines)
+    first = load_checkpoint(tmp_path / "first.pt")[0]
+    assert first is not None
+    second = train(fields, tmp_path / "second.pt", lines, start=tmp_path / "first.pt")
+    assert f"beginning with the weights of {tmp_path / 'first.pt'}, step 3" in lines
+    final = load_checkpoint(tmp_path / "second.pt")[0]
+    assert final is not None
+    assert int(final["average"]["n_averaged"]) == 3
+    # Three small steps away from where it began, and far from where random weights begin.
+    name = next(name for name in final["model"] if name.endswith("layer1.0.conv1.weight"))
+    begun = first["average"][f"module.{name}"]
+    step = float((final["model"][name] - begun).norm() / begun.norm())
+    assert 0 < step < 0.3
+    assert not same(second.state_dict()[name], begun)
+    with pytest.raises(UsageError, match="holds no weights to start from"):
+        train(fields, tmp_path / "third.pt", lines, start=tmp_path / "absent.pt")
