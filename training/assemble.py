@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +31,7 @@ from rbc_engine.training.recipes import PackRecipe
 from rbc_engine.training.release import file_records, make_golden, write_pack
 from rbc_engine.types import Regions, UInt8
 
-__all__ = ["assemble_pack", "checkout_commit"]
+__all__ = ["assemble_final_pack", "assemble_pack", "checkout_commit"]
 
 Notes = Mapping[str, str | int | float | bool]
 Log = Callable[[str], None]
@@ -68,17 +70,105 @@ def assemble_pack(
         regions.groups,
         seed=seed,
     )
-    log("exporting the networks")
-    network_a, network_b = export_detector(detector)
-    files = {
-        "detector.onnx": network_a,
-        "box_head.onnx": network_b,
-        "classifier.onnx": export_classifier(classifier, patch_px=recipe.classifier.patch_px),
-        "caller.treelite": caller,
-        "golden.npz": encode_golden([]),
-    }
+    draft = _Draft(
+        recipe=recipe,
+        dataset=dataset,
+        notes=notes,
+        files=_exported(recipe, detector, classifier, log) | {"caller.treelite": caller},
+        scratch=scratch,
+    )
+    log(f"measuring on {len(held_out)} held-out fields")
+    floor = recipe.detector.score_threshold
+    with draft.engine(floor) as engine:
+        findings = analyze_fields(engine, held_out)
+    threshold = _operating_point(findings, max_false_share=max_false_share, floor=floor)
+    log(f"score threshold {threshold:g}; computing the golden answers")
+    accuracy = _caller_measures(report) | measure(
+        findings, score_threshold=threshold, types=dataset.types, abnormal=dataset.abnormal
+    )
+    return draft.write(out, score_threshold=threshold, accuracy=accuracy)
 
-    def manifest(score_threshold: float, accuracy: Notes) -> Manifest:
+
+def assemble_final_pack(
+    out: Path,
+    *,
+    recipe: PackRecipe,
+    dataset: Dataset,
+    measured: Pack,
+    detector: FasterRCNN,
+    classifier: Classifier,
+    notes: Notes,
+    scratch: Path,
+    log: Log,
+) -> Pack:
+    """Makes the pack of networks that were trained on all smears, and writes it to `out`.
+
+    measured: a pack of the same recipe with smears held out. Its caller, score threshold and accuracy go over, because
+        nothing is left to judge these networks by.
+
+    Raises UsageError if `measured` is of another recipe, OutputError if `out` cannot be written.
+    """
+    detector_settings = measured.manifest.detector
+    expected = recipe.detector.model_copy(
+        update={"score_threshold": detector_settings.score_threshold}
+    )
+    if (
+        measured.types != dataset.types
+        or measured.manifest.classifier != recipe.classifier
+        or detector_settings != expected
+    ):
+        raise UsageError(
+            f"--measured-by {measured.folder} has other types or settings than this training; "
+            f"make it again with this version and the same --format"
+        )
+    draft = _Draft(
+        recipe=recipe,
+        dataset=dataset,
+        notes=notes,
+        files=_exported(recipe, detector, classifier, log)
+        | {"caller.treelite": measured.read("caller.treelite")},
+        scratch=scratch,
+    )
+    log("computing the golden answers")
+    return draft.write(
+        out,
+        score_threshold=detector_settings.score_threshold,
+        accuracy=measured.manifest.accuracy,
+    )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Draft:
+    """A pack but for its score threshold, its golden answers and what is known of its accuracy."""
+
+    recipe: PackRecipe
+    dataset: Dataset
+    notes: Notes
+    files: Mapping[str, bytes]
+    scratch: Path
+
+    @contextmanager
+    def engine(self, score_threshold: float) -> Iterator[Engine]:
+        """The engine with this draft, on the CPU in fp32."""
+        files = {**self.files, "golden.npz": encode_golden([])}
+        with tempfile.TemporaryDirectory(dir=self.scratch, prefix="draft-") as folder:
+            pack = Path(folder) / "pack"
+            write_pack(pack, manifest=self._manifest(score_threshold, {}, files), files=files)
+            with Engine.open(pack, device="cpu", precision="fp32") as engine:
+                yield engine
+
+    def write(self, out: Path, *, score_threshold: float, accuracy: Notes) -> Pack:
+        with self.engine(score_threshold) as engine:
+            golden = make_golden(lambda frame: _regions(engine, frame))
+        files = {**self.files, "golden.npz": golden}
+        return write_pack(
+            out, manifest=self._manifest(score_threshold, accuracy, files), files=files
+        )
+
+    def _manifest(
+        self, score_threshold: float, accuracy: Notes, files: Mapping[str, bytes]
+    ) -> Manifest:
+        recipe = self.recipe
         return Manifest.model_validate(
             {
                 "schema": SCHEMA,
@@ -86,32 +176,28 @@ def assemble_pack(
                 "version": recipe.version,
                 "licence": recipe.licence,
                 "description": recipe.description,
-                "types": dataset.types,
-                "abnormal": dataset.abnormal,
+                "types": self.dataset.types,
+                "abnormal": self.dataset.abnormal,
                 "detector": recipe.detector.model_copy(update={"score_threshold": score_threshold}),
                 "classifier": recipe.classifier,
                 "caller": recipe.caller,
-                "training": notes,
+                "training": self.notes,
                 "accuracy": accuracy,
                 "files": file_records(files),
             }
         )
 
-    log(f"measuring on {len(held_out)} held-out fields")
-    floor = recipe.detector.score_threshold
-    with tempfile.TemporaryDirectory(dir=scratch, prefix="draft-") as drafts:
-        write_pack(Path(drafts) / "floor", manifest=manifest(floor, {}), files=files)
-        with Engine.open(Path(drafts) / "floor", device="cpu", precision="fp32") as engine:
-            findings = analyze_fields(engine, held_out)
-        threshold = _operating_point(findings, max_false_share=max_false_share, floor=floor)
-        log(f"score threshold {threshold:g}; computing the golden answers")
-        write_pack(Path(drafts) / "chosen", manifest=manifest(threshold, {}), files=files)
-        with Engine.open(Path(drafts) / "chosen", device="cpu", precision="fp32") as engine:
-            files["golden.npz"] = make_golden(lambda frame: _regions(engine, frame))
-    accuracy = _caller_measures(report) | measure(
-        findings, score_threshold=threshold, types=dataset.types, abnormal=dataset.abnormal
-    )
-    return write_pack(out, manifest=manifest(threshold, accuracy), files=files)
+
+def _exported(
+    recipe: PackRecipe, detector: FasterRCNN, classifier: Classifier, log: Log
+) -> dict[str, bytes]:
+    log("exporting the networks")
+    network_a, network_b = export_detector(detector)
+    return {
+        "detector.onnx": network_a,
+        "box_head.onnx": network_b,
+        "classifier.onnx": export_classifier(classifier, patch_px=recipe.classifier.patch_px),
+    }
 
 
 def checkout_commit() -> str | None:

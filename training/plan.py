@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from torchvision.models.detection import FasterRCNN
 
 from rbc_engine.errors import UsageError
-from rbc_engine.training.assemble import assemble_pack, checkout_commit
+from rbc_engine.pack import Pack
+from rbc_engine.training.assemble import assemble_final_pack, assemble_pack, checkout_commit
 from rbc_engine.training.classifier import ClassifierTraining, load_classifier, train_classifier
 from rbc_engine.training.datasets.base import Dataset, LabelledField
 from rbc_engine.training.detector import DetectorTraining, load_detector, train_detector
-from rbc_engine.training.models import ClassifierTrunk, DetectorTrunk
+from rbc_engine.training.models import Classifier, ClassifierTrunk, DetectorTrunk
 from rbc_engine.training.patches import load_regions
 from rbc_engine.training.recipes import RECIPES, PackRecipe
 from rbc_engine.training.split import split_by_group
@@ -24,6 +26,7 @@ from rbc_engine.training.workspace import Workspace
 __all__ = ["TrainingPlan"]
 
 Log = Callable[[str], None]
+Notes = dict[str, str | int | float | bool]
 
 _START = "start_sha256"
 
@@ -67,7 +70,8 @@ class TrainingPlan:
         dataset = recipe.load(data, threads=threads)
         train, held_out = split_by_group(dataset, validation_share=validation_share, seed=seed)
         for side, fields in (("training", train), ("held-out", held_out)):
-            if not any(field.known.any() for field in fields):
+            wanted = side == "training" or validation_share > 0
+            if wanted and not any(field.known.any() for field in fields):
                 raise UsageError(
                     f"no {side} smear has a labelled region with --validation-share {validation_share:g} "
                     f"and --seed {seed}; change them, or label more smears"
@@ -101,12 +105,12 @@ class TrainingPlan:
         """
         _check_trunk("--detector-trunk", trunk, get_args(DetectorTrunk))
         training = replace(DetectorTraining(seed=self.seed), **_given(steps=steps, trunk=trunk))
+        start = self._start(start, "detector")
         if len(self.train) < training.batch:
             raise UsageError(
                 f"the detector takes {training.batch} fields at once, and {len(self.train)} are there to train on; "
                 f"add images or lower --validation-share"
             )
-        start = self._start(start, "detector")
         self.workspace.begin("detector", _options(training, start))
         train_detector(
             self.train,
@@ -129,13 +133,13 @@ class TrainingPlan:
         _check_trunk("--classifier-trunk", trunk, get_args(ClassifierTrunk))
         given = _given(stages=stages, trunk=trunk, learning_rate=learning_rate)
         training = replace(ClassifierTraining(seed=self.seed), **given)
+        start = self._start(start, "classifier")
         for patch_px, patches in training.stages:
             if patch_px < 16 or patches < training.batch:
                 raise UsageError(
                     f"--stages needs patches of at least 16 px, and at least {training.batch} of them "
                     f"(got {patch_px}:{patches})"
                 )
-        start = self._start(start, "classifier")
         self.workspace.begin("classifier", _options(training, start))
         train_classifier(
             load_regions(self.train, short_side_px=self.recipe.detector.short_side_px),
@@ -164,61 +168,98 @@ class TrainingPlan:
             )
         return path
 
-    def make_pack(self, out: Path, *, max_false_share: float) -> None:
-        """Makes the pack of two finished trainings. Raises UsageError if one is not finished."""
-        detector_options = self.workspace.options("detector")
-        classifier_options = self.workspace.options("classifier")
-        starts = {
-            f"{network}_started_from_sha256": sha256
-            for network, options in (
-                ("detector", detector_options),
-                ("classifier", classifier_options),
+    def make_pack(
+        self, out: Path, *, max_false_share: float, measured_by: Path | None = None
+    ) -> None:
+        """Makes the pack of two finished trainings.
+
+        measured_by: for a training on all smears, the pack of the one that held some out.
+
+        Raises UsageError if a training is not finished, and if it is not clear what the pack is to be measured by.
+        """
+        if (measured_by is None) == (not self.held_out):
+            raise UsageError(
+                "--measured-by names the pack that lends its accuracy to a training on all smears: give it with "
+                f"--validation-share 0, and only then (got --measured-by {measured_by}, {len(self.held_out)} fields "
+                f"held out)"
             )
-            if (sha256 := options.pop(_START, None))
-        }
-        detector_training = DetectorTraining(**_tuples(detector_options))
-        classifier_training = ClassifierTraining(**_tuples(classifier_options))
-        detector = load_detector(
-            self.workspace.checkpoint("detector"),
-            settings=self.recipe.detector,
-            training=detector_training,
-        )
-        classifier = load_classifier(
-            self.workspace.checkpoint("classifier"),
-            types=len(self.dataset.types),
-            training=classifier_training,
-        )
-        pack = assemble_pack(
-            out,
-            recipe=self.recipe,
-            dataset=self.dataset,
-            held_out=self.held_out,
-            detector=detector,
-            classifier=classifier,
-            seed=self.seed,
-            max_false_share=max_false_share,
-            notes=self._notes(detector_training, classifier_training, max_false_share) | starts,
-            scratch=self.workspace.folder,
-            log=self.log,
-        )
+        measured = None if measured_by is None else Pack.open(measured_by)
+        detector, detector_training, started = self._finished_detector()
+        classifier, classifier_training, also_started = self._finished_classifier()
+        notes = self._notes(detector_training, classifier_training) | started | also_started
+        if measured is None:
+            notes["max_false_share"] = max_false_share
+            pack = assemble_pack(
+                out,
+                recipe=self.recipe,
+                dataset=self.dataset,
+                held_out=self.held_out,
+                detector=detector,
+                classifier=classifier,
+                seed=self.seed,
+                max_false_share=max_false_share,
+                notes=notes,
+                scratch=self.workspace.folder,
+                log=self.log,
+            )
+        else:
+            notes["accuracy_measured_with_smear_groups_held_out"] = measured.manifest.training.get(
+                "held_out_smear_groups", ""
+            )
+            pack = assemble_final_pack(
+                out,
+                recipe=self.recipe,
+                dataset=self.dataset,
+                measured=measured,
+                detector=detector,
+                classifier=classifier,
+                notes=notes,
+                scratch=self.workspace.folder,
+                log=self.log,
+            )
         for name, value in pack.manifest.accuracy.items():
             self.log(f"  {name}: {value}")
         self.log(f"{pack.name} {pack.manifest.version} written to {out}")
 
-    def _notes(
-        self, detector: DetectorTraining, classifier: ClassifierTraining, max_false_share: float
-    ) -> dict[str, str | int | float | bool]:
+    def _finished_detector(self) -> tuple[FasterRCNN, DetectorTraining, Notes]:
+        options = self.workspace.options("detector")
+        started = _started(options, "detector")
+        training = DetectorTraining(**_tuples(options))
+        model = load_detector(
+            self.workspace.checkpoint("detector"),
+            settings=self.recipe.detector,
+            training=training,
+        )
+        return model, training, started
+
+    def _finished_classifier(self) -> tuple[Classifier, ClassifierTraining, Notes]:
+        options = self.workspace.options("classifier")
+        started = _started(options, "classifier")
+        training = ClassifierTraining(**_tuples(options))
+        model = load_classifier(
+            self.workspace.checkpoint("classifier"),
+            types=len(self.dataset.types),
+            training=training,
+        )
+        return model, training, started
+
+    def _notes(self, detector: DetectorTraining, classifier: ClassifierTraining) -> Notes:
         """What the manifest says of the training. Folders have no place in it: they are the user's own."""
         data = self.workspace.options("data")
         stages = ",".join(f"{patch_px}:{patches}" for patch_px, patches in classifier.stages)
-        notes: dict[str, str | int | float | bool] = {
+        common = (
+            f"--data DIR --work DIR --format {data['format']} --seed {self.seed} "
+            f"--validation-share {data['validation_share']:g}"
+        )
+        notes: Notes = {
             "dataset": self.dataset.name,
-            "command": (
-                f"rbc-engine train all --data DIR --work DIR --out DIR --format {data['format']} "
-                f"--seed {self.seed} --validation-share {data['validation_share']:g} "
-                f"--steps {detector.steps} --detector-trunk {detector.trunk} "
-                f"--stages {stages} --classifier-trunk {classifier.trunk} "
-                f"--max-false-share {max_false_share:g}"
+            "detector_command": (
+                f"rbc-engine train detector {common} --steps {detector.steps} "
+                f"--detector-trunk {detector.trunk}"
+            ),
+            "classifier_command": (
+                f"rbc-engine train classifier {common} --stages {stages} "
+                f"--classifier-trunk {classifier.trunk} --learning-rate {classifier.learning_rate:g}"
             ),
             "seed": self.seed,
             "fields": len(self.train),
@@ -227,6 +268,12 @@ class TrainingPlan:
         if commit := checkout_commit():
             notes["commit"] = commit
         return notes
+
+
+def _started(options: dict[str, Any], network: str) -> Notes:
+    """Takes the mark of an earlier training's weights out of a network's options, as a note."""
+    sha256 = options.pop(_START, None)
+    return {} if sha256 is None else {f"{network}_started_from_sha256": sha256}
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -69,12 +69,13 @@ CHULA12 = PackRecipe(
         max_regions=640,
     ),
     classifier=ClassifierSettings(
-        patch_px=64,
-        window_canvas_px=44.0,
+        patch_px=96,
+        window_canvas_px=36.0,
         window_margin=1.1,
         mean_rgb=_MEAN_RGB,
         std_rgb=(40.0, 40.0, 40.0),
         thresholds=(0.5,) * len(TYPES),
+        at_least_one=True,
     ),
     caller=CallerSettings(threshold=0.5),
 )

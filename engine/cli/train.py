@@ -36,7 +36,12 @@ Format = Annotated[str, typer.Option("--format", help="What --data holds: chula1
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same training.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 for the cores there are.")]
 Share = Annotated[
-    float, typer.Option(min=0.05, max=0.9, help="Share of the smears held out to judge by.")
+    float,
+    typer.Option(
+        min=0.0,
+        max=0.9,
+        help="Share of the smears held out to judge by; 0 for the last training, on all of them.",
+    ),
 ]
 Steps = Annotated[int | None, typer.Option(min=1, help="Steps of the detector.")]
 Stages = Annotated[
@@ -59,6 +64,14 @@ MaxFalseShare = Annotated[
     float,
     typer.Option(
         min=0.0, max=1.0, help="Of the regions found on held-out smears; sets the score threshold."
+    ),
+]
+
+MeasuredBy = Annotated[
+    Path | None,
+    typer.Option(
+        help="With --validation-share 0: the pack trained before with smears held out, "
+        "whose caller, score threshold and accuracy this one takes over."
     ),
 ]
 
@@ -113,12 +126,13 @@ def pack(
     threads: Threads = 0,
     validation_share: Share = 0.22,
     max_false_share: MaxFalseShare = 0.03,
+    measured_by: MeasuredBy = None,
 ) -> None:
     """Make a pack of the two trained networks, and measure it on the smears held out."""
     with _training():
         _check_out(out)
         plan = _plan(data, work, data_format, seed, threads, validation_share)
-        plan.make_pack(out, max_false_share=max_false_share)
+        plan.make_pack(out, max_false_share=max_false_share, measured_by=measured_by)
 
 
 @app.command("all")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import subprocess
@@ -116,14 +117,68 @@ def test_a_pack_is_made_that_the_engine_opens(data: Path, finished: Path, tmp_pa
     assert accuracy["labelled_cells"] == 14 * len(held_out)
     for name in ("ap50", "cell_centre_hit_recall", "abnormal_auc_regions_cross_validated_by_smear"):
         assert 0 <= accuracy[name] <= 1
-    assert "--steps 2 --detector-trunk resnet18" in notes["command"]
-    assert "--stages 32:32,40:32 --classifier-trunk resnet18" in notes["command"]
+    assert "--steps 2 --detector-trunk resnet18" in notes["detector_command"]
+    assert "--stages 32:32,40:32 --classifier-trunk resnet18" in notes["classifier_command"]
+    assert "--validation-share 0.35" in notes["classifier_command"]
     text = (out / "pack.toml").read_text()
     assert not any(str(folder) in text for folder in (data, finished, out)), "folders are private"
 
     case = read_golden(pack.read("golden.npz"))[1]
     with Engine.open(out, device="cpu", precision="fp32") as engine:
         assert compare(case.expected, engine.analyze(case.frame).regions) == []
+
+    finish_on_all_smears(data, finished, pack, tmp_path)
+
+
+def finish_on_all_smears(data: Path, finished: Path, measured: Pack, folder: Path) -> None:
+    """The last training: nothing held out, begun with the weights of the one that was measured."""
+    common = ["--data", data, "--work", folder / "work", "--threads", 1, "--validation-share", 0]
+    start = ["--start-from", finished]
+    for arguments in (["detector", *DETECTOR], ["classifier", *CLASSIFIER]):
+        result = invoke(*arguments, *common, *start)
+        assert result.exit_code == 0, result.output
+        assert f"beginning with the weights of {finished}" in result.stderr
+    out = folder / "final"
+    assert "only then" in refused("pack", *common, "--out", out)
+    measured_by = ["--measured-by", measured.folder]
+    elsewhere = ["--data", data, "--work", finished, *SPLIT, "--out", out]
+    assert "only then" in refused("pack", *elsewhere, *measured_by)
+    result = invoke("pack", *common, "--out", out, *measured_by)
+    assert result.exit_code == 0, result.output
+
+    pack = Pack.open(out)
+    assert pack.manifest.accuracy == measured.manifest.accuracy
+    assert pack.read("caller.treelite") == measured.read("caller.treelite")
+    assert pack.read("classifier.onnx") != measured.read("classifier.onnx")
+    notes = pack.manifest.training
+    assert notes["fields"] == SMEARS
+    assert notes["held_out_smear_groups"] == ""
+    held_out = measured.manifest.training["held_out_smear_groups"]
+    assert notes["accuracy_measured_with_smear_groups_held_out"] == held_out
+    begun = hashlib.sha256((finished / "detector.pt").read_bytes()).hexdigest()
+    assert notes["detector_started_from_sha256"] == begun
+    case = read_golden(pack.read("golden.npz"))[0]
+    with Engine.open(out, device="cpu", precision="fp32") as engine:
+        assert compare(case.expected, engine.analyze(case.frame).regions) == []
+
+
+def test_weights_trained_on_what_is_held_out_here_are_refused(
+    data: Path, work: Path, tmp_path: Path
+):
+    common = ["--data", data, "--work", tmp_path / "work", "--threads", 1]
+    other_split = [*common, "--validation-share", 0.6, "--start-from", work]
+    message = refused("detector", *other_split, *DETECTOR)
+    assert "was trained on smears that are held out here" in message
+    (tmp_path / "empty").mkdir()
+    assert "knows of no data" in refused(
+        "detector",
+        *common[:2],
+        "--work",
+        tmp_path / "other",
+        *SPLIT,
+        "--start-from",
+        tmp_path / "empty",
+    )
 
 
 def test_other_options_than_it_was_begun_with_are_refused(data: Path, work: Path, tmp_path: Path):
