@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import cast
 
@@ -11,22 +12,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from rbc_engine.manifest import ClassifierSettings
 from rbc_engine.training.augment import blur_some, flip_and_turn, vary_colour, vary_light
-from rbc_engine.training.checkpoint import (
-    load_checkpoint,
-    load_finished,
-    load_start,
-    refuse_divergence,
-    save_checkpoint,
-)
+from rbc_engine.training.checkpoint import load_finished
 from rbc_engine.training.clumps import ClumpMaker
-from rbc_engine.training.interrupt import InterruptGuard
+from rbc_engine.training.frozen_trunk import pooled_features
+from rbc_engine.training.imagenet import TrunkWeights, fetch_imagenet, load_trunk
+from rbc_engine.training.loop import averaged, train_steps
 from rbc_engine.training.models import Classifier, ClassifierTrunk
 from rbc_engine.training.patches import RegionSet
-from rbc_engine.training.schedule import StepClock, one_cycle
 from rbc_engine.types import Float32
 
 __all__ = ["ClassifierTraining", "load_classifier", "predict", "train_classifier"]
@@ -42,6 +38,8 @@ class ClassifierTraining:
     colour_strength: of the random changes of stain and light. Each type comes from few smears, so that the stain gives
         it away: the classifier must not learn it.
     clump_share: of the patches, those that are composed of two single cells.
+    frozen_trunk: train the heads only, by Adam, on features that are stored beside the checkpoint. The patches are then
+        those of the last stage, as they are, each as likely as any other; weight_decay is an L2 penalty.
     """
 
     trunk: ClassifierTrunk = "resnet50"
@@ -53,6 +51,7 @@ class ClassifierTraining:
     ema_decay: float = 0.998
     colour_strength: float = 2.0
     clump_share: float = 0.15
+    frozen_trunk: bool = False
     seed: int = 0
     checkpoint_every_s: float = 240.0
 
@@ -76,85 +75,98 @@ def train_classifier(
     training: ClassifierTraining,
     checkpoint: Path,
     start: Path | None = None,
+    trunk_weights: TrunkWeights = "scratch",
     log: Log,
 ) -> Classifier:
-    """Trains, or goes on from `checkpoint`, and returns the averaged weights.
+    """Trains trunk and heads, or goes on from `checkpoint`; see train_steps, which also says what is raised.
 
-    start: another training's checkpoint, whose averaged weights this one begins with; None for random weights.
-
-    Every step draws from a generator seeded by (seed, step), so that a resumed training takes the same steps.
-    Ctrl-C ends it after the step in hand, with a checkpoint and KeyboardInterrupt.
-    Raises FloatingPointError when the loss or a gradient is not finite; the last checkpoint is left as it is.
+    start: another training's checkpoint, whose averaged weights this one begins with.
+    trunk_weights: what the trunk begins with where there is neither a checkpoint nor a start.
     """
     torch.manual_seed(training.seed)
     model = _new_classifier(regions.types.shape[1], training)
-    average = AveragedModel(
-        model, multi_avg_fn=get_ema_multi_avg_fn(training.ema_decay), use_buffers=True
+    if not checkpoint.exists() and start is None:
+        state = fetch_imagenet(training.trunk, wanted=trunk_weights, log=log)
+        if state is not None:
+            load_trunk(model.trunk, state, mean_rgb=settings.mean_rgb, std_rgb=settings.std_rgb)
+    loss_at, optimizer = (_heads if training.frozen_trunk else _end_to_end)(
+        model, regions, settings=settings, training=training, checkpoint=checkpoint, log=log
     )
-    optimizer = torch.optim.AdamW(
-        _parameter_groups(model, training.weight_decay), lr=training.learning_rate, fused=True
+    average = train_steps(
+        "classifier",
+        model,
+        loss_at=loss_at,
+        optimizer=optimizer,
+        learning_rate=training.learning_rate,
+        steps=training.steps,
+        ema_decay=training.ema_decay,
+        seed=training.seed,
+        checkpoint=checkpoint,
+        checkpoint_every_s=training.checkpoint_every_s,
+        start=start,
+        log=log,
     )
-    state, line = load_checkpoint(checkpoint)
-    log(line)
-    first_step = 0
-    if state is not None:
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        first_step = int(state["step"])
-    elif start is not None:
-        average.load_state_dict(load_start(start, log)["average"])
-        model.load_state_dict(average.module.state_dict())
-        average.n_averaged.zero_()
+    return _trained(average)
 
-    def save(step: int) -> None:
-        save_checkpoint(
-            checkpoint,
-            {
-                "step": step,
-                "model": model.state_dict(),
-                "average": average.state_dict(),
-                "optimizer": optimizer.state_dict(),
-            },
-        )
 
+def _end_to_end(
+    model: Classifier,
+    regions: RegionSet,
+    *,
+    settings: ClassifierSettings,
+    training: ClassifierTraining,
+    checkpoint: Path,
+    log: Log,
+) -> tuple[Callable[[int], Tensor], torch.optim.Optimizer]:
     chances = _chances(regions.types)
     clumps = ClumpMaker(regions, chances)
-    clock = StepClock(training.steps, first_step, training.checkpoint_every_s)
     model.train()
-    with InterruptGuard() as interrupt:
-        for step in range(first_step, training.steps):
-            rate = training.learning_rate * one_cycle(step / training.steps)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            torch.manual_seed(training.seed * 1_000_003 + step)  # dropout draws by it
-            patches, wanted = _draw(regions, chances, clumps, step, settings, training)
-            _, logits = model(patches.contiguous(memory_format=torch.channels_last))
-            loss = nn.functional.binary_cross_entropy_with_logits(logits, wanted)
-            optimizer.zero_grad()
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-            refuse_divergence(loss, norm, step=step, checkpoint=checkpoint)
-            optimizer.step()
-            average.update_parameters(model)
-            if message := clock.tick(step, loss.item(), rate):
-                log(f"classifier {message}")
-            if interrupt.requested:
-                save(step + 1)
-                log(
-                    f"stopped after step {step + 1}; run the same command again to resume from {checkpoint}"
-                )
-                raise KeyboardInterrupt
-            if clock.checkpoint_due():
-                save(step + 1)
-    save(training.steps)
-    return _trained(average)
+
+    def loss_at(step: int) -> Tensor:
+        patches, wanted = _draw(regions, chances, clumps, step, settings, training)
+        _, logits = model(patches.contiguous(memory_format=torch.channels_last))
+        return nn.functional.binary_cross_entropy_with_logits(logits, wanted)
+
+    groups = _parameter_groups(model, training.weight_decay)
+    return loss_at, torch.optim.AdamW(groups, lr=training.learning_rate, fused=True)
+
+
+def _heads(
+    model: Classifier,
+    regions: RegionSet,
+    *,
+    settings: ClassifierSettings,
+    training: ClassifierTraining,
+    checkpoint: Path,
+    log: Log,
+) -> tuple[Callable[[int], Tensor], torch.optim.Optimizer]:
+    model.trunk.requires_grad_(False)
+    types = torch.from_numpy(regions.types.astype(np.float32))
+
+    @lru_cache(maxsize=1)
+    def features() -> Tensor:
+        """Not before the first step: the trunk has its weights by then."""
+        stored = checkpoint.with_name("features.npz")
+        found = pooled_features(model, regions, settings=settings, stored=stored, log=log)
+        model.head.train()
+        return found
+
+    def loss_at(step: int) -> Tensor:
+        rng = np.random.default_rng([training.seed, step])
+        chosen = torch.from_numpy(rng.integers(len(types), size=training.batch))
+        logits = model.head(features()[chosen])
+        return nn.functional.binary_cross_entropy_with_logits(logits, types[chosen])
+
+    optimizer = torch.optim.Adam(
+        model.head.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
+    )
+    return loss_at, optimizer
 
 
 def load_classifier(checkpoint: Path, *, types: int, training: ClassifierTraining) -> Classifier:
     """The averaged weights that a finished training left. Raises UsageError if there are none or it is not finished."""
     state = load_finished(checkpoint, steps=training.steps)
-    average = AveragedModel(_new_classifier(types, training), use_buffers=True)
+    average = averaged(_new_classifier(types, training))
     average.load_state_dict(state["average"])
     return _trained(average)
 

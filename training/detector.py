@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 from torchvision.models.detection import FasterRCNN
 
 from rbc_engine import ops
@@ -25,17 +25,11 @@ from rbc_engine.training.augment import (
     vary_colour,
     vary_light,
 )
-from rbc_engine.training.checkpoint import (
-    load_checkpoint,
-    load_finished,
-    load_start,
-    refuse_divergence,
-    save_checkpoint,
-)
+from rbc_engine.training.checkpoint import load_finished
 from rbc_engine.training.datasets.base import LabelledField
-from rbc_engine.training.interrupt import InterruptGuard
-from rbc_engine.training.models import DetectorTrunk, build_detector
-from rbc_engine.training.schedule import StepClock, one_cycle
+from rbc_engine.training.imagenet import TrunkWeights, fetch_imagenet, load_trunk
+from rbc_engine.training.loop import averaged, train_steps
+from rbc_engine.training.models import IMAGE_STD, DetectorTrunk, build_detector
 from rbc_engine.types import Float32, UInt8
 
 __all__ = ["DetectorTraining", "load_detector", "train_detector"]
@@ -55,6 +49,7 @@ class DetectorTraining:
     canvas_px: side of the square training canvas.
     scale_range: canvas px per frame px over the pack's own scale, drawn log-uniformly. Its upper end is what another
         laboratory's objective and camera may do: cells several times as large.
+    momentum: of sgd.
     rendered_share: of the canvases, those that are rendered smears: other looks, and boxes that are exact.
     """
 
@@ -64,7 +59,9 @@ class DetectorTraining:
     rendered_share: float = 0.2
     steps: int = 1400
     batch: int = 4
+    optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = 8e-4
+    momentum: float = 0.9
     weight_decay: float = 0.05
     regions_per_step: int = 128
     ema_decay: float = 0.995
@@ -79,84 +76,66 @@ def train_detector(
     training: DetectorTraining,
     checkpoint: Path,
     start: Path | None = None,
+    trunk_weights: TrunkWeights = "scratch",
     log: Log,
 ) -> FasterRCNN:
-    """Trains, or goes on from `checkpoint`, on every region of the fields; one class, a region of red cells.
+    """Trains on every region of the fields, or goes on from `checkpoint`; one class, a region of red cells.
 
-    start: another training's checkpoint, whose averaged weights this one begins with; None for random weights.
+    start: another training's checkpoint, whose averaged weights this one begins with.
+    trunk_weights: what the trunk begins with where there is neither a checkpoint nor a start.
 
-    Every step draws from a generator seeded by (seed, step), so that a resumed training takes the same steps.
-    Ctrl-C ends it after the step in hand, with a checkpoint and KeyboardInterrupt.
-    Raises FloatingPointError when the loss or a gradient is not finite; the last checkpoint is left as it is.
+    See train_steps for checkpoints, Ctrl-C and what is raised.
     """
     torch.manual_seed(training.seed)
     model = build_detector(trunk=training.trunk, settings=settings)
+    if not checkpoint.exists() and start is None:
+        state = fetch_imagenet(training.trunk, wanted=trunk_weights, log=log)
+        if state is not None:
+            std_rgb = [255 * IMAGE_STD] * 3
+            load_trunk(model.backbone.body, state, mean_rgb=settings.fill_rgb, std_rgb=std_rgb)
     model.transform.min_size = (training.canvas_px,)
     model.roi_heads.fg_bg_sampler.batch_size_per_image = training.regions_per_step
     model = model.to(memory_format=torch.channels_last)
-    average = AveragedModel(
-        model, multi_avg_fn=get_ema_multi_avg_fn(training.ema_decay), use_buffers=True
+    frames = [decode_image(field.path.read_bytes(), name=str(field.path)) for field in fields]
+    boxes = [field.boxes for field in fields]
+    model.train()
+
+    def loss_at(step: int) -> Tensor:
+        images, targets = _draw(frames, boxes, step, settings, training)
+        loss: Tensor = sum(model(list(images), targets).values())
+        return loss
+
+    average = train_steps(
+        "detector",
+        model,
+        loss_at=loss_at,
+        optimizer=_optimizer(model, training),
+        learning_rate=training.learning_rate,
+        steps=training.steps,
+        ema_decay=training.ema_decay,
+        seed=training.seed,
+        checkpoint=checkpoint,
+        checkpoint_every_s=training.checkpoint_every_s,
+        start=start,
+        log=log,
     )
-    optimizer = torch.optim.AdamW(
+    return _trained(average, settings)
+
+
+def _optimizer(model: FasterRCNN, training: DetectorTraining) -> torch.optim.Optimizer:
+    if training.optimizer == "sgd":
+        return torch.optim.SGD(
+            model.parameters(),
+            lr=training.learning_rate,
+            momentum=training.momentum,
+            weight_decay=training.weight_decay,
+        )
+    return torch.optim.AdamW(
         model.parameters(),
         lr=training.learning_rate,
         weight_decay=training.weight_decay,
         fused=True,
     )
-    state, line = load_checkpoint(checkpoint)
-    log(line)
-    first_step = 0
-    if state is not None:
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        first_step = int(state["step"])
-    elif start is not None:
-        average.load_state_dict(load_start(start, log)["average"])
-        model.load_state_dict(average.module.state_dict())
-        average.n_averaged.zero_()
-
-    def save(step: int) -> None:
-        save_checkpoint(
-            checkpoint,
-            {
-                "step": step,
-                "model": model.state_dict(),
-                "average": average.state_dict(),
-                "optimizer": optimizer.state_dict(),
-            },
-        )
-
-    frames = [decode_image(field.path.read_bytes(), name=str(field.path)) for field in fields]
-    boxes = [field.boxes for field in fields]
-    clock = StepClock(training.steps, first_step, training.checkpoint_every_s)
-    model.train()
-    with InterruptGuard() as interrupt:
-        for step in range(first_step, training.steps):
-            rate = training.learning_rate * one_cycle(step / training.steps)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            torch.manual_seed(training.seed * 1_000_003 + step)  # torchvision samples anchors by it
-            images, targets = _draw(frames, boxes, step, settings, training)
-            loss: Tensor = sum(model(list(images), targets).values())
-            optimizer.zero_grad()
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-            refuse_divergence(loss, norm, step=step, checkpoint=checkpoint)
-            optimizer.step()
-            average.update_parameters(model)
-            if message := clock.tick(step, loss.item(), rate):
-                log(f"detector {message}")
-            if interrupt.requested:
-                save(step + 1)
-                log(
-                    f"stopped after step {step + 1}; run the same command again to resume from {checkpoint}"
-                )
-                raise KeyboardInterrupt
-            if clock.checkpoint_due():
-                save(step + 1)
-    save(training.steps)
-    return _trained(average, settings)
 
 
 def load_detector(
@@ -164,9 +143,7 @@ def load_detector(
 ) -> FasterRCNN:
     """The detector that a finished training left. Raises UsageError if there is none or it is not finished."""
     state = load_finished(checkpoint, steps=training.steps)
-    average = AveragedModel(
-        build_detector(trunk=training.trunk, settings=settings), use_buffers=True
-    )
+    average = averaged(build_detector(trunk=training.trunk, settings=settings))
     average.load_state_dict(state["average"])
     return _trained(average, settings)
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import torch
 from torchvision.models.detection import FasterRCNN
@@ -17,8 +17,10 @@ from rbc_engine.training.assemble import assemble_final_pack, assemble_pack, che
 from rbc_engine.training.classifier import ClassifierTraining, load_classifier, train_classifier
 from rbc_engine.training.datasets.base import Dataset, LabelledField
 from rbc_engine.training.detector import DetectorTraining, load_detector, train_detector
+from rbc_engine.training.imagenet import TrunkWeights
 from rbc_engine.training.models import Classifier, ClassifierTrunk, DetectorTrunk
 from rbc_engine.training.patches import load_regions
+from rbc_engine.training.presets import CLASSIFIER_PRESETS, DETECTOR_PRESETS
 from rbc_engine.training.recipes import RECIPES, PackRecipe
 from rbc_engine.training.split import split_by_group
 from rbc_engine.training.workspace import Workspace
@@ -97,14 +99,23 @@ class TrainingPlan:
         )
 
     def train_detector(
-        self, *, steps: int | None = None, trunk: str | None = None, start: Path | None = None
+        self,
+        *,
+        preset: str = "best",
+        steps: int | None = None,
+        trunk: str | None = None,
+        trunk_weights: str = "scratch",
+        start: Path | None = None,
     ) -> None:
-        """Trains, or goes on. None leaves the default of DetectorTraining.
+        """Trains, or goes on. None leaves what the preset has.
 
         start: the folder of another training, with whose detector this one begins.
         """
-        _check_trunk("--detector-trunk", trunk, get_args(DetectorTrunk))
-        training = replace(DetectorTraining(seed=self.seed), **_given(steps=steps, trunk=trunk))
+        _check_choice("--preset", preset, tuple(DETECTOR_PRESETS))
+        _check_choice("--detector-trunk", trunk, get_args(DetectorTrunk))
+        _check_choice("--trunk-weights", trunk_weights, get_args(TrunkWeights))
+        given = _given(steps=steps, trunk=trunk)
+        training = replace(DETECTOR_PRESETS[preset], seed=self.seed, **given)
         start = self._start(start, "detector")
         if len(self.train) < training.batch:
             raise UsageError(
@@ -118,21 +129,26 @@ class TrainingPlan:
             training=training,
             checkpoint=self.workspace.checkpoint("detector"),
             start=start,
+            trunk_weights=cast(TrunkWeights, trunk_weights),
             log=self.log,
         )
 
     def train_classifier(
         self,
         *,
+        preset: str = "best",
         stages: tuple[tuple[int, int], ...] | None = None,
         trunk: str | None = None,
+        trunk_weights: str = "scratch",
         learning_rate: float | None = None,
         start: Path | None = None,
     ) -> None:
-        """Trains, or goes on. None leaves the default of ClassifierTraining; start: as in train_detector."""
-        _check_trunk("--classifier-trunk", trunk, get_args(ClassifierTrunk))
+        """Trains, or goes on. None leaves what the preset has; start: as in train_detector."""
+        _check_choice("--preset", preset, tuple(CLASSIFIER_PRESETS))
+        _check_choice("--classifier-trunk", trunk, get_args(ClassifierTrunk))
+        _check_choice("--trunk-weights", trunk_weights, get_args(TrunkWeights))
         given = _given(stages=stages, trunk=trunk, learning_rate=learning_rate)
-        training = replace(ClassifierTraining(seed=self.seed), **given)
+        training = replace(CLASSIFIER_PRESETS[preset], seed=self.seed, **given)
         start = self._start(start, "classifier")
         for patch_px, patches in training.stages:
             if patch_px < 16 or patches < training.batch:
@@ -143,10 +159,11 @@ class TrainingPlan:
         self.workspace.begin("classifier", _options(training, start))
         train_classifier(
             load_regions(self.train, short_side_px=self.recipe.detector.short_side_px),
-            settings=self.recipe.classifier,
+            settings=_with_patches_of(training, self.recipe).classifier,
             training=training,
             checkpoint=self.workspace.checkpoint("classifier"),
             start=start,
+            trunk_weights=cast(TrunkWeights, trunk_weights),
             log=self.log,
         )
 
@@ -186,12 +203,13 @@ class TrainingPlan:
         measured = None if measured_by is None else Pack.open(measured_by)
         detector, detector_training, started = self._finished_detector()
         classifier, classifier_training, also_started = self._finished_classifier()
+        recipe = _with_patches_of(classifier_training, self.recipe)
         notes = self._notes(detector_training, classifier_training) | started | also_started
         if measured is None:
             notes["max_false_share"] = max_false_share
             pack = assemble_pack(
                 out,
-                recipe=self.recipe,
+                recipe=recipe,
                 dataset=self.dataset,
                 held_out=self.held_out,
                 detector=detector,
@@ -208,7 +226,7 @@ class TrainingPlan:
             )
             pack = assemble_final_pack(
                 out,
-                recipe=self.recipe,
+                recipe=recipe,
                 dataset=self.dataset,
                 measured=measured,
                 detector=detector,
@@ -280,7 +298,13 @@ def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _check_trunk(option: str, trunk: str | None, choices: Sequence[str]) -> None:
+def _with_patches_of(training: ClassifierTraining, recipe: PackRecipe) -> PackRecipe:
+    """The recipe with patches of the size that the training ends with."""
+    patch_px = training.stages[-1][0]
+    return replace(recipe, classifier=recipe.classifier.model_copy(update={"patch_px": patch_px}))
+
+
+def _check_choice(option: str, trunk: str | None, choices: Sequence[str]) -> None:
     if trunk is not None and trunk not in choices:
         raise UsageError(f"{option} must be one of {', '.join(choices)} (got {trunk!r})")
 

@@ -58,6 +58,17 @@ LearningRate = Annotated[
     float | None, typer.Option(min=1e-7, max=1.0, help="Highest learning rate.")
 ]
 DetectorTrunkOption = Annotated[str | None, typer.Option(help="resnet18, resnet50 or resnet101.")]
+Preset = Annotated[
+    str,
+    typer.Option(help="best: as the shipped pack is trained. paper: as Qiu et al. 2019 did it."),
+]
+TrunkWeightsOption = Annotated[
+    str,
+    typer.Option(
+        "--trunk-weights",
+        help="What the trunk begins with: imagenet, scratch, or auto for ImageNet's where they can be fetched.",
+    ),
+]
 ClassifierTrunkOption = Annotated[str | None, typer.Option(help="resnet18, resnet34 or resnet50.")]
 Out = Annotated[Path, typer.Option(help="Folder of the new pack.")]
 MaxFalseShare = Annotated[
@@ -84,14 +95,22 @@ def detector(
     seed: Seed = 0,
     threads: Threads = 0,
     validation_share: Share = 0.22,
+    preset: Preset = "best",
     steps: Steps = None,
     detector_trunk: DetectorTrunkOption = None,
+    trunk_weights: TrunkWeightsOption = "auto",
     start_from: StartFrom = None,
 ) -> None:
     """Train the detector of red-cell regions."""
     with _training():
         plan = _plan(data, work, data_format, seed, threads, validation_share)
-        plan.train_detector(steps=steps, trunk=detector_trunk, start=start_from)
+        plan.train_detector(
+            preset=preset,
+            steps=steps,
+            trunk=detector_trunk,
+            trunk_weights=trunk_weights,
+            start=start_from,
+        )
 
 
 @app.command()
@@ -102,8 +121,10 @@ def classifier(
     seed: Seed = 0,
     threads: Threads = 0,
     validation_share: Share = 0.22,
+    preset: Preset = "best",
     stages: Stages = None,
     classifier_trunk: ClassifierTrunkOption = None,
+    trunk_weights: TrunkWeightsOption = "auto",
     learning_rate: LearningRate = None,
     start_from: StartFrom = None,
 ) -> None:
@@ -112,7 +133,12 @@ def classifier(
         parsed = _parse_stages(stages)
         plan = _plan(data, work, data_format, seed, threads, validation_share)
         plan.train_classifier(
-            stages=parsed, trunk=classifier_trunk, learning_rate=learning_rate, start=start_from
+            preset=preset,
+            stages=parsed,
+            trunk=classifier_trunk,
+            trunk_weights=trunk_weights,
+            learning_rate=learning_rate,
+            start=start_from,
         )
 
 
@@ -144,10 +170,12 @@ def everything(
     seed: Seed = 0,
     threads: Threads = 0,
     validation_share: Share = 0.22,
+    preset: Preset = "best",
     steps: Steps = None,
     detector_trunk: DetectorTrunkOption = None,
     stages: Stages = None,
     classifier_trunk: ClassifierTrunkOption = None,
+    trunk_weights: TrunkWeightsOption = "auto",
     max_false_share: MaxFalseShare = 0.03,
 ) -> None:
     """Detector, classifier and pack, one after the other."""
@@ -155,8 +183,12 @@ def everything(
         _check_out(out)
         parsed = _parse_stages(stages)
         plan = _plan(data, work, data_format, seed, threads, validation_share)
-        plan.train_detector(steps=steps, trunk=detector_trunk)
-        plan.train_classifier(stages=parsed, trunk=classifier_trunk)
+        plan.train_detector(
+            preset=preset, steps=steps, trunk=detector_trunk, trunk_weights=trunk_weights
+        )
+        plan.train_classifier(
+            preset=preset, stages=parsed, trunk=classifier_trunk, trunk_weights=trunk_weights
+        )
         plan.make_pack(out, max_false_share=max_false_share)
 
 

@@ -25,8 +25,9 @@ from .fake_chula import write_chula
 SMEARS = 7
 PROGRAM = [sys.executable, "-m", "rbc_engine", "train"]
 SPLIT = ["--threads", "1", "--validation-share", "0.35"]
-DETECTOR = ["--steps", "2"]
-CLASSIFIER = ["--stages", "32:32,40:32", "--classifier-trunk", "resnet18"]
+SCRATCH = ["--trunk-weights", "scratch"]
+DETECTOR = ["--steps", "2", *SCRATCH]
+CLASSIFIER = ["--stages", "32:32,40:32", "--classifier-trunk", "resnet18", *SCRATCH]
 
 
 def invoke(*arguments: object):
@@ -210,6 +211,10 @@ def test_wrong_options_are_refused(data: Path, tmp_path: Path):
     assert "knows of no detector" in refused("pack", *here, "--out", tmp_path / "pack")
     assert "--detector-trunk must be one of" in refused(
         "detector", *here, "--detector-trunk", "vgg"
+    )
+    assert "--preset must be one of best, paper" in refused("detector", *here, "--preset", "fast")
+    assert "--trunk-weights must be one of auto" in refused(
+        "classifier", *here, "--trunk-weights", "mine"
     )
     assert "at least 32 of them (got 40:31)" in refused("classifier", *here, "--stages", "40:31")
 
