@@ -81,7 +81,10 @@ def train_caller(
 def _fit(
     probabilities: Float32, abnormal: npt.NDArray[np.bool_], seed: int
 ) -> GradientBoostingClassifier:
-    model = GradientBoostingClassifier(n_estimators=100, max_depth=3, random_state=seed)
+    # Few and small trees: regions of one smear are alike, and larger ones learn the smears by heart.
+    model = GradientBoostingClassifier(
+        n_estimators=30, max_depth=1, min_samples_leaf=0.02, subsample=0.5, random_state=seed
+    )
     return model.fit(probabilities, abnormal)
 
 

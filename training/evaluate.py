@@ -28,11 +28,24 @@ class Findings:
 
     found: the regions of each field.
     matches: for each field int64 [D], indices into its true regions, -1 for a false one.
+    saturated: fields in which the detector filled its fixed-size output, so that regions may be missing.
     """
 
     fields: Sequence[LabelledField]
     found: Sequence[Regions]
     matches: Sequence[npt.NDArray[np.int64]]
+    saturated: int = 0
+
+    @classmethod
+    def matched(
+        cls, fields: Sequence[LabelledField], found: Sequence[Regions], *, saturated: int
+    ) -> Findings:
+        """Matches what was found to what is there, at an IoU of 0.5."""
+        matches = [
+            metrics.match_regions(regions.boxes, regions.scores, field.boxes)
+            for field, regions in zip(fields, found, strict=True)
+        ]
+        return cls(fields=fields, found=found, matches=matches, saturated=saturated)
 
     @property
     def correct(self) -> npt.NDArray[np.bool_]:
@@ -51,15 +64,13 @@ def analyze_fields(engine: Engine, fields: Sequence[LabelledField]) -> Findings:
     Raises ImageError if one cannot be analysed.
     """
     found = []
+    saturated = 0
     for result in engine.run(_decode(fields)):
         if result.regions is None:
             raise ImageError(f"{result.path}: {result.error}")
         found.append(result.regions)
-    matches = [
-        metrics.match_regions(regions.boxes, regions.scores, field.boxes)
-        for field, regions in zip(fields, found, strict=True)
-    ]
-    return Findings(fields=fields, found=found, matches=matches)
+        saturated += result.saturated
+    return Findings.matched(fields, found, saturated=saturated)
 
 
 def measure(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,17 @@ _LARGEST_GRADIENT_NORM = 5.0
 
 
 def averaged(model: nn.Module, *, ema_decay: float = 0.0) -> AveragedModel:
-    """A copy of the model that follows it as an exponential moving average; a decay of 0 follows at once."""
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay), use_buffers=True)
+    """A copy of the model that follows it as an exponential moving average; a decay of 0 follows at once.
+
+    The first steps weigh more than ema_decay gives them, so that the weights that a training begins with, random or
+    another training's, are soon forgotten (as tf.train.ExponentialMovingAverage does with num_updates).
+    """
+
+    def follow(mean: Sequence[Tensor], current: Sequence[Tensor], updates: Tensor | int) -> None:
+        decay = min(ema_decay, (1 + int(updates)) / (10 + int(updates)))
+        get_ema_multi_avg_fn(decay)(mean, current, updates)
+
+    return AveragedModel(model, multi_avg_fn=follow, use_buffers=True)
 
 
 def train_steps(

@@ -10,11 +10,15 @@ from rbc_engine.types import Float32
 
 __all__ = [
     "average_precision",
+    "box_intersection",
     "box_iou",
     "centres_hit",
+    "coco_average_precision",
+    "covered_share",
     "exact_match",
     "lowest_threshold",
     "match_regions",
+    "precision_recall",
     "share",
     "single_cell_scores",
     "type_aucs",
@@ -29,16 +33,44 @@ def share(mask: Mask) -> float:
     return float(mask.mean()) if mask.size else float("nan")
 
 
-def box_iou(first: Float32, second: Float32) -> Floats:
-    """Intersection over union, float64 [A, B], of boxes [A, 4] and [B, 4], x0 y0 x1 y1; 0 for empty boxes."""
+def box_intersection(first: Float32, second: Float32) -> Floats:
+    """Common area, float64 [A, B], of boxes [A, 4] and [B, 4], x0 y0 x1 y1."""
     a, b = first.astype(np.float64), second.astype(np.float64)
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    common = np.clip(high - low, 0, None).prod(axis=2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (a, b)]
+    common: Floats = np.clip(high - low, 0, None).prod(axis=2)
+    return common
+
+
+def box_iou(first: Float32, second: Float32) -> Floats:
+    """Intersection over union, float64 [A, B], of boxes [A, 4] and [B, 4], x0 y0 x1 y1; 0 for empty boxes."""
+    common = box_intersection(first, second)
+    areas = [
+        (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+        for boxes in (first.astype(np.float64), second.astype(np.float64))
+    ]
     union = areas[0][:, None] + areas[1][None] - common
     iou: Floats = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
     return iou
+
+
+def covered_share(boxes: Float32, truth: Float32) -> Floats:
+    """Share of the area of each box that true regions cover together, float64 [D], of boxes [D, 4] and truth [R, 4]."""
+    shares = np.zeros(len(boxes))
+    regions = truth.astype(np.float64)
+    for index, box in enumerate(boxes.astype(np.float64)):
+        low, high = np.maximum(regions[:, :2], box[:2]), np.minimum(regions[:, 2:], box[2:])
+        meets = (low < high).all(axis=1)
+        low, high = low[meets], high[meets]
+        # Between neighbouring edges of any region, a point is covered wherever its whole rectangle is.
+        x, y = (np.unique(np.concatenate([low[:, axis], high[:, axis]])) for axis in (0, 1))
+        in_x = (low[:, 0, None] <= x[:-1]) & (x[1:] <= high[:, 0, None])
+        in_y = (low[:, 1, None] <= y[:-1]) & (y[1:] <= high[:, 1, None])
+        covered = (in_x[:, :, None] & in_y[:, None, :]).any(axis=0)
+        area = (box[2:] - box[:2]).prod()
+        if area > 0:
+            shares[index] = np.diff(x) @ covered @ np.diff(y) / area
+    return shares
 
 
 def match_regions(
@@ -65,25 +97,54 @@ def match_regions(
     return matched
 
 
-def average_precision(correct: Mask, scores: Float32, *, truths: int) -> float:
-    """Area under the precision-recall curve, with a point for every score that occurs.
+def precision_recall(
+    correct: Mask, scores: Float32, *, truths: float, weights: Floats | None = None
+) -> tuple[Floats, Floats]:
+    """The precision-recall curve, float64 [P] each, by falling score, with a point for every score that occurs.
 
-    As in PASCAL VOC since 2010, the precision at a recall is the best at that recall or a higher one.
+    As in PASCAL VOC since 2010 and in COCO, the precision at a recall is the best at that recall or a higher one.
 
     correct: bool [D], whether each detection, of all fields together, is matched to a true region.
     scores: float32 [D].
-    truths: true regions in all fields.
+    truths: true regions in all fields, more than 0; in the unit of the weights, where there are any.
+    weights: float64 [D], how often each detection counts; None for once.
+
+    Returns recall, precision.
+    """
+    order = np.argsort(-scores, kind="stable")
+    weights = np.ones(len(order)) if weights is None else weights[order]
+    seen = np.cumsum(weights)
+    hits = np.cumsum(weights * correct[order])
+    # Detections of one score come together: no threshold can part them.
+    last = np.flatnonzero(np.diff(scores[order], append=np.float32(-np.inf)))
+    seen, hits = seen[last], hits[last]
+    # Before the first detection of any weight there are no hits either: the precision there is 0.
+    precision = hits / np.maximum(seen, np.finfo(np.float64).tiny)
+    return hits / truths, np.maximum.accumulate(precision[::-1])[::-1]
+
+
+def average_precision(
+    correct: Mask, scores: Float32, *, truths: float, weights: Floats | None = None
+) -> float:
+    """Area under the whole precision-recall curve. Arguments as in precision_recall, but truths may be 0."""
+    if truths == 0:
+        return float("nan")
+    recall, precision = precision_recall(correct, scores, truths=truths, weights=weights)
+    return float(np.sum(np.diff(recall, prepend=0.0) * precision))
+
+
+def coco_average_precision(
+    correct: Mask, scores: Float32, *, truths: float, weights: Floats | None = None
+) -> float:
+    """COCO's: mean precision at the recalls 0, 0.01 ... 1, zero at those that are not reached.
+
+    Arguments as in average_precision.
     """
     if truths == 0:
         return float("nan")
-    order = np.argsort(-scores, kind="stable")
-    hits = np.cumsum(correct[order])
-    # Detections of one score come together: no threshold can part them.
-    last = np.flatnonzero(np.diff(scores[order], append=-np.inf))
-    precision = hits[last] / (last + 1)
-    recall = hits[last] / truths
-    best = np.maximum.accumulate(precision[::-1])[::-1]
-    return float(np.sum(np.diff(recall, prepend=0.0) * best))
+    recall, precision = precision_recall(correct, scores, truths=truths, weights=weights)
+    at = np.searchsorted(recall, np.linspace(0.0, 1.0, 101))
+    return float(np.append(precision, 0.0)[at].mean())
 
 
 def lowest_threshold(

@@ -16,12 +16,13 @@ from rbc_engine.pack import Pack
 from rbc_engine.training.assemble import assemble_final_pack, assemble_pack, checkout_commit
 from rbc_engine.training.classifier import ClassifierTraining, load_classifier, train_classifier
 from rbc_engine.training.datasets.base import Dataset, LabelledField
+from rbc_engine.training.datasets.formats import check_format, load_dataset
 from rbc_engine.training.detector import DetectorTraining, load_detector, train_detector
 from rbc_engine.training.imagenet import TrunkWeights
 from rbc_engine.training.models import Classifier, ClassifierTrunk, DetectorTrunk
 from rbc_engine.training.patches import load_regions
 from rbc_engine.training.presets import CLASSIFIER_PRESETS, DETECTOR_PRESETS
-from rbc_engine.training.recipes import RECIPES, PackRecipe
+from rbc_engine.training.recipes import PackRecipe, recipe_for
 from rbc_engine.training.split import split_by_group
 from rbc_engine.training.workspace import Workspace
 
@@ -63,13 +64,14 @@ class TrainingPlan:
 
         Raises UsageError for data that are not of this format, a split with an empty side, and another `work`.
         """
-        if data_format not in RECIPES:
-            raise UsageError(f"--format must be one of {', '.join(RECIPES)} (got {data_format!r})")
+        check_format(data_format)
         torch.set_num_threads(threads)
-        recipe = RECIPES[data_format]
         workspace = Workspace(work)
         log(f"reading {data}")
-        dataset = recipe.load(data, threads=threads)
+        dataset = load_dataset(data, data_format=data_format, threads=threads)
+        for note in dataset.notes:
+            log(f"note: {note}")
+        recipe = recipe_for(dataset)
         train, held_out = split_by_group(dataset, validation_share=validation_share, seed=seed)
         for side, fields in (("training", train), ("held-out", held_out)):
             wanted = side == "training" or validation_share > 0
@@ -85,6 +87,15 @@ class TrainingPlan:
                 "seed": seed,
                 "validation_share": validation_share,
                 "validation_groups": sorted({field.group for field in held_out}),
+            },
+        )
+        workspace.begin(
+            "recipe",
+            {
+                "types": dataset.types,
+                "abnormal": dataset.abnormal,
+                "short_side_px": recipe.detector.short_side_px,
+                "window_canvas_px": recipe.classifier.window_canvas_px,
             },
         )
         log(f"{len(train)} fields to train on, {len(held_out)} of other smears held out")
@@ -186,10 +197,16 @@ class TrainingPlan:
         return path
 
     def make_pack(
-        self, out: Path, *, max_false_share: float, measured_by: Path | None = None
+        self,
+        out: Path,
+        *,
+        max_false_share: float,
+        measured_by: Path | None = None,
+        name: str | None = None,
     ) -> None:
         """Makes the pack of two finished trainings.
 
+        name: of the pack; None for that of the recipe.
         measured_by: for a training on all smears, the pack of the one that held some out.
 
         Raises UsageError if a training is not finished, and if it is not clear what the pack is to be measured by.
@@ -204,6 +221,7 @@ class TrainingPlan:
         detector, detector_training, started = self._finished_detector()
         classifier, classifier_training, also_started = self._finished_classifier()
         recipe = _with_patches_of(classifier_training, self.recipe)
+        recipe = replace(recipe, name=name or recipe.name)
         notes = self._notes(detector_training, classifier_training) | started | also_started
         if measured is None:
             notes["max_false_share"] = max_false_share

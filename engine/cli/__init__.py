@@ -7,6 +7,7 @@ import sys
 import typer
 
 from rbc_engine.cli.doctor import doctor
+from rbc_engine.cli.evaluate import evaluate
 from rbc_engine.cli.packs import app as packs_app
 from rbc_engine.cli.run import run
 from rbc_engine.cli.synth import synth
@@ -31,6 +32,7 @@ app.add_typer(packs_app, name="packs")
 app.command()(doctor)
 app.command()(synth)
 app.add_typer(train_app, name="train")
+app.command()(evaluate)
 
 
 def main() -> None:

@@ -32,7 +32,10 @@ Work = Annotated[
     Path,
     typer.Option(help="Folder for checkpoints. A training that was stopped goes on from there."),
 ]
-Format = Annotated[str, typer.Option("--format", help="What --data holds: chula12.")]
+Format = Annotated[
+    str,
+    typer.Option("--format", help="What --data holds: chula12, masks, voc, coco or synthetic."),
+]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same training.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 for the cores there are.")]
 Share = Annotated[
@@ -70,6 +73,9 @@ TrunkWeightsOption = Annotated[
     ),
 ]
 ClassifierTrunkOption = Annotated[str | None, typer.Option(help="resnet18, resnet34 or resnet50.")]
+Name = Annotated[
+    str | None, typer.Option("--name", help="Of the new pack; by default what --format says.")
+]
 Out = Annotated[Path, typer.Option(help="Folder of the new pack.")]
 MaxFalseShare = Annotated[
     float,
@@ -153,12 +159,13 @@ def pack(
     validation_share: Share = 0.22,
     max_false_share: MaxFalseShare = 0.03,
     measured_by: MeasuredBy = None,
+    name: Name = None,
 ) -> None:
     """Make a pack of the two trained networks, and measure it on the smears held out."""
     with _training():
-        _check_out(out)
+        _check_out(out, name)
         plan = _plan(data, work, data_format, seed, threads, validation_share)
-        plan.make_pack(out, max_false_share=max_false_share, measured_by=measured_by)
+        plan.make_pack(out, max_false_share=max_false_share, measured_by=measured_by, name=name)
 
 
 @app.command("all")
@@ -177,10 +184,11 @@ def everything(
     classifier_trunk: ClassifierTrunkOption = None,
     trunk_weights: TrunkWeightsOption = "auto",
     max_false_share: MaxFalseShare = 0.03,
+    name: Name = None,
 ) -> None:
     """Detector, classifier and pack, one after the other."""
     with _training():
-        _check_out(out)
+        _check_out(out, name)
         parsed = _parse_stages(stages)
         plan = _plan(data, work, data_format, seed, threads, validation_share)
         plan.train_detector(
@@ -189,7 +197,7 @@ def everything(
         plan.train_classifier(
             preset=preset, stages=parsed, trunk=classifier_trunk, trunk_weights=trunk_weights
         )
-        plan.make_pack(out, max_false_share=max_false_share)
+        plan.make_pack(out, max_false_share=max_false_share, name=name)
 
 
 @contextmanager
@@ -229,8 +237,12 @@ def _log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _check_out(out: Path) -> None:
+def _check_out(out: Path, name: str | None) -> None:
     """Before hours of training, not after."""
+    from rbc_engine.training.recipes import check_name
+
+    if name is not None:
+        check_name(name)
     if out.exists():
         raise UsageError(f"--out {out} exists; remove it, or name another folder")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rbc_engine.errors import ImageError, UsageError
+from rbc_engine.errors import UsageError
 from rbc_engine.sources.synthetic import TYPES as RENDERED
 from rbc_engine.training.datasets.chula12 import ABNORMAL, TYPES, load_chula12
 from rbc_engine.training.metrics import box_iou
@@ -104,7 +104,7 @@ def test_everything_that_is_missing_is_named(tmp_path):
         (
             "smears.csv",
             "image,smear_group\n0.jpg,1\n7.jpg,1\n",
-            r"names 1 images that .* lacks: 7\.jpg",
+            r"images/7\.jpg: cannot be read: No such file",
         ),
         (
             "labels/0.txt",
@@ -113,6 +113,9 @@ def test_everything_that_is_missing_is_named(tmp_path):
         ),
         ("labels/0.txt", "10 10\n", "line 1: must be x y type"),
         ("labels/0.txt", "10 10 1.5\n", "line 1: must be x y type"),
+        ("labels/0.txt", "320 10 1\n", r"line 1: 320 10 must lie in the frame of 320x240 px"),
+        ("labels/0.txt", f"3 -{10**30} 1\n", "line 1: 3 -10+ must lie in the frame"),
+        ("smears.csv", "image,smear_group\n../0.jpg,1\n", "must be the name of a file in images/"),
     ],
 )
 def test_broken_files_are_named(folder, name, content, message):
@@ -121,11 +124,29 @@ def test_broken_files_are_named(folder, name, content, message):
         load_chula12(folder)
 
 
-def test_a_damaged_image_is_named(folder):
+def test_every_fault_is_told_at_once(folder):
     path = folder / "images" / "1.jpg"
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(ImageError, match=r"1\.jpg"):
-        load_chula12(folder)
+    (folder / "labels" / "0.txt").write_text("900 10 1\n10 10 99\n")
+    (folder / "labels" / "1.txt").write_text("10 10\n")
+    with pytest.raises(UsageError) as caught:
+        load_chula12(folder, threads=2)
+    first, *faults = str(caught.value).splitlines()
+    assert first == f"--data {folder} has 4 faults:"
+    assert "labels/0.txt, line 2: must be x y type" in faults[0]
+    assert "labels/0.txt, line 1: 900 10 must lie in the frame" in faults[1]
+    assert "images/1.jpg: damaged or unsupported JPEG" in faults[2]
+    assert "labels/1.txt, line 1: must be x y type" in faults[3]
+
+
+def test_groups_that_hold_the_same_image_are_noted(folder):
+    """The published images have such groups, so that it is no fault here."""
+    assert load_chula12(folder, threads=1).notes == ()
+    (folder / "images" / "2.jpg").write_bytes((folder / "images" / "0.jpg").read_bytes())
+    table = folder / "smears.csv"
+    table.write_text(table.read_text() + "2.jpg,1,0\n")
+    (note,) = load_chula12(folder, threads=1).notes
+    assert "smear groups 0 and 1 hold the same image 1 times (0.jpg = 2.jpg)" in note
 
 
 @pytest.mark.real

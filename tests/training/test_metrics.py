@@ -53,6 +53,18 @@ def test_box_iou_of_empty_boxes_is_zero():
     assert metrics.box_iou(point, point) == 0
 
 
+@given(boxes=box_lists, truth=box_lists)
+def test_covered_share_counts_squares(boxes, truth):
+    def squares(box):
+        return {
+            (x, y) for x in range(int(box[0]), int(box[2])) for y in range(int(box[1]), int(box[3]))
+        }
+
+    anywhere = set().union(*map(squares, truth))
+    expected = [len(squares(box) & anywhere) / len(squares(box)) for box in boxes]
+    np.testing.assert_allclose(metrics.covered_share(boxes, truth), expected, atol=1e-12)
+
+
 @given(found=box_lists, truth=box_lists, data=st.data())
 def test_matching_is_greedy_and_one_to_one(found, truth, data):
     scores = np.array(data.draw(st.permutations(range(len(found)))), np.float32)
@@ -93,6 +105,19 @@ def test_average_precision_by_hand():
     assert metrics.average_precision(correct, scores, truths=4) == pytest.approx(
         0.25 + 2 * 0.25 * 0.75
     )
+
+
+@given(detections, st.integers(1, 5), st.data())
+def test_weights_are_repetitions(pair, missed, data):
+    correct, scores = pair
+    repeats = np.array(
+        data.draw(st.lists(st.integers(0, 3), min_size=len(scores), max_size=len(scores))), int
+    )
+    truths = int((repeats * correct).sum()) + missed
+    for ap in (metrics.average_precision, metrics.coco_average_precision):
+        expected = ap(np.repeat(correct, repeats), np.repeat(scores, repeats), truths=truths)
+        got = ap(correct, scores, truths=truths, weights=repeats.astype(float))
+        assert got == pytest.approx(expected, abs=1e-12)
 
 
 @given(detections, st.floats(0, 1), st.sampled_from([0.05, 0.1, 0.33]))

@@ -1,4 +1,7 @@
-"""What every dataset gives: fields with their regions, and what is known of the types in each."""
+"""What every dataset gives: fields with their regions, and what is known of the types in each.
+
+A region is what the detector finds: one red cell, or several that touch or overlap.
+"""
 
 from __future__ import annotations
 
@@ -36,15 +39,26 @@ class LabelledField:
     known: npt.NDArray[np.bool_]
     labelled: bool
 
+    @property
+    def isolated(self) -> npt.NDArray[np.bool_]:
+        """bool [R], whether a region holds one labelled cell and no other; where `known`, one cell and no other."""
+        return np.asarray(self.cells == 1)
+
     def __repr__(self) -> str:
         return f"LabelledField({self.path.name!r}, group {self.group}, {len(self.boxes)} regions)"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Dataset:
-    """Fields, and the names of the types that their labels use."""
+    """Fields, and the names of the types that their labels use.
+
+    types: T names; none where cells are only told from other things.
+    abnormal: those of the types that make a cell abnormal.
+    notes: what a reader of the measures should know of these data, a line each.
+    """
 
     name: str
     types: tuple[str, ...]
     abnormal: tuple[str, ...]
     fields: tuple[LabelledField, ...]
+    notes: tuple[str, ...] = ()

@@ -10,9 +10,7 @@ counts as known where its area leaves no room for a cell without a label.
 
 from __future__ import annotations
 
-import csv
-import os
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,9 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.errors import UsageError
-from rbc_engine.sources.decode import decode_image
 from rbc_engine.training.datasets.base import Dataset, LabelledField
+from rbc_engine.training.datasets.check import Faults, ListedImage, read_fields
+from rbc_engine.training.datasets.files import path_inside, read_bytes, smear_groups
 from rbc_engine.training.datasets.regions import components, foreground_mask
+from rbc_engine.types import UInt8
 
 __all__ = ["ABNORMAL", "TYPES", "load_chula12"]
 
@@ -52,56 +52,56 @@ _SMALLEST = 0.25
 # Fewer labelled single cells than this say little about the size of a cell.
 _ENOUGH_CELLS = 5
 _SPECK_PX = 100
+_MAX_LABEL_BYTES = 2**20
 
 
 def load_chula12(folder: Path, *, threads: int | None = None) -> Dataset:
-    """Reads the whole dataset; about 25 seconds of one core for 582 images.
+    """Reads the whole dataset; about 25 seconds of one core for 582 images. See formats.LoadDataset.
 
-    threads: None for the cores that this process may use.
-
-    Raises UsageError if `folder` lacks something or a label is not of this dataset, ImageError for a damaged image.
+    Groups that hold the same image are noted, not refused: the published images have some.
     """
-    rows = _read_table(folder)
-    workers = len(os.sched_getaffinity(0)) if threads is None else threads
-    with ThreadPoolExecutor(workers) as pool:
-        fields = tuple(pool.map(partial(_load_field, folder), *zip(*rows, strict=True)))
-    return Dataset(name="chula12", types=TYPES, abnormal=ABNORMAL, fields=fields)
-
-
-def _read_table(folder: Path) -> list[tuple[str, str]]:
-    """Image and smear group of every row of smears.csv, once everything that it names is known to be there."""
     missing = [name for name in ("images", "labels", "smears.csv") if not (folder / name).exists()]
     if missing:
         raise UsageError(
             f"--data {folder} lacks {', '.join(missing)}, so it is no Chula RBC-12 folder; "
             f"give the folder with images/, labels/ and smears.csv"
         )
-    table = folder / "smears.csv"
-    with table.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        columns = set(reader.fieldnames or ())
-        if not columns >= {"image", "smear_group"}:
-            raise UsageError(
-                f"{table} must have the columns image and smear_group (got {sorted(columns)})"
+    faults = Faults()
+    groups = smear_groups(folder / "smears.csv", faults)
+    images = []
+    for name in groups or ():
+        path = path_inside(folder / "images", name)
+        if path is None:
+            faults.add(
+                f"smears.csv: image must be the name of a file in images/ (got {name!r:.100})"
             )
-        rows = [(row["image"], row["smear_group"]) for row in reader]
-    if not rows:
-        raise UsageError(f"{table} names no image; list one in each row")
-    absent = [image for image, _ in rows if not (folder / "images" / image).is_file()]
-    if absent:
-        raise UsageError(
-            f"{table} names {len(absent)} images that {folder / 'images'} lacks: {', '.join(absent[:5])}"
-            f"{', ...' if len(absent) > 5 else ''}; copy them there or remove their rows"
-        )
-    return rows
+        else:
+            images.append(ListedImage(path=path, name=name))
+    if groups == {}:
+        faults.add("smears.csv names no image; list one in each row")
+    fields, copies = read_fields(
+        images,
+        partial(_make_field, folder / "labels"),
+        folder=folder,
+        groups=groups or {},
+        threads=threads,
+        faults=faults,
+    )
+    faults.raise_if_any(folder)
+    return Dataset(
+        name="chula12", types=TYPES, abnormal=ABNORMAL, fields=fields, notes=tuple(copies)
+    )
 
 
-def _load_field(folder: Path, image: str, group: str) -> LabelledField:
-    path = folder / "images" / image
-    pixels = decode_image(path.read_bytes(), name=str(path))
-    label_path = folder / "labels" / f"{Path(image).stem}.txt"
+def _make_field(
+    label_folder: Path, image: ListedImage, group: str, pixels: UInt8 | None, faults: Faults
+) -> LabelledField | None:
+    label_path = label_folder / f"{Path(image.name).stem}.txt"
     labelled = label_path.is_file()
-    cells = _read_labels(label_path) if labelled else np.zeros((0, 3), np.int64)
+    rows = _read_labels(label_path, faults) if labelled else []
+    if pixels is None:
+        return None
+    cells = _in_frame(rows, pixels, f"labels/{label_path.name}", faults)
     labels, boxes, areas = components(foreground_mask(pixels))
 
     at_centre = _region_at(labels, cells[:, :2])
@@ -121,7 +121,7 @@ def _load_field(folder: Path, image: str, group: str) -> LabelledField:
     known = (cell_count > 0) & ~uncategorised & (room | one_cell & (areas <= 2 * median_area))
     keep = (areas >= _SMALLEST * median_area) | (cell_count > 0)
     return LabelledField(
-        path=path,
+        path=image.path,
         group=group,
         boxes=boxes[keep],
         types=types[keep],
@@ -140,21 +140,40 @@ def _median_cell_area(areas: npt.NDArray[np.int64], cell_count: npt.NDArray[np.i
     return float(np.median(candidates)) if len(candidates) else 1.0
 
 
-def _read_labels(path: Path) -> npt.NDArray[np.int64]:
-    """int64 [N, 3]: x, y, label of every cell."""
-    cells = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+def _read_labels(path: Path, faults: Faults) -> list[tuple[int, tuple[int, int, int]]]:
+    """Line number, and x, y, label, of every cell, but for lines that are faults."""
+    name = f"labels/{path.name}"
+    data = read_bytes(path, name=name, max_bytes=_MAX_LABEL_BYTES, faults=faults)
+    rows = []
+    for number, line in enumerate((data or b"").decode("utf-8", "replace").splitlines(), 1):
         if not line.strip():
             continue
         try:
             x, y, label = (int(word) for word in line.split())
         except ValueError:
-            label = -1
-        if label not in _LABELS:
-            raise UsageError(
-                f"{path}, line {number}: must be x y type, whole numbers, type 0..12 (got {line!r:.80})"
+            x, y, label = 0, 0, -1
+        if label in _LABELS:
+            rows.append((number, (x, y, label)))
+        else:
+            faults.add(
+                f"{name}, line {number}: must be x y type, whole numbers, type 0..12 (got {line!r:.80})"
             )
-        cells.append((x, y, label))
+    return rows
+
+
+def _in_frame(
+    rows: Sequence[tuple[int, tuple[int, int, int]]], pixels: UInt8, name: str, faults: Faults
+) -> npt.NDArray[np.int64]:
+    """int64 [N, 3]: x, y, label of the cells whose centre lies in the frame."""
+    height, width = pixels.shape[:2]
+    cells = []
+    for number, (x, y, label) in rows:
+        if 0 <= x < width and 0 <= y < height:
+            cells.append((x, y, label))
+        else:
+            faults.add(
+                f"{name}, line {number}: {x} {y} must lie in the frame of {width}x{height} px"
+            )
     return np.array(cells, np.int64).reshape(-1, 3)
 
 
@@ -162,7 +181,4 @@ def _region_at(
     labels: npt.NDArray[np.int32], centres: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
     """Index of the region under each centre (x, y); -1 where there is none."""
-    height, width = labels.shape
-    x = np.clip(centres[:, 0], 0, width - 1)
-    y = np.clip(centres[:, 1], 0, height - 1)
-    return labels[y, x].astype(np.int64) - 1
+    return labels[centres[:, 1], centres[:, 0]].astype(np.int64) - 1

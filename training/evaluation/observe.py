@@ -1,0 +1,82 @@
+"""The engine made to say more than it ships: of detections under its threshold, and of boxes that are given to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from rbc_engine.devices.base import DeviceArray
+from rbc_engine.devices.select import open_device
+from rbc_engine.engine import Engine
+from rbc_engine.pack import Pack
+from rbc_engine.scale import fit_canvas
+from rbc_engine.sources.decode import read_image
+from rbc_engine.stages.call import Caller, types_held
+from rbc_engine.stages.classify import Classify
+from rbc_engine.stages.crop import crop_patches, crop_windows
+from rbc_engine.training.datasets.base import LabelledField
+from rbc_engine.training.evaluate import Findings
+from rbc_engine.types import Float32, Frame, Regions
+
+__all__ = ["SCORE_FLOOR", "judge_true_boxes", "open_at_floor"]
+
+SCORE_FLOOR = 0.05
+"""torchvision's default: what scores less adds next to nothing to an average precision."""
+
+
+def open_at_floor(pack: Pack, *, device: str, precision: str) -> tuple[Engine, float]:
+    """An engine that also reports detections under the pack's score threshold, and the lowest score it reports.
+
+    NMS goes by falling score and each region is classified by itself, so what such an engine says of the
+    detections at or over the pack's own threshold is what the pack says.
+    """
+    detector = pack.manifest.detector
+    floor = min(SCORE_FLOOR, detector.score_threshold)
+    lowered = pack.manifest.model_copy(
+        update={"detector": detector.model_copy(update={"score_threshold": floor})}
+    )
+    choice = open_device(device, precision=precision)
+    return Engine(replace(pack, manifest=lowered), choice), floor
+
+
+def judge_true_boxes(engine: Engine, fields: Sequence[LabelledField]) -> Findings:
+    """Crops, classifies and calls the true boxes of the typed regions, by the engine's own stages.
+
+    Raises ImageError if a field cannot be read.
+    """
+    choice, pack = engine.choice, engine.pack
+    classify = Classify(choice.device, pack, batch_sizes=choice.batch_patches, meter=engine.meter)
+    caller = Caller(pack)
+    found = []
+    for field in fields:
+        boxes = field.boxes[field.known]
+        probabilities = np.zeros((0, len(pack.types)), np.float32)
+        if len(boxes):
+            name = str(field.path)
+            frame = Frame(pixels=read_image(field.path, name=name))
+            probabilities = classify(_patches(engine, frame, boxes))
+        abnormal_p = caller(probabilities)
+        found.append(
+            Regions(
+                boxes=boxes,
+                scores=np.ones(len(boxes), np.float32),
+                probabilities=probabilities,
+                has=types_held(probabilities, settings=pack.manifest.classifier),
+                abnormal_p=abnormal_p,
+                abnormal=abnormal_p >= np.float32(pack.manifest.caller.threshold),
+                flags=np.zeros(len(boxes), np.uint8),
+            )
+        )
+    matches = [np.flatnonzero(field.known) for field in fields]
+    return Findings(fields=fields, found=found, matches=matches)
+
+
+def _patches(engine: Engine, frame: Frame, boxes: Float32) -> DeviceArray:
+    manifest, choice = engine.pack.manifest, engine.choice
+    fit = fit_canvas((frame.height, frame.width), pixel_um=None, settings=manifest.detector)
+    windows = crop_windows(boxes, canvas_scale=fit.scale, settings=manifest.classifier)
+    return crop_patches(
+        choice.device, [frame], [windows], settings=manifest.classifier, threads=choice.threads
+    )
