@@ -18,6 +18,7 @@ def split_by_group(
 
     Groups are dealt one by one, those with the rarest types first, to the side that is further from its share of
     the types they hold. A group that holds most of a type goes to training unless its other types outweigh that.
+    A validation group that shares images with a training group is on neither side.
     """
     groups = sorted({field.group for field in dataset.fields})
     counts = np.stack([_type_counts(dataset.fields, group, len(dataset.types)) for group in groups])
@@ -38,7 +39,10 @@ def split_by_group(
             validation.add(groups[index])
             held += counts[index]
     train = [field for field in dataset.fields if field.group not in validation]
-    judge = [field for field in dataset.fields if field.group in validation]
+    tied = {
+        group for pair in dataset.same_smear if not validation.issuperset(pair) for group in pair
+    }
+    judge = [field for field in dataset.fields if field.group in validation - tied]
     return train, judge
 
 

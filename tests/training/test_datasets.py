@@ -145,7 +145,9 @@ def test_groups_that_hold_the_same_image_are_noted(folder):
     (folder / "images" / "2.jpg").write_bytes((folder / "images" / "0.jpg").read_bytes())
     table = folder / "smears.csv"
     table.write_text(table.read_text() + "2.jpg,1,0\n")
-    (note,) = load_chula12(folder, threads=1).notes
+    dataset = load_chula12(folder, threads=1)
+    (note,) = dataset.notes
+    assert dataset.same_smear == (("0", "1"),)
     assert "smear groups 0 and 1 hold the same image 1 times (0.jpg = 2.jpg)" in note
 
 

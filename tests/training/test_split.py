@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,18 @@ def test_no_smear_on_both_sides_and_no_field_lost(rows, share, seed):
     train, judge = split_by_group(data, validation_share=share, seed=seed)
     assert not {f.group for f in train} & {f.group for f in judge}
     assert sorted(f.path for f in [*train, *judge]) == sorted(f.path for f in data.fields)
+
+
+@given(rows, st.integers(0, 2**31), st.sets(st.tuples(*[st.sampled_from("pqrstuvw")] * 2)))
+def test_smears_with_common_images_are_never_on_both_sides(rows, seed, pairs):
+    data = dataset(rows)
+    free = split_by_group(data, validation_share=0.4, seed=seed)
+    tied = split_by_group(replace(data, same_smear=tuple(pairs)), validation_share=0.4, seed=seed)
+    assert tied[0] == free[0]
+    trained_on, judged = ({f.group for f in side} for side in tied)
+    assert not any({a, b} & judged and {a, b} & trained_on for a, b in pairs if a != b)
+    untouched = {f.group for f in free[1]} - {group for pair in pairs for group in pair}
+    assert untouched <= judged
 
 
 @given(rows, st.integers(0, 2**31), st.randoms())

@@ -55,6 +55,7 @@ class Dataset:
     types: T names; none where cells are only told from other things.
     abnormal: those of the types that make a cell abnormal.
     notes: what a reader of the measures should know of these data, a line each.
+    same_smear: pairs of groups that hold the same image, and so show one smear between them.
     """
 
     name: str
@@ -62,3 +63,4 @@ class Dataset:
     abnormal: tuple[str, ...]
     fields: tuple[LabelledField, ...]
     notes: tuple[str, ...] = ()
+    same_smear: tuple[tuple[str, str], ...] = ()

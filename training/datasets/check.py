@@ -17,7 +17,7 @@ from rbc_engine.sources.decode import printable, read_image
 from rbc_engine.training.datasets.base import Dataset, LabelledField
 from rbc_engine.types import UInt8
 
-__all__ = ["Faults", "ListedImage", "checked_dataset", "read_fields"]
+__all__ = ["Copies", "Faults", "ListedImage", "checked_dataset", "describe_copies", "read_fields"]
 
 _MOST_LINES = 50
 _LINE_CHARACTERS = 400
@@ -69,6 +69,9 @@ class ListedImage:
 
 
 Image = TypeVar("Image", bound=ListedImage)
+Copies = Mapping[tuple[str, str], Sequence[str]]
+"""For each two smear groups, the images that both hold: 'a.jpg = b.jpg'."""
+
 MakeField = Callable[[Image, str, "UInt8 | None", Faults], "LabelledField | None"]
 """From an image, its smear group, its pixels (None if it cannot be read), and where to put faults."""
 
@@ -81,14 +84,14 @@ def read_fields(
     groups: Mapping[str, str],
     threads: int | None,
     faults: Faults,
-) -> tuple[tuple[LabelledField, ...], list[str]]:
+) -> tuple[tuple[LabelledField, ...], Copies]:
     """Decodes every image and makes its field; faults come in the order of the images.
 
     folder: of the dataset.
     groups: smear group by image name.
     threads: None for the cores that this process may use.
 
-    Returns the fields, and a line for each two groups that hold the same image.
+    Returns the fields, and what there is of the same pixels in two groups.
     """
 
     def read(image: Image) -> tuple[LabelledField | None, str, Faults]:
@@ -108,7 +111,7 @@ def read_fields(
         faults.extend(found)
     digests = [digest for _, digest, _ in results]
     fields = tuple(field for field, _, _ in results if field is not None)
-    return fields, _copies([image.name for image in images], digests, groups)
+    return fields, _find_copies([image.name for image in images], digests, groups)
 
 
 def checked_dataset(
@@ -131,24 +134,28 @@ def checked_dataset(
     fields, copies = read_fields(
         images, make_field, folder=folder, groups=groups, threads=threads, faults=faults
     )
-    for copy in copies:
-        faults.add(copy)
+    for line in describe_copies(copies):
+        faults.add(line)
     faults.raise_if_any(folder)
     return Dataset(name=name, types=types, abnormal=abnormal, fields=fields, notes=notes)
 
 
-def _copies(names: Sequence[str], digests: Sequence[str], groups: Mapping[str, str]) -> list[str]:
-    """What to say of each two groups that hold an image of the same pixels."""
-    first: dict[str, str] = {}
-    pairs: dict[tuple[str, str], list[str]] = {}
-    for name, digest in zip(names, digests, strict=True):
-        original = first.setdefault(digest, name)
-        group, other = groups.get(original, ""), groups.get(name, "")
-        if digest and group != other:
-            pairs.setdefault((group, other), []).append(f"{original} = {name}")
+def describe_copies(copies: Copies) -> list[str]:
+    """A line for each two groups."""
     return [
         f"smear groups {group} and {other} hold the same image {len(same)} times ({', '.join(same[:3])}"
         f"{', ...' if len(same) > 3 else ''}), so that a split could test on what it trained on; "
         f"remove the copies, or give both groups one name in smears.csv"
-        for (group, other), same in pairs.items()
+        for (group, other), same in copies.items()
     ]
+
+
+def _find_copies(names: Sequence[str], digests: Sequence[str], groups: Mapping[str, str]) -> Copies:
+    first: dict[str, str] = {}
+    copies: dict[tuple[str, str], list[str]] = {}
+    for name, digest in zip(names, digests, strict=True):
+        original = first.setdefault(digest, name)
+        group, other = groups.get(original, ""), groups.get(name, "")
+        if digest and group != other:
+            copies.setdefault((group, other), []).append(f"{original} = {name}")
+    return copies

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from rbc_engine.errors import UsageError
 from rbc_engine.training.datasets.base import Dataset, LabelledField
-from rbc_engine.training.datasets.check import Faults, ListedImage, read_fields
+from rbc_engine.training.datasets.check import Faults, ListedImage, describe_copies, read_fields
 from rbc_engine.training.datasets.files import path_inside, read_bytes, smear_groups
 from rbc_engine.training.datasets.regions import components, foreground_mask
 from rbc_engine.types import UInt8
@@ -89,7 +89,12 @@ def load_chula12(folder: Path, *, threads: int | None = None) -> Dataset:
     )
     faults.raise_if_any(folder)
     return Dataset(
-        name="chula12", types=TYPES, abnormal=ABNORMAL, fields=fields, notes=tuple(copies)
+        name="chula12",
+        types=TYPES,
+        abnormal=ABNORMAL,
+        fields=fields,
+        notes=tuple(describe_copies(copies)),
+        same_smear=tuple(copies),
     )
 
 
