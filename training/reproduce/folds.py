@@ -30,7 +30,7 @@ def deal_groups(dataset: Dataset, *, folds: int, seed: int) -> tuple[tuple[str, 
         )
     counts = _counts(dataset, smears)
     shares = counts / np.maximum(counts.sum(axis=0), 1)
-    shuffled = np.random.default_rng(seed).permutation(len(groups))
+    shuffled = np.random.default_rng(seed).permutation(len(smears))
     order = shuffled[np.argsort(-shares.max(axis=1)[shuffled], kind="stable")]
 
     held = np.zeros((folds, shares.shape[1]))
@@ -66,7 +66,7 @@ def select_regions(regions: RegionSet, chosen: npt.NDArray[np.bool_]) -> RegionS
 
 def _smears(dataset: Dataset) -> list[tuple[str, ...]]:
     """The groups of each smear: one, or several that hold the same image."""
-    smear_of = {field.group: (field.group,) for field in dataset.fields}
+    smear_of: dict[str, tuple[str, ...]] = {field.group: (field.group,) for field in dataset.fields}
     for first, second in dataset.same_smear:
         joined = tuple(sorted({*smear_of[first], *smear_of[second]}))
         smear_of.update(dict.fromkeys(joined, joined))
