@@ -9,6 +9,7 @@ import typer
 from rbc_engine.cli.doctor import doctor
 from rbc_engine.cli.evaluate import evaluate
 from rbc_engine.cli.packs import app as packs_app
+from rbc_engine.cli.reproduce import app as reproduce_app
 from rbc_engine.cli.run import run
 from rbc_engine.cli.synth import synth
 from rbc_engine.cli.train import app as train_app
@@ -33,6 +34,7 @@ app.command()(doctor)
 app.command()(synth)
 app.add_typer(train_app, name="train")
 app.command()(evaluate)
+app.add_typer(reproduce_app, name="reproduce")
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from rbc_engine.errors import RbcError, UsageError
 if TYPE_CHECKING:
     from rbc_engine.training.plan import TrainingPlan
 
-__all__ = ["app"]
+__all__ = ["app", "parse_stages", "training_errors"]
 
 EXIT_INTERRUPTED = 130
 
@@ -108,7 +108,7 @@ def detector(
     start_from: StartFrom = None,
 ) -> None:
     """Train the detector of red-cell regions."""
-    with _training():
+    with training_errors():
         plan = _plan(data, work, data_format, seed, threads, validation_share)
         plan.train_detector(
             preset=preset,
@@ -135,8 +135,8 @@ def classifier(
     start_from: StartFrom = None,
 ) -> None:
     """Train the classifier of cell types."""
-    with _training():
-        parsed = _parse_stages(stages)
+    with training_errors():
+        parsed = parse_stages(stages)
         plan = _plan(data, work, data_format, seed, threads, validation_share)
         plan.train_classifier(
             preset=preset,
@@ -162,7 +162,7 @@ def pack(
     name: Name = None,
 ) -> None:
     """Make a pack of the two trained networks, and measure it on the smears held out."""
-    with _training():
+    with training_errors():
         _check_out(out, name)
         plan = _plan(data, work, data_format, seed, threads, validation_share)
         plan.make_pack(out, max_false_share=max_false_share, measured_by=measured_by, name=name)
@@ -187,9 +187,9 @@ def everything(
     name: Name = None,
 ) -> None:
     """Detector, classifier and pack, one after the other."""
-    with _training():
+    with training_errors():
         _check_out(out, name)
-        parsed = _parse_stages(stages)
+        parsed = parse_stages(stages)
         plan = _plan(data, work, data_format, seed, threads, validation_share)
         plan.train_detector(
             preset=preset, steps=steps, trunk=detector_trunk, trunk_weights=trunk_weights
@@ -201,7 +201,7 @@ def everything(
 
 
 @contextmanager
-def _training() -> Iterator[None]:
+def training_errors() -> Iterator[None]:
     """Checks that the libraries are there; turns Ctrl-C and a diverged loss into a message and an exit code."""
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
@@ -247,7 +247,7 @@ def _check_out(out: Path, name: str | None) -> None:
         raise UsageError(f"--out {out} exists; remove it, or name another folder")
 
 
-def _parse_stages(text: str | None) -> tuple[tuple[int, int], ...] | None:
+def parse_stages(text: str | None) -> tuple[tuple[int, int], ...] | None:
     if text is None:
         return None
     stages = []

@@ -1,0 +1,214 @@
+"""`rbc-engine reproduce`: the tables and figures of Qiu et al. 2019, on data that anyone can get."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rbc_engine.cli.train import parse_stages, training_errors
+from rbc_engine.errors import UsageError
+
+if TYPE_CHECKING:
+    from rbc_engine.training.datasets.base import Dataset
+    from rbc_engine.training.recipes import PackRecipe
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="The tables and figures of Qiu et al. 2019, on your own data.", no_args_is_help=True
+)
+
+Data = Annotated[Path, typer.Option(help="Folder of the labelled images.")]
+Work = Annotated[
+    Path, typer.Option(help="Folder for what is trained. What is finished there is not done again.")
+]
+Out = Annotated[Path, typer.Option(help="Folder for the table or figure; made if missing.")]
+Format = Annotated[str, typer.Option("--format", help="What --data holds, e.g. chula12.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of the folds, the trainings and the intervals.")]
+Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 for the cores there are.")]
+Folds = Annotated[int, typer.Option(min=2, help="Parts that the smears are dealt to.")]
+Resamples = Annotated[int, typer.Option(min=100, help="Of the smears, behind the intervals.")]
+TrunkWeightsOption = Annotated[
+    str, typer.Option("--trunk-weights", help="What every trunk begins with: scratch or imagenet.")
+]
+
+
+@app.command()
+@training_errors()
+def table1(
+    data: Data,
+    work: Work,
+    out: Out,
+    data_format: Format = "chula12",
+    folds: Folds = 5,
+    only: Annotated[
+        int | None, typer.Option(help="Train this fold alone, from 0; all by default.")
+    ] = None,
+    stages: Annotated[
+        str, typer.Option(help="PATCH_PX:PATCHES, one after the other, of each model.")
+    ] = "40:51200,64:73600",
+    trunk: Annotated[str, typer.Option(help="resnet18, resnet34 or resnet50.")] = "resnet50",
+    trunk_weights: TrunkWeightsOption = "scratch",
+    seed: Seed = 0,
+    threads: Threads = 0,
+    resamples: Resamples = 1000,
+) -> None:
+    """Table 1: Models A, A* and B, trained with and without regions of several cells; the caller beside them."""
+    from typing import cast
+
+    from rbc_engine.training.classifier import ClassifierTraining
+    from rbc_engine.training.imagenet import TrunkWeights
+    from rbc_engine.training.models import ClassifierTrunk
+    from rbc_engine.training.reproduce.models import (
+        MODELS,
+        CrossValidation,
+        finished_folds,
+        load_held_out,
+    )
+    from rbc_engine.training.reproduce.table1 import measure_table1, write_table1
+
+    parsed = parse_stages(stages) or ()
+    dataset, recipe = _read(data, data_format, threads)
+    validation = CrossValidation.open(
+        dataset,
+        data,
+        work,
+        recipe=recipe,
+        folds=folds,
+        training=ClassifierTraining(stages=parsed, trunk=cast(ClassifierTrunk, trunk), seed=seed),
+        trunk_weights=cast(TrunkWeights, trunk_weights),
+        log=_log,
+    )
+    for fold in range(folds) if only is None else (only,):
+        for model in MODELS:
+            validation.run(fold, model)
+    finished = finished_folds(work, folds=folds)
+    held_out = {model: load_held_out(work, folds=finished, model=model) for model in MODELS}
+    table = measure_table1(validation, held_out, finished=finished, resamples=resamples)
+    write_table1(out, table)
+    _log(f"table1.md and table1.json in {out}")
+
+
+@app.command()
+@training_errors()
+def figure6(
+    data: Data,
+    work: Work,
+    out: Out,
+    folds: Folds = 5,
+    data_format: Format = "chula12",
+    count: Annotated[int, typer.Option(min=1, max=64, help="Clumps to show.")] = 12,
+    seed: Seed = 0,
+    threads: Threads = 0,
+) -> None:
+    """Figure 6: what Model A of table1 in --work says of clumps that it never saw."""
+    from rbc_engine.training.reproduce.clump_figure import choose_clumps, write_clump_figure
+    from rbc_engine.training.reproduce.models import finished_folds, load_held_out
+
+    finished = finished_folds(work, folds=folds)
+    if not finished:
+        raise UsageError(
+            f"--work {work} holds no finished fold of table1; run `rbc-engine reproduce table1` with it first"
+        )
+    dataset, _ = _read(data, data_format, threads)
+    held_out = load_held_out(work, folds=finished, model="A")
+    figure = choose_clumps(held_out, dataset.types, count=count, seed=seed)
+    write_clump_figure(out, figure, data=data)
+    _log(f"figure6.md, figure6.json and figure6.png in {out}")
+
+
+@app.command()
+@training_errors()
+def figure7(
+    data: Data,
+    out: Out,
+    field: Annotated[str, typer.Option(help="File name of a labelled image of --data.")],
+    pack: Annotated[
+        str, typer.Option(help="Name of a shipped pack, or a pack's folder.")
+    ] = "chula12",
+    data_format: Format = "chula12",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Figure 7: a field, coloured by what the engine makes of each region."""
+    from rbc_engine.engine import Engine
+    from rbc_engine.training.datasets.formats import load_dataset
+    from rbc_engine.training.reproduce.field_figure import find_field, show_field
+
+    _log(f"reading {data}")
+    dataset = load_dataset(data, data_format=data_format, threads=threads or None)
+    labelled = find_field(dataset, field)
+    with Engine.open(pack, device=device) as engine:
+        show_field(out, dataset, labelled, engine=engine)
+    _log(f"figure7.md, figure7.json and figure7.png in {out}")
+
+
+@app.command()
+@training_errors()
+def detectors(
+    data: Data,
+    work: Work,
+    out: Out,
+    data_format: Format = "chula12",
+    folds: Folds = 5,
+    trunks: Annotated[
+        str, typer.Option(help="Separated by commas: resnet18, resnet50, resnet101.")
+    ] = "resnet18,resnet50,resnet101",
+    steps: Annotated[int, typer.Option(min=1, help="Of each detector.")] = 1200,
+    trunk_weights: TrunkWeightsOption = "scratch",
+    seed: Seed = 0,
+    threads: Threads = 0,
+    resamples: Resamples = 1000,
+) -> None:
+    """The detector with each trunk: average precision on the first fold's smears, and images a second."""
+    from typing import cast, get_args
+
+    from rbc_engine.training.detector import DetectorTraining
+    from rbc_engine.training.imagenet import TrunkWeights
+    from rbc_engine.training.models import DetectorTrunk
+    from rbc_engine.training.reproduce.detectors import compare_detectors, write_detectors
+    from rbc_engine.training.reproduce.folds import deal_groups
+    from rbc_engine.training.reproduce.models import check_trunk_weights
+
+    names = [name.strip() for name in trunks.split(",")]
+    if unknown := [name for name in names if name not in get_args(DetectorTrunk)]:
+        raise UsageError(
+            f"--trunks must be of {', '.join(get_args(DetectorTrunk))} (got {', '.join(unknown)})"
+        )
+    check_trunk_weights(trunk_weights)
+    dataset, recipe = _read(data, data_format, threads)
+    table = compare_detectors(
+        dataset,
+        held_out=deal_groups(dataset, folds=folds, seed=seed)[0],
+        trunks=cast("list[DetectorTrunk]", names),
+        settings=recipe.detector,
+        training=DetectorTraining(steps=steps, seed=seed),
+        trunk_weights=cast(TrunkWeights, trunk_weights),
+        work=work,
+        resamples=resamples,
+        log=_log,
+    )
+    write_detectors(out, table)
+    _log(f"detectors.md and detectors.json in {out}")
+
+
+def _read(data: Path, data_format: str, threads: int) -> tuple[Dataset, PackRecipe]:
+    """The dataset and its recipe; sets torch's threads, for the whole process."""
+    import torch
+
+    from rbc_engine.training.datasets.formats import load_dataset
+    from rbc_engine.training.recipes import recipe_for
+
+    threads = threads or len(os.sched_getaffinity(0))
+    torch.set_num_threads(threads)
+    _log(f"reading {data}")
+    dataset = load_dataset(data, data_format=data_format, threads=threads)
+    return dataset, recipe_for(dataset)
+
+
+def _log(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
