@@ -149,6 +149,38 @@ def figure7(
 
 @app.command()
 @training_errors()
+def figure8(
+    data: Data,
+    out: Out,
+    data_format: Format = "chula12",
+    folds: Folds = 5,
+    steps: Annotated[int, typer.Option(min=1, help="Of the U-Net.")] = 400,
+    seed: Seed = 0,
+    threads: Threads = 0,
+    resamples: Resamples = 1000,
+) -> None:
+    """Figure 8: clumps of the first fold's smears, cut into cells by watershed and by a U-Net."""
+    from rbc_engine.training.patches import load_regions
+    from rbc_engine.training.reproduce.folds import deal_groups
+    from rbc_engine.training.reproduce.separation import compare_separation, write_separation
+
+    dataset, recipe = _read(data, data_format, threads)
+    result, tiles = compare_separation(
+        load_regions(dataset.fields, short_side_px=recipe.detector.short_side_px),
+        dataset=dataset.name,
+        held_out=deal_groups(dataset, folds=folds, seed=seed)[0],
+        settings=recipe.classifier,
+        unet_steps=steps,
+        seed=seed,
+        resamples=resamples,
+        log=_log,
+    )
+    write_separation(out, result, tiles)
+    _log(f"figure8.md, figure8.json and figure8.png in {out}")
+
+
+@app.command()
+@training_errors()
 def detectors(
     data: Data,
     work: Work,
