@@ -1,7 +1,9 @@
 #pragma once
 #include <cstdint>
 
+#include "cuda_stream.h"
 #include "frame_view.h"
+#include "half.h"
 
 namespace rbc {
 
@@ -14,5 +16,11 @@ namespace rbc {
 void crop_resize_cpu(const FrameView* frames, const float* windows, const int32_t* frame_index,
                      int64_t count, int32_t size, const float* mean, const float* std, float* patches,
                      int threads);
+
+// The same on a GPU: float patches to the bit, or rounded to fp16. T is float or Half. All pointers are to device
+// memory; mean and std to the host's.
+template <typename T>
+void launch_crop_resize(const FrameView* frames, const float* windows, const int32_t* frame_index, int64_t count,
+                        int32_t size, const float* mean, const float* std, T* patches, cudaStream_t stream);
 
 }  // namespace rbc

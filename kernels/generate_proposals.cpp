@@ -44,10 +44,7 @@ Proposals level_proposals(const ProposalLevel& level, int64_t image, const int32
   Proposals decoded;
   for (const uint64_t key : best_anchors(level, logits, settings.per_level)) {
     const int64_t cell = rank_index(key) / level.anchors, a = rank_index(key) % level.anchors;
-    const float x = static_cast<float>(cell % level.width * level.stride_px);
-    const float y = static_cast<float>(cell / level.width * level.stride_px);
-    const Box& base = level.base_anchors[a];
-    const Box anchor{x + base.x0, y + base.y0, x + base.x1, y + base.y1};
+    const Box anchor = place_anchor(level.base_anchors[a], cell % level.width, cell / level.width, level.stride_px);
     const float* delta = deltas + a * 4 * cells + cell;
     const Box box = clip_box(
         decode_box(anchor, delta[0], delta[cells], delta[2 * cells], delta[3 * cells]), height, width);

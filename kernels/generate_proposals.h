@@ -1,23 +1,29 @@
 #pragma once
+#include <cstddef>
 #include <cstdint>
 
 #include "box.h"
+#include "cuda_stream.h"
+#include "half.h"
 
 namespace rbc {
 
 // One level of the region proposal network, for all images.
-//   objectness    float32 [images, anchors, height, width], logits
-//   deltas        float32 [images, anchors * 4, height, width], dx dy dw dh of anchor a in channels 4a..4a+3
+//   objectness    T [images, anchors, height, width], logits
+//   deltas        T [images, anchors * 4, height, width], dx dy dw dh of anchor a in channels 4a..4a+3
 //   base_anchors  float32 [anchors, 4], around (0, 0), canvas px
-struct ProposalLevel {
-  const float* objectness;
-  const float* deltas;
+template <typename T>
+struct ProposalLevelOf {
+  const T* objectness;
+  const T* deltas;
   const Box* base_anchors;
   int32_t anchors;
   int32_t height;
   int32_t width;
   int32_t stride_px;
 };
+
+using ProposalLevel = ProposalLevelOf<float>;
 
 struct ProposalSettings {
   int32_t per_level;  // candidates of a level that enter its NMS, the best by logit
@@ -28,6 +34,12 @@ struct ProposalSettings {
 // Candidates with a NaN, or with a side under this after clipping, are dropped (canvas px).
 constexpr float kMinProposalSidePx = 1e-3f;
 
+// A base anchor moved to its cell.
+RBC_HD Box place_anchor(const Box& base, int64_t cell_x, int64_t cell_y, int32_t stride_px) {
+  const float x = static_cast<float>(cell_x * stride_px), y = static_cast<float>(cell_y * stride_px);
+  return {x + base.x0, y + base.y0, x + base.x1, y + base.y1};
+}
+
 // Decodes anchors, clips to the image, suppresses overlaps within each level and keeps the best over all levels:
 // torchvision's RegionProposalNetwork.filter_proposals. Equal logits rank by level, then by (y * width + x) *
 // anchors + a.
@@ -37,5 +49,19 @@ constexpr float kMinProposalSidePx = 1e-3f;
 void generate_proposals_cpu(const ProposalLevel* levels, int32_t level_count, int64_t images,
                             const int32_t* image_hw, const ProposalSettings& settings, Box* boxes,
                             int32_t* counts, int threads);
+
+// The GPU's limits: of levels, and of settings.per_level.
+constexpr int32_t kMostProposalLevels = 6;
+constexpr int32_t kMostPerLevel = 4096;
+
+// Scratch memory for a launch: on the device, 16-byte aligned, its content of no interest before and after.
+size_t generate_proposals_workspace_bytes(int32_t level_count, int64_t images, const ProposalSettings& settings);
+
+// The same boxes in the same order on a GPU. T is float or Half. All pointers are to device memory, those in levels
+// too, but `levels` itself is the host's.
+template <typename T>
+void launch_generate_proposals(const ProposalLevelOf<T>* levels, int32_t level_count, int64_t images,
+                               const int32_t* image_hw, const ProposalSettings& settings, void* workspace,
+                               Box* boxes, int32_t* counts, cudaStream_t stream);
 
 }  // namespace rbc

@@ -1,7 +1,10 @@
 #pragma once
+#include <cstddef>
 #include <cstdint>
 
 #include "box.h"
+#include "cuda_stream.h"
+#include "half.h"
 
 namespace rbc {
 
@@ -48,5 +51,19 @@ void postprocess_detections_cpu(const float* class_logits, const float* box_delt
                                 const int32_t* image_hw, const int32_t* frame_hw,
                                 const DetectionSettings& settings, Box* boxes, float* scores,
                                 int32_t* counts, bool* saturated, int threads);
+
+// The GPU's limit of slots.
+constexpr int32_t kMostSlots = 4096;
+
+// Scratch memory for a launch: on the device, 16-byte aligned, its content of no interest before and after.
+size_t postprocess_detections_workspace_bytes(int64_t images, int64_t slots);
+
+// The same regions in the same order on a GPU. T is float or Half. All pointers are to device memory.
+template <typename T>
+void launch_postprocess_detections(const T* class_logits, const T* box_deltas, const Box* proposals,
+                                   const int32_t* proposal_counts, int64_t images, int64_t slots,
+                                   const int32_t* image_hw, const int32_t* frame_hw,
+                                   const DetectionSettings& settings, void* workspace, Box* boxes, float* scores,
+                                   int32_t* counts, bool* saturated, cudaStream_t stream);
 
 }  // namespace rbc

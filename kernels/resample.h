@@ -35,6 +35,8 @@ struct BilinearTap {
   float high_weight;
 };
 
+RBC_HD float blend(float low, float high, float high_weight) { return low + (high - low) * high_weight; }
+
 RBC_HD BilinearTap bilinear_tap(int32_t index, float scale, int32_t size) {
   float source = (static_cast<float>(index) + 0.5f) * scale - 0.5f;
   source = source < 0.0f ? 0.0f : source;

@@ -19,8 +19,7 @@ void resize_row(const uint8_t* row, const std::vector<BilinearTap>& taps, float*
     const uint8_t* low = row + 3 * tap.low;
     const uint8_t* high = row + 3 * tap.high;
     for (int c = 0; c < 3; ++c) {
-      const float a = low[c];
-      *out++ = a + (static_cast<float>(high[c]) - a) * tap.high_weight;
+      *out++ = blend(low[c], high[c], tap.high_weight);
     }
   }
 }
@@ -64,7 +63,7 @@ void resize_letterbox_cpu(const FrameView* frames, int64_t count, const int32_t*
       }
       const float *low = rows[0].data(), *high = rows[1].data();
       for (int32_t i = 0; i < 3 * width; ++i) {
-        out[i] = static_cast<uint8_t>(low[i] + (high[i] - low[i]) * tap.high_weight + 0.5f);
+        out[i] = static_cast<uint8_t>(blend(low[i], high[i], tap.high_weight) + 0.5f);
       }
       fill_pixels(out + 3 * width, canvas_width - width, fill_rgb);
     }

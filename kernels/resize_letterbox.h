@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 
+#include "cuda_stream.h"
 #include "frame_view.h"
 
 namespace rbc {
@@ -12,5 +13,10 @@ namespace rbc {
 void resize_letterbox_cpu(const FrameView* frames, int64_t count, const int32_t* resized_hw,
                           int32_t canvas_height, int32_t canvas_width, const uint8_t* fill_rgb,
                           uint8_t* canvases, int threads);
+
+// The same on a GPU, to the bit. All pointers are to device memory; fill_rgb, three values, to the host's.
+void launch_resize_letterbox(const FrameView* frames, int64_t count, const int32_t* resized_hw,
+                             int32_t canvas_height, int32_t canvas_width, const uint8_t* fill_rgb,
+                             uint8_t* canvases, cudaStream_t stream);
 
 }  // namespace rbc

@@ -2,15 +2,20 @@
 #include <cstdint>
 
 #include "box.h"
+#include "cuda_stream.h"
+#include "half.h"
 
 namespace rbc {
 
-// One level of the feature pyramid: float32 [images, channels, height, width].
-struct FeatureLevel {
-  const float* features;
+// One level of the feature pyramid: T [images, channels, height, width].
+template <typename T>
+struct FeatureLevelOf {
+  const T* features;
   int32_t height;
   int32_t width;
 };
+
+using FeatureLevel = FeatureLevelOf<float>;
 
 struct RoiAlignSettings {
   int32_t output_size;
@@ -27,5 +32,16 @@ struct RoiAlignSettings {
 void roi_align_cpu(const FeatureLevel* levels, int32_t level_count, int64_t images, int32_t channels,
                    const Box* boxes, const int32_t* counts, int64_t slots, const RoiAlignSettings& settings,
                    float* pooled, int threads);
+
+// The GPU's limits: of levels, and of output_size times sampling_ratio.
+constexpr int32_t kMostFeatureLevels = 6;
+constexpr int32_t kMostRoiSamples = 256;
+
+// The same on a GPU: float features to the bit; fp16 ones are pooled in float and rounded. T is float or Half. Boxes,
+// counts, pooled and the features that levels point to are in device memory; `levels` itself is the host's.
+template <typename T>
+void launch_roi_align(const FeatureLevelOf<T>* levels, int32_t level_count, int64_t images, int32_t channels,
+                      const Box* boxes, const int32_t* counts, int64_t slots, const RoiAlignSettings& settings,
+                      T* pooled, cudaStream_t stream);
 
 }  // namespace rbc

@@ -50,7 +50,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Any] | None, str]:
             damaged += f"{candidate} is damaged ({type(error).__name__}); "
             continue
         return state, f"{damaged}resuming from {candidate}"
-    return None, f"{damaged}starting from scratch"
+    return None, f"{damaged}no checkpoint yet"
 
 
 def load_finished(path: Path, *, steps: int) -> dict[str, Any]:

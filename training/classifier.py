@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from rbc_engine.manifest import ClassifierSettings
+from rbc_engine.pack import Pack
 from rbc_engine.training.augment import blur_some, flip_and_turn, vary_colour, vary_light
 from rbc_engine.training.checkpoint import load_finished
 from rbc_engine.training.clumps import ClumpMaker
+from rbc_engine.training.from_pack import begin_classifier
 from rbc_engine.training.frozen_trunk import pooled_features
 from rbc_engine.training.imagenet import TrunkWeights, fetch_imagenet, load_trunk
 from rbc_engine.training.loop import averaged, train_steps
@@ -40,6 +42,7 @@ class ClassifierTraining:
     clump_share: of the patches, those that are composed of two single cells.
     frozen_trunk: train the heads only, by Adam, on features that are stored beside the checkpoint. The patches are then
         those of the last stage, as they are, each as likely as any other; weight_decay is an L2 penalty.
+    bf16: see train_steps.
     """
 
     trunk: ClassifierTrunk = "resnet50"
@@ -52,6 +55,7 @@ class ClassifierTraining:
     colour_strength: float = 2.0
     clump_share: float = 0.15
     frozen_trunk: bool = False
+    bf16: bool = False
     seed: int = 0
     checkpoint_every_s: float = 240.0
 
@@ -74,13 +78,15 @@ def train_classifier(
     settings: ClassifierSettings,
     training: ClassifierTraining,
     checkpoint: Path,
-    start: Path | None = None,
+    start: Path | Pack | None = None,
+    types: tuple[str, ...] = (),
     trunk_weights: TrunkWeights = "scratch",
     log: Log,
 ) -> Classifier:
     """Trains trunk and heads, or goes on from `checkpoint`; see train_steps, which also says what is raised.
 
-    start: another training's checkpoint, whose averaged weights this one begins with.
+    start: another training's checkpoint, whose averaged weights this one begins with, or a pack.
+    types: names of the columns of the regions' types; with others than the pack's, its trunk alone is taken.
     trunk_weights: what the trunk begins with where there is neither a checkpoint nor a start.
     """
     torch.manual_seed(training.seed)
@@ -92,6 +98,14 @@ def train_classifier(
     loss_at, optimizer = (_heads if training.frozen_trunk else _end_to_end)(
         model, regions, settings=settings, training=training, checkpoint=checkpoint, log=log
     )
+    if isinstance(start, Pack) and not checkpoint.exists():
+        begin_classifier(
+            model,
+            start,
+            same_types=start.types == types,
+            run=lambda batch: loss_at(training.steps + batch),
+            log=log,
+        )
     average = train_steps(
         "classifier",
         model,
@@ -103,7 +117,8 @@ def train_classifier(
         seed=training.seed,
         checkpoint=checkpoint,
         checkpoint_every_s=training.checkpoint_every_s,
-        start=start,
+        bf16=training.bf16,
+        start=None if isinstance(start, Pack) else start,
         log=log,
     )
     return _trained(average)
@@ -223,6 +238,7 @@ def _chances(types: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
     return np.asarray(weight / weight.sum())
 
 
+@torch.autocast("cpu", enabled=False)
 def _draw(
     regions: RegionSet,
     chances: npt.NDArray[np.float64],

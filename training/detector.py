@@ -16,6 +16,7 @@ from torchvision.models.detection import FasterRCNN
 
 from rbc_engine import ops
 from rbc_engine.manifest import DetectorSettings
+from rbc_engine.pack import Pack
 from rbc_engine.sources.decode import decode_image
 from rbc_engine.sources.synthetic import render_field
 from rbc_engine.training.augment import (
@@ -27,6 +28,7 @@ from rbc_engine.training.augment import (
 )
 from rbc_engine.training.checkpoint import load_finished
 from rbc_engine.training.datasets.base import LabelledField
+from rbc_engine.training.from_pack import begin_detector
 from rbc_engine.training.imagenet import TrunkWeights, fetch_imagenet, load_trunk
 from rbc_engine.training.loop import averaged, train_steps
 from rbc_engine.training.models import IMAGE_STD, DetectorTrunk, build_detector
@@ -51,6 +53,7 @@ class DetectorTraining:
         laboratory's objective and camera may do: cells several times as large.
     momentum: of sgd.
     rendered_share: of the canvases, those that are rendered smears: other looks, and boxes that are exact.
+    bf16: see train_steps.
     """
 
     trunk: DetectorTrunk = "resnet18"
@@ -65,6 +68,7 @@ class DetectorTraining:
     weight_decay: float = 0.05
     regions_per_step: int = 128
     ema_decay: float = 0.995
+    bf16: bool = False
     seed: int = 0
     checkpoint_every_s: float = 240.0
 
@@ -75,13 +79,13 @@ def train_detector(
     settings: DetectorSettings,
     training: DetectorTraining,
     checkpoint: Path,
-    start: Path | None = None,
+    start: Path | Pack | None = None,
     trunk_weights: TrunkWeights = "scratch",
     log: Log,
 ) -> FasterRCNN:
     """Trains on every region of the fields, or goes on from `checkpoint`; one class, a region of red cells.
 
-    start: another training's checkpoint, whose averaged weights this one begins with.
+    start: another training's checkpoint, whose averaged weights this one begins with, or a pack.
     trunk_weights: what the trunk begins with where there is neither a checkpoint nor a start.
 
     See train_steps for checkpoints, Ctrl-C and what is raised.
@@ -105,6 +109,8 @@ def train_detector(
         loss: Tensor = sum(model(list(images), targets).values())
         return loss
 
+    if isinstance(start, Pack) and not checkpoint.exists():
+        begin_detector(model, start, run=lambda batch: loss_at(training.steps + batch), log=log)
     average = train_steps(
         "detector",
         model,
@@ -116,7 +122,8 @@ def train_detector(
         seed=training.seed,
         checkpoint=checkpoint,
         checkpoint_every_s=training.checkpoint_every_s,
-        start=start,
+        bf16=training.bf16,
+        start=None if isinstance(start, Pack) else start,
         log=log,
     )
     return _trained(average, settings)
@@ -154,6 +161,7 @@ def _trained(average: AveragedModel, settings: DetectorSettings) -> FasterRCNN:
     return model.eval()
 
 
+@torch.autocast("cpu", enabled=False)
 def _draw(
     frames: Sequence[UInt8],
     boxes: Sequence[Float32],

@@ -12,7 +12,7 @@ import torch
 from torchvision.models.detection import FasterRCNN
 
 from rbc_engine.errors import UsageError
-from rbc_engine.pack import Pack
+from rbc_engine.pack import MANIFEST_NAME, Pack
 from rbc_engine.training.assemble import assemble_final_pack, assemble_pack, checkout_commit
 from rbc_engine.training.classifier import ClassifierTraining, load_classifier, train_classifier
 from rbc_engine.training.datasets.base import Dataset, LabelledField
@@ -116,30 +116,31 @@ class TrainingPlan:
         steps: int | None = None,
         trunk: str | None = None,
         trunk_weights: str = "scratch",
+        bf16: bool = False,
         start: Path | None = None,
     ) -> None:
         """Trains, or goes on. None leaves what the preset has.
 
-        start: the folder of another training, with whose detector this one begins.
+        start: the folder of another training, or of a pack, with whose detector this one begins.
         """
         _check_choice("--preset", preset, tuple(DETECTOR_PRESETS))
         _check_choice("--detector-trunk", trunk, get_args(DetectorTrunk))
         _check_choice("--trunk-weights", trunk_weights, get_args(TrunkWeights))
         given = _given(steps=steps, trunk=trunk)
-        training = replace(DETECTOR_PRESETS[preset], seed=self.seed, **given)
-        start = self._start(start, "detector")
+        training = replace(DETECTOR_PRESETS[preset], seed=self.seed, bf16=bf16, **given)
+        begin = self._start(start, "detector")
         if len(self.train) < training.batch:
             raise UsageError(
                 f"the detector takes {training.batch} fields at once, and {len(self.train)} are there to train on; "
                 f"add images or lower --validation-share"
             )
-        self.workspace.begin("detector", _options(training, start))
+        self.workspace.begin("detector", _options(training, begin))
         train_detector(
             self.train,
             settings=self.recipe.detector,
             training=training,
             checkpoint=self.workspace.checkpoint("detector"),
-            start=start,
+            start=begin,
             trunk_weights=cast(TrunkWeights, trunk_weights),
             log=self.log,
         )
@@ -152,6 +153,7 @@ class TrainingPlan:
         trunk: str | None = None,
         trunk_weights: str = "scratch",
         learning_rate: float | None = None,
+        bf16: bool = False,
         start: Path | None = None,
     ) -> None:
         """Trains, or goes on. None leaves what the preset has; start: as in train_detector."""
@@ -159,42 +161,51 @@ class TrainingPlan:
         _check_choice("--classifier-trunk", trunk, get_args(ClassifierTrunk))
         _check_choice("--trunk-weights", trunk_weights, get_args(TrunkWeights))
         given = _given(stages=stages, trunk=trunk, learning_rate=learning_rate)
-        training = replace(CLASSIFIER_PRESETS[preset], seed=self.seed, **given)
-        start = self._start(start, "classifier")
+        training = replace(CLASSIFIER_PRESETS[preset], seed=self.seed, bf16=bf16, **given)
+        begin = self._start(start, "classifier")
         for patch_px, patches in training.stages:
             if patch_px < 16 or patches < training.batch:
                 raise UsageError(
                     f"--stages needs patches of at least 16 px, and at least {training.batch} of them "
                     f"(got {patch_px}:{patches})"
                 )
-        self.workspace.begin("classifier", _options(training, start))
+        self.workspace.begin("classifier", _options(training, begin))
         train_classifier(
             load_regions(self.train, short_side_px=self.recipe.detector.short_side_px),
             settings=_with_patches_of(training, self.recipe).classifier,
             training=training,
             checkpoint=self.workspace.checkpoint("classifier"),
-            start=start,
+            start=begin,
+            types=self.dataset.types,
             trunk_weights=cast(TrunkWeights, trunk_weights),
             log=self.log,
         )
 
-    def _start(self, folder: Path | None, network: str) -> Path | None:
-        """The checkpoint of another training. Raises UsageError if it was trained on a smear held out here."""
+    def _start(self, folder: Path | None, network: str) -> Path | Pack | None:
+        """A pack, or the checkpoint of another training. Raises UsageError if it saw a smear held out here."""
         if folder is None:
             return None
-        other = Workspace(folder)
-        held_out_there = set(other.options("data")["validation_groups"])
+        start: Path | Pack
+        if (folder / MANIFEST_NAME).is_file():
+            start = Pack.open(folder)
+            training = start.manifest.training
+            held_out_there = set(str(training.get("held_out_smear_groups", "")).split(", "))
+            if training.get("dataset") != self.dataset.name:
+                held_out_there = {field.group for field in self.held_out}
+        else:
+            other = Workspace(folder)
+            held_out_there = set(other.options("data")["validation_groups"])
+            start = other.checkpoint(network)
         if leaked := sorted({field.group for field in self.held_out} - held_out_there):
             raise UsageError(
                 f"--start-from {folder} was trained on smears that are held out here ({', '.join(leaked)}); "
                 f"use its --seed and --validation-share"
             )
-        path = other.checkpoint(network)
-        if not path.is_file():
+        if isinstance(start, Path) and not start.is_file():
             raise UsageError(
-                f"--start-from {folder} has no {path.name}; name the folder of a training that wrote one"
+                f"--start-from {folder} has no {start.name}; name the folder of a training that wrote one, or a pack"
             )
-        return path
+        return start
 
     def make_pack(
         self,
@@ -328,13 +339,17 @@ def _check_choice(option: str, trunk: str | None, choices: Sequence[str]) -> Non
 
 
 def _options(
-    training: DetectorTraining | ClassifierTraining, start: Path | None
+    training: DetectorTraining | ClassifierTraining, start: Path | Pack | None
 ) -> Mapping[str, Any]:
     """All but how often a checkpoint is written, which changes no result."""
     options = asdict(training)
     del options["checkpoint_every_s"]
     if start is not None:
-        options[_START] = hashlib.sha256(start.read_bytes()).hexdigest()
+        options[_START] = (
+            start.sha256
+            if isinstance(start, Pack)
+            else hashlib.sha256(start.read_bytes()).hexdigest()
+        )
     return options
 
 

@@ -40,7 +40,7 @@ def state(step: int) -> dict[str, object]:
 
 def test_what_is_saved_is_loaded(tmp_path: Path):
     path = tmp_path / "new" / "folder" / "net.pt"
-    assert load_checkpoint(path) == (None, "starting from scratch")
+    assert load_checkpoint(path) == (None, "no checkpoint yet")
     save_checkpoint(path, state(1))
     save_checkpoint(path, state(2))
     loaded, line = load_checkpoint(path)
@@ -66,7 +66,7 @@ def test_the_one_before_stands_in_for_a_truncated_one(tmp_path: Path, length: in
     loaded, line = load_checkpoint(path)
     assert loaded is None
     assert line.count("is damaged") == 2
-    assert line.endswith("starting from scratch")
+    assert line.endswith("no checkpoint yet")
 
 
 def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path):
@@ -188,7 +188,7 @@ def test_a_training_that_was_stopped_ends_as_if_it_was_not(
 ):
     lines: list[str] = []
     whole = train(fields, tmp_path / "whole.pt", lines)
-    assert "starting from scratch" in lines
+    assert "no checkpoint yet" in lines
 
     stopped = tmp_path / "stopped.pt"
     with monkeypatch.context() as patch:

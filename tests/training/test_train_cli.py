@@ -66,9 +66,7 @@ def work(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines = []
         for line in process.stderr:
             lines.append(line)
-            if (
-                "".join(lines).count("starting from scratch") == 2
-            ):  # the detector's, the classifier's
+            if "".join(lines).count("no checkpoint yet") == 2:  # the detector's, the classifier's
                 break
         process.send_signal(signal.SIGINT)
         lines += process.stderr

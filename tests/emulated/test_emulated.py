@@ -58,5 +58,7 @@ def test_fused_heads_equals_numpy(flavour: str, tmp_path: Path) -> None:
         assert done.returncode == 0, (done.stdout + done.stderr).decode()
         probabilities = np.frombuffer(done.stdout, np.float32).reshape(patches, types)
         expected = reference_heads(feature_map, *weights)
-        assert expected.std() > 0.1  # far from one half everywhere, or any kernel would do
+        assert (
+            expected.size == 1 or expected.std() > 0.1
+        )  # far from one half everywhere, or any kernel would do
         np.testing.assert_allclose(probabilities, expected, atol=2e-4)
