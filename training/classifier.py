@@ -46,7 +46,7 @@ class ClassifierTraining:
     """
 
     trunk: ClassifierTrunk = "resnet50"
-    stages: tuple[tuple[int, int], ...] = ((40, 51_200), (64, 73_600))
+    stages: tuple[tuple[int, int], ...] = ((40, 51_200), (64, 72_000), (80, 72_000))
     batch: int = 32
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.05

@@ -32,6 +32,9 @@ Seed = Annotated[int, typer.Option(min=0, help="Of the folds, the trainings and 
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 for the cores there are.")]
 Folds = Annotated[int, typer.Option(min=2, help="Parts that the smears are dealt to.")]
 Resamples = Annotated[int, typer.Option(min=100, help="Of the smears, behind the intervals.")]
+Bf16 = Annotated[
+    bool, typer.Option("--bf16", help="Compute in bfloat16: faster on a processor that has it.")
+]
 TrunkWeightsOption = Annotated[
     str, typer.Option("--trunk-weights", help="What every trunk begins with: scratch or imagenet.")
 ]
@@ -53,6 +56,7 @@ def table1(
     ] = "40:51200,64:73600",
     trunk: Annotated[str, typer.Option(help="resnet18, resnet34 or resnet50.")] = "resnet50",
     trunk_weights: TrunkWeightsOption = "scratch",
+    bf16: Bf16 = False,
     seed: Seed = 0,
     threads: Threads = 0,
     resamples: Resamples = 1000,
@@ -79,7 +83,9 @@ def table1(
         work,
         recipe=recipe,
         folds=folds,
-        training=ClassifierTraining(stages=parsed, trunk=cast(ClassifierTrunk, trunk), seed=seed),
+        training=ClassifierTraining(
+            stages=parsed, trunk=cast(ClassifierTrunk, trunk), bf16=bf16, seed=seed
+        ),
         trunk_weights=cast(TrunkWeights, trunk_weights),
         log=_log,
     )
@@ -192,6 +198,7 @@ def detectors(
     ] = "resnet18,resnet50,resnet101",
     steps: Annotated[int, typer.Option(min=1, help="Of each detector.")] = 1200,
     trunk_weights: TrunkWeightsOption = "scratch",
+    bf16: Bf16 = False,
     seed: Seed = 0,
     threads: Threads = 0,
     resamples: Resamples = 1000,
@@ -218,7 +225,7 @@ def detectors(
         held_out=deal_groups(dataset, folds=folds, seed=seed)[0],
         trunks=cast("list[DetectorTrunk]", names),
         settings=recipe.detector,
-        training=DetectorTraining(steps=steps, seed=seed),
+        training=DetectorTraining(steps=steps, bf16=bf16, seed=seed),
         trunk_weights=cast(TrunkWeights, trunk_weights),
         work=work,
         resamples=resamples,

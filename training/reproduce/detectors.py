@@ -66,6 +66,8 @@ class DetectorTable(BaseModel):
     canvas_px: int
     short_side_px: int
     trunk_weights: str
+    bf16: bool
+    """Whether the training, not the inference, computed in bfloat16."""
     seed: int
     resamples: int
     percent: float = PERCENT
@@ -142,6 +144,7 @@ def compare_detectors(
         canvas_px=training.canvas_px,
         short_side_px=settings.short_side_px,
         trunk_weights=trunk_weights,
+        bf16=training.bf16,
         seed=training.seed,
         resamples=resamples,
         trunks=rows,
@@ -263,8 +266,8 @@ def write_detectors(folder: Path, table: DetectorTable) -> None:
         f"Faster R-CNN with a feature pyramid on each trunk, from {table.trunk_weights}, {table.steps} steps of "
         f"{table.batch} canvases of {table.canvas_px} px, seed {table.seed}; judged by {table.regions} regions in "
         f"{table.fields} fields of {len(table.held_out_groups)} smear groups of {table.dataset} that it never saw, "
-        f"at a short side of {table.short_side_px} px. Speeds: medians, PyTorch in float32 on a CPU; "
-        f"inference takes one image at a time. In brackets: {table.percent:g} % intervals, "
+        f"at a short side of {table.short_side_px} px. Speeds: medians, PyTorch on a CPU; training in "
+        f"{'bfloat16' if table.bf16 else 'float32'}, inference in float32, one image at a time. In brackets: {table.percent:g} % intervals, "
         f"{table.resamples} resamples of the smear groups."
     )
     write_result(

@@ -81,6 +81,7 @@ class Table1(_Section):
     trunk_weights: str
     stages: tuple[tuple[int, int], ...]
     learning_rate: float
+    bf16: bool
     clump_share: float
     """Of Model A's patches; Model B's are never composed."""
     seed: int
@@ -134,6 +135,7 @@ def measure_table1(
         trunk_weights=validation.trunk_weights,
         stages=training.stages,
         learning_rate=training.learning_rate,
+        bf16=training.bf16,
         clump_share=training.clump_share,
         seed=training.seed,
         resamples=resamples,
