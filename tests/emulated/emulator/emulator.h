@@ -30,13 +30,22 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
-#define __global__
+#define __global__ inline
 #define __device__
 #define __host__
 #define __forceinline__ inline
 #define __grid_constant__
 #define __launch_bounds__(...)
-#define __shared__ static  // one block runs at a time, so what is static belongs to the block
+
+// One block runs at a time, so what is static belongs to the block. AddressSanitizer watches its edges; without it, it
+// lies in a section that every block finds full of garbage, as on a GPU.
+#if defined(__SANITIZE_ADDRESS__)
+#define __shared__ static
+#else
+#define __shared__ __attribute__((section("emulated_shared"))) static
+extern char __start_emulated_shared[] __attribute__((weak));
+extern char __stop_emulated_shared[] __attribute__((weak));
+#endif
 
 struct dim3 {
   unsigned x, y, z;
@@ -66,6 +75,12 @@ inline std::vector<unsigned> order_of(unsigned count) {
 inline thread_local uint64_t blocks_begun = 0;
 inline std::vector<uint64_t> warp_slots;  // one a thread: what it shows to its warp
 
+inline void spoil_shared_memory() {
+#if !defined(__SANITIZE_ADDRESS__)
+  std::fill(__start_emulated_shared, __stop_emulated_shared, char{0x5b});
+#endif
+}
+
 inline unsigned thread_number() { return threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z); }
 
 inline void become(unsigned thread, unsigned block) {
@@ -81,7 +96,8 @@ inline std::vector<std::unique_ptr<std::barrier<>>> warp_barriers;
 inline void wait_for_block() { block_barrier->arrive_and_wait(); }
 inline void wait_for_warp() { warp_barriers[thread_number() / kWarp]->arrive_and_wait(); }
 
-inline void renew_barriers(unsigned count) {
+inline void prepare_block(unsigned count) {
+  spoil_shared_memory();
   block_barrier = std::make_unique<std::barrier<>>(count);
   warp_barriers.clear();
   for (unsigned first = 0; first < count; first += kWarp) {
@@ -92,8 +108,8 @@ inline void renew_barriers(unsigned count) {
 // The threads of the first block are those of the next ones, too: to start one takes long under ThreadSanitizer.
 template <typename Body>
 void run_blocks(unsigned count, const std::vector<unsigned>& numbers, Body&& body) {
-  renew_barriers(count);
-  std::barrier between_blocks(count, [count]() noexcept { renew_barriers(count); });
+  prepare_block(count);
+  std::barrier between_blocks(count, [count]() noexcept { prepare_block(count); });
   std::vector<std::thread> threads;
   for (unsigned thread = 0; thread < count; ++thread) {
     threads.emplace_back([&, thread] {
@@ -177,6 +193,7 @@ inline bool release_warps(unsigned count) {
 }
 
 inline void run_block(unsigned count, unsigned block) {
+  spoil_shared_memory();
   ++blocks_begun;
   fibers.resize(count);
   for (Fiber& fiber : fibers) {
@@ -205,8 +222,8 @@ inline void run_block(unsigned count, unsigned block) {
     if (returned == count) return;
     if (waiting != count) {
       throw std::logic_error("of " + std::to_string(count) + " threads " + std::to_string(waiting) +
-                             " wait at __syncthreads() and " + std::to_string(returned) +
-                             " have returned; the others wait for their warp");
+                             " wait at __syncthreads(), " + std::to_string(returned) + " have returned and " +
+                             std::to_string(count - waiting - returned) + " wait for their warp");
     }
     for (Fiber& fiber : fibers) fiber.state = State::kReady;
   }
