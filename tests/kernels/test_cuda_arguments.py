@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from rbc_engine import _kernels
 
 pytestmark = pytest.mark.skipif(not _kernels.has_cuda, reason="CUDA kernels not compiled in")
@@ -12,61 +13,38 @@ pytestmark = pytest.mark.skipif(not _kernels.has_cuda, reason="CUDA kernels not 
 ADDRESS = 4096  # of nothing: no call here gets as far as to read it
 
 
-def arguments(op: str) -> dict:
-    """Arguments that a launch would take, but for zero of whatever it makes."""
-    return {
-        "resize_letterbox": {
-            **dict.fromkeys(("frames", "resized_hw", "canvases"), ADDRESS),
-            **{"count": 0, "canvas_hw": (32, 48), "fill_rgb": (1, 2, 3), "stream": 0},
-        },
-        "crop_resize": {
-            **dict.fromkeys(("frames", "windows", "frame_index", "patches"), ADDRESS),
-            **{"count": 0, "size_px": 64, "mean": (1, 2, 3), "std": (4, 5, 6)},
-            **{"fp16": True, "stream": 0},
-        },
-        "generate_proposals": {
-            **dict.fromkeys(("objectness", "deltas", "base_anchors"), [ADDRESS, ADDRESS]),
-            **{"shapes": [(3, 8, 8), (3, 4, 4)], "strides_px": [4, 8]},
-            **dict.fromkeys(("image_hw", "workspace", "boxes", "counts"), ADDRESS),
-            **{"images": 0, "per_level": 100, "keep": 50, "nms_iou": 0.7},
-            **{"fp16": True, "stream": 0},
-        },
-        "roi_align": {
-            **{"features": [ADDRESS], "level_hw": [(8, 8)], "images": 0, "channels": 16},
-            **dict.fromkeys(("boxes", "counts", "pooled"), ADDRESS),
-            **{"slots": 10, "output_size": 7, "sampling_ratio": 2, "finest_level": 2},
-            **{"canonical_level": 4, "canonical_px": 224.0, "fp16": True, "stream": 0},
-        },
-        "postprocess_detections": {
-            **dict.fromkeys(("class_logits", "box_deltas", "proposals"), ADDRESS),
-            **dict.fromkeys(("proposal_counts", "image_hw", "frame_hw"), ADDRESS),
-            **dict.fromkeys(("workspace", "boxes", "scores", "counts", "saturated"), ADDRESS),
-            **{"images": 0, "slots": 10, "score_threshold": 0.5, "nms_iou": 0.5},
-            **{"max_regions": 5, "fp16": True, "stream": 0},
-        },
-        "fused_heads": {
-            **dict.fromkeys(("feature_map", "workspace", "probabilities"), ADDRESS),
-            **dict.fromkeys(("first_weight", "first_bias"), ADDRESS),
-            **dict.fromkeys(("second_weight", "second_bias"), ADDRESS),
-            **{"channels_last": False, "patches": 0, "pixels": 4, "features": 128, "hidden": 64},
-            **{"types": 6, "stream": 0},
-        },
-    }[op]
+def at(*names: str) -> dict:
+    return dict.fromkeys(names, ADDRESS)
 
 
-OPS = (
-    "resize_letterbox",
-    "crop_resize",
-    "generate_proposals",
-    "roi_align",
-    "postprocess_detections",
-    "fused_heads",
-)
+# What a launch would take, but for zero of whatever it makes.
+ARGUMENTS = {
+    "resize_letterbox": at("frames", "resized_hw", "canvases")
+    | {"count": 0, "canvas_hw": (32, 48), "fill_rgb": (1, 2, 3), "stream": 0},
+    "crop_resize": at("frames", "windows", "frame_index", "patches")
+    | {"count": 0, "size_px": 64, "mean": (1, 2, 3), "std": (4, 5, 6), "fp16": True, "stream": 0},
+    "generate_proposals": at("image_hw", "workspace", "boxes", "counts")
+    | {"objectness": [ADDRESS] * 2, "deltas": [ADDRESS] * 2, "base_anchors": [ADDRESS] * 2}
+    | {"shapes": [(3, 8, 8), (3, 4, 4)], "strides_px": [4, 8], "images": 0, "per_level": 100}
+    | {"keep": 50, "nms_iou": 0.7, "fp16": True, "stream": 0},
+    "roi_align": at("boxes", "counts", "pooled")
+    | {"features": [ADDRESS], "level_hw": [(8, 8)], "images": 0, "channels": 16, "slots": 10}
+    | {"output_size": 7, "sampling_ratio": 2, "finest_level": 2, "canonical_level": 4}
+    | {"canonical_px": 224.0, "fp16": True, "stream": 0},
+    "postprocess_detections": at("class_logits", "box_deltas", "proposals", "proposal_counts")
+    | at("image_hw", "frame_hw", "workspace", "boxes", "scores", "counts", "saturated")
+    | {"images": 0, "slots": 10, "score_threshold": 0.5, "nms_iou": 0.5, "max_regions": 5}
+    | {"fp16": True, "stream": 0},
+    "fused_heads": at("feature_map", "first_weight", "first_bias", "second_weight", "second_bias")
+    | at("workspace", "probabilities")
+    | {"channels_last": False, "patches": 0, "pixels": 4, "features": 128, "hidden": 64}
+    | {"types": 6, "stream": 0},
+}
 
 
-@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("op", ARGUMENTS)
 def test_nothing_to_do_needs_no_gpu(op: str) -> None:
-    getattr(_kernels.cuda, op)(**arguments(op))
+    getattr(_kernels.cuda, op)(**ARGUMENTS[op])
 
 
 @pytest.mark.parametrize(
@@ -90,7 +68,7 @@ def test_nothing_to_do_needs_no_gpu(op: str) -> None:
             "generate_proposals",
             {
                 "images": 1,
-                **dict.fromkeys(("objectness", "deltas", "base_anchors"), [ADDRESS] * 7),
+                **{name: [ADDRESS] * 7 for name in ("objectness", "deltas", "base_anchors")},
                 **{"shapes": [(1, 1, 1)] * 7, "strides_px": [4] * 7},
             },
             "at most 6 levels",
@@ -105,7 +83,7 @@ def test_nothing_to_do_needs_no_gpu(op: str) -> None:
 )
 def test_refuses(op: str, changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        getattr(_kernels.cuda, op)(**(arguments(op) | changes))
+        getattr(_kernels.cuda, op)(**(ARGUMENTS[op] | changes))
 
 
 def test_workspaces() -> None:
