@@ -64,9 +64,8 @@ union HeadSpace {
 __global__ __launch_bounds__(kHeadThreads) void heads_kernel(int64_t patches, HeadShape shape, HeadWeights weights,
                                                              HeadScratch scratch, float* probabilities) {
   using namespace nvcuda;
-  alignas(32) __shared__ unsigned char memory[sizeof(HeadSpace)];
+  alignas(32) __shared__ HeadSpace space;
   __shared__ bool is_last;
-  HeadSpace& space = *reinterpret_cast<HeadSpace*>(memory);
   const int32_t slices = shape.hidden / kHeadTile, type = blockIdx.x / slices, steps = shape.features / kHeadDepth;
   const int64_t first_patch = static_cast<int64_t>(blockIdx.y) * kHeadTile;
   const int64_t first_unit = static_cast<int64_t>(blockIdx.x) * kHeadTile;

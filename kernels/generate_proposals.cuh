@@ -72,35 +72,36 @@ __global__ __launch_bounds__(kCandidateThreads, 1) void level_proposals_kernel(
 
 // merge_levels of the CPU's op, without a sort: a proposal's place is its place in its own level and, for each other
 // level, the number of those there that come before it.
-//   grid  images
-__global__ void merge_levels_kernel(LevelProposals found, int32_t level_count, ProposalSettings settings, Box* boxes,
-                                    int32_t* counts) {
-  const int64_t n = blockIdx.x;
-  const float* logits = found.logits + n * level_count * settings.per_level;
-  const Box* candidates = found.boxes + n * level_count * settings.per_level;
+//   grid  levels x images
+__global__ __launch_bounds__(kCandidateThreads) void merge_levels_kernel(LevelProposals found,
+                                                                         ProposalSettings settings, Box* boxes,
+                                                                         int32_t* counts) {
+  const int32_t level_count = gridDim.x, own = blockIdx.x;
+  const int64_t n = blockIdx.y, first = n * level_count * settings.per_level;
+  const float* logits = found.logits + first;
+  const Box* candidates = found.boxes + first;
   const int32_t* found_counts = found.counts + n * level_count;
   Box* out = boxes + n * settings.keep;
-  int32_t total = 0;
-  for (int32_t l = 0; l < level_count; ++l) {
-    for (int32_t i = threadIdx.x; i < found_counts[l]; i += blockDim.x) {
-      const uint64_t key = rank_key(logits[l * settings.per_level + i], l);
-      int32_t place = i;
-      for (int32_t other = 0; other < level_count; ++other) {
-        if (other == l) continue;
-        int32_t low = 0, high = found_counts[other];
-        while (low < high) {
-          const int32_t middle = (low + high) / 2;
-          if (rank_key(logits[other * settings.per_level + middle], other) < key) low = middle + 1;
-          else high = middle;
-        }
-        place += low;
+  for (int32_t i = threadIdx.x; i < found_counts[own]; i += kCandidateThreads) {
+    const uint64_t key = rank_key(logits[own * settings.per_level + i], own);
+    int32_t place = i;
+    for (int32_t other = 0; other < level_count; ++other) {
+      if (other == own) continue;
+      int32_t low = 0, high = found_counts[other];
+      while (low < high) {
+        const int32_t middle = (low + high) / 2;
+        if (rank_key(logits[other * settings.per_level + middle], other) < key) low = middle + 1;
+        else high = middle;
       }
-      if (place < settings.keep) out[place] = candidates[l * settings.per_level + i];
+      place += low;
     }
-    total += found_counts[l];
+    if (place < settings.keep) out[place] = candidates[own * settings.per_level + i];
   }
+  if (own != 0) return;
+  int32_t total = 0;
+  for (int32_t l = 0; l < level_count; ++l) total += found_counts[l];
   const int32_t count = total < settings.keep ? total : settings.keep;
-  for (int32_t i = count + threadIdx.x; i < settings.keep; i += blockDim.x) out[i] = Box{};
+  for (int32_t i = count + threadIdx.x; i < settings.keep; i += kCandidateThreads) out[i] = Box{};
   if (threadIdx.x == 0) counts[n] = count;
 }
 

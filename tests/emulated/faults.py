@@ -50,10 +50,10 @@ FAULTS = [
         shows_as=RACE,
     ),
     Fault(
-        "a tile of boxes overwritten while others read it",
+        "boxes struck out before it is settled by which",
         *("generate_proposals", "threads", "nms.cuh"),
-        right="    kept += taken;\n    __syncthreads();",
-        wrong="    kept += taken;",
+        right="    __syncthreads();\n    const int32_t taken",
+        wrong="    const int32_t taken",
         shows_as=RACE,
     ),
     Fault(
