@@ -19,20 +19,24 @@ if(RBC_CUDA STREQUAL "OFF")
   return()
 endif()
 
-# From Turing on; the last one also as PTX, for what comes after it.
-if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
-  set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 86-real 89-real 90-real 100-real 120)
-endif()
 check_language(CUDA)
 if(NOT CMAKE_CUDA_COMPILER)
   rbc_without_cuda("no working CUDA compiler was found")
   return()
 endif()
-enable_language(CUDA)
-if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS RBC_OLDEST_CUDA)
-  rbc_without_cuda("${CMAKE_CUDA_COMPILER} is version ${CMAKE_CUDA_COMPILER_VERSION}, before ${RBC_OLDEST_CUDA}")
+# Asked of the compiler itself: CMake would end here with an error if it did not know an architecture.
+execute_process(COMMAND ${CMAKE_CUDA_COMPILER} --version OUTPUT_VARIABLE RBC_NVCC_VERSION ERROR_QUIET)
+string(REGEX MATCH "release ([0-9.]+)" RBC_NVCC_VERSION "${RBC_NVCC_VERSION}")
+if(CMAKE_MATCH_1 VERSION_LESS RBC_OLDEST_CUDA)
+  rbc_without_cuda("${CMAKE_CUDA_COMPILER} is version ${CMAKE_MATCH_1}, before ${RBC_OLDEST_CUDA}")
   return()
 endif()
+
+# From Turing on; the last one also as PTX, for what comes after it.
+if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+  set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 86-real 89-real 90-real 100-real 120)
+endif()
+enable_language(CUDA)
 find_package(CUDAToolkit REQUIRED)
 message(STATUS "CUDA kernels: ${CMAKE_CUDA_COMPILER_VERSION}, for ${CMAKE_CUDA_ARCHITECTURES}")
 

@@ -16,7 +16,8 @@ class cuda:  # noqa: N801
 
     Every integer without a unit is an address in device memory or, where the name says so, a size; `stream` is a
     CUstream. A launch neither allocates nor waits nor reads anything of the host's later, so a CUDA graph can record
-    it. What is launched with zero images, frames, patches or slots to write does nothing.
+    it, once it was launched without: the first launch loads the kernel. What is launched with zero images, frames,
+    patches or slots to write does nothing.
 
     ValueError: a size over a launch's limit, an address that is null or not aligned to its type.
     RuntimeError: CUDA refused the launch.

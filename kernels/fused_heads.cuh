@@ -113,7 +113,7 @@ __global__ __launch_bounds__(kHeadThreads) void heads_kernel(int64_t patches, He
   float sum = 0.0f;
   for (int32_t unit = threadIdx.x % 4; unit < kHeadTile; unit += 4) {
     const float value = space.hidden[row][unit] + to_float(weights.first_bias[first_unit + unit]);
-    sum += (value > 0.0f ? value : 0.0f) * to_float(weights.second_weight[first_unit + unit]);
+    sum += (value < 0.0f ? 0.0f : value) * to_float(weights.second_weight[first_unit + unit]);
   }
   sum += __shfl_xor_sync(~0u, sum, 1);
   sum += __shfl_xor_sync(~0u, sum, 2);

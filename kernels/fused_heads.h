@@ -33,7 +33,7 @@ constexpr int32_t kMostTypes = 4096;
 size_t fused_heads_workspace_bytes(int64_t patches, const HeadShape& shape);
 
 // The classifier's head on a GPU: the mean over the pixels of each feature, rounded to fp16; for each type a layer with
-// ReLU and one without; sigmoid. Sums are in float, always in the same order. On a CPU the head is part of the network.
+// ReLU and one without; sigmoid. Sums are in float, always in the same order; NaN in, NaN out. On a CPU the head is part of the network.
 //   feature_map    fp16 [patches, features, pixels], or [patches, pixels, features] if kNhwc
 //   probabilities  float32 [patches, types]
 // All pointers are to device memory.

@@ -50,10 +50,10 @@ FAULTS = [
         shows_as=RACE,
     ),
     Fault(
-        "boxes struck out before it is settled by which",
+        "overlaps of a tile read before all are found",
         *("generate_proposals", "threads", "nms.cuh"),
-        right="    __syncthreads();\n    const int32_t taken",
-        wrong="    const int32_t taken",
+        right="    __syncthreads();\n    if (warp == 0) {",
+        wrong="    if (warp == 0) {",
         shows_as=RACE,
     ),
     Fault(

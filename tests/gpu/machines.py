@@ -7,7 +7,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
-import sys
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -111,7 +111,7 @@ def compile_module(repository: Path, folder: Path) -> ModuleType:
         os.environ.get("CXX") or shutil.which("g++") or "c++",
         *("-std=c++20", "-O1", "-ffp-contract=off", "-fvisibility=hidden", "-shared", "-fPIC"),
         *(f"-I{path}" for path in (*includes, pybind11.get_include())),
-        f"-I{sys.base_prefix}/include/python{sys.version_info.major}.{sys.version_info.minor}",
+        f"-I{sysconfig.get_path('include')}",
         *(str(repository / "tests" / "gpu" / "emulated.cpp"), "-o", str(library)),
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
