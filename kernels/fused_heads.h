@@ -26,11 +26,14 @@ struct HeadWeights {
   const Half* second_bias;    // [types]
 };
 
+// The GPU's limit of types.
+constexpr int32_t kMostTypes = 4096;
+
 // Scratch memory for a launch: on the device, 16-byte aligned, its content of no interest before and after.
 size_t fused_heads_workspace_bytes(int64_t patches, const HeadShape& shape);
 
 // The classifier's head on a GPU: the mean over the pixels of each feature, rounded to fp16; for each type a layer with
-// ReLU and one without; sigmoid. Sums are in float, always in the same order. On a CPU the head is part of the network.
+// ReLU and one without; sigmoid. Sums are in float, always in the same order; NaN in, NaN out. On a CPU the head is part of the network.
 //   feature_map    fp16 [patches, features, pixels], or [patches, pixels, features] if kNhwc
 //   probabilities  float32 [patches, types]
 // All pointers are to device memory.

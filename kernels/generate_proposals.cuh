@@ -1,4 +1,6 @@
 #pragma once
+#include <cmath>
+
 #include "generate_proposals.h"
 #include "half.cuh"
 #include "nms.cuh"
@@ -30,12 +32,24 @@ __global__ __launch_bounds__(kCandidateThreads, 1) void level_proposals_kernel(
   const uint32_t anchors = level.anchors, cells = level.height * level.width;
   const T* logits = level.objectness + n * anchors * cells;
   const T* deltas = level.deltas + n * anchors * 4 * cells;
-  const auto key_at = [&](uint32_t i) {
-    const float logit = to_float(logits[i]);
-    return logit == logit ? rank_key(logit, i % cells * anchors + i / cells) : kNoKey;
+  constexpr uint32_t kAtOnce = 4;  // logits on their way to a thread
+  const auto each_key = [&](const auto& visit) {
+    for (uint32_t a = 0; a < anchors; ++a) {
+      for (uint32_t first = threadIdx.x; first < cells; first += kAtOnce * kCandidateThreads) {
+        float logit[kAtOnce];
+        for (uint32_t k = 0; k < kAtOnce; ++k) {
+          const uint32_t cell = first + k * kCandidateThreads;
+          logit[k] = cell < cells ? to_float(logits[a * cells + cell]) : NAN;
+        }
+        for (uint32_t k = 0; k < kAtOnce; ++k) {
+          const uint32_t cell = first + k * kCandidateThreads;
+          if (logit[k] == logit[k]) visit(rank_key(logit[k], cell * anchors + a));
+        }
+      }
+    }
   };
-  const uint64_t last = last_key_kept(key_at, anchors * cells, settings.per_level, space.histogram);
-  const int32_t candidates = sorted_keys(key_at, anchors * cells, last, space.keys);
+  const uint64_t last = last_key_kept(each_key, settings.per_level, space.histogram);
+  const int32_t candidates = sorted_keys(each_key, last, space.keys);
 
   const int64_t list = n * gridDim.x + blockIdx.x;
   Box* boxes = found.boxes + list * settings.per_level;
@@ -58,35 +72,36 @@ __global__ __launch_bounds__(kCandidateThreads, 1) void level_proposals_kernel(
 
 // merge_levels of the CPU's op, without a sort: a proposal's place is its place in its own level and, for each other
 // level, the number of those there that come before it.
-//   grid  images
-__global__ void merge_levels_kernel(LevelProposals found, int32_t level_count, ProposalSettings settings, Box* boxes,
-                                    int32_t* counts) {
-  const int64_t n = blockIdx.x;
-  const float* logits = found.logits + n * level_count * settings.per_level;
-  const Box* candidates = found.boxes + n * level_count * settings.per_level;
+//   grid  levels x images
+__global__ __launch_bounds__(kCandidateThreads) void merge_levels_kernel(LevelProposals found,
+                                                                         ProposalSettings settings, Box* boxes,
+                                                                         int32_t* counts) {
+  const int32_t level_count = gridDim.x, own = blockIdx.x;
+  const int64_t n = blockIdx.y, first = n * level_count * settings.per_level;
+  const float* logits = found.logits + first;
+  const Box* candidates = found.boxes + first;
   const int32_t* found_counts = found.counts + n * level_count;
   Box* out = boxes + n * settings.keep;
-  int32_t total = 0;
-  for (int32_t l = 0; l < level_count; ++l) {
-    for (int32_t i = threadIdx.x; i < found_counts[l]; i += blockDim.x) {
-      const uint64_t key = rank_key(logits[l * settings.per_level + i], l);
-      int32_t place = i;
-      for (int32_t other = 0; other < level_count; ++other) {
-        if (other == l) continue;
-        int32_t low = 0, high = found_counts[other];
-        while (low < high) {
-          const int32_t middle = (low + high) / 2;
-          if (rank_key(logits[other * settings.per_level + middle], other) < key) low = middle + 1;
-          else high = middle;
-        }
-        place += low;
+  for (int32_t i = threadIdx.x; i < found_counts[own]; i += kCandidateThreads) {
+    const uint64_t key = rank_key(logits[own * settings.per_level + i], own);
+    int32_t place = i;
+    for (int32_t other = 0; other < level_count; ++other) {
+      if (other == own) continue;
+      int32_t low = 0, high = found_counts[other];
+      while (low < high) {
+        const int32_t middle = (low + high) / 2;
+        if (rank_key(logits[other * settings.per_level + middle], other) < key) low = middle + 1;
+        else high = middle;
       }
-      if (place < settings.keep) out[place] = candidates[l * settings.per_level + i];
+      place += low;
     }
-    total += found_counts[l];
+    if (place < settings.keep) out[place] = candidates[own * settings.per_level + i];
   }
+  if (own != 0) return;
+  int32_t total = 0;
+  for (int32_t l = 0; l < level_count; ++l) total += found_counts[l];
   const int32_t count = total < settings.keep ? total : settings.keep;
-  for (int32_t i = count + threadIdx.x; i < settings.keep; i += blockDim.x) out[i] = Box{};
+  for (int32_t i = count + threadIdx.x; i < settings.keep; i += kCandidateThreads) out[i] = Box{};
   if (threadIdx.x == 0) counts[n] = count;
 }
 

@@ -13,31 +13,38 @@ __device__ __forceinline__ bool suppresses(const Box& taken, const Box& other, f
 // Greedy non-maximum suppression by one block, with the decisions of nms_cpu. `boxes`, best first, are thinned in place
 // with their scores: the first `limit` that are taken move to the front. Returns how many they are.
 //   alive  a bit a box, up to a multiple of 32: zero for boxes that take no part; overwritten. In shared memory.
-// Boxes go by tiles of 32: one warp settles those of a tile among themselves, then all warps strike out later ones.
+// Boxes go by tiles of 32: all warps find which of a tile suppress each other, one settles by these bits which are taken,
+// and all strike out later boxes.
 __device__ inline int32_t nms_in_place(Box* boxes, float* scores, uint32_t* alive, int32_t count, float max_iou,
                                        int32_t limit) {
-  __shared__ Box tile_boxes[kWarp];
+  __shared__ uint32_t suppressed_by[kWarp];  // for each box of a tile the later ones of the tile that it suppresses
+  __shared__ Box tile_boxes[kWarp];          // the boxes of a tile that are taken
   __shared__ int32_t tile_taken;
   const int32_t lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   int32_t kept = 0;
   for (int32_t first = 0; first < count && kept < limit; first += kWarp) {
+    const int32_t i = first + lane;
+    const Box box = i < count ? boxes[i] : Box{};
+    for (int32_t row = warp; row < kWarp && first + row < count; row += kCandidateThreads / kWarp) {
+      const Box row_box = boxes[first + row];
+      const uint32_t word = __ballot_sync(~0u, lane > row && suppresses(row_box, box, max_iou));
+      if (lane == 0) suppressed_by[row] = word;
+    }
+    __syncthreads();
     if (warp == 0) {
-      const int32_t i = first + lane;
-      const Box box = i < count ? boxes[i] : Box{};
       const float score = i < count ? scores[i] : 0.0f;
+      const uint32_t suppressed = suppressed_by[lane];
       uint32_t waiting = alive[first / kWarp], taken = 0;
       while (waiting) {
         const int32_t best = __ffs(waiting) - 1;
-        const Box best_box{__shfl_sync(~0u, box.x0, best), __shfl_sync(~0u, box.y0, best),
-                           __shfl_sync(~0u, box.x1, best), __shfl_sync(~0u, box.y1, best)};
         taken |= 1u << best;
-        const bool waits = lane > best && (waiting >> lane & 1) && !suppresses(best_box, box, max_iou);
-        waiting = __ballot_sync(~0u, waits);
+        waiting &= ~(__shfl_sync(~0u, suppressed, best) | 1u << best);
       }
+      __syncwarp();  // every lane has read its score: one may now be overwritten
       const int32_t place = __popc(taken & ((1u << lane) - 1));
       if (taken >> lane & 1) {
         tile_boxes[place] = box;
-        // Never behind what is still to be read: the tile is in registers.
+        // Never beyond this tile, and that is in registers.
         if (kept + place < limit) boxes[kept + place] = box, scores[kept + place] = score;
       }
       if (lane == 0) tile_taken = __popc(taken);
@@ -47,14 +54,13 @@ __device__ inline int32_t nms_in_place(Box* boxes, float* scores, uint32_t* aliv
     for (int32_t later = first + kWarp * (1 + warp); later < count; later += kCandidateThreads) {
       bool stays = alive[later / kWarp] >> lane & 1;
       if (stays) {
-        const Box box = boxes[later + lane];
-        for (int32_t k = 0; k < taken && stays; ++k) stays = !suppresses(tile_boxes[k], box, max_iou);
+        const Box other = boxes[later + lane];
+        for (int32_t k = 0; k < taken && stays; ++k) stays = !suppresses(tile_boxes[k], other, max_iou);
       }
       const uint32_t word = __ballot_sync(~0u, stays);
       if (lane == 0) alive[later / kWarp] = word;
     }
-    kept += taken;
-    __syncthreads();
+    kept += taken;  // no barrier: the next tile's first one keeps this one's boxes until all have read them
   }
   return kept < limit ? kept : limit;
 }

@@ -38,8 +38,9 @@ struct Level {
 
 void run_case(unsigned seed) {
   check::Random random(seed);
-  const int images = random.whole(1, 2), level_count = random.whole(1, 3), anchors = random.whole(1, 3);
-  const double spoilt = std::vector<double>{0.0, 0.1, 1.0}[random.whole(0, 2)];
+  const bool ordinary = seed == 0;  // the first case has several levels, and all candidates are sound
+  const int images = random.whole(1, 2), level_count = random.whole(ordinary ? 3 : 1, 3), anchors = random.whole(1, 3);
+  const double spoilt = ordinary ? 0.0 : std::vector<double>{0.0, 0.1, 1.0}[random.whole(0, 2)];
   const bool ties = random.chance(0.5);
   std::vector<Level> data;
   std::vector<rbc::ProposalLevel> levels;
@@ -53,8 +54,9 @@ void run_case(unsigned seed) {
                            anchors, level.height, level.width, level.stride_px});
   }
   const auto image_hw = random.many<int32_t>(2 * images, [&] { return random.whole(1, 50); });
-  const float max_iou = std::vector<float>{0.0f, 0.3f, 0.7f, 1.0f}[random.whole(0, 3)];
-  const rbc::ProposalSettings settings{random.whole(1, 200), random.whole(1, 100), max_iou};
+  const float max_iou = ordinary ? 0.7f : std::vector<float>{0.0f, 0.3f, 0.7f, 1.0f}[random.whole(0, 3)];
+  const int fewest = ordinary ? 60 : 1;  // more than two tiles of boxes
+  const rbc::ProposalSettings settings{random.whole(fewest, 200), random.whole(fewest, 100), max_iou};
 
   const size_t slots = static_cast<size_t>(images) * settings.keep;
   auto expected_boxes = check::garbage<rbc::Box>(slots);
@@ -82,6 +84,6 @@ void run_case(unsigned seed) {
 
 int main() {
   return check::run([] {
-    for (unsigned seed = 0; seed < check::cases(40, 3); ++seed) run_case(seed);
+    for (unsigned seed = 0; seed < check::cases(25, 3); ++seed) run_case(seed);
   });
 }

@@ -27,8 +27,9 @@ struct Regions {
 
 void run_case(unsigned seed) {
   check::Random random(seed);
-  const int images = random.whole(1, 3), slots = random.whole(0, 120);
-  const double spoilt = std::vector<double>{0.0, 0.1, 1.0}[random.whole(0, 2)];
+  const bool ordinary = seed == 0;  // the first case has many candidates, and all of them are sound
+  const int images = random.whole(1, 3), slots = random.whole(ordinary ? 100 : 0, 120);
+  const double spoilt = ordinary ? 0.0 : std::vector<double>{0.0, 0.1, 1.0}[random.whole(0, 2)];
   const bool ties = random.chance(0.5);
   const auto draw = [&](float spread) {
     const float bad[] = {NAN, INFINITY, -INFINITY, 6e4f};
@@ -45,11 +46,11 @@ void run_case(unsigned seed) {
     if (random.chance(0.1)) return rbc::Box{x, y, x, y};
     return rbc::Box{x, y, x + random.real(0, 25), y + random.real(0, 25)};
   });
-  const auto counts = random.many<int32_t>(images, [&] { return random.whole(0, slots); });
+  const auto counts = random.many<int32_t>(images, [&] { return random.whole(ordinary ? slots : 0, slots); });
   const auto image_hw = random.many<int32_t>(2 * images, [&] { return random.whole(20, 64); });
   const auto frame_hw = random.many<int32_t>(2 * images, [&] { return random.whole(1, 2000); });
-  const float threshold = std::vector<float>{0.0f, 0.05f, 0.5f, 1.0f}[random.whole(0, 3)];
-  const float max_iou = std::vector<float>{0.0f, 0.3f, 0.7f, 1.0f}[random.whole(0, 3)];
+  const float threshold = ordinary ? 0.05f : std::vector<float>{0.0f, 0.05f, 0.5f, 1.0f}[random.whole(0, 3)];
+  const float max_iou = ordinary ? 0.7f : std::vector<float>{0.0f, 0.3f, 0.7f, 1.0f}[random.whole(0, 3)];
   const rbc::DetectionSettings settings{threshold, max_iou, random.whole(1, 60)};
 
   Regions expected(images, settings.max_regions);

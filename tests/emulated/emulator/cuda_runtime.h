@@ -11,10 +11,6 @@ struct cudaLaunchConfig_t {
   cudaStream_t stream = nullptr;
 };
 
-struct alignas(16) uint4 {
-  unsigned x, y, z, w;
-};
-
 template <typename T>
 T __ldcg(const T* address) {
   return *address;

@@ -30,13 +30,22 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
-#define __global__
+#define __global__ inline
 #define __device__
 #define __host__
 #define __forceinline__ inline
 #define __grid_constant__
 #define __launch_bounds__(...)
-#define __shared__ static  // one block runs at a time, so what is static belongs to the block
+
+// One block runs at a time, so what is static belongs to the block. AddressSanitizer watches its edges; without it, it
+// lies in a section that every block finds full of garbage, as on a GPU.
+#if defined(__SANITIZE_ADDRESS__)
+#define __shared__ static
+#else
+#define __shared__ __attribute__((section("emulated_shared"))) static
+extern char __start_emulated_shared[] __attribute__((weak));
+extern char __stop_emulated_shared[] __attribute__((weak));
+#endif
 
 struct dim3 {
   unsigned x, y, z;
@@ -63,12 +72,19 @@ inline std::vector<unsigned> order_of(unsigned count) {
   return order;
 }
 
+inline thread_local uint64_t blocks_begun = 0;
 inline std::vector<uint64_t> warp_slots;  // one a thread: what it shows to its warp
+
+inline void spoil_shared_memory() {
+#if !defined(__SANITIZE_ADDRESS__)
+  std::fill(__start_emulated_shared, __stop_emulated_shared, char{0x5b});
+#endif
+}
 
 inline unsigned thread_number() { return threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z); }
 
-inline void become(unsigned thread, const dim3& block) {
-  blockIdx = block;
+inline void become(unsigned thread, unsigned block) {
+  blockIdx = {block % gridDim.x, block / gridDim.x % gridDim.y, block / (gridDim.x * gridDim.y)};
   threadIdx = {thread % blockDim.x, thread / blockDim.x % blockDim.y, thread / (blockDim.x * blockDim.y)};
 }
 
@@ -80,20 +96,31 @@ inline std::vector<std::unique_ptr<std::barrier<>>> warp_barriers;
 inline void wait_for_block() { block_barrier->arrive_and_wait(); }
 inline void wait_for_warp() { warp_barriers[thread_number() / kWarp]->arrive_and_wait(); }
 
-template <typename Body>
-void run_block(unsigned count, const dim3& block, Body&& body) {
+inline void prepare_block(unsigned count) {
+  spoil_shared_memory();
   block_barrier = std::make_unique<std::barrier<>>(count);
   warp_barriers.clear();
   for (unsigned first = 0; first < count; first += kWarp) {
     warp_barriers.push_back(std::make_unique<std::barrier<>>(std::min(kWarp, count - first)));
   }
+}
+
+// The threads of the first block are those of the next ones, too: to start one takes long under ThreadSanitizer.
+template <typename Body>
+void run_blocks(unsigned count, const std::vector<unsigned>& numbers, Body&& body) {
+  prepare_block(count);
+  std::barrier between_blocks(count, [count]() noexcept { prepare_block(count); });
   std::vector<std::thread> threads;
   for (unsigned thread = 0; thread < count; ++thread) {
     threads.emplace_back([&, thread] {
-      become(thread, block);
-      body();
-      block_barrier->arrive_and_drop();
-      warp_barriers[thread / kWarp]->arrive_and_drop();
+      for (const unsigned number : numbers) {
+        ++blocks_begun;
+        become(thread, number);
+        body();
+        block_barrier->arrive_and_drop();
+        warp_barriers[thread / kWarp]->arrive_and_drop();
+        between_blocks.arrive_and_wait();
+      }
     });
   }
   for (std::thread& thread : threads) thread.join();
@@ -165,9 +192,9 @@ inline bool release_warps(unsigned count) {
   return released;
 }
 
-template <typename Body>
-void run_block(unsigned count, const dim3& block, Body&& body) {
-  kernel_body = body;
+inline void run_block(unsigned count, unsigned block) {
+  spoil_shared_memory();
+  ++blocks_begun;
   fibers.resize(count);
   for (Fiber& fiber : fibers) {
     if (!fiber.stack) fiber.stack.reset(new char[kStackBytes]);
@@ -195,11 +222,17 @@ void run_block(unsigned count, const dim3& block, Body&& body) {
     if (returned == count) return;
     if (waiting != count) {
       throw std::logic_error("of " + std::to_string(count) + " threads " + std::to_string(waiting) +
-                             " wait at __syncthreads() and " + std::to_string(returned) +
-                             " have returned; the others wait for their warp");
+                             " wait at __syncthreads(), " + std::to_string(returned) + " have returned and " +
+                             std::to_string(count - waiting - returned) + " wait for their warp");
     }
     for (Fiber& fiber : fibers) fiber.state = State::kReady;
   }
+}
+
+template <typename Body>
+void run_blocks(unsigned count, const std::vector<unsigned>& numbers, Body&& body) {
+  kernel_body = body;
+  for (const unsigned number : numbers) run_block(count, number);
 }
 
 #endif
@@ -218,9 +251,7 @@ void run_grid(const dim3& grid, const dim3& block, Body&& body) {
   gridDim = grid, blockDim = block;
   const auto count = static_cast<unsigned>(threads);
   warp_slots.assign(count, 0);
-  for (const unsigned number : order_of(grid.x * grid.y * grid.z)) {
-    run_block(count, dim3(number % grid.x, number / grid.x % grid.y, number / (grid.x * grid.y)), body);
-  }
+  run_blocks(count, order_of(grid.x * grid.y * grid.z), body);
 }
 
 // What thread `lane` of the caller's warp shows, once every thread of the warp shows something.
@@ -245,6 +276,12 @@ inline void __threadfence() {}
 template <typename T>
 T __shfl_sync(unsigned, T value, unsigned lane) {
   return emulator::exchange(value, lane);
+}
+
+template <typename T>
+T __shfl_up_sync(unsigned, T value, unsigned distance) {
+  const unsigned lane = emulator::thread_number() % emulator::kWarp;
+  return emulator::exchange(value, lane < distance ? lane : lane - distance);
 }
 
 template <typename T>
