@@ -138,7 +138,8 @@ def _end_to_end(
     model.train()
 
     def loss_at(step: int) -> Tensor:
-        patches, wanted = _draw(regions, chances, clumps, step, settings, training)
+        with torch.autocast("cpu", enabled=False):
+            patches, wanted = _draw(regions, chances, clumps, step, settings, training)
         _, logits = model(patches.contiguous(memory_format=torch.channels_last))
         return nn.functional.binary_cross_entropy_with_logits(logits, wanted)
 
@@ -238,7 +239,6 @@ def _chances(types: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
     return np.asarray(weight / weight.sum())
 
 
-@torch.autocast("cpu", enabled=False)
 def _draw(
     regions: RegionSet,
     chances: npt.NDArray[np.float64],

@@ -105,7 +105,8 @@ def train_detector(
     model.train()
 
     def loss_at(step: int) -> Tensor:
-        images, targets = _draw(frames, boxes, step, settings, training)
+        with torch.autocast("cpu", enabled=False):
+            images, targets = _draw(frames, boxes, step, settings, training)
         loss: Tensor = sum(model(list(images), targets).values())
         return loss
 
@@ -161,7 +162,6 @@ def _trained(average: AveragedModel, settings: DetectorSettings) -> FasterRCNN:
     return model.eval()
 
 
-@torch.autocast("cpu", enabled=False)
 def _draw(
     frames: Sequence[UInt8],
     boxes: Sequence[Float32],
