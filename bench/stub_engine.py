@@ -76,14 +76,12 @@ def stub_engine(
     stub = StubLane(types=len(pack.types), frame_s=frame_s, regions=regions, hook=hook)
     with (
         mock.patch.object(Lane, "__init__", return_value=None),
-        mock.patch.object(Lane, "prepare", lambda self: None),
+        mock.patch.object(Lane, "prepare", return_value=None),
     ):
         engine = Engine(pack, choice)
-        engine.on_every_lane(lambda lane: None)  # what prepares a lane, too, is over
-        lane: object = None
+        engine.on_lane(lambda lane: None).result()  # behind what prepares a lane
         for _ in range(lanes):
-            lane = engine._free.get()
-        assert isinstance(lane, Lane)
+            engine._free.get()
         for _ in range(lanes):
             engine._free.put(stub)  # type: ignore[arg-type]
     return engine

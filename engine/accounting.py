@@ -71,6 +71,7 @@ class FrameCounts:
     """A session's frames at one moment: submitted is the sum of waiting, running and the five ends, always.
 
     late: of the done ones, those after their deadline.
+    lost: of the dropped ones, those that were lost before they were submitted, as by a camera's buffer.
     unread: ends that nobody read in time, whose Ended was thrown away; they stand in their own count all the same.
     callback_errors: ends whose callback raised.
     """
@@ -84,6 +85,7 @@ class FrameCounts:
     failed: int = 0
     stale: int = 0
     late: int = 0
+    lost: int = 0
     unread: int = 0
     callback_errors: int = 0
 
@@ -119,7 +121,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self._submitted = self._waiting = self._running = 0
-        self._late = 0
+        self._late = self._lost = 0
         self._ends: Counter[FrameStatus] = Counter()
         self._causes: Counter[tuple[FrameStatus, str]] = Counter()
         self._latencies_s: deque[float] = deque(maxlen=_LATENCIES)
@@ -154,6 +156,7 @@ class Ledger:
     def lose(self, count: int, cause: str) -> None:
         """Frames that the camera made and that never arrived: submitted and dropped at once."""
         self._submitted += count
+        self._lost += count
         self._ends[FrameStatus.DROPPED] += count
         self._causes[FrameStatus.DROPPED, cause] += count
 
@@ -174,6 +177,7 @@ class Ledger:
             waiting=self._waiting,
             running=self._running,
             late=self._late,
+            lost=self._lost,
             unread=self.unread,
             callback_errors=self.callback_errors,
             **{status.value: self._ends[status] for status in FrameStatus},

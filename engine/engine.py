@@ -218,7 +218,7 @@ class Engine(Closing):
         return self.on_lane(lambda lane: lane.analyze(batch, keep_frames=keep_frames))
 
     def _prepare(self) -> None:
-        self._work(Lane.prepare)
+        self._work(lambda lane: lane.prepare())
 
     def _work(self, work: Callable[[Lane], Result]) -> Result:
         lane = self._free.get()

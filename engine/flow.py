@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rbc_engine.accounting import Ended, FrameStatus, Ledger, PositionUm
+from rbc_engine.errors import SessionClosedError
 from rbc_engine.outbox import Outbox
-from rbc_engine.pixels import BufferPool, RawArray
+from rbc_engine.pixels import BufferPool, PixelFormat, RawArray
 from rbc_engine.session_options import SessionOptions
 from rbc_engine.types import FieldResult
 
@@ -27,17 +28,20 @@ class InFlight:
     """One frame from submission to its end. Times on the clock of time.perf_counter.
 
     stale_s: when it becomes too old to begin. taken_s: when a lane took it, None before.
+    number: given when it enters. cancels: calls of cancel before it entered.
     raw: its pixels; None before it was copied, and once it has ended. pooled: raw came from Flow.pool.
     has_place: it counts among those in flight.
     """
 
-    number: int
     slide: str
     field: str
     path: str
-    position_um: PositionUm | None
+    pixels: PixelFormat
+    position_um: PositionUm | None = None
     submitted_s: float
-    stale_s: float
+    stale_s: float = math.inf
+    number: int = -1
+    cancels: int = 0
     raw: RawArray | None = None
     pooled: bool = False
     has_place: bool = False
@@ -46,7 +50,7 @@ class InFlight:
 
 
 class Flow:
-    """Every method and attribute is for holders of the lock, `changed`, only.
+    """Every method and attribute is for holders of the lock, `changed`, only, but for `enter` and `admit`.
 
     The lock is re-entrant. No call that takes a lock of the engine's workers may be made under it: they call back
     under theirs.
@@ -84,11 +88,55 @@ class Flow:
         unread = self.outbox.kept + self._places
         return self.options.on_full == "block" and unread >= self.options.max_unread
 
-    def begin(self, entry: InFlight) -> None:
-        self.open[entry.number] = entry
-        self.outbox.expect(entry.number)
+    def enter(self, entry: InFlight, *, unusable: str, until_s: float) -> Ended | None:
+        """Counts a frame and finds it a place, for which it may wait, the lock given up; or ends it. Takes the lock.
 
-    def make_room(self, entry: InFlight, *, until_s: float) -> Ended | None:
+        unusable: why it can only fail; '' if it is good.
+
+        Raises SessionClosedError if no frame is taken any more.
+        """
+        with self.changed:
+            entry.number = self.ledger.submit()
+            entry.field = entry.field or f"frame-{entry.number:06d}"
+            entry.cancels = self.cancels
+            self.open[entry.number] = entry
+            self.outbox.expect(entry.number)
+            if not self.accepting:
+                self.end(entry, FrameStatus.REJECTED, "the session is closed")
+                raise SessionClosedError(
+                    "the session takes no more frames: it was finished or closed; open a new one"
+                )
+            if unusable:
+                return self.end(entry, FrameStatus.FAILED, "unusable frame", unusable)
+            try:
+                return self._make_room(entry, until_s=until_s)
+            except BaseException:  # Ctrl-C while it waited
+                if not entry.ended:
+                    self.end(entry, FrameStatus.REJECTED, "submit was interrupted")
+                raise
+
+    def admit(self, entry: InFlight, raw: RawArray, *, copy: bool) -> Ended | None:
+        """Puts a frame that has its place among those that wait; or ends it. Takes the lock."""
+        cause = ""
+        buffer: RawArray | None = raw
+        if copy:
+            # Outside the lock: a large frame takes a millisecond.
+            try:
+                buffer = self.pool.copy(raw)
+            except MemoryError:
+                buffer, cause = None, "no memory for a copy of the frame"
+        with self.changed:
+            if entry.ended:  # close gave up on it
+                return None
+            entry.raw, entry.pooled = buffer, copy
+            if cause:
+                return self.end(entry, FrameStatus.FAILED, cause)
+            if entry.cancels != self.cancels:
+                return self.end(entry, FrameStatus.DROPPED, "cancelled")
+            self.waiting.append(entry)
+        return None
+
+    def _make_room(self, entry: InFlight, *, until_s: float) -> Ended | None:
         """A place among those in flight for this frame; or its end. Waits under 'block' only."""
         policy = self.options.on_full
         full = f"the session is full: {self.limit} frames in flight"

@@ -177,4 +177,6 @@ def _to_8_bits(raw: RawArray, bits: int | None) -> UInt8:
 def _levels(bits: int) -> UInt8:
     """uint8 [2**bits]: the level 0..255 of each value, rounded."""
     most = 2**bits - 1
-    return ((np.arange(most + 1, dtype=np.uint32) * 255 + most // 2) // most).astype(np.uint8)
+    values = np.arange(most + 1, dtype=np.uint32)
+    levels: UInt8 = ((values * 255 + most // 2) // most).astype(np.uint8)
+    return levels

@@ -22,9 +22,9 @@ import numpy.typing as npt
 from rbc_engine.accounting import Ended, FrameCounts, FrameStatus, Latency, PositionUm
 from rbc_engine.closing import Closing
 from rbc_engine.delivery import Delivery
-from rbc_engine.errors import ImageError, SessionClosedError, UsageError
+from rbc_engine.errors import ImageError, UsageError
 from rbc_engine.flow import Flow, InFlight
-from rbc_engine.pixels import as_host_array, check_raw
+from rbc_engine.pixels import PixelFormat, as_host_array, check_raw
 from rbc_engine.session_options import OnEnded, SessionOptions, check_seconds
 from rbc_engine.turns import Turns
 from rbc_engine.warm_up import warm_up
@@ -146,6 +146,7 @@ class Session(Closing):
         slide: str | None = None,
         path: str | Path = "",
         position_um: PositionUm | None = None,
+        pixels: PixelFormat | None = None,
         deadline_s: float | None = None,
         copy: bool = True,
         timeout_s: float | None = None,
@@ -157,7 +158,7 @@ class Session(Closing):
             copy=False it is read in place: it must not change until the frame's Ended has come, nor after that if the
             session keeps frames.
         field: unique within the slide; '' for frame-NUMBER. slide: None for the session's. path: for fields.csv.
-        position_um: of the stage, for SlideMonitor.
+        position_um: of the stage, for SlideMonitor. pixels: None for the session's.
         deadline_s: seconds from now until the result is of no use. A frame not begun by then ends stale; one that
             ends later is done and `late`.
         timeout_s: the longest to wait for room under on_full='block'; None for the session's submit_timeout_s. The
@@ -172,46 +173,24 @@ class Session(Closing):
         check_seconds("deadline_s", deadline_s)
         check_seconds("timeout_s", timeout_s)
         limits_s = [s for s in (deadline_s, self.options.max_age_s) if s is not None]
+        pixels = pixels or self.options.pixels
         raw, unusable = None, ""
         try:
             raw = as_host_array(frame)
-            check_raw(raw, self.options.pixels)
+            check_raw(raw, pixels)
         except ImageError as error:
             unusable = str(error)
-        with self._changed:
-            number = self._flow.ledger.submit()
-            entry = InFlight(
-                number=number,
-                slide=self.options.slide if slide is None else slide,
-                field=field or f"frame-{number:06d}",
-                path=str(path),
-                position_um=position_um,
-                submitted_s=now,
-                stale_s=now + min(limits_s, default=math.inf),
-            )
-            self._flow.begin(entry)
-            if not self._flow.accepting:
-                self._flow.end(entry, FrameStatus.REJECTED, "the session is closed")
-                raise SessionClosedError(
-                    "the session takes no more frames: it was finished or closed; open a new one"
-                )
-            wait_s = self.options.submit_timeout_s if timeout_s is None else timeout_s
-            ended: Ended | None
-            try:
-                if unusable:
-                    ended = self._flow.end(entry, FrameStatus.FAILED, "unusable frame", unusable)
-                else:
-                    ended = self._flow.make_room(entry, until_s=now + wait_s)
-            except BaseException:  # Ctrl-C while it waited
-                if not entry.ended:
-                    self._flow.end(entry, FrameStatus.REJECTED, "submit was interrupted")
-                raise
-            if ended is not None:
-                return Ticket(number=number, ended=ended)
-            cancels = self._flow.cancels
-        ended = self._admit(entry, raw, copy=copy, cancels=cancels)
-        self._turns.ask()
-        return Ticket(number=number, ended=ended)
+        entry = InFlight(
+            slide=self.options.slide if slide is None else slide,
+            field=field,
+            path=str(path),
+            position_um=position_um,
+            pixels=pixels,
+            submitted_s=now,
+            stale_s=now + min(limits_s, default=math.inf),
+        )
+        wait_s = self.options.submit_timeout_s if timeout_s is None else timeout_s
+        return self._enter(entry, raw, unusable=unusable, until_s=now + wait_s, copy=copy)
 
     def note_lost(self, count: int, *, cause: str = "lost before it was submitted") -> None:
         """Counts frames that a camera made and that were lost on the way here, as submitted and dropped.
@@ -223,6 +202,24 @@ class Session(Closing):
         with self._changed:
             self._flow.ledger.lose(count, cause)
             self._changed.notify_all()
+
+    def note_failed(
+        self, reason: str, *, field: str, slide: str | None = None, path: str | Path = ""
+    ) -> Ticket:
+        """Counts a frame that could not even be read, as failed. Raises SessionClosedError as submit does."""
+        entry = InFlight(
+            slide=self.options.slide if slide is None else slide,
+            field=field,
+            path=str(path),
+            pixels=self.options.pixels,
+            submitted_s=time.perf_counter(),
+        )
+        return self._enter(entry, None, unusable=reason, until_s=entry.submitted_s, copy=False)
+
+    def note_problem(self, text: str) -> None:
+        """Adds to `problems` what is no frame's end. text: the same each time that it happens."""
+        with self._changed:
+            self._flow.problem(text)
 
     # ---- ends out ----
 
@@ -341,27 +338,20 @@ class Session(Closing):
 
     # ---- inside ----
 
-    def _admit(
-        self, entry: InFlight, raw: npt.NDArray[Any] | None, *, copy: bool, cancels: int
-    ) -> Ended | None:
-        """Puts a frame that has its place among those that wait; or returns its end."""
-        assert raw is not None  # by check_raw
-        cause = ""
-        # Outside the lock: a large frame takes a millisecond.
-        try:
-            buffer = self._flow.pool.copy(raw) if copy else raw
-        except MemoryError:
-            buffer, cause = None, "no memory for a copy of the frame"
-        with self._changed:
-            if entry.ended:  # close gave up on it
-                return None
-            entry.raw, entry.pooled = buffer, copy
-            if cause:
-                return self._flow.end(entry, FrameStatus.FAILED, cause)
-            if cancels != self._flow.cancels:
-                return self._flow.end(entry, FrameStatus.DROPPED, "cancelled")
-            self._flow.waiting.append(entry)
-        return None
+    def _enter(
+        self,
+        entry: InFlight,
+        raw: npt.NDArray[Any] | None,
+        *,
+        unusable: str,
+        until_s: float,
+        copy: bool,
+    ) -> Ticket:
+        ended = self._flow.enter(entry, unusable=unusable, until_s=until_s)
+        if ended is None and raw is not None:
+            ended = self._flow.admit(entry, raw, copy=copy)
+            self._turns.ask()
+        return Ticket(number=entry.number, ended=ended)
 
     def _check_no_callback(self, name: str) -> None:
         if self._delivery is not None:

@@ -107,7 +107,7 @@ class Turns:
         if raw is None:  # close gave up on it
             raise RbcError("the session was closed")
         frame = Frame(
-            pixels=to_rgb(raw, options.pixels),
+            pixels=to_rgb(raw, entry.pixels),
             slide=entry.slide,
             field=entry.field,
             pixel_um=options.pixel_um,
