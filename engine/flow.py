@@ -100,12 +100,13 @@ class Flow:
             entry.field = entry.field or f"frame-{entry.number:06d}"
             entry.cancels = self.cancels
             self.open[entry.number] = entry
-            self.outbox.expect(entry.number)
             if not self.accepting:
-                self.end(entry, FrameStatus.REJECTED, "the session is closed")
+                # Who reads ends may have left by now; who submits is told.
+                self.end(entry, FrameStatus.REJECTED, "the session is closed", tell=False)
                 raise SessionClosedError(
                     "the session takes no more frames: it was finished or closed; open a new one"
                 )
+            self.outbox.expect(entry.number)
             if unusable:
                 return self.end(entry, FrameStatus.FAILED, "unusable frame", unusable)
             try:
@@ -215,10 +216,12 @@ class Flow:
         *,
         result: FieldResult | None = None,
         keep_buffer: bool = False,
+        tell: bool = True,
     ) -> Ended:
         """The one way for a frame to end; the caller has taken it from `waiting`.
 
         keep_buffer: a lane, or the result, still reads the frame's buffer.
+        tell: whether readers or the callback get to know.
         """
         now = time.perf_counter()
         begun_s = now if entry.taken_s is None else entry.taken_s
@@ -242,7 +245,8 @@ class Flow:
         entry.ended = True
         del self.open[entry.number]
         self.ledger.end(ended, running=entry.taken_s is not None)
-        self.ledger.unread += self.outbox.put(ended)
+        if tell:
+            self.ledger.unread += self.outbox.put(ended)
         if entry.has_place:
             self._places -= 1
         if entry.pooled and entry.raw is not None and not keep_buffer:

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Session", "Ticket"]
 
+_LAST_CALLS_S = 0.5
+"""What close leaves the callback for the last ends, also if the lanes took all its time."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ticket:
@@ -166,7 +169,7 @@ class Session(Closing):
 
         An unusable frame ends failed, a full session ends one frame as on_full says: nothing is raised for
         that, and the Ticket tells. Raises SessionClosedError after finish or close (the frame is counted, as
-        rejected), UsageError for an argument that is no position or time.
+        rejected, and has no Ended), UsageError for an argument that is no position or time.
         """
         now = time.perf_counter()
         _check_position(position_um)
@@ -317,7 +320,7 @@ class Session(Closing):
                 self._flow.give_up(timeout_s)
         self._warming.join(max(0.0, until_s - time.perf_counter()))
         if self._delivery is not None:
-            self._delivery.close(until_s=until_s)
+            self._delivery.close(until_s=max(until_s, time.perf_counter() + _LAST_CALLS_S))
 
     def __exit__(
         self,
