@@ -53,21 +53,30 @@ class SlideMonitor:
     types: of the pack, in its order.
     stage: how pixels lie on the stage. With it, a region that overlapping fields show twice counts once, by
         the position of the stage; a region cut by the border gives way to the whole one. Without it every region counts.
-        The positions must be good to a few µm: a cell counts as seen if half of its box lies where one was.
+        A cell counts as seen if half of its box lies where one was.
+    stage_error_um: how far the stage may be from where it says it is. Much less than a cell's width: with more,
+        neighbours are taken for one another.
     """
 
-    def __init__(self, types: Sequence[str], *, stage: StageMap | None = None) -> None:
+    def __init__(
+        self, types: Sequence[str], *, stage: StageMap | None = None, stage_error_um: float = 1.0
+    ) -> None:
         if ABNORMAL in types:
             raise UsageError(f"types must not hold {ABNORMAL!r}, the name of the share of all abnormal types")  # fmt: skip
         self._types = tuple(types)
         self._lock = threading.Lock()
+        if not 0 <= stage_error_um <= 10:
+            raise UsageError(f"stage_error_um must lie in 0..10 µm (got {stage_error_um})")
         self._stage = stage
+        self._stage_error_um = stage_error_um
         self.clear()
 
     def clear(self) -> None:
         """Begins with a new slide."""
         with self._lock:
-            self._seen = None if self._stage is None else SeenRegions(self._stage)
+            self._seen = None
+            if self._stage is not None:
+                self._seen = SeenRegions(self._stage, stage_error_um=self._stage_error_um)
             self._fields = self._regions = self._repeated = self._abnormal = 0
             self._type_counts = np.zeros(len(self._types), np.int64)
 

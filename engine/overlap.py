@@ -85,8 +85,10 @@ class Overlap:
 class SeenRegions:
     """All regions counted on one slide: about a hundred bytes each."""
 
-    def __init__(self, stage: StageMap) -> None:
+    def __init__(self, stage: StageMap, *, stage_error_um: float) -> None:
+        """stage_error_um: how far the stage may be from where it says, as in SlideMonitor."""
         self._stage = stage
+        self._error_um = stage_error_um
         self._fields: list[Seen] = []
         self._extents_um = np.zeros((16, 4), np.float64)
 
@@ -104,7 +106,7 @@ class SeenRegions:
             seen = self._fields[index]
             if not len(seen.boxes_um) or not new.any():
                 continue
-            shares = _shares(boxes_um, seen.boxes_um)
+            shares = _shares(boxes_um, seen.boxes_um, error_um=self._error_um)
             # Surest first, as regions come: each earlier region answers for one of this field.
             for row in np.flatnonzero(new & (shares >= _SAME_SHARE).any(axis=1)).tolist():
                 match = int(shares[row].argmax())
@@ -131,17 +133,22 @@ class SeenRegions:
 
     def _touching(self, extent: npt.NDArray[np.float64]) -> list[int]:
         others = self._extents_um[: len(self._fields)]
+        extent = extent + self._error_um * np.array([-1.0, -1.0, 1.0, 1.0])
         apart = (others[:, :2] >= extent[2:]).any(axis=1) | (others[:, 2:] <= extent[:2]).any(
             axis=1
         )
         return [int(index) for index in np.flatnonzero(~apart)]
 
 
-def _shares(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """float64 [A, B], the area that two boxes share, as a part of the smaller one."""
+def _shares(
+    a: npt.NDArray[np.float64], b: npt.NDArray[np.float64], *, error_um: float
+) -> npt.NDArray[np.float64]:
+    """float64 [A, B], the area that two boxes share, as a part of the smaller one, if they are shifted by up to
+    error_um along each axis towards each other."""
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    shared = np.prod(np.maximum(high - low, 0), axis=2)
-    areas = [np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (a, b)]
-    smaller = np.minimum(areas[0][:, None], areas[1][None, :])
+    sides_a, sides_b = (boxes[:, 2:] - boxes[:, :2] for boxes in (a, b))
+    most = np.minimum(sides_a[:, None], sides_b[None, :])
+    shared = np.clip(high - low + error_um, 0, most).prod(axis=2)
+    smaller = np.minimum(sides_a.prod(axis=1)[:, None], sides_b.prod(axis=1)[None, :])
     return np.asarray(shared / np.maximum(smaller, 1e-12))

@@ -69,8 +69,10 @@ def open_core(
             return core
         core.loadDevice("Camera", "DemoCamera", "DCam")
         core.loadDevice("XY", "DemoCamera", "DXYStage")
+        core.loadDevice("Shutter", "DemoCamera", "DShutter")  # acquisitions open one
         core.initializeAllDevices()
         core.setCameraDevice("Camera")
+        core.setShutterDevice("Shutter")
         core.setXYStageDevice("XY")
         core.setProperty("Camera", "PixelType", "32bitRGB")
         core.setProperty("Camera", "OnCameraCCDXSize", str(width))
@@ -84,9 +86,12 @@ def open_core(
 
 def stage_map(core: CMMCorePlus) -> StageMap | None:
     """How the camera's pixels lie on the stage, by the configuration's pixel size; None if it has none."""
-    a, b, _, d, e, _ = core.getPixelSizeAffine()
-    if a * e - b * d == 0:
+    pixel_um = core.getPixelSizeUm()
+    if not pixel_um > 0:
         return None
+    a, b, _, d, e, _ = core.getPixelSizeAffine()
+    if (a, b, d, e) == (1.0, 0.0, 0.0, 1.0):  # what Micro-Manager gives where none was calibrated
+        return StageMap.of_pixel(pixel_um)
     return StageMap(matrix_um=((a, b), (d, e)))
 
 
