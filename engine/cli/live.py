@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["live"]
 
+_ON_FULL = ("block", "drop_oldest", "drop_newest", "reject")
 _MAX_UNREAD = 20_000
 """Ends that may wait for a slow disk: a minute of a fast camera, a few megabytes."""
 
@@ -85,8 +86,19 @@ def live(
     if recover is not None:
         _recover(recover, pack, as_json=as_json, quiet=quiet)
         return
-    _check(config=config, replay=replay, fps=fps, seconds=seconds, um_per_px=um_per_px, loop=loop)
+    _check(
+        config=config,
+        replay=replay,
+        loop=loop,
+        fps=fps,
+        seconds=seconds,
+        um_per_px=um_per_px,
+        enough_width=enough_width,
+        on_full=on_full,
+    )
     folder = out or Path(time.strftime("live-%Y%m%d-%H%M%S"))
+    limits: dict[str, Any] = {"fps": fps, "seconds": seconds, "frames": frames}
+    feed, stage, decoder = _source(config, replay, loop=loop, um_per_px=um_per_px, **limits)
     from rbc_engine.engine import Engine
 
     with Engine.open(pack, device=device, precision=precision) as engine:
@@ -101,8 +113,6 @@ def live(
                 f"--out {folder} holds the {JOURNAL} of a run that was cut short; "
                 f"`rbc-engine live --recover {folder}` completes it, --overwrite replaces it"
             )
-        limits: dict[str, Any] = {"fps": fps, "seconds": seconds, "frames": frames}
-        feed, stage, decoder = _source(config, replay, loop=loop, um_per_px=um_per_px, **limits)
         settings = {
             **limits,
             "source": "replay" if replay else "config" if config else "DemoCamera",
@@ -111,8 +121,6 @@ def live(
             "um_per_px": um_per_px,
         }
         monitor = SlideMonitor(engine.pack.types, stage=stage)
-        if enough_width is not None:
-            monitor.enough(width=enough_width, min_cells=min_cells)  # refuses a wrong width now
         stop_early = threading.Event()
         with (
             stop_on_signal() as interrupted,
@@ -168,10 +176,12 @@ def _check(
     *,
     config: Path | None,
     replay: Path | None,
+    loop: bool,
     fps: float | None,
     seconds: float | None,
     um_per_px: float | None,
-    loop: bool,
+    enough_width: float | None,
+    on_full: str,
 ) -> None:
     if config is not None and replay is not None:
         raise UsageError("--config and --replay exclude each other; leave one of them out")
@@ -182,6 +192,12 @@ def _check(
             raise UsageError(f"{name} must lie in 0.001..1000000 (got {value})")
     if um_per_px is not None and not 0.001 <= um_per_px <= 100:
         raise UsageError(f"--um-per-px must lie in 0.001..100 µm (got {um_per_px})")
+    if enough_width is not None and not 0 < enough_width <= 1:
+        raise UsageError(
+            f"--enough-width must lie in 0..1 and not be 0 (got {enough_width}); 0.02 is 2 percentage points"
+        )
+    if on_full not in _ON_FULL:
+        raise UsageError(f"--on-full must be one of {', '.join(_ON_FULL)} (got {on_full!r})")
 
 
 def _source(
