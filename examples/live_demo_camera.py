@@ -7,8 +7,7 @@ It keeps the camera at its rate, whatever the engine can do: frames that nobody 
 
 import sys
 
-from rbc_engine import Engine
-from rbc_engine.accounting import Ended
+from rbc_engine import Ended, Engine
 from rbc_engine.sources.camera import feed_sequence, open_core
 
 config = next((text for text in sys.argv[1:] if text.endswith(".cfg")), None)

@@ -7,9 +7,7 @@ a real camera, leave out everything about SMEAR and give your configuration to o
 import numpy as np
 import useq
 
-from rbc_engine import Engine
-from rbc_engine.monitor import SlideMonitor
-from rbc_engine.overlap import StageMap
+from rbc_engine import Engine, SlideMonitor, StageMap
 from rbc_engine.sources.camera import feed_mda, open_core, positions_until
 from rbc_engine.sources.synthetic import render_field
 
