@@ -123,7 +123,7 @@ def recover(folder: Path, pack: Pack) -> dict[str, Any]:
     Returns what run.json holds. Raises OutputError if there is no journal, PackError if it was written with another
     pack.
     """
-    head, ends = read_journal(folder, types=len(pack.types))
+    head, _ = read_journal(folder)
     run: dict[str, Any] = head["run"]
     written = run["pack"]
     if written["sha256"] != pack.sha256:
@@ -135,7 +135,7 @@ def recover(folder: Path, pack: Pack) -> dict[str, Any]:
     frames = dict.fromkeys((status.value for status in FrameStatus), 0)
     with RunOutput(folder, pack, overwrite=True) as output:
         lost = 0
-        for ended in ends:
+        for ended in read_journal(folder, types=len(pack.types))[1]:
             if isinstance(ended, int):
                 lost = ended
                 continue

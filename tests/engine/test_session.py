@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
+import signal
 import threading
 import time
 from contextlib import ExitStack
@@ -717,3 +719,18 @@ def test_mono_and_sixteen_bits_come_out_as_rgb(open_session):
     assert "needs 13 bits" in ends["too bright"].reason
     assert (ends["8 bits"].result.frame.pixels == 3).all()
     assert ends["bgra"].result.frame.pixels[0, 0].tolist() == [0, 0, 9]
+
+
+def test_ctrl_c_while_submit_waits_leaves_the_books_balanced(open_session, gate):
+    """A real signal, in the main thread."""
+    session = open_session(on_full="block", max_in_flight=1)
+    session.submit(FRAME, field="0")
+    threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        session.submit(FRAME, field="1", timeout_s=20)
+    gate.open.set()
+    ends = by_field(session)
+    assert ends["0"].ok
+    assert ends["1"].cause == "submit was interrupted"
+    assert session.counts.rejected == 1
+    assert session.counts.add_up
