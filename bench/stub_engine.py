@@ -11,7 +11,6 @@ import numpy as np
 
 from rbc_engine.devices.select import open_device
 from rbc_engine.engine import Engine
-from rbc_engine.lane import Lane
 from rbc_engine.pack import Pack, find_pack
 from rbc_engine.types import Decoded, FieldResult, Regions
 
@@ -73,18 +72,12 @@ def stub_engine(
     choice = replace(
         open_device("cpu", lanes=lanes), lane_frames=lane_frames, batch_frames=batch_frames
     )
-    stub = StubLane(types=len(pack.types), frame_s=frame_s, regions=regions, hook=hook)
-    with (
-        mock.patch.object(Lane, "__init__", return_value=None),
-        mock.patch.object(Lane, "prepare", return_value=None),
-    ):
-        engine = Engine(pack, choice)
-        engine.on_lane(lambda lane: None).result()  # behind what prepares a lane
-        for _ in range(lanes):
-            engine._free.get()
-        for _ in range(lanes):
-            engine._free.put(stub)  # type: ignore[arg-type]
-    return engine
+
+    def make(*_: object, **__: object) -> StubLane:
+        return StubLane(types=len(pack.types), frame_s=frame_s, regions=regions, hook=hook)
+
+    with mock.patch("rbc_engine.engine.Lane", make):
+        return Engine(pack, choice)
 
 
 def stub_regions(count: int, *, types: int, seed: int = 0) -> Regions:

@@ -13,7 +13,7 @@ from typing import TypeVar
 from rbc_engine.closing import Closing
 from rbc_engine.devices.select import DeviceChoice, open_device
 from rbc_engine.errors import ImageError, RbcError, UsageError
-from rbc_engine.lane import Lane
+from rbc_engine.lane import Analyze, Lane
 from rbc_engine.meter import Meter
 from rbc_engine.pack import Pack, find_pack
 from rbc_engine.pixels import PixelFormat
@@ -180,12 +180,15 @@ class Engine(Closing):
         )
         return Session(self, options, on_ended)
 
-    def on_lane(self, work: Callable[[Lane], Result]) -> Future[Result]:
-        """Calls a function with the next lane that is free, in a worker. Cancelled if the engine is closed first."""
+    def on_lane(self, work: Callable[[Analyze], Result]) -> Future[Result]:
+        """Calls a function, in a worker, when a lane is free, with what analyses batches on that lane.
+
+        Cancelled if the engine is closed first.
+        """
         if self._closed:
             raise RbcError("the engine is closed; open a new one")
         try:
-            return self._workers.submit(self._work, work)
+            return self._workers.submit(self._work, lambda lane: work(lane.analyze))
         except RuntimeError as error:  # closed since
             raise RbcError("the engine is closed; open a new one") from error
 
@@ -215,7 +218,7 @@ class Engine(Closing):
         return f"Engine({self.pack!r}, {self.choice.device!r}, {self.choice.lanes} lanes)"
 
     def _submit(self, batch: Sequence[Decoded], *, keep_frames: bool) -> Future[list[FieldResult]]:
-        return self.on_lane(lambda lane: lane.analyze(batch, keep_frames=keep_frames))
+        return self.on_lane(lambda analyze: analyze(batch, keep_frames=keep_frames))
 
     def _prepare(self) -> None:
         self._work(lambda lane: lane.prepare())

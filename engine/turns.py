@@ -16,7 +16,7 @@ from rbc_engine.types import Decoded, FieldRef, Frame
 
 if TYPE_CHECKING:
     from rbc_engine.engine import Engine
-    from rbc_engine.lane import Lane
+    from rbc_engine.lane import Analyze
 
 __all__ = ["Turns"]
 
@@ -73,12 +73,12 @@ class Turns:
             self._queued -= turns
             self._flow.end_waiting(FrameStatus.FAILED, "the engine is closed", reason)
 
-    def _turn(self, lane: Lane) -> None:
+    def _turn(self, analyze: Analyze) -> None:
         with self._flow.changed:
             batch = self._flow.take_batch(turns=self._queued, most=self._max_batch)
             self._queued -= 1
         try:
-            self._analyze(lane, batch)
+            self._analyze(analyze, batch)
         finally:
             with self._flow.changed:
                 for entry in batch:
@@ -87,7 +87,7 @@ class Turns:
                 self._asked -= 1
             self.ask()
 
-    def _analyze(self, lane: Lane, batch: list[InFlight]) -> None:
+    def _analyze(self, analyze: Analyze, batch: list[InFlight]) -> None:
         decoded: list[Decoded] = []
         usable: list[InFlight] = []
         for entry in batch:
@@ -98,7 +98,7 @@ class Turns:
                 with self._flow.changed:
                     self._end(entry, FrameStatus.FAILED, "unusable frame", str(error))
         if usable:
-            self._run(lane, usable, decoded)
+            self._run(analyze, usable, decoded)
 
     def _decode(self, entry: InFlight) -> Decoded:
         options = self._flow.options
@@ -117,13 +117,13 @@ class Turns:
         ref = FieldRef(slide=entry.slide, field=entry.field, path=Path(entry.path))
         return Decoded(ref=ref, frame=frame, seconds=seconds)
 
-    def _run(self, lane: Lane, entries: list[InFlight], decoded: list[Decoded]) -> None:
+    def _run(self, analyze: Analyze, entries: list[InFlight], decoded: list[Decoded]) -> None:
         try:
-            results = lane.analyze(decoded, keep_frames=self._flow.options.keep_frames)
+            results = analyze(decoded, keep_frames=self._flow.options.keep_frames)
         except BaseException as error:  # whatever it is, it is one frame's, and the worker goes on
             if len(entries) > 1:
                 for entry, one in zip(entries, decoded, strict=True):
-                    self._run(lane, [entry], [one])
+                    self._run(analyze, [entry], [one])
                 return
             reason = f"{type(error).__name__}: {error}"
             with self._flow.changed:
