@@ -82,6 +82,11 @@ class Engine(Closing):
         opened = Pack.open(find_pack(pack))
         return cls(opened, open_device(device, precision=precision, lanes=lanes))
 
+    @property
+    def lanes(self) -> int:
+        """Batches in flight."""
+        return self.choice.lanes
+
     def analyze(
         self, image: UInt8 | Frame, *, pixel_um: float | None = None, field: str = ""
     ) -> FieldResult:
@@ -199,7 +204,7 @@ class Engine(Closing):
             if self._closed:
                 raise RbcError("the engine is closed; open a new one")
             try:
-                for _ in range(self.choice.lanes):
+                for _ in range(self.lanes):
                     held.append(self._free.get())
                     work(held[-1])
             finally:

@@ -66,11 +66,11 @@ class Session(Closing):
         """See `Engine.session`, which callers want."""
         choice = engine.choice
         batch = options.max_batch or choice.batch_frames
-        limit = options.max_in_flight or 2 * choice.lanes * batch
+        limit = options.max_in_flight or 2 * engine.lanes * batch
         self.options = options
         self.max_in_flight = limit
         # No batch so large that the other lanes starve, or that nothing waits for the next one.
-        self.max_batch = max(1, min(batch, limit // (2 * choice.lanes)))
+        self.max_batch = max(1, min(batch, limit // (2 * engine.lanes)))
         if options.max_unread < limit:
             raise UsageError(
                 f"max_unread must be at least max_in_flight, {limit} (got {options.max_unread})"

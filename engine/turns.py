@@ -33,7 +33,7 @@ class Turns:
         self._engine = engine
         self._flow = flow
         self._max_batch = max_batch
-        self._lanes = engine.choice.lanes
+        self._lanes = engine.lanes
         self._asked = 0
         """Turns that have not ended."""
         self._queued = 0
