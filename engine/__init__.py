@@ -16,34 +16,53 @@ from rbc_engine.errors import (
     OutputError,
     PackError,
     RbcError,
+    SessionClosedError,
     UsageError,
 )
 
 if TYPE_CHECKING:
+    from rbc_engine.accounting import Ended, FrameStatus
     from rbc_engine.engine import Engine
+    from rbc_engine.monitor import SlideMonitor
+    from rbc_engine.overlap import StageMap
     from rbc_engine.pack import Pack
+    from rbc_engine.pixels import PixelFormat
+    from rbc_engine.session import Session
     from rbc_engine.types import FieldResult, Frame, Regions
 
 __all__ = [
     "DeviceError",
+    "Ended",
     "Engine",
     "FieldResult",
     "Frame",
+    "FrameStatus",
     "ImageError",
     "OutputError",
     "Pack",
     "PackError",
+    "PixelFormat",
     "RbcError",
     "Regions",
+    "Session",
+    "SessionClosedError",
+    "SlideMonitor",
+    "StageMap",
     "UsageError",
 ]
 
 _HOME = {
+    "Ended": "rbc_engine.accounting",
     "Engine": "rbc_engine.engine",
     "FieldResult": "rbc_engine.types",
     "Frame": "rbc_engine.types",
+    "FrameStatus": "rbc_engine.accounting",
     "Pack": "rbc_engine.pack",
+    "PixelFormat": "rbc_engine.pixels",
     "Regions": "rbc_engine.types",
+    "Session": "rbc_engine.session",
+    "SlideMonitor": "rbc_engine.monitor",
+    "StageMap": "rbc_engine.overlap",
 }
 
 

@@ -3,7 +3,15 @@ the rule, the value and the remedy."""
 
 from __future__ import annotations
 
-__all__ = ["DeviceError", "ImageError", "OutputError", "PackError", "RbcError", "UsageError"]
+__all__ = [
+    "DeviceError",
+    "ImageError",
+    "OutputError",
+    "PackError",
+    "RbcError",
+    "SessionClosedError",
+    "UsageError",
+]
 
 
 class RbcError(Exception):
@@ -28,3 +36,7 @@ class DeviceError(RbcError):
 
 class OutputError(RbcError):
     """Results cannot be written."""
+
+
+class SessionClosedError(RbcError):
+    """A frame was submitted to a session that takes no more."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -18,10 +19,18 @@ from rbc_engine.stages.crop import crop_patches, crop_windows
 from rbc_engine.stages.detect import Detect, Detections
 from rbc_engine.types import Decoded, FieldResult, Float32, Frame, RegionFlag, Regions, UInt8
 
-__all__ = ["Lane"]
+__all__ = ["Analyze", "Lane"]
 
 # A box this near to the edge of the frame, in canvas px, touches it: the detector places edges no better.
 _BORDER_CANVAS_PX = 1.5
+
+
+class Analyze(Protocol):
+    """Lane.analyze."""
+
+    def __call__(
+        self, batch: Sequence[Decoded], *, keep_frames: bool = False
+    ) -> list[FieldResult]: ...
 
 
 class Lane:

@@ -17,7 +17,7 @@ from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sources.folder import FolderSource
 from rbc_engine.types import Decoded, FieldRef, FieldResult
 
-__all__ = ["RunCounts", "run_fields"]
+__all__ = ["RunCounts", "file_decoder", "run_fields", "run_record"]
 
 SCHEMA = 1
 
@@ -43,6 +43,16 @@ class RunCounts:
         if result.regions is not None:
             self.regions += len(result.regions)
             self.abnormal += int(result.regions.abnormal.sum())
+
+    def record(self) -> dict[str, int]:
+        """`counts` of run.json."""
+        return {
+            "slides": len(self.slides),
+            "fields": self.fields,
+            "failed": self.failed,
+            "regions": self.regions,
+            "abnormal": self.abnormal,
+        }
 
 
 def run_fields(
@@ -80,6 +90,38 @@ def run_fields(
             counts.add(result)
             on_result(result)
 
+    stated = list(warnings)
+    if stop.is_set() and counts.fields < len(entries):
+        stated.append(
+            f"interrupted: {len(entries) - counts.fields} of {len(entries)} fields were not run"
+        )
+    run = run_record(
+        engine,
+        counts,
+        decoder=file_decoder(),
+        startup_s=startup_s,
+        settings={"decode_workers": workers, "um_per_px": pixel_um, **settings},
+        warnings=stated,
+    )
+    run["wall_seconds"] = time.perf_counter() - started
+    output.finish(run)
+    return run
+
+
+def run_record(
+    engine: Engine,
+    counts: RunCounts,
+    *,
+    decoder: str,
+    startup_s: float,
+    settings: dict[str, Any],
+    warnings: Sequence[str],
+) -> dict[str, Any]:
+    """What run.json says of a run, but for its wall_seconds, which are the caller's to fill in.
+
+    startup_s: seconds until the first frame.
+    settings, warnings: for run.json, beside what the engine and the counts say themselves.
+    """
     stated = [*engine.choice.notes, *warnings]
     if counts.saturated:
         limit = engine.pack.manifest.detector.max_regions
@@ -87,12 +129,8 @@ def run_fields(
             f"{counts.saturated} fields filled the detector's output of {limit} regions and are marked saturated: "
             f"cells may be missing there"
         )
-    if stop.is_set() and counts.fields < len(entries):
-        stated.append(
-            f"interrupted: {len(entries) - counts.fields} of {len(entries)} fields were not run"
-        )
     stage_seconds = engine.meter.stage_seconds
-    run = {
+    return {
         "schema": SCHEMA,
         "pack": {
             "name": engine.pack.name,
@@ -103,14 +141,12 @@ def run_fields(
         "device": engine.choice.device.name,
         "backend": engine.choice.device.backend,
         "precision": engine.choice.device.precision,
-        "decoder": _decoder(),
+        "decoder": decoder,
         "settings": {
             "lanes": engine.choice.lanes,
             "threads_per_lane": engine.choice.threads,
             "frames_per_lane": engine.choice.lane_frames,
             "patch_batches": list(engine.choice.batch_patches),
-            "decode_workers": workers,
-            "um_per_px": pixel_um,
             **settings,
         },
         "wall_seconds": 0.0,
@@ -118,19 +154,11 @@ def run_fields(
         "network_seconds": engine.meter.network_seconds,
         "stage_seconds": stage_seconds,
         "bottleneck": max(stage_seconds, key=lambda stage: stage_seconds[stage]),
-        "counts": {
-            "slides": len(counts.slides),
-            "fields": counts.fields,
-            "failed": counts.failed,
-            "regions": counts.regions,
-            "abnormal": counts.abnormal,
-        },
+        "counts": counts.record(),
         "warnings": stated,
     }
-    run["wall_seconds"] = time.perf_counter() - started
-    output.finish(run)
-    return run
 
 
-def _decoder() -> str:
+def file_decoder() -> str:
+    """What decodes image files."""
     return f"simplejpeg {version('simplejpeg')}, Pillow {version('pillow')}, tifffile {version('tifffile')}"

@@ -8,6 +8,7 @@ import typer
 
 from rbc_engine.cli.doctor import doctor
 from rbc_engine.cli.evaluate import evaluate
+from rbc_engine.cli.live import live
 from rbc_engine.cli.packs import app as packs_app
 from rbc_engine.cli.reproduce import app as reproduce_app
 from rbc_engine.cli.run import run
@@ -29,6 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(run)
+app.command()(live)
 app.add_typer(packs_app, name="packs")
 app.command()(doctor)
 app.command()(synth)

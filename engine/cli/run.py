@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import signal
-import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rbc_engine.cli.stopping import stop_on_signal
 from rbc_engine.errors import UsageError
 
 if TYPE_CHECKING:
@@ -94,7 +90,7 @@ def run(
                 f"leave it out"
             )
         with (
-            _stop_on_signal() as stop,
+            stop_on_signal() as stop,
             RunOutput(out, engine.pack, formats=chosen, overwrite=overwrite) as output,
             _Progress(len(entries), show=not (quiet or as_json)) as progress,
         ):
@@ -127,25 +123,6 @@ def _exit_code(counts: dict[str, int], *, interrupted: bool) -> int:
     if counts["failed"] == counts["fields"]:
         return EXIT_NOTHING_DONE
     return EXIT_SOME_FAILED if counts["failed"] else EXIT_DONE
-
-
-@contextmanager
-def _stop_on_signal() -> Iterator[threading.Event]:
-    """The first Ctrl-C or SIGTERM lets the fields in flight finish; a second one ends the program."""
-    stop = threading.Event()
-
-    def handle(number: int, _frame: object) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-        print("rbc-engine: stopping; finishing the fields in flight", file=sys.stderr)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class _Progress:

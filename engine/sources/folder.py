@@ -16,7 +16,7 @@ from rbc_engine.sources.ahead import ReadAhead
 from rbc_engine.sources.decode import printable, read_image
 from rbc_engine.types import Decoded, FieldRef, Frame
 
-__all__ = ["IMAGE_SUFFIXES", "FolderSource", "Found", "find_fields"]
+__all__ = ["IMAGE_SUFFIXES", "Entry", "FolderSource", "Found", "find_fields"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 """Which files of a folder count as images. A file that is itself an INPUT may have any name."""

@@ -1,12 +1,15 @@
-"""A pack without networks and results without images, for tests of what is written about them."""
+"""A pack without networks, results without images, and sessions on lanes that sleep."""
 
 from __future__ import annotations
 
+import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from rbc_engine.bench.stub_engine import stub_engine
 from rbc_engine.manifest import FILES, Manifest
 from rbc_engine.pack import Pack
 from rbc_engine.types import FieldResult, Regions
@@ -86,3 +89,61 @@ def make_failure():
         return FieldResult(slide=slide, field=field, path=f"/in/{field}", error=error)
 
     return make
+
+
+class Gate:
+    """A hook for stub lanes: holds every batch until it is opened, and remembers the batches."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.begun = threading.Semaphore(0)
+        self.batches: list[list[str]] = []
+
+    def __call__(self, batch):
+        self.batches.append([decoded.ref.field for decoded in batch])
+        if batch[0].ref.field.startswith("kill"):
+            raise SystemExit("killed")
+        if any(decoded.ref.field.startswith("fail") for decoded in batch):
+            raise ValueError("cannot")
+        self.begun.release()
+        assert self.open.wait(20)
+
+
+@pytest.fixture
+def gate():
+    gate = Gate()
+    yield gate
+    gate.open.set()
+
+
+@pytest.fixture
+def open_session(gate, request):
+    """Sessions on an engine whose lanes wait at the gate, behind a first frame that warms nothing up."""
+    with ExitStack() as stack:
+
+        def make(*, lanes=1, gated=True, frame_s=0.0, engine=None, **options):
+            engine_options = {
+                name: options.pop(name)
+                for name in ("lane_frames", "batch_frames")
+                if name in options
+            }
+            if engine is None:
+                hook = gate if gated else None
+                engine = stack.enter_context(
+                    stub_engine(lanes=lanes, hook=hook, frame_s=frame_s, **engine_options)
+                )
+            gate_was_open = gate.open.is_set()
+            gate.open.set()  # the warm-up passes, too
+            session = engine.session(**options)
+            session.wait_ready(timeout_s=20)
+            stack.callback(session.close, drain=False, timeout_s=5)
+            stack.callback(gate.open.set)
+            if not gate_was_open:
+                gate.open.clear()
+            gate.batches.clear()
+            while gate.begun.acquire(blocking=False):
+                pass
+            session.engine = engine
+            return session
+
+        yield make

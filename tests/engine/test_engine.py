@@ -156,6 +156,28 @@ def test_reading_slowly_bounds_what_is_in_flight(engine: Engine) -> None:
     results.close()
 
 
+def test_a_session_gives_what_single_calls_give(engine: Engine) -> None:
+    frames = [*source(3), *source(1, width=250, height=400)]
+    with engine.session(order="submitted", max_batch=2, max_in_flight=20) as session:
+        for number, decoded in enumerate(frames):
+            assert decoded.frame is not None
+            session.submit(decoded.frame.pixels, field=str(number))
+        strip = np.zeros((32, 8000, 3), np.uint8)
+        session.submit(strip, field="strip")
+        session.finish()
+        *ends, last = session.results()
+    assert "8000x32" in last.reason
+    assert [ended.field for ended in ends] == [str(number) for number in range(len(frames))]
+    for decoded, ended in zip(frames, ends, strict=True):
+        assert decoded.frame is not None
+        assert ended.result is not None
+        alone, got = engine.analyze(decoded.frame).regions, ended.result.regions
+        assert alone is not None
+        assert got is not None
+        np.testing.assert_allclose(got.boxes, alone.boxes, atol=1e-3)
+        np.testing.assert_allclose(got.probabilities, alone.probabilities, atol=1e-4)
+
+
 def test_closing_leaves_no_thread() -> None:
     before = threading.active_count()
     with Engine.open("chula12", device="cpu") as opened:

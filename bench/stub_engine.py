@@ -1,0 +1,97 @@
+"""An engine whose lanes sleep instead of running networks, to measure and test what is around them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from unittest import mock
+
+import numpy as np
+
+from rbc_engine.devices.select import open_device
+from rbc_engine.engine import Engine
+from rbc_engine.pack import Pack, find_pack
+from rbc_engine.types import Decoded, FieldResult, Regions
+
+__all__ = ["StubLane", "stub_engine", "stub_regions"]
+
+
+class StubLane:
+    """Takes the place of a Lane.
+
+    frame_s: seconds a frame, slept without the GIL, as a network would run.
+    regions: how many each frame has.
+    hook: called with each batch before it is slept over; may raise, or take its time.
+    """
+
+    def __init__(
+        self,
+        *,
+        types: int,
+        frame_s: float,
+        regions: int,
+        hook: Callable[[Sequence[Decoded]], object] | None,
+    ) -> None:
+        self._frame_s = frame_s
+        self._hook = hook
+        self._regions = stub_regions(regions, types=types)
+
+    def prepare(self) -> None:
+        """There is nothing to compile."""
+
+    def analyze(self, batch: Sequence[Decoded], *, keep_frames: bool = False) -> list[FieldResult]:
+        if self._hook is not None:
+            self._hook(batch)
+        if self._frame_s:
+            time.sleep(self._frame_s * len(batch))
+        return [
+            FieldResult(
+                slide=decoded.ref.slide,
+                field=decoded.ref.field,
+                width=decoded.frame.width if decoded.frame else 0,
+                height=decoded.frame.height if decoded.frame else 0,
+                regions=self._regions,
+                frame=decoded.frame if keep_frames else None,
+            )
+            for decoded in batch
+        ]
+
+
+def stub_engine(
+    *,
+    frame_s: float = 0.0,
+    lanes: int = 2,
+    lane_frames: int = 2,
+    batch_frames: int = 1,
+    regions: int = 20,
+    hook: Callable[[Sequence[Decoded]], object] | None = None,
+) -> Engine:
+    """The shipped pack on the CPU with lanes that sleep. lane_frames, batch_frames: as in DeviceChoice."""
+    pack = Pack.open(find_pack("chula12"))
+    choice = replace(
+        open_device("cpu", lanes=lanes), lane_frames=lane_frames, batch_frames=batch_frames
+    )
+
+    def make(*_: object, **__: object) -> StubLane:
+        return StubLane(types=len(pack.types), frame_s=frame_s, regions=regions, hook=hook)
+
+    with mock.patch("rbc_engine.engine.Lane", make):
+        return Engine(pack, choice)
+
+
+def stub_regions(count: int, *, types: int, seed: int = 0) -> Regions:
+    """Random regions of a field of 640 by 480 px, called at 0.5."""
+    rng = np.random.default_rng(seed)
+    corners = rng.random((count, 2), np.float32) * np.array([600, 440], np.float32)
+    probabilities = rng.random((count, types), np.float32)
+    abnormal_p = rng.random(count, np.float32)
+    return Regions(
+        boxes=np.concatenate([corners, corners + 40], axis=1).astype(np.float32),
+        scores=rng.random(count, np.float32),
+        probabilities=probabilities,
+        has=probabilities >= 0.5,
+        abnormal_p=abnormal_p,
+        abnormal=abnormal_p >= 0.5,
+        flags=np.zeros(count, np.uint8),
+    )

@@ -1,0 +1,266 @@
+"""`rbc-engine live`: a camera, or images played as if one gave them, into a live table and the files of a run."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rbc_engine.cli.run import EXIT_DONE, EXIT_INTERRUPTED, EXIT_NOTHING_DONE, EXIT_SOME_FAILED
+from rbc_engine.cli.stopping import stop_on_signal
+from rbc_engine.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from rbc_engine.engine import Engine
+    from rbc_engine.live import Feed
+    from rbc_engine.overlap import StageMap
+
+__all__ = ["live"]
+
+_ON_FULL = ("block", "drop_oldest", "drop_newest", "reject")
+_MAX_UNREAD = 20_000
+"""Ends that may wait for a slow disk: a minute of a fast camera, a few megabytes."""
+
+
+def live(
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the results; by default live-DATE-TIME, here."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="Micro-Manager configuration; by default the DemoCamera."),
+    ] = None,
+    replay: Annotated[
+        Path | None, typer.Option(help="Play the images of this folder instead of a camera.")
+    ] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option(help="Frames a second; by default 10 for --replay, and what a camera gives."),
+    ] = None,
+    loop: Annotated[bool, typer.Option("--loop", help="Play --replay again and again.")] = False,
+    seconds: Annotated[float | None, typer.Option(help="Stop after so long.")] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
+    enough_width: Annotated[
+        float | None,
+        typer.Option(help="Stop when the 95 % interval of the abnormal share is this narrow."),
+    ] = None,
+    min_cells: Annotated[int, typer.Option(min=1, help="But not before so many cells.")] = 1000,
+    on_full: Annotated[
+        str, typer.Option(help="block, drop_oldest, drop_newest or reject.")
+    ] = "drop_oldest",
+    max_in_flight: Annotated[
+        int | None, typer.Option(min=1, help="Frames that wait or are analysed at once.")
+    ] = None,
+    max_age_s: Annotated[
+        float | None, typer.Option(help="Do not analyse a frame that has waited longer.")
+    ] = None,
+    slide: Annotated[str, typer.Option(help="Name of the slide; not for --replay.")] = "live",
+    um_per_px: Annotated[
+        float | None,
+        typer.Option(help="Width of a pixel in µm; by default what the configuration says."),
+    ] = None,
+    pack: Annotated[
+        str, typer.Option(help="Name of a shipped model pack, or a pack's folder.")
+    ] = "chula12",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16, int8 or fp8.")] = "auto",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace results in --out.")
+    ] = False,
+    recover: Annotated[
+        Path | None,
+        typer.Option(help="Complete the files of a live run that was cut short; starts no camera."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print run.json, and nothing else.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors.")] = False,
+) -> None:
+    """Analyses frames as they come, shows what they add up to, and writes the same files as `run`."""
+    started = time.perf_counter()
+    if recover is not None:
+        _recover(recover, pack, as_json=as_json, quiet=quiet)
+        return
+    _check(
+        config=config,
+        replay=replay,
+        loop=loop,
+        fps=fps,
+        seconds=seconds,
+        um_per_px=um_per_px,
+        enough_width=enough_width,
+        on_full=on_full,
+    )
+    folder = out or Path(time.strftime("live-%Y%m%d-%H%M%S"))
+    limits: dict[str, Any] = {"fps": fps, "seconds": seconds, "frames": frames}
+    feed, stage, decoder = _source(config, replay, loop=loop, um_per_px=um_per_px, **limits)
+    from rbc_engine.engine import Engine
+
+    with Engine.open(pack, device=device, precision=precision) as engine:
+        from rbc_engine.cli.live_table import LiveTable
+        from rbc_engine.live import live_head, run_live
+        from rbc_engine.monitor import SlideMonitor
+        from rbc_engine.sinks.journal import JOURNAL, Journal
+        from rbc_engine.sinks.output import RunOutput
+
+        if (folder / JOURNAL).exists() and not overwrite:
+            raise OutputError(
+                f"--out {folder} holds the {JOURNAL} of a run that was cut short; "
+                f"`rbc-engine live --recover {folder}` completes it, --overwrite replaces it"
+            )
+        settings = {
+            **limits,
+            "source": "replay" if replay else "config" if config else "DemoCamera",
+            "on_full": on_full,
+            "max_age_s": max_age_s,
+            "um_per_px": um_per_px,
+        }
+        monitor = SlideMonitor(engine.pack.types, stage=stage)
+        stop_early = threading.Event()
+        with (
+            stop_on_signal() as interrupted,
+            RunOutput(folder, engine.pack, overwrite=overwrite) as output,
+            engine.session(
+                on_full=on_full,
+                max_in_flight=max_in_flight,
+                max_age_s=max_age_s,
+                max_unread=_MAX_UNREAD,
+                slide=slide,
+                pixel_um=_scale_um(engine, um_per_px),
+            ) as session,
+            LiveTable(show=not (quiet or as_json)) as table,
+        ):
+            settings["max_in_flight"] = session.max_in_flight
+
+            def on_tick(state: Any) -> None:
+                table.show_state(state)
+                if enough_width is not None and monitor.enough(
+                    width=enough_width, min_cells=min_cells
+                ):
+                    stop_early.set()
+
+            try:
+                head = live_head(engine, decoder=decoder, settings=settings)
+                with Journal(folder, head) as journal:
+                    summary = run_live(
+                        engine,
+                        session,
+                        feed,
+                        output,
+                        journal,
+                        monitor,
+                        decoder=decoder,
+                        started=started,
+                        settings=settings,
+                        stops=(interrupted, stop_early),
+                        on_tick=on_tick,
+                    )
+            except OutputError as error:
+                raise OutputError(
+                    f"{error}; what was written until then is kept: "
+                    f"`rbc-engine live --recover {folder}` makes its files"
+                ) from error
+    if as_json:
+        print(json.dumps(summary, indent=2, ensure_ascii=False))
+    elif not quiet:
+        table.print_end(summary, folder)
+    raise typer.Exit(_exit_code(summary, interrupted=interrupted.is_set()))
+
+
+def _check(
+    *,
+    config: Path | None,
+    replay: Path | None,
+    loop: bool,
+    fps: float | None,
+    seconds: float | None,
+    um_per_px: float | None,
+    enough_width: float | None,
+    on_full: str,
+) -> None:
+    if config is not None and replay is not None:
+        raise UsageError("--config and --replay exclude each other; leave one of them out")
+    if loop and replay is None:
+        raise UsageError("--loop is for --replay; leave it out for a camera")
+    for name, value in (("--fps", fps), ("--seconds", seconds)):
+        if value is not None and not 0.001 <= value <= 1e6:
+            raise UsageError(f"{name} must lie in 0.001..1000000 (got {value})")
+    if um_per_px is not None and not 0.001 <= um_per_px <= 100:
+        raise UsageError(f"--um-per-px must lie in 0.001..100 µm (got {um_per_px})")
+    if enough_width is not None and not 0 < enough_width <= 1:
+        raise UsageError(
+            f"--enough-width must lie in 0..1 and not be 0 (got {enough_width}); 0.02 is 2 percentage points"
+        )
+    if on_full not in _ON_FULL:
+        raise UsageError(f"--on-full must be one of {', '.join(_ON_FULL)} (got {on_full!r})")
+
+
+def _source(
+    config: Path | None,
+    replay: Path | None,
+    *,
+    loop: bool,
+    um_per_px: float | None,
+    fps: float | None,
+    seconds: float | None,
+    frames: int | None,
+) -> tuple[Feed, StageMap | None, str]:
+    """What submits the frames, how pixels lie on the stage if there is one, and what decodes the frames."""
+    limits: dict[str, Any] = {"seconds": seconds, "frames": frames}
+    if replay is not None:
+        from rbc_engine.run import file_decoder
+        from rbc_engine.sources.folder import find_fields
+        from rbc_engine.sources.replay import feed_replay
+
+        entries = find_fields([replay]).entries
+        rate = fps or 10.0
+        return (
+            lambda session, stop: feed_replay(
+                entries, session, fps=rate, stop=stop, loop=loop, **limits
+            ),
+            None,
+            file_decoder(),
+        )
+    from rbc_engine.overlap import StageMap
+    from rbc_engine.sources.camera import feed_sequence, open_core, stage_map
+
+    core = open_core(config)
+    stage = StageMap.of_pixel(um_per_px) if um_per_px is not None else stage_map(core)
+    if not core.getXYStageDevice():
+        stage = None
+    return (
+        lambda session, stop: feed_sequence(core, session, fps=fps, stop=stop, **limits),
+        stage,
+        f"none; Micro-Manager {core.getVersionInfo()}",
+    )
+
+
+def _scale_um(engine: Engine, um_per_px: float | None) -> float | None:
+    """For the detector, of a pack that knows its own scale."""
+    return um_per_px if engine.pack.manifest.detector.um_per_canvas_px is not None else None
+
+
+def _recover(folder: Path, pack: str, *, as_json: bool, quiet: bool) -> None:
+    from rbc_engine.live import recover
+    from rbc_engine.pack import Pack, find_pack
+
+    summary = recover(folder, Pack.open(find_pack(pack)))
+    if as_json:
+        print(json.dumps(summary, indent=2, ensure_ascii=False))
+    elif not quiet:
+        print(f"{summary['counts']['fields']} fields recovered; results in {folder}")
+
+
+def _exit_code(summary: dict[str, Any], *, interrupted: bool) -> int:
+    if interrupted:
+        return EXIT_INTERRUPTED
+    frames = summary["frames"]
+    if not frames["done"]:
+        return EXIT_NOTHING_DONE
+    source_failed = any("source of frames failed" in text for text in summary["warnings"])
+    return EXIT_SOME_FAILED if frames["failed"] or source_failed else EXIT_DONE

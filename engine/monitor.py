@@ -1,0 +1,185 @@
+"""Decisions while a slide is being looked at: what has been counted so far, and whether that is enough."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rbc_engine.accounting import Ended, PositionUm
+from rbc_engine.errors import UsageError
+from rbc_engine.overlap import SeenRegions, StageMap
+from rbc_engine.statistics import wilson_interval
+from rbc_engine.types import FieldResult
+
+__all__ = ["ABNORMAL", "Share", "SlideMonitor"]
+
+ABNORMAL = "abnormal"
+"""What a share is of, beside the types of the pack."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """How many of the regions counted are of one kind.
+
+    low, high: ends of the 95 % Wilson interval of the share, regions taken as independent; 0 and 1 without regions.
+    """
+
+    count: int
+    regions: int
+    low: float
+    high: float
+
+    @property
+    def fraction(self) -> float | None:
+        """0..1; None without regions."""
+        return self.count / self.regions if self.regions else None
+
+    @property
+    def width(self) -> float:
+        return self.high - self.low
+
+
+class SlideMonitor:
+    """Running counts of one slide. Methods may be called from any thread.
+
+        monitor = SlideMonitor(engine.pack.types, stage=StageMap.of_pixel(0.11))
+        with engine.session(on_ended=monitor.add) as session:
+            while not monitor.enough(width=0.02, min_cells=1000):
+                ...
+
+    types: of the pack, in its order.
+    stage: how pixels lie on the stage. With it, a region that overlapping fields show twice counts once, by
+        the position of the stage; a region cut by the border gives way to the whole one. Without it every region counts.
+        A cell counts as seen if half of its box lies where one was.
+    stage_error_um: how far the stage may be from where it says it is. Much less than a cell's width: with more,
+        neighbours are taken for one another.
+    """
+
+    def __init__(
+        self, types: Sequence[str], *, stage: StageMap | None = None, stage_error_um: float = 1.0
+    ) -> None:
+        if ABNORMAL in types:
+            raise UsageError(f"types must not hold {ABNORMAL!r}, the name of the share of all abnormal types")  # fmt: skip
+        self._types = tuple(types)
+        self._lock = threading.Lock()
+        if not 0 <= stage_error_um <= 10:
+            raise UsageError(f"stage_error_um must lie in 0..10 µm (got {stage_error_um})")
+        self._stage = stage
+        self._stage_error_um = stage_error_um
+        self.clear()
+
+    def clear(self) -> None:
+        """Begins with a new slide."""
+        with self._lock:
+            self._seen = None
+            if self._stage is not None:
+                self._seen = SeenRegions(self._stage, stage_error_um=self._stage_error_um)
+            self._fields = self._regions = self._repeated = self._abnormal = 0
+            self._type_counts = np.zeros(len(self._types), np.int64)
+
+    def add(self, ended: Ended) -> None:
+        """Counts a frame that is done; any other adds nothing. Fits Engine.session(on_ended=...).
+
+        Raises UsageError if regions are to be counted once, but the frame has no position.
+        """
+        if ended.ok and ended.result is not None:
+            self.add_result(ended.result, position_um=ended.position_um)
+
+    def add_result(self, result: FieldResult, *, position_um: PositionUm | None = None) -> None:
+        """Counts one field; as `add`."""
+        regions = result.regions
+        if regions is None:
+            return
+        if regions.has.shape[1] != len(self._types):
+            raise UsageError(
+                f"results must have the monitor's {len(self._types)} types (got {regions.has.shape[1]}); "
+                f"make it with the types of the session's pack"
+            )
+        with self._lock:
+            if self._seen is None:
+                new = np.ones(len(regions), np.bool_)
+            else:
+                if position_um is None:
+                    raise UsageError(
+                        f"field {result.field!r} has no position_um; submit it with one, or make the monitor "
+                        f"without stage"
+                    )
+                overlap = self._seen.add(
+                    regions, frame_hw=(result.height, result.width), position_um=position_um
+                )
+                new = overlap.new
+                for seen, row, better in overlap.better:
+                    self._count(has=regions.has[better], abnormal=regions.abnormal[better])
+                    self._count(has=seen.has[row], abnormal=seen.abnormal[row], sign=-1)
+                    seen.has[row], seen.abnormal[row] = (
+                        regions.has[better],
+                        regions.abnormal[better],
+                    )
+            self._fields += 1
+            self._regions += int(new.sum())
+            self._repeated += int((~new).sum())
+            self._abnormal += int(regions.abnormal[new].sum())
+            self._type_counts += regions.has[new].sum(axis=0, dtype=np.int64)
+
+    @property
+    def fields(self) -> int:
+        with self._lock:
+            return self._fields
+
+    @property
+    def regions(self) -> int:
+        """Counted: each once."""
+        with self._lock:
+            return self._regions
+
+    @property
+    def repeated(self) -> int:
+        """Regions that were not counted, because an earlier field shows them."""
+        with self._lock:
+            return self._repeated
+
+    def share(self, of: str = ABNORMAL) -> Share:
+        """of: 'abnormal', or one of the types. Raises UsageError for another name."""
+        with self._lock:
+            count, regions = self._count_of(of), self._regions
+        low, high = wilson_interval(count, regions) if regions else (0.0, 1.0)
+        return Share(count=count, regions=regions, low=low, high=high)
+
+    def shares(self) -> dict[str, Share]:
+        """'abnormal' and every type."""
+        return {name: self.share(name) for name in (ABNORMAL, *self._types)}
+
+    def enough(self, *, width: float = 0.02, min_cells: int = 1000, of: str = ABNORMAL) -> bool:
+        """Whether the interval of a share is at most so wide, and at least so many regions were counted.
+
+        width: of the 95 % interval, as a share: 0.02 is two percentage points from end to end.
+
+        Looking again after every field, and stopping at the first that is enough, makes the interval cover the truth
+        a little less often than 95 %; min_cells keeps that small.
+        """
+        if not 0 < width <= 1:
+            raise UsageError(f"width must lie in 0..1 and not be 0 (got {width})")
+        share = self.share(of)
+        return share.regions >= max(min_cells, 1) and share.width <= width
+
+    def __repr__(self) -> str:
+        share = self.share()
+        return (
+            f"SlideMonitor({self.fields} fields, {share.regions} regions, {share.count} abnormal)"
+        )
+
+    def _count(self, *, has: np.ndarray, abnormal: np.bool_, sign: int = 1) -> None:
+        self._type_counts += sign * has.astype(np.int64)
+        self._abnormal += sign * int(abnormal)
+
+    def _count_of(self, of: str) -> int:
+        if of == ABNORMAL:
+            return self._abnormal
+        if of not in self._types:
+            raise UsageError(
+                f"of must be {ABNORMAL!r} or one of {', '.join(self._types)} (got {of!r})"
+            )
+        return int(self._type_counts[self._types.index(of)])

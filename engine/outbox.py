@@ -1,0 +1,75 @@
+"""The ends of frames on their way to whoever reads them: in order or as ready, and never without bound."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+
+from rbc_engine.accounting import Ended
+
+__all__ = ["Outbox"]
+
+
+class Outbox:
+    """Holds what has ended and was not read yet. Its owner calls it under its own lock.
+
+    in_order: an end is held back until all frames submitted before it have ended too.
+    most: how many ends are kept. A further one pushes out the oldest; put says how many were.
+    """
+
+    def __init__(self, *, in_order: bool, most: int) -> None:
+        self._in_order = in_order
+        self._most = most
+        self.released = 0
+        """How many ends could ever be read."""
+        self.gone = 0
+        """How many of them were read or thrown away."""
+        self._ready: deque[Ended] = deque()
+        self._held: list[tuple[int, Ended]] = []
+        # Numbers of frames that have not ended; a heap with what has ended already still in it.
+        self._open: list[int] = []
+        self._open_set: set[int] = set()
+
+    def __len__(self) -> int:
+        """Ends that can be read now."""
+        return len(self._ready)
+
+    @property
+    def kept(self) -> int:
+        """Ends that can be read now or are held back."""
+        return len(self._ready) + len(self._held)
+
+    def expect(self, number: int) -> None:
+        """A frame begins. Numbers ascend."""
+        if self._in_order:
+            heapq.heappush(self._open, number)
+            self._open_set.add(number)
+
+    def put(self, ended: Ended) -> int:
+        """A frame has ended. Returns how many ends were thrown away for it, 0 or 1."""
+        if not self._in_order:
+            self._release(ended)
+        else:
+            self._open_set.discard(ended.number)
+            heapq.heappush(self._held, (ended.number, ended))
+            while self._open and self._open[0] not in self._open_set:
+                heapq.heappop(self._open)
+            while self._held and (not self._open or self._held[0][0] < self._open[0]):
+                self._release(heapq.heappop(self._held)[1])
+        if self.kept <= self._most:
+            return 0
+        if self._ready:
+            self.take()
+        else:
+            heapq.heappop(self._held)
+        return 1
+
+    def take(self) -> Ended:
+        """The next end. Raises IndexError if there is none."""
+        ended = self._ready.popleft()
+        self.gone += 1
+        return ended
+
+    def _release(self, ended: Ended) -> None:
+        self._ready.append(ended)
+        self.released += 1

@@ -1,0 +1,154 @@
+"""Which regions of a field were seen before, in a field that overlaps it, by the position of the stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from rbc_engine.errors import UsageError
+from rbc_engine.types import Float32, RegionFlag, Regions
+
+__all__ = ["Overlap", "Seen", "SeenRegions", "StageMap"]
+
+_SAME_SHARE = 0.5
+"""Two boxes show one region if they share at least this much of the smaller one: so a cell that the border cuts
+matches the whole one, and two neighbours, which share little, stay two."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageMap:
+    """How pixels lie on the stage: an offset of (dx, dy) px in the image is `matrix_um` @ (dx, dy) µm on it.
+
+    matrix_um: two rows of two numbers. Of a camera that is neither turned nor mirrored: ((p, 0), (0, p)), p its µm per
+        px; where the image shows larger stage coordinates to the left, the first is -p. Micro-Manager's
+        getPixelSizeAffine is (a, b, c, d, e, f) with ((a, b), (d, e)).
+    """
+
+    matrix_um: tuple[tuple[float, float], tuple[float, float]]
+
+    def __post_init__(self) -> None:
+        matrix = np.array(self.matrix_um, np.float64)
+        good = matrix.shape == (2, 2) and np.isfinite(matrix).all()
+        if not good or abs(np.linalg.det(matrix)) < 1e-9:
+            raise UsageError(
+                f"matrix_um must be two rows of two numbers, µm per px, that can be inverted (got {self.matrix_um})"
+            )
+
+    @classmethod
+    def of_pixel(cls, pixel_um: float) -> StageMap:
+        """Of a camera that is neither turned nor mirrored."""
+        return cls(matrix_um=((pixel_um, 0.0), (0.0, pixel_um)))
+
+    def boxes_um(
+        self, boxes: Float32, *, frame_hw: tuple[int, int], position_um: tuple[float, float]
+    ) -> npt.NDArray[np.float64]:
+        """The smallest upright boxes on the stage around boxes of a frame.
+
+        boxes: float32 [R, 4], x0 y0 x1 y1 px. position_um: of the frame's centre.
+
+        Returns float64 [R, 4], x0 y0 x1 y1 in µm.
+        """
+        matrix = np.array(self.matrix_um, np.float64)
+        corners = boxes[:, [[0, 1], [2, 1], [0, 3], [2, 3]]].astype(np.float64)  # [R, 4, 2]
+        centre = np.array([frame_hw[1], frame_hw[0]]) / 2
+        on_stage = (corners - centre) @ matrix.T + np.array(position_um)
+        return np.concatenate([on_stage.min(axis=1), on_stage.max(axis=1)], axis=1)
+
+
+@dataclass(eq=False, kw_only=True)
+class Seen:
+    """The counted regions of one field.
+
+    boxes_um: float64 [R, 4]. cut: bool [R], at the border of their field. has: bool [R, T]. abnormal: bool [R].
+    """
+
+    boxes_um: npt.NDArray[np.float64]
+    cut: npt.NDArray[np.bool_]
+    has: npt.NDArray[np.bool_]
+    abnormal: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Overlap:
+    """What `SeenRegions.add` found.
+
+    new: bool [R], the regions not seen before.
+    better: pairs (the earlier field's Seen, its row, the region's row): seen before cut by the border, and whole now.
+    """
+
+    new: npt.NDArray[np.bool_]
+    better: list[tuple[Seen, int, int]]
+
+
+class SeenRegions:
+    """All regions counted on one slide: about a hundred bytes each."""
+
+    def __init__(self, stage: StageMap, *, stage_error_um: float) -> None:
+        """stage_error_um: how far the stage may be from where it says, as in SlideMonitor."""
+        self._stage = stage
+        self._error_um = stage_error_um
+        self._fields: list[Seen] = []
+        self._extents_um = np.zeros((16, 4), np.float64)
+
+    def add(
+        self, regions: Regions, *, frame_hw: tuple[int, int], position_um: tuple[float, float]
+    ) -> Overlap:
+        """Compares a field with all earlier ones that it overlaps, and remembers its new regions."""
+        boxes_um = self._stage.boxes_um(regions.boxes, frame_hw=frame_hw, position_um=position_um)
+        whole_frame = np.array([[0, 0, frame_hw[1], frame_hw[0]]], np.float32)
+        extent = self._stage.boxes_um(whole_frame, frame_hw=frame_hw, position_um=position_um)[0]
+        cut = (regions.flags & RegionFlag.BORDER) > 0
+        new = np.ones(len(regions), np.bool_)
+        better: list[tuple[Seen, int, int]] = []
+        for index in self._touching(extent):
+            seen = self._fields[index]
+            if not len(seen.boxes_um) or not new.any():
+                continue
+            shares = _shares(boxes_um, seen.boxes_um, error_um=self._error_um)
+            # Surest first, as regions come: each earlier region answers for one of this field.
+            for row in np.flatnonzero(new & (shares >= _SAME_SHARE).any(axis=1)).tolist():
+                match = int(shares[row].argmax())
+                if shares[row, match] < _SAME_SHARE:
+                    continue
+                shares[:, match] = 0
+                new[row] = False
+                if seen.cut[match] and not cut[row]:
+                    better.append((seen, match, row))
+        for seen, match, row in better:
+            seen.boxes_um[match] = boxes_um[row]
+            seen.cut[match] = False
+        mine = Seen(
+            boxes_um=boxes_um[new],
+            cut=cut[new],
+            has=regions.has[new],
+            abnormal=regions.abnormal[new],
+        )
+        if len(self._fields) == len(self._extents_um):
+            self._extents_um = np.concatenate([self._extents_um, np.zeros_like(self._extents_um)])
+        self._extents_um[len(self._fields)] = extent
+        self._fields.append(mine)
+        return Overlap(new=new, better=better)
+
+    def _touching(self, extent: npt.NDArray[np.float64]) -> list[int]:
+        others = self._extents_um[: len(self._fields)]
+        extent = extent + self._error_um * np.array([-1.0, -1.0, 1.0, 1.0])
+        apart = (others[:, :2] >= extent[2:]).any(axis=1) | (others[:, 2:] <= extent[:2]).any(
+            axis=1
+        )
+        return [int(index) for index in np.flatnonzero(~apart)]
+
+
+def _shares(
+    a: npt.NDArray[np.float64], b: npt.NDArray[np.float64], *, error_um: float
+) -> npt.NDArray[np.float64]:
+    """float64 [A, B], the area that two boxes share, as a part of the smaller one, if they are shifted by up to
+    error_um along each axis towards each other."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    sides_a, sides_b = (boxes[:, 2:] - boxes[:, :2] for boxes in (a, b))
+    most = np.minimum(sides_a[:, None], sides_b[None, :])
+    shared = np.clip(high - low + error_um, 0, most).prod(axis=2)
+    smaller = np.minimum(sides_a.prod(axis=1)[:, None], sides_b.prod(axis=1)[None, :])
+    return np.asarray(shared / np.maximum(smaller, 1e-12))
