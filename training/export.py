@@ -119,7 +119,8 @@ class _NetworkA(nn.Module):
         self.scale = [1 / (255 * std) for std in model.transform.image_std]
 
     def forward(self, canvas: Tensor) -> tuple[Tensor, ...]:
-        levels = canvas.permute(0, 3, 1, 2).float()
+        # TensorRT takes uint8 as a network input, and nothing but a cast may read it.
+        levels = canvas.float().permute(0, 3, 1, 2)
         mean = torch.tensor(self.mean).view(1, 3, 1, 1)
         scale = torch.tensor(self.scale).view(1, 3, 1, 1)
         dtype = next(self.backbone.parameters()).dtype
