@@ -3,7 +3,15 @@ the rule, the value and the remedy."""
 
 from __future__ import annotations
 
-__all__ = ["DeviceError", "ImageError", "OutputError", "PackError", "RbcError", "UsageError"]
+__all__ = [
+    "DeviceError",
+    "DeviceMemoryError",
+    "ImageError",
+    "OutputError",
+    "PackError",
+    "RbcError",
+    "UsageError",
+]
 
 
 class RbcError(Exception):
@@ -24,6 +32,10 @@ class PackError(RbcError):
 
 class DeviceError(RbcError):
     """A device, or the library that drives it, is missing or failed."""
+
+
+class DeviceMemoryError(DeviceError):
+    """A device has too little memory left. With fewer lanes it may do."""
 
 
 class OutputError(RbcError):
