@@ -1,14 +1,13 @@
-// The only file that knows Python. Arguments have been checked by engine/ops.py; here they become raw
+// The CPU's ops for Python. Arguments have been checked by engine/ops.py; here they become raw
 // pointers, and the GIL is released around every kernel.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <array>
-#include <cmath>
-#include <limits>
 #include <vector>
 
+#include "bindings.h"
 #include "crop_resize.h"
 #include "generate_proposals.h"
 #include "postprocess_detections.h"
@@ -37,13 +36,6 @@ std::vector<rbc::FrameView> frame_views(const py::list& frames) {
 const rbc::Box* boxes_of(const Array<float>& boxes) { return reinterpret_cast<const rbc::Box*>(boxes.data()); }
 
 rbc::Box* boxes_of(Array<float>& boxes) { return reinterpret_cast<rbc::Box*>(boxes.mutable_data()); }
-
-// The largest float that is not over `limit`: a float exceeds the one exactly when it exceeds the other, so
-// float comparisons decide as torchvision's comparison with a double does.
-float round_down(double limit) {
-  const auto nearest = static_cast<float>(limit);
-  return nearest > limit ? std::nextafter(nearest, -std::numeric_limits<float>::infinity()) : nearest;
-}
 
 void resize_letterbox(const py::list& frames, const Array<int32_t>& resized_hw,
                       const std::array<uint8_t, 3>& fill_rgb, Array<uint8_t>& canvases, int threads) {
@@ -81,7 +73,7 @@ void generate_proposals(const std::vector<Array<float>>& objectness, const std::
                       static_cast<int32_t>(objectness[l].shape(3)), strides_px[l]});
   }
   const int64_t images = boxes.shape(0);
-  const rbc::ProposalSettings settings{per_level, static_cast<int32_t>(boxes.shape(1)), round_down(nms_iou)};
+  const rbc::ProposalSettings settings{per_level, static_cast<int32_t>(boxes.shape(1)), rbc::round_down(nms_iou)};
   const int32_t* sizes = image_hw.data();
   rbc::Box* out = boxes_of(boxes);
   int32_t* out_counts = counts.mutable_data();
@@ -114,7 +106,7 @@ void postprocess_detections(const Array<float>& class_logits, const Array<float>
                             const Array<int32_t>& image_hw, const Array<int32_t>& frame_hw, float score_threshold,
                             double nms_iou, Array<float>& boxes, Array<float>& scores, Array<int32_t>& counts,
                             Array<bool>& saturated, int threads) {
-  const rbc::DetectionSettings settings{score_threshold, round_down(nms_iou),
+  const rbc::DetectionSettings settings{score_threshold, rbc::round_down(nms_iou),
                                         static_cast<int32_t>(boxes.shape(1))};
   const float *logits = class_logits.data(), *deltas = box_deltas.data();
   const rbc::Box* in = boxes_of(proposals);
@@ -134,6 +126,12 @@ void postprocess_detections(const Array<float>& class_logits, const Array<float>
 PYBIND11_MODULE(_kernels, module) {
   module.doc() = "Kernels of rbc-engine. Call them through rbc_engine.ops, which checks the arguments.";
   module.attr("commit") = RBC_COMMIT;
+#ifdef RBC_CUDA
+  module.attr("has_cuda") = true;
+  rbc::bind_cuda(module.def_submodule("cuda", "Launches on a stream; see _kernels.pyi."));
+#else
+  module.attr("has_cuda") = false;
+#endif
   module.def("resize_letterbox", &resize_letterbox);
   module.def("crop_resize", &crop_resize);
   module.def("generate_proposals", &generate_proposals);

@@ -13,7 +13,7 @@ struct Box {
 };
 
 // exp, correctly rounded but for one argument in many millions: float versions differ between libraries.
-RBC_HD float exp_rounded(float x) { return static_cast<float>(exp(static_cast<double>(x))); }
+RBC_HD_CALL float exp_rounded(float x) { return static_cast<float>(exp(static_cast<double>(x))); }
 
 // Moves and scales `anchor` by the deltas of a box head, their weights already divided out. NaN in, NaN out.
 RBC_HD Box decode_box(const Box& anchor, float dx, float dy, float dw, float dh) {

@@ -26,10 +26,21 @@ union CandidateSpace {
   uint64_t keys[kMostCandidates];
 };
 
-// The last of the `most` smallest keys among key_at(0) .. key_at(count - 1), or some key after all of them if they are
-// no more than `most`. Finds it digit by digit, 8 bits at a time from the top.
-template <typename KeyAt>
-__device__ uint64_t last_key_kept(const KeyAt& key_at, uint32_t count, uint32_t most, uint32_t* histogram) {
+// The sum of `value` over the lanes of a warp up to the caller's own.
+__device__ inline uint32_t sum_up_to_lane(uint32_t value) {
+  const int32_t lane = threadIdx.x % kWarp;
+  for (int32_t distance = 1; distance < kWarp; distance *= 2) {
+    const uint32_t below = __shfl_up_sync(~0u, value, distance);
+    if (lane >= distance) value += below;
+  }
+  return value;
+}
+
+// The last of the `most` smallest keys, or some key after all of them if they are fewer. Finds it digit by digit, 8 bits
+// at a time from the top.
+//   each_key  calls its argument with each key of which the calling thread has charge
+template <typename EachKey>
+__device__ uint64_t last_key_kept(const EachKey& each_key, uint32_t most, uint32_t* histogram) {
   __shared__ uint32_t totals[kDigits];
   __shared__ int32_t digit;
   __shared__ uint32_t smaller;  // keys with the prefix and a smaller digit
@@ -39,11 +50,10 @@ __device__ uint64_t last_key_kept(const KeyAt& key_at, uint32_t count, uint32_t 
     for (int32_t i = threadIdx.x; i < kDigits * kWarp; i += kCandidateThreads) histogram[i] = 0;
     __syncthreads();
     if (threadIdx.x == 0) digit = -1;
-    for (uint32_t i = threadIdx.x; i < count; i += kCandidateThreads) {
-      const uint64_t key = key_at(i);
-      if (key == kNoKey || key >> shift >> 8 != prefix >> shift >> 8) continue;
+    each_key([&](uint64_t key) {
+      if (key >> shift >> 8 != prefix >> shift >> 8) return;
       atomicAdd(&histogram[(key >> shift & 255) * kWarp + threadIdx.x % kWarp], 1u);
-    }
+    });
     __syncthreads();
     for (int32_t d = threadIdx.x; d < kDigits; d += kCandidateThreads) {
       uint32_t total = 0;
@@ -51,10 +61,15 @@ __device__ uint64_t last_key_kept(const KeyAt& key_at, uint32_t count, uint32_t 
       totals[d] = total;
     }
     __syncthreads();
-    for (int32_t d = threadIdx.x; d < kDigits; d += kCandidateThreads) {
-      uint32_t before = 0;
-      for (int32_t k = 0; k < d; ++k) before += totals[k];
-      if (before < wanted && wanted <= before + totals[d]) digit = d, smaller = before;
+    if (threadIdx.x < kWarp) {
+      const int32_t first = threadIdx.x * kDigits / kWarp, end = first + kDigits / kWarp;
+      uint32_t own = 0;
+      for (int32_t d = first; d < end; ++d) own += totals[d];
+      uint32_t before = sum_up_to_lane(own) - own;
+      for (int32_t d = first; d < end; ++d) {
+        if (before < wanted && wanted <= before + totals[d]) digit = d, smaller = before;
+        before += totals[d];
+      }
     }
     __syncthreads();
     if (digit < 0) return kNoKey - 1;
@@ -81,15 +96,14 @@ __device__ inline void sort_keys(uint64_t* keys, int32_t count) {
 }
 
 // Puts the keys up to `last`, at most kMostCandidates of them, into `keys` in their order. Returns how many they are.
-template <typename KeyAt>
-__device__ int32_t sorted_keys(const KeyAt& key_at, uint32_t count, uint64_t last, uint64_t* keys) {
+template <typename EachKey>
+__device__ int32_t sorted_keys(const EachKey& each_key, uint64_t last, uint64_t* keys) {
   __shared__ int32_t found;
   if (threadIdx.x == 0) found = 0;
   __syncthreads();
-  for (uint32_t i = threadIdx.x; i < count; i += kCandidateThreads) {
-    const uint64_t key = key_at(i);
+  each_key([&](uint64_t key) {
     if (key <= last) keys[atomicAdd(&found, 1)] = key;
-  }
+  });
   __syncthreads();
   const int32_t candidates = found;
   int32_t padded = 1;

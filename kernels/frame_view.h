@@ -10,5 +10,6 @@ struct FrameView {
   int32_t width;
   int64_t row_bytes;
 };
+static_assert(sizeof(FrameView) == 24);  // as Python makes tables of them for the GPU
 
 }  // namespace rbc

@@ -26,6 +26,9 @@ struct HeadWeights {
   const Half* second_bias;    // [types]
 };
 
+// The GPU's limit of types.
+constexpr int32_t kMostTypes = 4096;
+
 // Scratch memory for a launch: on the device, 16-byte aligned, its content of no interest before and after.
 size_t fused_heads_workspace_bytes(int64_t patches, const HeadShape& shape);
 

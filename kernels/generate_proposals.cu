@@ -28,7 +28,7 @@ void launch_generate_proposals(const ProposalLevelOf<T>* levels, int32_t level_c
   ProposalPyramid<T> pyramid{};
   for (int32_t l = 0; l < level_count; ++l) {
     const int64_t anchors = int64_t{levels[l].anchors} * levels[l].height * levels[l].width;
-    require(anchors <= INT32_MAX, "generate_proposals: a level must have at most 2147483647 anchors", anchors);
+    require(anchors <= kMostAnchors, "generate_proposals: a level must have at most 536870911 anchors", anchors);
     pyramid.levels[l] = levels[l];
   }
   const int64_t lists = images * level_count;

@@ -1,4 +1,6 @@
 #pragma once
+#include <cmath>
+
 #include "generate_proposals.h"
 #include "half.cuh"
 #include "nms.cuh"
@@ -30,12 +32,24 @@ __global__ __launch_bounds__(kCandidateThreads, 1) void level_proposals_kernel(
   const uint32_t anchors = level.anchors, cells = level.height * level.width;
   const T* logits = level.objectness + n * anchors * cells;
   const T* deltas = level.deltas + n * anchors * 4 * cells;
-  const auto key_at = [&](uint32_t i) {
-    const float logit = to_float(logits[i]);
-    return logit == logit ? rank_key(logit, i % cells * anchors + i / cells) : kNoKey;
+  constexpr uint32_t kAtOnce = 4;  // logits on their way to a thread
+  const auto each_key = [&](const auto& visit) {
+    for (uint32_t a = 0; a < anchors; ++a) {
+      for (uint32_t first = threadIdx.x; first < cells; first += kAtOnce * kCandidateThreads) {
+        float logit[kAtOnce];
+        for (uint32_t k = 0; k < kAtOnce; ++k) {
+          const uint32_t cell = first + k * kCandidateThreads;
+          logit[k] = cell < cells ? to_float(logits[a * cells + cell]) : NAN;
+        }
+        for (uint32_t k = 0; k < kAtOnce; ++k) {
+          const uint32_t cell = first + k * kCandidateThreads;
+          if (logit[k] == logit[k]) visit(rank_key(logit[k], cell * anchors + a));
+        }
+      }
+    }
   };
-  const uint64_t last = last_key_kept(key_at, anchors * cells, settings.per_level, space.histogram);
-  const int32_t candidates = sorted_keys(key_at, anchors * cells, last, space.keys);
+  const uint64_t last = last_key_kept(each_key, settings.per_level, space.histogram);
+  const int32_t candidates = sorted_keys(each_key, last, space.keys);
 
   const int64_t list = n * gridDim.x + blockIdx.x;
   Box* boxes = found.boxes + list * settings.per_level;

@@ -50,9 +50,11 @@ void generate_proposals_cpu(const ProposalLevel* levels, int32_t level_count, in
                             const int32_t* image_hw, const ProposalSettings& settings, Box* boxes,
                             int32_t* counts, int threads);
 
-// The GPU's limits: of levels, and of settings.per_level.
+// The GPU's limits: of levels, of settings.per_level, and of a level's anchors over all cells, whose deltas are counted
+// in 32 bits.
 constexpr int32_t kMostProposalLevels = 6;
 constexpr int32_t kMostPerLevel = 4096;
+constexpr int64_t kMostAnchors = (1 << 29) - 1;
 
 // Scratch memory for a launch: on the device, 16-byte aligned, its content of no interest before and after.
 size_t generate_proposals_workspace_bytes(int32_t level_count, int64_t images, const ProposalSettings& settings);

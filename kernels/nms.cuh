@@ -34,10 +34,11 @@ __device__ inline int32_t nms_in_place(Box* boxes, float* scores, uint32_t* aliv
         const bool waits = lane > best && (waiting >> lane & 1) && !suppresses(best_box, box, max_iou);
         waiting = __ballot_sync(~0u, waits);
       }
+      __syncwarp();  // every lane has read its box: one may now be overwritten
       const int32_t place = __popc(taken & ((1u << lane) - 1));
       if (taken >> lane & 1) {
         tile_boxes[place] = box;
-        // Never behind what is still to be read: the tile is in registers.
+        // Never beyond this tile, and that is in registers.
         if (kept + place < limit) boxes[kept + place] = box, scores[kept + place] = score;
       }
       if (lane == 0) tile_taken = __popc(taken);

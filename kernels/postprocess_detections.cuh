@@ -32,12 +32,14 @@ __global__ __launch_bounds__(kCandidateThreads, 1) void postprocess_detections_k
     for (int k = 4; k < 8; ++k) deltas[k] = to_float(box_deltas[8 * row + k]);
     return clip_box(decode_region(proposals[row], deltas), height, width);
   };
-  const auto key_at = [&](uint32_t slot) {
-    const float score = score_of(slot);
-    const bool counts_in = score > settings.score_threshold && sides_at_least(box_of(slot), kMinDetectionSidePx);
-    return counts_in ? rank_key(score, slot) : kNoKey;
+  const auto each_key = [&](const auto& visit) {
+    for (int32_t slot = threadIdx.x; slot < proposal_counts[n]; slot += kCandidateThreads) {
+      const float score = score_of(slot);
+      if (!(score > settings.score_threshold)) continue;  // NaN too
+      if (sides_at_least(box_of(slot), kMinDetectionSidePx)) visit(rank_key(score, slot));
+    }
   };
-  const int32_t found = sorted_keys(key_at, proposal_counts[n], kNoKey - 1, keys);
+  const int32_t found = sorted_keys(each_key, kNoKey - 1, keys);
 
   Box* ranked = candidates.boxes + n * slots;
   float* ranked_scores = candidates.scores + n * slots;

@@ -63,12 +63,13 @@ inline std::vector<unsigned> order_of(unsigned count) {
   return order;
 }
 
+inline thread_local uint64_t blocks_begun = 0;
 inline std::vector<uint64_t> warp_slots;  // one a thread: what it shows to its warp
 
 inline unsigned thread_number() { return threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z); }
 
-inline void become(unsigned thread, const dim3& block) {
-  blockIdx = block;
+inline void become(unsigned thread, unsigned block) {
+  blockIdx = {block % gridDim.x, block / gridDim.x % gridDim.y, block / (gridDim.x * gridDim.y)};
   threadIdx = {thread % blockDim.x, thread / blockDim.x % blockDim.y, thread / (blockDim.x * blockDim.y)};
 }
 
@@ -80,20 +81,30 @@ inline std::vector<std::unique_ptr<std::barrier<>>> warp_barriers;
 inline void wait_for_block() { block_barrier->arrive_and_wait(); }
 inline void wait_for_warp() { warp_barriers[thread_number() / kWarp]->arrive_and_wait(); }
 
-template <typename Body>
-void run_block(unsigned count, const dim3& block, Body&& body) {
+inline void renew_barriers(unsigned count) {
   block_barrier = std::make_unique<std::barrier<>>(count);
   warp_barriers.clear();
   for (unsigned first = 0; first < count; first += kWarp) {
     warp_barriers.push_back(std::make_unique<std::barrier<>>(std::min(kWarp, count - first)));
   }
+}
+
+// The threads of the first block are those of the next ones, too: to start one takes long under ThreadSanitizer.
+template <typename Body>
+void run_blocks(unsigned count, const std::vector<unsigned>& numbers, Body&& body) {
+  renew_barriers(count);
+  std::barrier between_blocks(count, [count]() noexcept { renew_barriers(count); });
   std::vector<std::thread> threads;
   for (unsigned thread = 0; thread < count; ++thread) {
     threads.emplace_back([&, thread] {
-      become(thread, block);
-      body();
-      block_barrier->arrive_and_drop();
-      warp_barriers[thread / kWarp]->arrive_and_drop();
+      for (const unsigned number : numbers) {
+        ++blocks_begun;
+        become(thread, number);
+        body();
+        block_barrier->arrive_and_drop();
+        warp_barriers[thread / kWarp]->arrive_and_drop();
+        between_blocks.arrive_and_wait();
+      }
     });
   }
   for (std::thread& thread : threads) thread.join();
@@ -165,9 +176,8 @@ inline bool release_warps(unsigned count) {
   return released;
 }
 
-template <typename Body>
-void run_block(unsigned count, const dim3& block, Body&& body) {
-  kernel_body = body;
+inline void run_block(unsigned count, unsigned block) {
+  ++blocks_begun;
   fibers.resize(count);
   for (Fiber& fiber : fibers) {
     if (!fiber.stack) fiber.stack.reset(new char[kStackBytes]);
@@ -202,6 +212,12 @@ void run_block(unsigned count, const dim3& block, Body&& body) {
   }
 }
 
+template <typename Body>
+void run_blocks(unsigned count, const std::vector<unsigned>& numbers, Body&& body) {
+  kernel_body = body;
+  for (const unsigned number : numbers) run_block(count, number);
+}
+
 #endif
 
 template <typename Body>
@@ -218,9 +234,7 @@ void run_grid(const dim3& grid, const dim3& block, Body&& body) {
   gridDim = grid, blockDim = block;
   const auto count = static_cast<unsigned>(threads);
   warp_slots.assign(count, 0);
-  for (const unsigned number : order_of(grid.x * grid.y * grid.z)) {
-    run_block(count, dim3(number % grid.x, number / grid.x % grid.y, number / (grid.x * grid.y)), body);
-  }
+  run_blocks(count, order_of(grid.x * grid.y * grid.z), body);
 }
 
 // What thread `lane` of the caller's warp shows, once every thread of the warp shows something.
@@ -245,6 +259,12 @@ inline void __threadfence() {}
 template <typename T>
 T __shfl_sync(unsigned, T value, unsigned lane) {
   return emulator::exchange(value, lane);
+}
+
+template <typename T>
+T __shfl_up_sync(unsigned, T value, unsigned distance) {
+  const unsigned lane = emulator::thread_number() % emulator::kWarp;
+  return emulator::exchange(value, lane < distance ? lane : lane - distance);
 }
 
 template <typename T>

@@ -34,7 +34,6 @@ template <typename Use, typename Layout>
 void load_matrix_sync(fragment<Use, 16, 16, 16, half, Layout>& tile, const half* from, unsigned stride) {
   static_assert(std::is_same_v<Use, matrix_a> ? std::is_same_v<Layout, row_major> : std::is_same_v<Layout, col_major>);
   check_tile(from, stride, 8);
-  __syncwarp();
   for (unsigned i = 0; i < kElements; ++i) tile.at[i] = __half2float(from[i / kSide * stride + i % kSide]);
 }
 
@@ -45,7 +44,6 @@ inline void mma_sync(fragment<accumulator, 16, 16, 16, float>& sum,
                      const fragment<matrix_a, 16, 16, 16, half, row_major>& a,
                      const fragment<matrix_b, 16, 16, 16, half, col_major>& b,
                      const fragment<accumulator, 16, 16, 16, float>& addend) {
-  __syncwarp();
   const unsigned lane = emulator::thread_number() % emulator::kWarp;
   for (unsigned i = lane; i < kElements; i += emulator::kWarp) {
     float total = addend.at[i];
@@ -60,7 +58,6 @@ inline void store_matrix_sync(float* to, const fragment<accumulator, 16, 16, 16,
   check_tile(to, stride, 4);
   const unsigned lane = emulator::thread_number() % emulator::kWarp;
   for (unsigned i = lane; i < kElements; i += emulator::kWarp) to[i / kSide * stride + i % kSide] = tile.at[i];
-  __syncwarp();
 }
 
 }  // namespace nvcuda::wmma
