@@ -67,7 +67,7 @@ def gpu_needs(
 ) -> list[Need]:
     """Everything that `--device cuda:number` needs, in the order in which one would install it."""
     driver = ask_driver() if driver is None else driver
-    has_kernels = getattr(_kernels, "has_cuda", False) if has_kernels is None else has_kernels
+    has_kernels = _kernels.has_cuda if has_kernels is None else has_kernels
     needs = [_driver_need(driver)]
     if not driver.problem:
         needs += _gpu_needs(driver, number)

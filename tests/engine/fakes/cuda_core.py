@@ -183,7 +183,9 @@ class Graph:
 
 
 class Buffer:
-    def __init__(self, gpus: Gpus, address: int, size: int, stream: Stream | None, owns: bool) -> None:
+    def __init__(
+        self, gpus: Gpus, address: int, size: int, stream: Stream | None, owns: bool
+    ) -> None:
         self._gpus = gpus
         self.handle = address
         self.size = size

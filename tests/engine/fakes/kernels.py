@@ -8,9 +8,7 @@ import numpy as np
 
 from rbc_engine import ops
 
-_FRAME = np.dtype(
-    [("pixels", "<u8"), ("height", "<i4"), ("width", "<i4"), ("row_bytes", "<i8")]
-)
+_FRAME = np.dtype([("pixels", "<u8"), ("height", "<i4"), ("width", "<i4"), ("row_bytes", "<i8")])
 _WORKSPACE_BYTES = 4096
 
 

@@ -7,6 +7,7 @@ changed is refused.
 from __future__ import annotations
 
 import json
+import threading
 from enum import IntEnum
 from types import SimpleNamespace
 
@@ -41,6 +42,7 @@ def make_tensorrt(gpus, *, version: str = "11.4.0.106") -> SimpleNamespace:
     whose network is refused by execute_async_v3; `no_memory`, whether contexts find none."""
     host = HostDevice(precision="fp32", lanes=1, threads=1)
     compiled: dict = {}
+    computing = threading.Lock()
     module = SimpleNamespace()
 
     class Logger:
@@ -90,7 +92,10 @@ def make_tensorrt(gpus, *, version: str = "11.4.0.106") -> SimpleNamespace:
             except Exception:
                 return False
             self._network.onnx = data
-            for values, tensors in ((graph.input, self._network.inputs), (graph.output, self._network.outputs)):
+            for values, tensors in (
+                (graph.input, self._network.inputs),
+                (graph.output, self._network.outputs),
+            ):
                 for value in values:
                     kind = value.type.tensor_type
                     dims = [dim.dim_value or -1 for dim in kind.shape.dim]
@@ -136,7 +141,9 @@ def make_tensorrt(gpus, *, version: str = "11.4.0.106") -> SimpleNamespace:
                 if not going:
                     return None
             if any(-1 in tensor.shape for tensor in network.inputs):
-                self._log.log(Logger.Severity.ERROR, "a dimension is dynamic, and there is no profile")
+                self._log.log(
+                    Logger.Severity.ERROR, "a dimension is dynamic, and there is no profile"
+                )
                 return None
             head = {
                 "inputs": {tensor.name: list(tensor.shape) for tensor in network.inputs},
@@ -198,7 +205,13 @@ def make_tensorrt(gpus, *, version: str = "11.4.0.106") -> SimpleNamespace:
                 compiled[key] = host.load(
                     data, outputs=list(self.channels_last), shapes=self.inputs
                 )
-            self.compute = compiled[key]
+            network = compiled[key]
+
+            def compute(arrays):
+                with computing:
+                    return {name: array.copy() for name, array in network(arrays).items()}
+
+            self.compute = compute
             zeros = {
                 name: np.zeros(shape, np.uint8 if self.kinds[name] == "UINT8" else np.float32)
                 for name, shape in self.inputs.items()
