@@ -18,7 +18,7 @@ from rbc_engine.errors import (
     RbcError,
     UsageError,
 )
-from rbc_engine.golden import GoldenCase, compare, read_golden
+from rbc_engine.golden import GoldenCase, judge, read_golden
 from rbc_engine.lane import Lane
 from rbc_engine.lanes import DeviceLanes, LanePool
 from rbc_engine.meter import Meter
@@ -273,9 +273,10 @@ class Engine(Closing):
                 together, self._work(together, False, choice.device_id), strict=True
             ):
                 case = cases[int(decoded.ref.field.split()[1])]
-                differences = compare(
+                differences = judge(
                     case.expected,
                     result.regions,
+                    precision=choice.device.precision,
                     score_threshold=self.pack.manifest.detector.score_threshold,
                 )
                 if differences:

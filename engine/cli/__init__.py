@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from rbc_engine.cli.build import build
 from rbc_engine.cli.doctor import doctor
 from rbc_engine.cli.evaluate import evaluate
 from rbc_engine.cli.packs import app as packs_app
@@ -29,6 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(run)
+app.command()(build)
 app.add_typer(packs_app, name="packs")
 app.command()(doctor)
 app.command()(synth)

@@ -244,7 +244,7 @@ def test_no_memory_is_told_apart_from_other_failures(tmp_path) -> None:
     with pytest.raises(DeviceMemoryError, match=r"network x 3x6: no memory"):
         device.load(product(), outputs=["y"], shapes={"x": (3, 6)})
     machine.gpus.lost.add(0)
-    with pytest.raises(DeviceError, match="ILLEGAL_ADDRESS.*check nvidia-smi") as caught:
+    with pytest.raises(DeviceError, match=r"ILLEGAL_ADDRESS.*check nvidia-smi") as caught:
         device.download(device.upload(np.zeros(3)))
     assert not isinstance(caught.value, DeviceMemoryError)
 
@@ -285,7 +285,7 @@ def test_what_a_graph_does_not_have_is_refused(
 
 
 def test_a_damaged_graph_is_refused_with_tensorrts_reason(device: CudaDevice) -> None:
-    with pytest.raises(DeviceError, match="TensorRT cannot read a network.*no ONNX model"):
+    with pytest.raises(DeviceError, match=r"TensorRT cannot read a network.*no ONNX model"):
         device.load(b"nonsense", outputs=["y"], shapes={"x": (3, 6)})
 
 

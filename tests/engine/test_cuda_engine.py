@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from rbc_engine import DeviceError, Engine, UsageError
+from rbc_engine import Engine
 from rbc_engine.golden import ExpectedRegions, compare
 from rbc_engine.sources.synthetic import render_field
 from rbc_engine.types import Decoded, FieldRef, FieldResult, Frame
