@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from rbc_engine.closing import Closing
@@ -184,8 +185,10 @@ class Engine(Closing):
         self._workers.shutdown(wait=True, cancel_futures=True)
         self._lanes.close()
         for choice in self.choices:
-            choice.device.enter()
-            choice.device.close()
+            # A device that is lost refuses this too; that it was lost has been said already.
+            with suppress(DeviceError):
+                choice.device.enter()
+                choice.device.close()
 
     def __repr__(self) -> str:
         devices = ", ".join(repr(choice.device) for choice in self.choices)

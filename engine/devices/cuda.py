@@ -304,14 +304,19 @@ class CudaDevice(Closing):
         return network
 
     def close(self) -> None:
-        """Waits for the lane's work, then frees its networks and its memory. May be called again."""
-        try:
-            self.memory.wait()
-        finally:
-            for network in self._networks:
-                network.close()
-            self._networks.clear()
-            self.memory.close()
+        """Waits for the lane's work, then frees its networks and its memory. May be called again.
+
+        Raises DeviceError if the GPU is lost, after all that was let go of.
+        """
+        failures = []
+        for step in (self.memory.wait, *(n.close for n in self._networks), self.memory.close):
+            try:
+                step()
+            except DeviceError as error:
+                failures.append(error)
+        self._networks.clear()
+        if failures:
+            raise failures[0]
 
     def _load(
         self,

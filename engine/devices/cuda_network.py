@@ -90,11 +90,14 @@ class CudaNetwork:
 
     def close(self) -> None:
         """Frees the graph and the context, in this order: the graph uses the context's memory."""
-        self._forget_graph()
-        self._context = None
-        self.outputs.clear()
-        self._bound.clear()
-        self._own.clear()
+        try:
+            self._forget_graph()
+        finally:
+            self._graph = None
+            self._context = None
+            self.outputs.clear()
+            self._bound.clear()
+            self._own.clear()
 
     def _place(self, tensor: str, array: CudaArray) -> None:
         """Makes the network read this array, in place where it always comes at this address."""
@@ -156,8 +159,9 @@ class CudaNetwork:
     def _forget_graph(self) -> None:
         """The stream is waited for first: the graph may be running."""
         if self._graph is not None:
-            self._memory.stream.sync()
-            self._graph.close()
+            with explain_cuda(f"cuda:{self._memory.device_id}: {self._name}"):
+                self._memory.stream.sync()
+                self._graph.close()
             self._graph = None
 
 

@@ -141,6 +141,7 @@ def _make_monitor(trt: Any, watch: BuildWatch) -> Any:
 
 def tensorrt_failure(what: str, reasons: Sequence[str]) -> DeviceError:
     """What TensorRT could not do, with what it logged."""
-    said = "; ".join(dict.fromkeys(reasons)) or "it gives no reason"
+    lines = [" ".join(reason.split()) for reason in reasons]
+    said = "; ".join(dict.fromkeys(lines)) or "it gives no reason"
     kind = DeviceMemoryError if "out of memory" in said.lower() else DeviceError
     return kind(f"TensorRT {what}: {said:.1000}")

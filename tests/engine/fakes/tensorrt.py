@@ -17,6 +17,9 @@ import onnx
 from rbc_engine.devices.host import HostDevice
 
 _KINDS = {"FLOAT": np.float32, "HALF": np.float16, "UINT8": np.uint8, "INT32": np.int32}
+# Shared by all machines of a test run: compiling takes longer than running.
+_compiled: dict = {}
+_computing = threading.Lock()
 _ONNX = {1: "FLOAT", 10: "HALF", 2: "UINT8", 6: "INT32"}
 
 
@@ -41,8 +44,6 @@ def make_tensorrt(gpus, *, version: str = "11.4.0.106") -> SimpleNamespace:
     """The module. `builds` on it counts the networks that were compiled; `fail_enqueue`, a set, takes names of inputs
     whose network is refused by execute_async_v3; `no_memory`, whether contexts find none."""
     host = HostDevice(precision="fp32", lanes=1, threads=1)
-    compiled: dict = {}
-    computing = threading.Lock()
     module = SimpleNamespace()
 
     class Logger:
@@ -201,14 +202,14 @@ def make_tensorrt(gpus, *, version: str = "11.4.0.106") -> SimpleNamespace:
             self.kinds = dict(head["kinds"]) | {name: kind for name, kind, _ in head["outputs"]}
             self.channels_last = {name: last for name, _, last in head["outputs"]}
             key = (data, tuple(self.channels_last), tuple(self.inputs.items()))
-            if key not in compiled:
-                compiled[key] = host.load(
+            if key not in _compiled:
+                _compiled[key] = host.load(
                     data, outputs=list(self.channels_last), shapes=self.inputs
                 )
-            network = compiled[key]
+            network = _compiled[key]
 
             def compute(arrays):
-                with computing:
+                with _computing:
                     return {name: array.copy() for name, array in network(arrays).items()}
 
             self.compute = compute
