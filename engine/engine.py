@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from rbc_engine.closing import Closing
 from rbc_engine.devices.base import BuildWatch
@@ -28,6 +29,8 @@ from rbc_engine.stages.call import Caller
 from rbc_engine.types import Decoded, FieldRef, FieldResult, Frame, UInt8
 
 __all__ = ["Engine"]
+
+Done = TypeVar("Done")
 
 # Of a GPU's memory that is free: what lanes may take of it.
 _MEMORY_SHARE = 0.8
@@ -64,8 +67,9 @@ class Engine(Closing):
         self._workers = ThreadPoolExecutor(len(self._lanes), thread_name_prefix="rbc-lane")
         self._closed = False
         self._closing = threading.Lock()
-        # While the caller finds and reads the first frames. An error here comes up again at their first use.
-        self._workers.submit(self._prepare)
+        if self.choice.device_id is None:
+            # While the caller finds and reads the first frames. An error here comes up again at their first use.
+            self._workers.submit(self._prepare)
 
     @classmethod
     def open(
@@ -99,6 +103,7 @@ class Engine(Closing):
         try:
             for choice in choices:
                 if choice.device_id is not None:
+                    # No lane has taken any memory yet.
                     engine._prove(choice)
         except BaseException:
             engine.close()
@@ -220,14 +225,18 @@ class Engine(Closing):
     def _work(
         self, batch: Sequence[Decoded], keep_frames: bool, device_id: int | None = None
     ) -> list[FieldResult]:
-        """Runs a batch on a free lane, and on another one if that fails."""
+        """The results of a batch, on the GPU whose memory its frames are in, if they are in one's."""
         if device_id is None:
             held = {decoded.frame.device_id for decoded in batch if decoded.frame is not None}
             device_id = next((number for number in held if number is not None), None)
+        return self._on_lane(lambda lane: lane.analyze(batch, keep_frames=keep_frames), device_id)
+
+    def _on_lane(self, work: Callable[[Lane], Done], device_id: int | None) -> Done:
+        """Does it on a free lane, and on another one if that fails. Raises DeviceError if none is left."""
         while True:
             lane = self._lanes.take(device_id)
             try:
-                results = lane.analyze(batch, keep_frames=keep_frames)
+                done = work(lane)
             except DeviceMemoryError as error:
                 self._lanes.shrink(lane, error)
             except DeviceError as error:
@@ -237,7 +246,7 @@ class Engine(Closing):
                 raise
             else:
                 self._lanes.give(lane)
-                return results
+                return done
 
     def _prove(self, choice: DeviceChoice) -> None:
         """Golden inputs through a GPU: they compile what is not compiled yet, warm it up, show what memory a lane
@@ -245,11 +254,8 @@ class Engine(Closing):
         device = choice.device
         device.enter()
         before = device.free_bytes() or 0
-        try:
-            self._check_golden(choice, read_golden(self.pack.read("golden.npz")))
-        except DeviceError:
-            choice.refuse()
-            raise
+        self._on_lane(Lane.prepare, choice.device_id)
+        self._check_golden(choice, read_golden(self.pack.read("golden.npz")))
         device.enter()
         free = device.free_bytes() or 0
         taken = max(before - free, 1)
@@ -258,7 +264,7 @@ class Engine(Closing):
         self._lanes.limit(
             lane,
             most,
-            f"a lane takes {taken >> 20} MiB of GPU memory, and {free >> 20} MiB are left beside the first",
+            f"the first lane took {taken >> 20} MiB of GPU memory, and {free >> 20} MiB are left",
         )
         self._lanes.give(lane)
 
@@ -283,6 +289,7 @@ class Engine(Closing):
                     score_threshold=self.pack.manifest.detector.score_threshold,
                 )
                 if differences:
+                    choice.refuse()
                     raise DeviceError(
                         f"{choice.device.name} ({choice.device.backend}, {choice.device.precision}): "
                         f"{decoded.ref.field} of pack {self.pack.name} gives another answer than it must: "

@@ -57,8 +57,10 @@ class Lane:
     def prepare(self) -> None:
         """Compiles what does not depend on the frames, so that it is done while the first ones are read."""
         self.device.enter()
-        self._classify.prepare()
-        self._detect.prepare_box_head()
+        with self._named("classify"):
+            self._classify.prepare()
+        with self._named("detect"):
+            self._detect.prepare_box_head()
 
     def analyze(self, batch: Sequence[Decoded], *, keep_frames: bool = False) -> list[FieldResult]:
         """Results of a batch, in its order. What could not be decoded or does not fit comes back as failed.
@@ -66,7 +68,6 @@ class Lane:
         Raises DeviceError, naming the stage, if the device fails.
         """
         started = time.perf_counter()
-        self.device.enter()
         errors: dict[int, str] = {}
         frames: list[Frame] = []
         fits: list[CanvasFit] = []
@@ -89,6 +90,7 @@ class Lane:
             fits.append(fit)
             taken.append(index)
         with self._stage("detect"):
+            self.device.enter()
             here = [
                 dataclasses.replace(frame, pixels=self.device.upload(frame.pixels))
                 for frame in frames
@@ -136,11 +138,16 @@ class Lane:
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
-        with self._meter.stage(name):
-            try:
-                yield
-            except DeviceError as error:
-                raise type(error)(f"stage {name} on {self.device.name}: {error}") from error
+        with self._meter.stage(name), self._named(name):
+            yield
+
+    @contextmanager
+    def _named(self, name: str) -> Iterator[None]:
+        """Errors of the device say in which stage it failed."""
+        try:
+            yield
+        except DeviceError as error:
+            raise type(error)(f"stage {name} on {self.device.name}: {error}") from error
 
     def _regions(
         self,

@@ -139,7 +139,7 @@ class LanePool:
         with self._changed:
             first = device.wanted > 0 or self._failure is None
             device.wanted = 0
-            self._failure = self._failure or error
+            self._failure = error if first else self._failure
             others = any(other.wanted for other in self._devices)
         self._drop_surplus(device)
         if others and first:

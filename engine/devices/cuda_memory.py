@@ -199,4 +199,7 @@ def _host_view(buffer: Any, size: int) -> npt.NDArray[np.uint8]:
     """The first bytes of pinned memory as an array; valid as long as the buffer is."""
     if not size:
         return np.empty(0, np.uint8)
-    return np.frombuffer((ctypes.c_uint8 * size).from_address(int(buffer.handle)), np.uint8)
+    view: npt.NDArray[np.uint8] = np.ctypeslib.as_array(
+        (ctypes.c_uint8 * size).from_address(int(buffer.handle))
+    )
+    return view

@@ -155,7 +155,7 @@ def test_lanes_are_as_many_as_the_memory_holds(monkeypatch, from_cpu) -> None:
     machine = FakeMachine(total_bytes=int(2.6 * taken)).install(monkeypatch)
     with Engine.open("chula12", device="cuda") as opened:
         assert opened.lanes == 2
-        assert "lanes 2 instead of 4: a lane takes" in opened.notes[0]
+        assert "lanes 2 instead of 4: the first lane took" in opened.notes[0]
         check(list(opened.run(source(5))), from_cpu)
     machine = FakeMachine(total_bytes=taken // 2).install(monkeypatch)
     with pytest.raises(DeviceError, match=r"out of GPU memory; it does not hold one lane"):
