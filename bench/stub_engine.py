@@ -40,6 +40,9 @@ class StubLane:
     def prepare(self) -> None:
         """There is nothing to compile."""
 
+    def close(self) -> None:
+        """There is nothing to free."""
+
     def analyze(self, batch: Sequence[Decoded], *, keep_frames: bool = False) -> list[FieldResult]:
         if self._hook is not None:
             self._hook(batch)

@@ -1,22 +1,31 @@
-"""The engine: a pack on a device, its lanes, and the order of results."""
+"""The engine: a pack on one or several devices, its lanes, and the order of results."""
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from rbc_engine.closing import Closing
-from rbc_engine.devices.select import DeviceChoice, open_device
-from rbc_engine.errors import ImageError, RbcError, UsageError
+from rbc_engine.devices.base import BuildWatch
+from rbc_engine.devices.select import DeviceChoice, open_devices
+from rbc_engine.errors import (
+    DeviceError,
+    DeviceMemoryError,
+    ImageError,
+    RbcError,
+    UsageError,
+)
 from rbc_engine.lane import Analyze, Lane
+from rbc_engine.lanes import DeviceLanes, LanePool
 from rbc_engine.meter import Meter
 from rbc_engine.pack import Pack, find_pack
 from rbc_engine.pixels import PixelFormat
+from rbc_engine.proof import check_golden
 from rbc_engine.session import Session
 from rbc_engine.session_options import OnEnded, SessionOptions
 from rbc_engine.stages.call import Caller
@@ -25,6 +34,11 @@ from rbc_engine.types import Decoded, FieldRef, FieldResult, Frame, UInt8
 __all__ = ["Engine"]
 
 Result = TypeVar("Result")
+
+# Of a GPU's memory that is free: what lanes may take of it.
+_MEMORY_SHARE = 0.8
+# How long on_every_lane waits before it looks whether a lane was lost.
+_LANE_LOST_S = 0.2
 
 
 class Engine(Closing):
@@ -36,30 +50,32 @@ class Engine(Closing):
     Methods may be called from several threads. Close it, or use it in a `with` block.
     """
 
-    def __init__(self, pack: Pack, choice: DeviceChoice) -> None:
-        """See `Engine.open`, which most callers want. Takes over the device."""
+    def __init__(self, pack: Pack, *choices: DeviceChoice) -> None:
+        """See `Engine.open`, which most callers want. Takes over the devices."""
         self.pack = pack
-        self.choice = choice
+        self.choices = choices
+        self.choice = choices[0]
         self.meter = Meter()
+        self._notes: list[str] = []
         caller = Caller(pack)
-        self._free: queue.SimpleQueue[Lane] = queue.SimpleQueue()
-        for _ in range(choice.lanes):
-            self._free.put(
-                Lane(
-                    choice.device,
-                    pack,
-                    caller,
-                    batch_frames=choice.batch_frames,
-                    batch_patches=choice.batch_patches,
-                    threads=choice.threads,
-                    meter=self.meter,
+        self._lanes = LanePool(
+            [
+                DeviceLanes(
+                    choice.device.name,
+                    choice.device_id,
+                    [self._lane(choice, caller) for _ in range(choice.lanes)],
                 )
-            )
-        self._workers = ThreadPoolExecutor(choice.lanes, thread_name_prefix="rbc-lane")
+                for choice in choices
+            ],
+            say=self._notes.append,
+        )
+        self._workers = ThreadPoolExecutor(len(self._lanes), thread_name_prefix="rbc-lane")
         self._closed = False
+        self._closing = threading.Lock()
         self._taking_all = threading.Lock()
-        # While the caller finds and reads the first frames. An error here comes up again at their first use.
-        self._workers.submit(self._prepare)
+        if self.choice.device_id is None:
+            # While the caller finds and reads the first frames. An error here comes up again at their first use.
+            self._workers.submit(self._prepare)
 
     @classmethod
     def open(
@@ -69,23 +85,46 @@ class Engine(Closing):
         device: str = "auto",
         precision: str = "auto",
         lanes: int | None = None,
+        watch: BuildWatch | None = None,
     ) -> Engine:
         """Opens a pack, by the name of a shipped one or by its folder, on a device.
 
-        device: 'auto', 'cpu', 'cuda' or 'cuda:N'. precision: 'auto' or one that the device offers.
-        lanes: batches in flight; None for what suits the device.
+        device: 'auto', 'cpu', 'cuda' (the first GPU), 'cuda:N', 'cuda:N,M' or 'cuda:all'. The networks of a pack are
+            compiled for a GPU at its first use there, which takes minutes, and kept; then, and at every later
+            opening, the pack's golden inputs are run on it.
+        precision: 'auto' or one that the device offers.
+        lanes: batches in flight on each device; None for what suits it.
+        watch: is told of compilations.
 
-        Raises PackError for a damaged pack, DeviceError for a device that is not here, UsageError for a wrong name.
+        Raises PackError for a damaged pack, DeviceError for a device that is not here or gives wrong answers,
+        UsageError for a wrong name.
         """
         if lanes is not None and lanes < 1:
             raise UsageError(f"lanes must be at least 1 (got {lanes})")
         opened = Pack.open(find_pack(pack))
-        return cls(opened, open_device(device, precision=precision, lanes=lanes))
+        choices = open_devices(
+            device, precision=precision, lanes=lanes, cache_name=opened.name, watch=watch
+        )
+        engine = cls(opened, *choices)
+        try:
+            for choice in choices:
+                if choice.device_id is not None:
+                    # No lane has taken any memory yet.
+                    engine._prove(choice)
+        except BaseException:
+            engine.close()
+            raise
+        return engine
 
     @property
     def lanes(self) -> int:
-        """Batches in flight."""
-        return self.choice.lanes
+        """Batches in flight, over all devices: as many as their memory holds."""
+        return len(self._lanes)
+
+    @property
+    def notes(self) -> list[str]:
+        """Why no faster device or precision was taken, and what had to be given up since."""
+        return [*(note for choice in self.choices for note in choice.notes), *self._notes]
 
     def analyze(
         self, image: UInt8 | Frame, *, pixel_um: float | None = None, field: str = ""
@@ -112,22 +151,30 @@ class Engine(Closing):
 
         keep_frames: results carry their frame.
 
-        An error in a lane is raised here. Ending the iteration early waits for the batches in flight.
+        An error in a lane is raised here. Where a device fails, its batches are run on those that are left; when the
+        last one fails, every frame that was taken from the source has its result, if need be a failed one, before
+        the DeviceError is raised. Ending the iteration early waits for the batches in flight.
         """
-        in_flight: deque[Future[list[FieldResult]]] = deque()
-        # One batch a lane, and one more each to take up the moment it is free.
-        limit = 2 * self.choice.lanes
+        in_flight: deque[tuple[list[Decoded], Future[list[FieldResult]]]] = deque()
         try:
             for batch in _batches(source, self.choice.lane_frames):
                 for decoded in batch:
                     self.meter.add("decode", decoded.seconds)
-                in_flight.append(self._submit(batch, keep_frames=keep_frames))
-                if len(in_flight) >= limit:
-                    yield from in_flight.popleft().result()
+                in_flight.append((batch, self._submit(batch, keep_frames=keep_frames)))
+                # One batch a lane, and one more each to take up the moment it is free.
+                while len(in_flight) >= max(1, 2 * self.lanes):
+                    yield from in_flight[0][1].result()
+                    in_flight.popleft()
             while in_flight:
-                yield from in_flight.popleft().result()
+                yield from in_flight[0][1].result()
+                in_flight.popleft()
+        except DeviceError as error:
+            # No device is left. What was taken from the source gets its result all the same.
+            while in_flight:
+                yield from _outcome(*in_flight.popleft(), error)
+            raise
         finally:
-            for future in in_flight:
+            for _, future in in_flight:
                 future.cancel()
 
     def session(
@@ -186,14 +233,14 @@ class Engine(Closing):
         return Session(self, options, on_ended)
 
     def on_lane(self, work: Callable[[Analyze], Result]) -> Future[Result]:
-        """Calls a function, in a worker, when a lane is free, with what analyses batches on that lane.
+        """Calls a function, in a worker, when a lane is free, with what analyses batches on lanes.
 
         Cancelled if the engine is closed first.
         """
         if self._closed:
             raise RbcError("the engine is closed; open a new one")
         try:
-            return self._workers.submit(self._work, lambda lane: work(lane.analyze))
+            return self._workers.submit(work, self._work)
         except RuntimeError as error:  # closed since
             raise RbcError("the engine is closed; open a new one") from error
 
@@ -204,36 +251,119 @@ class Engine(Closing):
             if self._closed:
                 raise RbcError("the engine is closed; open a new one")
             try:
-                for _ in range(self.lanes):
-                    held.append(self._free.get())
-                    work(held[-1])
+                while (
+                    len(held) < self.lanes
+                ):  # a device may be lost meanwhile, and its lanes with it
+                    lane = self._lanes.take(timeout_s=_LANE_LOST_S)
+                    if lane is not None:
+                        held.append(lane)
+                        work(lane)
             finally:
                 for lane in held:
-                    self._free.put(lane)
+                    self._lanes.give(lane)
+
+    def check_golden(self) -> int:
+        """Runs the pack's golden inputs, one by one and as full batches, and compares the answers.
+
+        Returns how many there are. Raises DeviceError naming what differs.
+        """
+        return max(self._check_golden(choice) for choice in self.choices)
 
     def close(self) -> None:
-        """Waits for the batches in flight and frees the device. May be called again."""
-        if not self._closed:
+        """Waits for the batches in flight and frees the devices. May be called again."""
+        with self._closing:
+            if self._closed:
+                return
             self._closed = True
-            with self._taking_all:
-                self._workers.shutdown(wait=True, cancel_futures=True)
-                self.choice.device.close()
+        with self._taking_all:
+            self._workers.shutdown(wait=True, cancel_futures=True)
+            self._lanes.close()
+        for choice in self.choices:
+            # A device that is lost refuses this too; that it was lost has been said already.
+            with suppress(DeviceError):
+                choice.device.enter()
+                choice.device.close()
 
     def __repr__(self) -> str:
-        return f"Engine({self.pack!r}, {self.choice.device!r}, {self.choice.lanes} lanes)"
+        devices = ", ".join(repr(choice.device) for choice in self.choices)
+        return f"Engine({self.pack!r}, {devices}, {self.lanes} lanes)"
+
+    def _lane(self, choice: DeviceChoice, caller: Caller) -> Lane:
+        return Lane(
+            choice.device,
+            self.pack,
+            caller,
+            batch_frames=choice.batch_frames,
+            batch_patches=choice.batch_patches,
+            threads=choice.threads,
+            meter=self.meter,
+        )
 
     def _submit(self, batch: Sequence[Decoded], *, keep_frames: bool) -> Future[list[FieldResult]]:
         return self.on_lane(lambda analyze: analyze(batch, keep_frames=keep_frames))
 
     def _prepare(self) -> None:
-        self._work(lambda lane: lane.prepare())
-
-    def _work(self, work: Callable[[Lane], Result]) -> Result:
-        lane = self._free.get()
+        lane = self._lanes.take()
         try:
-            return work(lane)
+            lane.prepare()
         finally:
-            self._free.put(lane)
+            self._lanes.give(lane)
+
+    def _work(
+        self,
+        batch: Sequence[Decoded],
+        *,
+        keep_frames: bool = False,
+        device_id: int | None = None,
+    ) -> list[FieldResult]:
+        """The results of a batch, on the GPU whose memory its frames are in, if they are in one's."""
+        if device_id is None:
+            held = {decoded.frame.device_id for decoded in batch if decoded.frame is not None}
+            device_id = next((number for number in held if number is not None), None)
+        return self._on_lane(lambda lane: lane.analyze(batch, keep_frames=keep_frames), device_id)
+
+    def _on_lane(self, work: Callable[[Lane], Result], device_id: int | None) -> Result:
+        """Does it on a free lane, and on another one if that fails. Raises DeviceError if none is left."""
+        while True:
+            lane = self._lanes.take(device_id)
+            try:
+                done = work(lane)
+            except DeviceMemoryError as error:
+                self._lanes.shrink(lane, error)
+            except DeviceError as error:
+                self._lanes.lose(lane, error)
+            except BaseException:
+                self._lanes.give(lane)
+                raise
+            else:
+                self._lanes.give(lane)
+                return done
+
+    def _check_golden(self, choice: DeviceChoice) -> int:
+        def analyze(batch: Sequence[Decoded]) -> list[FieldResult]:
+            return self._work(batch, device_id=choice.device_id)
+
+        return check_golden(self.pack, choice, analyze)
+
+    def _prove(self, choice: DeviceChoice) -> None:
+        """Golden inputs through a GPU: they compile what is not compiled yet, warm it up, show what memory a lane
+        takes, and must come out right."""
+        device = choice.device
+        device.enter()
+        before = device.free_bytes() or 0
+        self._on_lane(Lane.prepare, choice.device_id)
+        self._check_golden(choice)
+        device.enter()
+        free = device.free_bytes() or 0
+        taken = max(before - free, 1)
+        lane = self._lanes.take(choice.device_id)
+        most = 1 + int(_MEMORY_SHARE * free / taken)
+        self._lanes.limit(
+            lane,
+            most,
+            f"the first lane took {taken >> 20} MiB of GPU memory, and {free >> 20} MiB are left",
+        )
+        self._lanes.give(lane)
 
 
 def _batches(items: Iterable[Decoded], size: int) -> Iterator[list[Decoded]]:
@@ -245,3 +375,22 @@ def _batches(items: Iterable[Decoded], size: int) -> Iterator[list[Decoded]]:
             batch = []
     if batch:
         yield batch
+
+
+def _outcome(
+    batch: Sequence[Decoded], future: Future[list[FieldResult]], error: DeviceError
+) -> list[FieldResult]:
+    """The results of a batch, or why it has none, once its device is gone."""
+    try:
+        return future.result()
+    except DeviceError:
+        return [
+            FieldResult(
+                slide=decoded.ref.slide,
+                field=decoded.ref.field,
+                path=str(decoded.ref.path),
+                error=decoded.error or f"{decoded.ref.field or 'the image'}: {error}",
+                seconds=decoded.seconds,
+            )
+            for decoded in batch
+        ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 __all__ = [
     "DeviceError",
+    "DeviceMemoryError",
     "ImageError",
     "OutputError",
     "PackError",
@@ -32,6 +33,10 @@ class PackError(RbcError):
 
 class DeviceError(RbcError):
     """A device, or the library that drives it, is missing or failed."""
+
+
+class DeviceMemoryError(DeviceError):
+    """A device has too little memory left. With fewer lanes it may do."""
 
 
 class OutputError(RbcError):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import numpy as np
 
 from rbc_engine.devices.base import Device
-from rbc_engine.errors import ImageError
+from rbc_engine.errors import DeviceError, ImageError
 from rbc_engine.meter import Meter
 from rbc_engine.pack import Pack
 from rbc_engine.scale import CanvasFit, fit_canvas
@@ -52,21 +54,28 @@ class Lane:
         threads: int,
         meter: Meter,
     ) -> None:
-        self._device = device
+        self.device = device.lane()
+        self._owns_device = self.device is not device
         self._manifest = pack.manifest
         self._threads = threads
         self._meter = meter
-        self._detect = Detect(device, pack, batch=batch_frames, threads=threads, meter=meter)
-        self._classify = Classify(device, pack, batch_sizes=batch_patches, meter=meter)
+        self._detect = Detect(self.device, pack, batch=batch_frames, threads=threads, meter=meter)
+        self._classify = Classify(self.device, pack, batch_sizes=batch_patches, meter=meter)
         self._caller = caller
 
     def prepare(self) -> None:
         """Compiles what does not depend on the frames, so that it is done while the first ones are read."""
-        self._classify.prepare()
-        self._detect.prepare_box_head()
+        self.device.enter()
+        with self._named("classify"):
+            self._classify.prepare()
+        with self._named("detect"):
+            self._detect.prepare_box_head()
 
     def analyze(self, batch: Sequence[Decoded], *, keep_frames: bool = False) -> list[FieldResult]:
-        """Results of a batch, in its order. What could not be decoded or does not fit comes back as failed."""
+        """Results of a batch, in its order. What could not be decoded or does not fit comes back as failed.
+
+        Raises DeviceError, naming the stage, if the device fails.
+        """
         started = time.perf_counter()
         errors: dict[int, str] = {}
         frames: list[Frame] = []
@@ -89,9 +98,14 @@ class Lane:
             frames.append(frame)
             fits.append(fit)
             taken.append(index)
-        with self._meter.stage("detect"):
-            detections = self._detect(frames, fits)
-        regions = self._regions(frames, fits, detections)
+        with self._stage("detect"):
+            self.device.enter()
+            here = [
+                dataclasses.replace(frame, pixels=self.device.upload(frame.pixels))
+                for frame in frames
+            ]
+            detections = self._detect(here, fits)
+        regions = self._regions(here, fits, detections)
         share_s = (time.perf_counter() - started) / max(len(frames), 1)
 
         by_index = dict(zip(taken, zip(frames, detections, regions, strict=True), strict=True))
@@ -120,10 +134,29 @@ class Lane:
                     regions=region,
                     saturated=found.saturated,
                     seconds=decoded.seconds + share_s,
-                    frame=frame if keep_frames else None,
+                    frame=frame.on_host() if keep_frames else None,
                 )
             )
         return results
+
+    def close(self) -> None:
+        """Frees what the lane holds on a device of its own; a device that lanes share stays as it is."""
+        if self._owns_device:
+            self.device.enter()
+            self.device.close()
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        with self._meter.stage(name), self._named(name):
+            yield
+
+    @contextmanager
+    def _named(self, name: str) -> Iterator[None]:
+        """Errors of the device say in which stage it failed."""
+        try:
+            yield
+        except DeviceError as error:
+            raise type(error)(f"stage {name} on {self.device.name}: {error}") from error
 
     def _regions(
         self,
@@ -135,7 +168,7 @@ class Lane:
         settings = self._manifest.classifier
         counts = [len(found.boxes) for found in detections]
         if sum(counts):
-            with self._meter.stage("crop"):
+            with self._stage("crop"):
                 windows = [
                     crop_windows(found.boxes, canvas_scale=fit.scale, settings=settings)
                     for found, fit in zip(detections, fits, strict=True)
@@ -143,9 +176,9 @@ class Lane:
                 ]
                 filled = [frame for frame, count in zip(frames, counts, strict=True) if count]
                 patches = crop_patches(
-                    self._device, filled, windows, settings=settings, threads=self._threads
+                    self.device, filled, windows, settings=settings, threads=self._threads
                 )
-            with self._meter.stage("classify"):
+            with self._stage("classify"):
                 probabilities = self._classify(patches)
         else:
             probabilities = np.zeros((0, len(self._manifest.types)), np.float32)

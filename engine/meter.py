@@ -10,6 +10,7 @@ from contextlib import contextmanager
 __all__ = ["STAGES", "Meter"]
 
 STAGES = ("decode", "detect", "crop", "classify", "call", "write")
+_MOST_SPANS = 4096
 
 
 class Meter:
@@ -22,9 +23,8 @@ class Meter:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._seconds = dict.fromkeys(STAGES, 0.0)
-        self._running = 0
-        self._since = 0.0
-        self._network_seconds = 0.0
+        self._spans: list[tuple[float, float]] = []
+        self._settled_s = 0.0
 
     def add(self, stage: str, seconds: float) -> None:
         with self._lock:
@@ -42,17 +42,22 @@ class Meter:
     @contextmanager
     def network(self) -> Iterator[None]:
         """Marks a block as a running network."""
-        with self._lock:
-            if self._running == 0:
-                self._since = time.perf_counter()
-            self._running += 1
+        started = time.perf_counter()
         try:
             yield
         finally:
-            with self._lock:
-                self._running -= 1
-                if self._running == 0:
-                    self._network_seconds += time.perf_counter() - self._since
+            self.add_network(started, time.perf_counter())
+
+    def add_network(self, begin: float, end: float) -> None:
+        """A network ran from `begin` to `end`, seconds of time.perf_counter(). A GPU tells it afterwards."""
+        with self._lock:
+            self._spans.append((begin, end))
+            if len(self._spans) > _MOST_SPANS:
+                self._spans = _merged(self._spans)
+                # What began so long ago overlaps with nothing that is still to come.
+                settled = self._spans[: _MOST_SPANS // 2]
+                self._settled_s += sum(end - begin for begin, end in settled)
+                del self._spans[: len(settled)]
 
     @property
     def stage_seconds(self) -> dict[str, float]:
@@ -62,4 +67,15 @@ class Meter:
     @property
     def network_seconds(self) -> float:
         with self._lock:
-            return self._network_seconds
+            return self._settled_s + sum(end - begin for begin, end in _merged(self._spans))
+
+
+def _merged(spans: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The time that at least one of the spans covers, as spans that do not overlap, in order."""
+    merged: list[tuple[float, float]] = []
+    for begin, end in sorted(spans):
+        if merged and begin <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
+        else:
+            merged.append((begin, end))
+    return merged

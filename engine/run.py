@@ -13,11 +13,13 @@ from typing import Any
 from rbc_engine import _kernels
 from rbc_engine.devices.select import cores_here
 from rbc_engine.engine import Engine
+from rbc_engine.errors import DeviceError
 from rbc_engine.sinks.output import RunOutput
-from rbc_engine.sources.folder import FolderSource
+from rbc_engine.sources.dali import DaliSource
+from rbc_engine.sources.select import open_source
 from rbc_engine.types import Decoded, FieldRef, FieldResult
 
-__all__ = ["RunCounts", "file_decoder", "run_fields", "run_record"]
+__all__ = ["RunCounts", "run_fields", "run_record"]
 
 SCHEMA = 1
 
@@ -74,23 +76,41 @@ def run_fields(
     stop: when set, fields in flight are finished and no more are begun.
     on_result: called with every result, in order, after it was written.
 
-    Returns what run.json holds. Raises OutputError if the results cannot be written.
+    Returns what run.json holds. Raises OutputError if the results cannot be written, DeviceError if the last device
+    failed: after the output was completed with what was done, unless that is nothing.
     """
     workers = cores_here()
-    ahead = 2 * engine.choice.lanes * engine.choice.lane_frames
+    ahead = 2 * engine.lanes * engine.choice.lane_frames
     startup_s = time.perf_counter() - started
     counts = RunCounts()
-    with FolderSource(
-        entries, workers=workers, ahead=max(ahead, workers), pixel_um=pixel_um
-    ) as source:
+    lost: DeviceError | None = None
+    source, decoder, decoder_notes = open_source(
+        entries, engine.choices, workers=workers, ahead=max(ahead, workers), pixel_um=pixel_um
+    )
+    with source:
         going: Iterator[Decoded] = takewhile(lambda _: not stop.is_set(), source)
-        for result in engine.run(going, keep_frames=output.needs_frames):
-            with engine.meter.stage("write"):
-                output.write(result)
-            counts.add(result)
-            on_result(result)
+        try:
+            for result in engine.run(going, keep_frames=output.needs_frames):
+                with engine.meter.stage("write"):
+                    output.write(result)
+                counts.add(result)
+                on_result(result)
+        except DeviceError as error:
+            # What was done before the last device failed is kept; without any of it there is nothing to keep.
+            if counts.failed == counts.fields:
+                raise
+            lost = error
 
-    stated = list(warnings)
+    stated = [*decoder_notes, *warnings]
+    if isinstance(source, DaliSource) and source.given_up:
+        stated.append(
+            f"DALI could not decode {source.given_up} batches of {engine.choice.lane_frames} files as a whole; "
+            f"their files were decoded one by one on the CPU"
+        )
+    if lost is not None:
+        stated.append(
+            f"ended early: {len(entries) - counts.fields} of {len(entries)} fields were not run: {lost}"
+        )
     if stop.is_set() and counts.fields < len(entries):
         stated.append(
             f"interrupted: {len(entries) - counts.fields} of {len(entries)} fields were not run"
@@ -98,13 +118,15 @@ def run_fields(
     run = run_record(
         engine,
         counts,
-        decoder=file_decoder(),
+        decoder=decoder,
         startup_s=startup_s,
         settings={"decode_workers": workers, "um_per_px": pixel_um, **settings},
         warnings=stated,
     )
     run["wall_seconds"] = time.perf_counter() - started
     output.finish(run)
+    if lost is not None:
+        raise lost
     return run
 
 
@@ -122,7 +144,7 @@ def run_record(
     startup_s: seconds until the first frame.
     settings, warnings: for run.json, beside what the engine and the counts say themselves.
     """
-    stated = [*engine.choice.notes, *warnings]
+    stated = [*engine.notes, *warnings]
     if counts.saturated:
         limit = engine.pack.manifest.detector.max_regions
         stated.append(
@@ -138,12 +160,12 @@ def run_record(
             "sha256": engine.pack.sha256,
         },
         "program": {"version": version("rbc-engine"), "commit": _kernels.commit},
-        "device": engine.choice.device.name,
+        "device": "; ".join(choice.device.name for choice in engine.choices),
         "backend": engine.choice.device.backend,
         "precision": engine.choice.device.precision,
         "decoder": decoder,
         "settings": {
-            "lanes": engine.choice.lanes,
+            "lanes": engine.lanes,
             "threads_per_lane": engine.choice.threads,
             "frames_per_lane": engine.choice.lane_frames,
             "patch_batches": list(engine.choice.batch_patches),
@@ -157,8 +179,3 @@ def run_record(
         "counts": counts.record(),
         "warnings": stated,
     }
-
-
-def file_decoder() -> str:
-    """What decodes image files."""
-    return f"simplejpeg {version('simplejpeg')}, Pillow {version('pillow')}, tifffile {version('tifffile')}"

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from enum import IntFlag
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,25 +45,39 @@ class RegionFlag(IntFlag):
 class Frame:
     """One image of a smear.
 
-    pixels: uint8 [H, W, 3], RGB, C-contiguous.
+    pixels: uint8 [H, W, 3], RGB, C-contiguous: a numpy array, or pixels that a decoder left in the memory of the GPU
+        `pixels.device_id` (`shape`, `dtype`, and `to_host` for a copy).
     slide, field: where it came from; `field` is unique within a slide.
     pixel_um: width of a pixel in µm, None if unknown.
     """
 
-    pixels: UInt8
+    pixels: Any
     slide: str = ""
     field: str = ""
     pixel_um: float | None = None
 
     def __post_init__(self) -> None:
         pixels = self.pixels
-        if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8:
+        known = isinstance(pixels, np.ndarray) or self.device_id is not None
+        if not known or pixels.dtype != np.uint8:
             got = getattr(pixels, "dtype", type(pixels).__name__)
             raise ImageError(f"pixels must be a uint8 array (got {got}); scale to 0..255 first")
-        if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        if len(pixels.shape) != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
             raise ImageError(f"pixels must have shape [H, W, 3] (got {list(pixels.shape)})")
-        if not pixels.flags.c_contiguous:
+        if self.device_id is None and not pixels.flags.c_contiguous:
             object.__setattr__(self, "pixels", np.ascontiguousarray(pixels))
+
+    @property
+    def device_id(self) -> int | None:
+        """Which GPU's memory holds the pixels; None for the host's."""
+        number: int | None = getattr(self.pixels, "device_id", None)
+        return number
+
+    def on_host(self) -> Frame:
+        """The frame with its pixels as a numpy array."""
+        if self.device_id is None:
+            return self
+        return dataclasses.replace(self, pixels=self.pixels.to_host())
 
     @property
     def height(self) -> int:

@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from rbc_engine.cli.build import build
 from rbc_engine.cli.doctor import doctor
 from rbc_engine.cli.evaluate import evaluate
 from rbc_engine.cli.live import live
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(live)
+app.command()(build)
 app.add_typer(packs_app, name="packs")
 app.command()(doctor)
 app.command()(synth)

@@ -32,10 +32,24 @@ def _report() -> dict[str, Any]:
     from importlib.metadata import version
 
     from rbc_engine import _kernels
+    from rbc_engine.devices.cuda_driver import ask_driver
+    from rbc_engine.devices.cuda_needs import DALI, gpu_needs, library_version
+    from rbc_engine.devices.plan_cache import cache_folder
     from rbc_engine.devices.select import cores_here, open_device
     from rbc_engine.errors import PackError
     from rbc_engine.pack import Pack, shipped_packs
+    from rbc_engine.sources.select import dali_remedy
 
+    driver = ask_driver()
+    gpu = [
+        str(need)
+        for number in range(max(len(driver.gpus), 1))
+        for need in gpu_needs(number, driver=driver)
+    ]
+    # Each line once: what the GPUs share is said for the first.
+    gpu = list(dict.fromkeys(gpu))
+    gpu.append(f"DALI: {dali_remedy() or library_version(*DALI)}")
+    gpu.append(f"compiled networks: {cache_folder()}")
     choice = open_device("auto")
     with choice.device as device:
         packs = []
@@ -53,6 +67,7 @@ def _report() -> dict[str, Any]:
             "precision": device.precision,
             "cores": cores_here(),
             "lanes": choice.lanes,
+            "gpu": gpu,
             "decoders": [
                 f"{name} {version(name)}" for name in ("simplejpeg", "pillow", "tifffile")
             ],

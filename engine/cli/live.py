@@ -213,9 +213,9 @@ def _source(
     """What submits the frames, how pixels lie on the stage if there is one, and what decodes the frames."""
     limits: dict[str, Any] = {"seconds": seconds, "frames": frames}
     if replay is not None:
-        from rbc_engine.run import file_decoder
         from rbc_engine.sources.folder import find_fields
         from rbc_engine.sources.replay import feed_replay
+        from rbc_engine.sources.select import cpu_decoders
 
         entries = find_fields([replay]).entries
         rate = fps or 10.0
@@ -224,7 +224,7 @@ def _source(
                 entries, session, fps=rate, stop=stop, loop=loop, **limits
             ),
             None,
-            file_decoder(),
+            cpu_decoders(),
         )
     from rbc_engine.overlap import StageMap
     from rbc_engine.sources.camera import feed_sequence, open_core, stage_map

@@ -38,7 +38,9 @@ def run(
     pack: Annotated[
         str, typer.Option(help="Name of a shipped model pack, or a pack's folder.")
     ] = "chula12",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda, cuda:N, cuda:N,M or cuda:all.")
+    ] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16, int8 or fp8.")] = "auto",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results in --out.")
@@ -62,6 +64,7 @@ def run(
     started = time.perf_counter()
     if um_per_px is not None and not 0.001 <= um_per_px <= 100:
         raise UsageError(f"--um-per-px must lie in 0.001..100 µm (got {um_per_px})")
+    from rbc_engine.cli.watch import CompileWatch
     from rbc_engine.engine import Engine
     from rbc_engine.sources.folder import find_fields
 
@@ -77,7 +80,10 @@ def run(
         warnings.append(
             f"--limit {limit}: {len(found.entries) - len(entries)} fields were left out"
         )
-    with Engine.open(pack, device=device, precision=precision, lanes=lanes) as engine:
+    with (
+        CompileWatch(quiet=quiet or as_json) as watch,
+        Engine.open(pack, device=device, precision=precision, lanes=lanes, watch=watch) as engine,
+    ):
         # Half a second of imports, while the engine compiles its networks.
         from rbc_engine.run import run_fields
         from rbc_engine.sinks.output import RunOutput

@@ -218,6 +218,23 @@ def everything(
         plan.make_pack(out, max_false_share=max_false_share, name=name)
 
 
+@app.command()
+def export(
+    pack: Annotated[str, typer.Argument(help="Name of a shipped pack, or a pack's folder.")],
+    check: Annotated[str, typer.Option(help="By what to check it: torch-tensorrt.")],
+) -> None:
+    """Check an exported pack: its classifier compiled by another way than the engine's gives what PyTorch gives."""
+    with training_errors():
+        from rbc_engine.pack import Pack, find_pack
+        from rbc_engine.training.export_check import check_export
+
+        opened = Pack.open(find_pack(pack))
+        difference = check_export(opened, check)
+        print(
+            f"{opened.name} {opened.manifest.version}: probabilities differ by {difference:.2g} at most"
+        )
+
+
 @contextmanager
 def training_errors() -> Iterator[None]:
     """Checks that the libraries are there; turns Ctrl-C and a diverged loss into a message and an exit code."""

@@ -8,10 +8,25 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-__all__ = ["Device", "DeviceArray", "Network"]
+from rbc_engine.meter import Meter
+
+__all__ = ["BuildWatch", "Device", "DeviceArray", "Network"]
 
 DeviceArray = Any
-"""An array in the memory of a device: numpy on the host."""
+"""An array in the memory of a device: numpy on the host, CudaArray on a GPU. Both have shape, dtype and a length, are
+cut along their first axis by slices, and take an array or 0 into such a slice."""
+
+
+class BuildWatch(Protocol):
+    """Whoever waits for networks to be compiled. Called from any thread."""
+
+    def line(self, text: str) -> None:
+        """What is compiled, and why: one line."""
+        ...
+
+    def progress(self, phase: str, done: int, total: int) -> bool:
+        """`done` of `total` steps of a phase are done. False stops the compilation."""
+        ...
 
 
 class Network(Protocol):
@@ -23,7 +38,10 @@ class Network(Protocol):
 
 
 class Device(Protocol):
-    """A CPU or a GPU."""
+    """A CPU or a GPU, as one lane sees it: its work is done in the order it was asked for.
+
+    Used by one thread at a time; each calls `enter` before anything else.
+    """
 
     name: str
     """What doctor and run.json call it, e.g. 'cpu: AMD EPYC'."""
@@ -34,20 +52,53 @@ class Device(Protocol):
     ops: Any
     """The functions of rbc_engine.ops for this device's arrays: same names, same arguments."""
 
-    def upload(self, array: npt.NDArray[Any]) -> DeviceArray: ...
+    def enter(self) -> None:
+        """Makes the device the current one of the calling thread."""
+        ...
 
-    def empty(self, shape: Sequence[int], dtype: npt.DTypeLike) -> DeviceArray: ...
+    def lane(self) -> Device:
+        """The same device for another lane, whose work is in no order with this one's."""
+        ...
 
-    def download(self, array: DeviceArray) -> npt.NDArray[Any]: ...
+    def free_bytes(self) -> int | None:
+        """Memory that is free; None where nobody needs to know, on the host."""
+        ...
+
+    def upload(self, array: npt.NDArray[Any] | DeviceArray) -> DeviceArray:
+        """The array on this device; itself if it is there already. It may be changed after the next `download`."""
+        ...
+
+    def empty(self, shape: Sequence[int], dtype: npt.DTypeLike) -> DeviceArray:
+        """Memory with any content."""
+        ...
+
+    def download(self, *arrays: DeviceArray) -> tuple[npt.NDArray[Any], ...]:
+        """Waits for everything asked for so far; then the arrays on the host."""
+        ...
 
     def load(
-        self, onnx: bytes, *, outputs: Sequence[str], shapes: Mapping[str, tuple[int, ...]]
+        self,
+        onnx: bytes,
+        *,
+        outputs: Sequence[str],
+        shapes: Mapping[str, tuple[int, ...]],
+        meter: Meter | None = None,
     ) -> Network:
         """Compiles an ONNX graph for fixed input shapes, keeping only the named outputs.
 
-        Inputs and outputs are float32 or uint8 on the host whatever types the graph has. The same graph,
-        outputs and shapes are compiled once; each call gives an object that may run beside the others.
+        Inputs and outputs are float32 or uint8 on the host whatever types the graph has, and of the graph's
+        types on a GPU. The same graph, outputs and shapes are compiled once; each call gives an object that may
+        run beside those of other lanes. meter: is told when the network runs.
         Raises DeviceError if the graph does not compile.
+        """
+        ...
+
+    def load_classifier(
+        self, onnx: bytes, *, shape: tuple[int, int, int, int], meter: Meter | None = None
+    ) -> Network:
+        """The classifier of a pack, `patches` [N, 3, P, P] -> `probabilities` float32 [N, T].
+
+        On the host the whole graph; on a GPU the graph up to `feature_map`, and the kernel `fused_heads`.
         """
         ...
 

@@ -19,6 +19,7 @@ import openvino as ov
 from rbc_engine import ops
 from rbc_engine.closing import Closing
 from rbc_engine.errors import DeviceError, UsageError
+from rbc_engine.meter import Meter
 
 __all__ = ["HostDevice", "HostNetwork"]
 
@@ -35,8 +36,10 @@ class HostNetwork:
         *,
         shapes: Mapping[str, tuple[int, ...]],
         outputs: Sequence[str],
+        meter: Meter | None = None,
     ) -> None:
         self._compiled = compiled
+        self._meter = meter or Meter()
         self._request = compiled.create_infer_request()
         self._inputs = {
             name: (compiled.input(name).element_type.to_dtype(), shape)
@@ -66,7 +69,8 @@ class HostNetwork:
                     f"input {name} must be C-contiguous; pass np.ascontiguousarray(array)"
                 )
         try:
-            results = self._request.infer(dict(inputs), share_inputs=True, share_outputs=True)
+            with self._meter.network():
+                results = self._request.infer(dict(inputs), share_inputs=True, share_outputs=True)
         except RuntimeError as error:
             raise DeviceError(f"OpenVINO failed to run a network: {_reason(error)}") from error
         return {name: results[name] for name in self._outputs}
@@ -132,6 +136,16 @@ class HostDevice(Closing):
         self._locks: dict[tuple[Any, ...], threading.Lock] = {}
         self._lock = threading.Lock()
 
+    def enter(self) -> None:
+        """Nothing: every thread may use the CPU."""
+
+    def lane(self) -> HostDevice:
+        """The device itself: its networks keep their lanes apart."""
+        return self
+
+    def free_bytes(self) -> None:
+        """None: what the host has free does not decide about lanes."""
+
     def upload(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The array itself: it is in this device's memory already."""
         return array
@@ -139,12 +153,23 @@ class HostDevice(Closing):
     def empty(self, shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         return np.empty(tuple(shape), dtype)
 
-    def download(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """The array itself: it is in the host's memory already."""
-        return array
+    def download(self, *arrays: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], ...]:
+        """The arrays themselves: they are in the host's memory already."""
+        return arrays
+
+    def load_classifier(
+        self, onnx: bytes, *, shape: tuple[int, int, int, int], meter: Meter | None = None
+    ) -> HostNetwork:
+        """See rbc_engine.devices.base.Device.load_classifier."""
+        return self.load(onnx, outputs=["probabilities"], shapes={"patches": shape}, meter=meter)
 
     def load(
-        self, onnx: bytes, *, outputs: Sequence[str], shapes: Mapping[str, tuple[int, ...]]
+        self,
+        onnx: bytes,
+        *,
+        outputs: Sequence[str],
+        shapes: Mapping[str, tuple[int, ...]],
+        meter: Meter | None = None,
     ) -> HostNetwork:
         """See rbc_engine.devices.base.Device.load. `shapes` names every input of the graph."""
         # One compiled graph serves every batch size: it costs no speed, and compiling ResNet-50 for each of three
@@ -161,7 +186,8 @@ class HostDevice(Closing):
                     raise DeviceError(
                         f"OpenVINO cannot compile a network: {_reason(error)}"
                     ) from error
-            return HostNetwork(self._compiled[key], shapes=shapes, outputs=outputs)
+            compiled = self._compiled[key]
+            return HostNetwork(compiled, shapes=shapes, outputs=outputs, meter=meter)
 
     def _compile(
         self, onnx: bytes, outputs: Sequence[str], shapes: Mapping[str, tuple[int, ...]]

@@ -1,36 +1,51 @@
-"""Which device runs, and why."""
+"""Which devices run, and why."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rbc_engine.devices.base import Device
+from rbc_engine.devices.base import BuildWatch, Device
+from rbc_engine.devices.cuda_needs import gpu_problem, usable_gpus
 from rbc_engine.errors import DeviceError, UsageError
 
-__all__ = ["DeviceChoice", "cores_here", "open_device"]
+__all__ = ["DEVICES", "DeviceChoice", "cores_here", "open_device", "open_devices"]
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8", "fp8")
 
-_NO_CUDA = "this version of rbc-engine has no CUDA device"
+DEVICES = "auto, cpu, cuda, cuda:N, cuda:N,M or cuda:all"
+"""What --device may be."""
+
+_GPU_LANES = 4
+_GPU_FRAMES = 8
+_GPU_PATCHES = (8, 32, 128)
+
+
+def _nothing() -> None:
+    """Where no compiled network is kept, none is removed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceChoice:
     """An open device with the sizes that suit it.
 
+    device_id: which GPU; None for the host.
     lanes: batches in flight. threads: CPU threads for each kernel of a lane.
     lane_frames: frames a lane takes at once. batch_frames, batch_patches: batch sizes of the networks.
     notes: why no faster device or precision was taken.
+    refuse: removes the compiled networks that are kept on the disk; called when they give wrong answers.
     """
 
     device: Device
+    device_id: int | None = None
     lanes: int
     threads: int
     lane_frames: int
     batch_frames: int
     batch_patches: tuple[int, ...]
-    notes: tuple[str, ...]
+    notes: Sequence[str]
+    refuse: Callable[[], None] = _nothing
 
 
 def cores_here() -> int:
@@ -39,19 +54,97 @@ def cores_here() -> int:
 
 
 def open_device(device: str, *, precision: str = "auto", lanes: int | None = None) -> DeviceChoice:
-    """Opens 'cpu', 'cuda', 'cuda:N', or the fastest that is here ('auto').
+    """Opens one device; see open_devices."""
+    choices = open_devices(device, precision=precision, lanes=lanes)
+    if len(choices) > 1:
+        for choice in choices:
+            choice.device.close()
+        raise UsageError(f"--device {device} means {len(choices)} devices; here one is needed")
+    return choices[0]
+
+
+def open_devices(
+    device: str,
+    *,
+    precision: str = "auto",
+    lanes: int | None = None,
+    cache_name: str = "unnamed",
+    watch: BuildWatch | None = None,
+) -> tuple[DeviceChoice, ...]:
+    """Opens 'cpu', 'cuda' (the first GPU), 'cuda:N', 'cuda:N,M', 'cuda:all', or the fastest that is here ('auto').
+
+    lanes: on each device. cache_name: a folder for the compiled networks of this pack. watch: see Engine.open.
 
     Raises UsageError for an unknown device or precision, DeviceError for one that is not here.
     """
     if precision not in PRECISIONS:
         raise UsageError(f"--precision must be one of {', '.join(PRECISIONS)} (got {precision!r})")
-    kind, _, number = device.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (number and (kind != "cuda" or not number.isdigit())):
-        raise UsageError(f"--device must be auto, cpu, cuda or cuda:N (got {device!r})")
-    if kind == "cuda":
-        raise DeviceError(f"--device {device}: {_NO_CUDA}; use --device cpu")
-    notes = [f"device cpu: {_NO_CUDA}"] if kind == "auto" else []
-    return _open_host(precision=precision, lanes=lanes, notes=notes)
+    kind, _, which = device.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (which and kind != "cuda") or device.endswith(":"):
+        raise UsageError(f"--device must be {DEVICES} (got {device!r})")
+    if kind == "cpu":
+        return (_open_host(precision=precision, lanes=lanes, notes=[]),)
+    if kind == "auto":
+        problem = gpu_problem(0)
+        if problem is not None:
+            return (_open_host(precision=precision, lanes=lanes, notes=[f"device cpu: {problem}"]),)
+        numbers = [0]
+    else:
+        numbers = _numbers(which or "0", device)
+    for number in numbers:
+        problem = gpu_problem(number)
+        if problem is not None:
+            raise DeviceError(f"--device {device}: {problem}; or use --device cpu")
+    opened: list[DeviceChoice] = []
+    try:
+        for number in numbers:
+            opened.append(
+                _open_gpu(
+                    number, precision=precision, lanes=lanes, cache_name=cache_name, watch=watch
+                )
+            )
+    except BaseException:
+        for choice in opened:
+            choice.device.close()
+        raise
+    return tuple(opened)
+
+
+def _numbers(which: str, device: str) -> list[int]:
+    """The GPUs that the part after 'cuda:' names."""
+    if which == "all":
+        return [gpu.number for gpu in usable_gpus()] or [0]
+    parts = which.split(",")
+    if not all(part.isdecimal() and part.isascii() for part in parts):
+        raise UsageError(f"--device must be {DEVICES} (got {device!r})")
+    numbers = [int(part) for part in parts]
+    if len(set(numbers)) != len(numbers):
+        raise UsageError(f"--device names a GPU twice (got {device!r})")
+    return numbers
+
+
+def _open_gpu(
+    number: int,
+    *,
+    precision: str,
+    lanes: int | None,
+    cache_name: str,
+    watch: BuildWatch | None,
+) -> DeviceChoice:
+    from rbc_engine.devices.cuda import open_gpu
+
+    gpu = open_gpu(number, precision=precision, cache_name=cache_name, watch=watch)
+    return DeviceChoice(
+        device=gpu.lane(),
+        device_id=number,
+        lanes=lanes or _GPU_LANES,
+        threads=1,
+        lane_frames=_GPU_FRAMES,
+        batch_frames=_GPU_FRAMES,
+        batch_patches=_GPU_PATCHES,
+        notes=gpu.notes,
+        refuse=gpu.refuse,
+    )
 
 
 def _open_host(*, precision: str, lanes: int | None, notes: list[str]) -> DeviceChoice:

@@ -32,7 +32,9 @@ __all__ = [
     "MAX_SIDE_PX",
     "MIN_SIDE_PX",
     "decode_image",
+    "plain_jpeg",
     "printable",
+    "read_bytes",
     "read_image",
 ]
 
@@ -47,6 +49,7 @@ MAX_FILE_BYTES = 512 * 2**20
 _MIN_BITS = 13
 """16-bit images whose brightest value needs fewer come from a 10- or 12-bit camera, unscaled: nearly black."""
 
+_JPEG_MAGIC = b"\xff\xd8\xff"
 _MAX_TIFF_PAGES = 32
 _TIFF_COMPRESSIONS = {1: "none", 5: "LZW", 8: "deflate", 32773: "PackBits", 32946: "deflate"}
 """Those whose decoders never write more than a strip holds."""
@@ -61,6 +64,11 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 def read_image(path: Path, *, name: str) -> UInt8:
     """Reads and decodes one file, as decode_image does. Raises ImageError also if the file cannot be read."""
+    return decode_image(read_bytes(path, name=name), name=name)
+
+
+def read_bytes(path: Path, *, name: str) -> bytes:
+    """What an image file holds. Raises ImageError if it cannot be read, is no regular file, or too large."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -70,13 +78,24 @@ def read_image(path: Path, *, name: str) -> UInt8:
                 f"{printable(name)}: {status.st_size} bytes, more than the {MAX_FILE_BYTES} an image file may have; "
                 f"cut it into fields, or open it as a whole slide"
             )
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         reason = printable(error.strerror or str(error))
         raise ImageError(
             f"{printable(name)}: cannot be read: {reason}; check that it exists and may be read"
         ) from error
-    return decode_image(data, name=name)
+
+
+def plain_jpeg(data: bytes) -> bool:
+    """Whether this is a JPEG in grey or colour, of a size that is accepted, as far as its header tells."""
+    if not data.startswith(_JPEG_MAGIC):
+        return False
+    try:
+        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data, strict=True)
+        _check_size(width, height)
+    except (ValueError, ImageError):
+        return False
+    return colorspace not in ("CMYK", "YCCK")
 
 
 def decode_image(data: bytes, *, name: str) -> UInt8:
@@ -125,7 +144,7 @@ def printable(text: str) -> str:
 
 def _decoder(data: bytes) -> tuple[str, Callable[[bytes], UInt8]] | None:
     """What the first bytes say that the file is, and the function that decodes it."""
-    if data.startswith(b"\xff\xd8\xff"):
+    if data.startswith(_JPEG_MAGIC):
         return "JPEG", _decode_jpeg
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG", _decode_png

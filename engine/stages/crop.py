@@ -45,7 +45,8 @@ def crop_patches(
 
     windows: for each frame, float32 [R, 4] in frame pixels.
 
-    Returns float32 [sum of R, 3, patch_px, patch_px] on the device, normalised, in the order of the windows.
+    Returns [sum of R, 3, patch_px, patch_px] on the device, normalised, in the order of the windows: float32 on the
+    host, fp16 on a GPU.
     """
     counts = [len(w) for w in windows]
     return device.ops.crop_resize(

@@ -12,6 +12,7 @@ from rbc_engine.meter import Meter
 from rbc_engine.ops import base_anchors
 from rbc_engine.pack import Pack
 from rbc_engine.scale import CanvasFit
+from rbc_engine.stages.batches import split_batches
 from rbc_engine.types import Float32, Frame
 
 __all__ = ["Detect", "Detections"]
@@ -34,7 +35,7 @@ class Detections:
 class Detect:
     """The detection stage of one lane.
 
-    batch: how many frames of one canvas shape go through the networks at once.
+    batch: how many frames of one canvas shape go through the networks at once; a single one goes alone.
     threads: CPU threads for each kernel.
     """
 
@@ -43,7 +44,7 @@ class Detect:
     ) -> None:
         self._device = device
         self._pack = pack
-        self._batch = batch
+        self._sizes = sorted({1, batch})
         self._threads = threads
         self._meter = meter
         self._settings = pack.manifest.detector
@@ -61,15 +62,20 @@ class Detect:
         for index, fit in enumerate(fits):
             by_canvas.setdefault(fit.canvas_hw, []).append(index)
         for indices in by_canvas.values():
-            for begin in range(0, len(indices), self._batch):
-                chunk = indices[begin : begin + self._batch]
-                results = self._run([frames[i] for i in chunk], [fits[i] for i in chunk])
-                found.update(zip(chunk, results, strict=True))
+            begin = 0
+            for size in split_batches(len(indices), self._sizes):
+                chunk = indices[begin : begin + size]
+                begin += size
+                # The networks have fixed batch sizes: what a batch lacks, its last frame fills.
+                filled = chunk + chunk[-1:] * (size - len(chunk))
+                results = self._run([frames[i] for i in filled], [fits[i] for i in filled])
+                found.update(zip(chunk, results, strict=False))
         return [found[index] for index in range(len(frames))]
 
     def prepare_box_head(self) -> None:
-        """Compiles network B for single frames; network A waits for the shape of their canvas."""
-        self._box_head(1)
+        """Compiles network B; network A waits for the shape of the frames' canvas."""
+        for size in self._sizes:
+            self._box_head(size)
 
     def _backbone(self, count: int, canvas_hw: tuple[int, int]) -> Network:
         """Network A for `count` frames of one canvas shape, compiled at its first use."""
@@ -84,6 +90,7 @@ class Detect:
                 self._pack.read("detector.onnx"),
                 outputs=outputs,
                 shapes={"canvas": (count, *canvas_hw, 3)},
+                meter=self._meter,
             )
         return self._backbones[key]
 
@@ -103,6 +110,7 @@ class Detect:
                         size,
                     )
                 },
+                meter=self._meter,
             )
         return self._box_heads[count]
 
@@ -118,9 +126,7 @@ class Detect:
             fill_rgb=settings.fill_rgb,
             threads=threads,
         )
-        backbone = self._backbone(len(frames), fits[0].canvas_hw)
-        with self._meter.network():
-            maps = backbone({"canvas": canvases})
+        maps = self._backbone(len(frames), fits[0].canvas_hw)({"canvas": canvases})
         levels = range(len(settings.strides_px))
         proposals, counts = ops.generate_proposals(
             [maps[f"objectness_{level}"] for level in levels],
@@ -144,12 +150,9 @@ class Detect:
             canonical_level=settings.roi_canonical_level,
             threads=threads,
         )
-        box_head = self._box_head(len(frames))
-        with self._meter.network():
-            heads = box_head({"roi_features": roi_features})
-        boxes, scores, kept, saturated = (
-            self._device.download(array)
-            for array in ops.postprocess_detections(
+        heads = self._box_head(len(frames))({"roi_features": roi_features})
+        boxes, scores, kept, saturated = self._device.download(
+            *ops.postprocess_detections(
                 heads["class_logits"],
                 heads["box_deltas"],
                 proposals,

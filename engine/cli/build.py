@@ -1,0 +1,62 @@
+"""`rbc-engine build`: a pack compiled for this machine, and proven on its golden inputs."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import typer
+
+from rbc_engine.errors import UsageError
+
+__all__ = ["build"]
+
+_SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
+
+
+def build(
+    pack: Annotated[
+        str, typer.Option(help="Name of a shipped model pack, or a pack's folder.")
+    ] = "chula12",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda, cuda:N, cuda:N,M or cuda:all.")
+    ] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16, int8 or fp8.")] = "auto",
+    lanes: Annotated[
+        int | None, typer.Option(min=1, help="Batches in flight; by default what suits.")
+    ] = None,
+    frame: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="WIDTHxHEIGHT of images that will be run, e.g. 1920x1080. May be given again."
+        ),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors.")] = False,
+) -> None:
+    """Compiles a pack for a device and runs its golden inputs: they must come out right, or nothing is kept."""
+    sizes = [_parse_size(text) for text in frame or []]
+    from rbc_engine.build import build_engine
+    from rbc_engine.cli.watch import CompileWatch
+
+    with CompileWatch(quiet=quiet) as watch:
+        report = build_engine(
+            pack, device=device, precision=precision, lanes=lanes, frame_sizes=sizes, watch=watch
+        )
+    if quiet:
+        return
+    for name in report.devices:
+        print(name)
+    for note in report.notes:
+        print(f"note: {note}")
+    print(
+        f"built in {report.seconds:.1f} s, {report.lanes} lanes; {report.golden} golden inputs agree"
+    )
+    if device == "cpu" or not any(name.startswith("cuda") for name in report.devices):
+        print("nothing is kept: a CPU compiles at each start, in seconds")
+
+
+def _parse_size(text: str) -> tuple[int, int]:
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise UsageError(f"--frame must be WIDTHxHEIGHT in pixels, e.g. 1920x1080 (got {text!r})")
+    return int(match[1]), int(match[2])

@@ -1,0 +1,132 @@
+"""A device that computes nothing and does what a test tells it to: wait, fail, run out of memory, be lost.
+
+Each frame carries a number, the value of its pixels. The one region found in it lies at that number, and its first
+probability is that number too, so that a result that got another frame's shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from rbc_engine.closing import Closing
+from rbc_engine.devices.select import DeviceChoice
+from rbc_engine.pack import Pack
+
+Script = Callable[["ScriptedDevice", str], None]
+
+
+class ScriptedDevice(Closing):
+    """script: called before each step of a lane, with the lane's device and the name of the step."""
+
+    backend = "nothing"
+    precision = "fp16"
+
+    def __init__(self, pack: Pack, script: Script, *, number: int = 0, root=None) -> None:
+        self.pack, self.script, self.number = pack, script, number
+        self.name = f"scripted:{number}"
+        self.root = root or self
+        self.lane_number = 0
+        self.closed = False
+        if root is None:
+            self.opened: list[ScriptedDevice] = []
+        self.ops = SimpleNamespace(
+            resize_letterbox=self._resize_letterbox,
+            generate_proposals=self._generate_proposals,
+            roi_align=self._roi_align,
+            postprocess_detections=self._postprocess_detections,
+            crop_resize=self._crop_resize,
+        )
+
+    def choice(self, lanes: int, **more: Any) -> DeviceChoice:
+        values = {
+            "device_id": self.number,
+            "threads": 1,
+            "lane_frames": 2,
+            "batch_frames": 2,
+            "batch_patches": (2, 4),
+            "notes": (),
+        } | more
+        return DeviceChoice(device=self, lanes=lanes, **values)
+
+    def step(self, name: str) -> None:
+        assert not self.closed, f"{name} on a lane that was closed"
+        self.script(self, name)
+
+    def enter(self) -> None:
+        pass
+
+    def lane(self) -> ScriptedDevice:
+        lane = ScriptedDevice(self.pack, self.script, number=self.number, root=self)
+        lane.lane_number = len(self.opened)
+        self.opened.append(lane)
+        return lane
+
+    def free_bytes(self) -> int:
+        return 1 << 40
+
+    def upload(self, array):
+        self.step("upload")
+        return array
+
+    def empty(self, shape, dtype):
+        return np.zeros(shape, dtype)
+
+    def download(self, *arrays):
+        self.step("download")
+        return tuple(np.array(array) for array in arrays)
+
+    def load(self, onnx, *, outputs, shapes, meter=None):
+        self.step("load")
+
+        def network(inputs: Mapping[str, Any]) -> dict[str, Any]:
+            (name,) = shapes
+            self.step(name)
+            (numbers,) = inputs.values()
+            return dict.fromkeys(outputs, numbers)
+
+        return network
+
+    def load_classifier(self, onnx, *, shape, meter=None):
+        self.step("load")
+
+        def network(inputs: Mapping[str, Any]) -> dict[str, Any]:
+            self.step("patches")
+            assert len(inputs["patches"]) == shape[0]
+            probabilities = np.zeros((shape[0], len(self.pack.types)), np.float32)
+            probabilities[:, 0] = inputs["patches"][:, 0] / 255
+            return {"probabilities": probabilities}
+
+        return network
+
+    def close(self) -> None:
+        assert not self.closed or self.root is self, "a lane closed twice"
+        self.closed = True
+
+    def _resize_letterbox(self, frames, resized_hw, **_):
+        self.step("resize_letterbox")
+        return np.array([frame[0, 0, 0] for frame in frames], np.float32)
+
+    def _generate_proposals(self, objectness, deltas, **_):
+        self.step("generate_proposals")
+        return objectness[0], np.ones(len(objectness[0]), np.int32)
+
+    def _roi_align(self, features, boxes, counts, **_):
+        self.step("roi_align")
+        return features[0]
+
+    def _postprocess_detections(self, class_logits, box_deltas, proposals, counts, **_):
+        self.step("postprocess_detections")
+        images = len(proposals)
+        boxes = np.zeros((images, 3, 4), np.float32)
+        boxes[:, 0, :2] = proposals[:, None]
+        boxes[:, 0, 2:] = proposals[:, None] + 20
+        scores = np.full((images, 3), 0.9, np.float32)
+        return boxes, scores, np.ones(images, np.int32), np.zeros(images, np.bool_)
+
+    def _crop_resize(self, frames, windows, frame_index, **_):
+        self.step("crop_resize")
+        return np.array([[frames[index][0, 0, 0]] for index in frame_index], np.float32)
