@@ -220,5 +220,5 @@ def test_a_pack_that_tensorrt_refuses_is_said(monkeypatch) -> None:
         raise tensorrt_build.tensorrt_failure("cannot compile a network of the pack", ["no tactic"])
 
     monkeypatch.setattr("rbc_engine.devices.cuda.build_plan", refuse)
-    with pytest.raises(DeviceError, match=r"stage detect on cuda:0.*cannot compile.*no tactic"):
+    with pytest.raises(DeviceError, match=r"stage classify on cuda:0.*cannot compile.*no tactic"):
         Engine.open("chula12", device="cuda", lanes=1)
