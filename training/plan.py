@@ -302,11 +302,12 @@ class TrainingPlan:
             "dataset": self.dataset.name,
             "detector_command": (
                 f"rbc-engine train detector {common} --steps {detector.steps} "
-                f"--detector-trunk {detector.trunk}"
+                f"--detector-trunk {detector.trunk}{' --bf16' if detector.bf16 else ''}"
             ),
             "classifier_command": (
                 f"rbc-engine train classifier {common} --stages {stages} "
                 f"--classifier-trunk {classifier.trunk} --learning-rate {classifier.learning_rate:g}"
+                f"{' --bf16' if classifier.bf16 else ''}"
             ),
             "seed": self.seed,
             "fields": len(self.train),
