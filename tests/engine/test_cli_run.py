@@ -276,7 +276,7 @@ def test_commands_that_tell() -> None:
     assert doctor.returncode == 0
     report = json.loads(doctor.stdout)
     assert "OpenVINO" in report["backend"]
-    assert any("CUDA" in note for note in report["notes"])
+    assert any("NVIDIA" in note for note in report["notes"])
     assert "chula12" in rbc("packs", "list").stdout
     shown = rbc("packs", "show", "chula12").stdout
     assert "spherocyte: abnormal" in shown

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rbc_engine import DeviceError, Engine, engine
+from rbc_engine import DeviceError, Engine, proof
 from rbc_engine.devices import tensorrt_build
 from rbc_engine.devices.plan_cache import cache_folder
 from rbc_engine.devices.select import open_devices
@@ -142,7 +142,7 @@ def test_wrong_answers_refuse_the_engine_and_keep_nothing(monkeypatch) -> None:
         expected = dataclasses.replace(case.expected, boxes=case.expected.boxes + 9)
         return [dataclasses.replace(case, expected=expected)]
 
-    monkeypatch.setattr(engine, "read_golden", moved)
+    monkeypatch.setattr(proof, "read_golden", moved)
     with pytest.raises(DeviceError, match=r"cuda:0.*TensorRT 11.*golden 0.*the engine is refused"):
         Engine.open("chula12", device="cuda", lanes=1)
     assert list(cache_folder().rglob("*.plan")) == []
