@@ -109,6 +109,7 @@ def run_live(
         warnings=_warnings(session, feeder),
     )
     run["frames"] = session.counts.record()
+    run["source_error"] = feeder.failure
     latency = session.latency
     run["latency_seconds"] = {"p50": latency.p50_s, "p99": latency.p99_s}
     run["wall_seconds"] = time.perf_counter() - started
@@ -143,6 +144,7 @@ def recover(folder: Path, pack: Pack) -> dict[str, Any]:
             _write(ended, output, counts)
         frames["dropped"] += lost
         run["counts"] = counts.record()
+        run["source_error"] = None
         run["frames"] = {"submitted": sum(frames.values()), **frames}
         run["warnings"] = [
             *run["warnings"],
@@ -164,10 +166,13 @@ def live_head(engine: Engine, *, decoder: str, settings: dict[str, Any]) -> dict
 
 
 class _Feeder:
-    """The feed in a thread of its own. However it ends, the session is finished then."""
+    """The feed in a thread of its own. However it ends, the session is finished then.
+
+    failure: why it ended, if by an error.
+    """
 
     def __init__(self, feed: Feed, session: Session, stop: threading.Event) -> None:
-        self.error: Exception | None = None
+        self.failure: str | None = None
         self._feed = feed
         self._session = session
         self._stop = stop
@@ -183,7 +188,8 @@ class _Feeder:
         try:
             self._feed(self._session, self._stop)
         except Exception as error:
-            self.error = error
+            kind = "" if isinstance(error, RbcError) else f"{type(error).__name__}: "
+            self.failure = f"{kind}{error}"
         finally:
             self._session.finish()
 
@@ -204,7 +210,6 @@ def _warnings(session: Session, feeder: _Feeder) -> list[str]:
             f"{counts.unread} ends of frames were not written, because the disk was too slow: they are counted, but "
             f"those that were done have no rows"
         )
-    if feeder.error is not None:
-        kind = "" if isinstance(feeder.error, RbcError) else f"{type(feeder.error).__name__}: "
-        stated.append(f"the source of frames failed: {kind}{feeder.error}")
+    if feeder.failure is not None:
+        stated.append(f"the source of frames failed: {feeder.failure}")
     return stated

@@ -99,13 +99,14 @@ def train_classifier(
         model, regions, settings=settings, training=training, checkpoint=checkpoint, log=log
     )
     if isinstance(start, Pack) and not checkpoint.exists():
-        begin_classifier(
-            model,
-            start,
-            same_types=start.types == types,
-            run=lambda batch: loss_at(training.steps + batch),
-            log=log,
-        )
+
+        def run(batch: int) -> None:
+            rng = np.random.default_rng([training.seed, batch])
+            chosen = rng.integers(len(regions), size=training.batch)
+            patches = regions.patches(chosen, settings, threads=torch.get_num_threads())
+            model.feature_map(torch.from_numpy(patches))
+
+        begin_classifier(model, start, same_types=start.types == types, run=run, log=log)
     average = train_steps(
         "classifier",
         model,
@@ -200,13 +201,7 @@ def predict(
     chunks = []
     for begin in range(0, len(regions), batch):
         chosen = np.arange(begin, min(begin + batch, len(regions)))
-        patches = regions.cut(
-            chosen,
-            regions.windows(chosen, settings),
-            size_px=settings.patch_px,
-            settings=settings,
-            threads=torch.get_num_threads(),
-        )
+        patches = regions.patches(chosen, settings, threads=torch.get_num_threads())
         _, logits = model(torch.from_numpy(patches).contiguous(memory_format=torch.channels_last))
         chunks.append(logits.sigmoid().numpy())
     return np.concatenate(chunks).astype(np.float32)

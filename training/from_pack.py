@@ -34,7 +34,7 @@ def begin_classifier(
 ) -> None:
     """Puts the pack's classifier into `model`; its trunk alone if the types are others.
 
-    run: passes batch number 0, 1, ... of the new data through `model`, in training mode.
+    run: passes batch number 0, 1, ... of the new data through the trunk of `model`.
 
     Raises PackError if the pack's classifier has another architecture.
     """
@@ -51,7 +51,7 @@ def begin_classifier(
 def begin_detector(model: FasterRCNN, pack: Pack, *, run: Callable[[int], Any], log: Log) -> None:
     """Puts the pack's detector into `model`; where its trunk is another, the trunk of the pack's classifier.
 
-    run: as in begin_classifier.
+    run: passes batch number 0, 1, ... of the new data through `model`.
 
     Raises PackError if neither fits.
     """
@@ -78,7 +78,7 @@ def unfold_batchnorm(model: nn.Module, weights: Weights, *, run: Callable[[int],
     weights: convolutions with the bias that a folded BatchNorm left them. Where `model` has a BatchNorm after the
         convolution, that bias becomes its: with mean m and variance v of the convolution's output over the data,
         the BatchNorm's weight is sqrt(v + eps) and its bias m + b, and what comes out is the output plus b again.
-    run: passes batch number 0, 1, ... through `model`; in training mode, BatchNorm then normalises by the batch.
+    run: passes batch number 0, 1, ... through every convolution of `model`.
     """
     pairs = dict(_conv_norm_pairs(model))
     own = model.state_dict()

@@ -44,16 +44,11 @@ def pooled_features(
                 return torch.from_numpy(file["features"])
         log(f"{stored} is of another trunk or other regions; computing it again")
     chunks = []
-    with torch.inference_mode():
+    # In float32 whatever the training computes in: they are stored, and another training may read them.
+    with torch.inference_mode(), torch.autocast("cpu", enabled=False):
         for begin in range(0, len(regions), batch):
             chosen = np.arange(begin, min(begin + batch, len(regions)))
-            patches = regions.cut(
-                chosen,
-                regions.windows(chosen, settings),
-                size_px=settings.patch_px,
-                settings=settings,
-                threads=torch.get_num_threads(),
-            )
+            patches = regions.patches(chosen, settings, threads=torch.get_num_threads())
             chunks.append(model.feature_map(torch.from_numpy(patches)).mean((2, 3)).numpy())
             if begin // batch % 50 == 49:
                 log(f"features of {begin + len(chosen)} of {len(regions)} regions")

@@ -52,6 +52,14 @@ class RegionSet:
         ]
         return np.concatenate(windows) if windows else np.zeros((0, 4), np.float32)
 
+    def patches(
+        self, chosen: npt.NDArray[np.int64], settings: ClassifierSettings, *, threads: int
+    ) -> Float32:
+        """float32 [R, 3, P, P], normalised: what the engine's classifier would see of the chosen regions."""
+        windows = self.windows(chosen, settings)
+        size_px = settings.patch_px
+        return self.cut(chosen, windows, size_px=size_px, settings=settings, threads=threads)
+
     def cut(
         self,
         chosen: npt.NDArray[np.int64],

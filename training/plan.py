@@ -12,7 +12,7 @@ import torch
 from torchvision.models.detection import FasterRCNN
 
 from rbc_engine.errors import UsageError
-from rbc_engine.pack import MANIFEST_NAME, Pack
+from rbc_engine.pack import MANIFEST_NAME, Pack, shipped_packs
 from rbc_engine.training.assemble import assemble_final_pack, assemble_pack, checkout_commit
 from rbc_engine.training.classifier import ClassifierTraining, load_classifier, train_classifier
 from rbc_engine.training.datasets.base import Dataset, LabelledField
@@ -186,8 +186,9 @@ class TrainingPlan:
         if folder is None:
             return None
         start: Path | Pack
-        if (folder / MANIFEST_NAME).is_file():
-            start = Pack.open(folder)
+        shipped = shipped_packs().get(str(folder))
+        if shipped is not None or (folder / MANIFEST_NAME).is_file():
+            start = Pack.open(shipped or folder)
             training = start.manifest.training
             held_out_there = set(str(training.get("held_out_smear_groups", "")).split(", "))
             if training.get("dataset") != self.dataset.name:

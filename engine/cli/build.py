@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from rbc_engine.cli import options
 from rbc_engine.errors import UsageError
 
 __all__ = ["build"]
@@ -15,23 +16,17 @@ _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 
 
 def build(
-    pack: Annotated[
-        str, typer.Option(help="Name of a shipped model pack, or a pack's folder.")
-    ] = "chula12",
-    device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda, cuda:N, cuda:N,M or cuda:all.")
-    ] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16, int8 or fp8.")] = "auto",
-    lanes: Annotated[
-        int | None, typer.Option(min=1, help="Batches in flight; by default what suits.")
-    ] = None,
+    pack: options.Pack = "chula12",
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    lanes: options.Lanes = None,
     frame: Annotated[
         list[str] | None,
         typer.Option(
             help="WIDTHxHEIGHT of images that will be run, e.g. 1920x1080. May be given again."
         ),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors.")] = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Compiles a pack for a device and runs its golden inputs: they must come out right, or nothing is kept."""
     sizes = [_parse_size(text) for text in frame or []]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rbc_engine.cli import options
 from rbc_engine.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def evaluate(
         ),
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16, int8 or fp8.")] = "auto",
+    precision: options.Precision = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Of the resampling behind the intervals.")] = 0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an evaluation in --out.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rbc_engine.cli import options
 from rbc_engine.cli.run import EXIT_DONE, EXIT_INTERRUPTED, EXIT_NOTHING_DONE, EXIT_SOME_FAILED
 from rbc_engine.cli.stopping import stop_on_signal
 from rbc_engine.errors import OutputError, UsageError
@@ -64,22 +65,16 @@ def live(
         float | None,
         typer.Option(help="Width of a pixel in µm; by default what the configuration says."),
     ] = None,
-    pack: Annotated[
-        str, typer.Option(help="Name of a shipped model pack, or a pack's folder.")
-    ] = "chula12",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16, int8 or fp8.")] = "auto",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace results in --out.")
-    ] = False,
+    pack: options.Pack = "chula12",
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    overwrite: options.Overwrite = False,
     recover: Annotated[
         Path | None,
         typer.Option(help="Complete the files of a live run that was cut short; starts no camera."),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print run.json, and nothing else.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors.")] = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Analyses frames as they come, shows what they add up to, and writes the same files as `run`."""
     started = time.perf_counter()
@@ -190,8 +185,7 @@ def _check(
     for name, value in (("--fps", fps), ("--seconds", seconds)):
         if value is not None and not 0.001 <= value <= 1e6:
             raise UsageError(f"{name} must lie in 0.001..1000000 (got {value})")
-    if um_per_px is not None and not 0.001 <= um_per_px <= 100:
-        raise UsageError(f"--um-per-px must lie in 0.001..100 µm (got {um_per_px})")
+    options.check_um_per_px(um_per_px)
     if enough_width is not None and not 0 < enough_width <= 1:
         raise UsageError(
             f"--enough-width must lie in 0..1 and not be 0 (got {enough_width}); 0.02 is 2 percentage points"
@@ -262,5 +256,4 @@ def _exit_code(summary: dict[str, Any], *, interrupted: bool) -> int:
     frames = summary["frames"]
     if not frames["done"]:
         return EXIT_NOTHING_DONE
-    source_failed = any("source of frames failed" in text for text in summary["warnings"])
-    return EXIT_SOME_FAILED if frames["failed"] or source_failed else EXIT_DONE
+    return EXIT_SOME_FAILED if frames["failed"] or summary["source_error"] else EXIT_DONE

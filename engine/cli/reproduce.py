@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rbc_engine.cli import options
 from rbc_engine.cli.train import parse_stages, training_errors
 from rbc_engine.errors import UsageError
 
@@ -133,11 +134,9 @@ def figure7(
     data: Data,
     out: Out,
     field: Annotated[str, typer.Option(help="File name of a labelled image of --data.")],
-    pack: Annotated[
-        str, typer.Option(help="Name of a shipped pack, or a pack's folder.")
-    ] = "chula12",
+    pack: options.Pack = "chula12",
     data_format: Format = "chula12",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: options.Device = "auto",
     threads: Threads = 0,
 ) -> None:
     """Figure 7: a field, coloured by what the engine makes of each region."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rbc_engine.cli import options
 from rbc_engine.cli.stopping import stop_on_signal
 from rbc_engine.errors import UsageError
 
@@ -35,16 +36,10 @@ def run(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the results; made if it does not exist.")],
-    pack: Annotated[
-        str, typer.Option(help="Name of a shipped model pack, or a pack's folder.")
-    ] = "chula12",
-    device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda, cuda:N, cuda:N,M or cuda:all.")
-    ] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16, int8 or fp8.")] = "auto",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace results in --out.")
-    ] = False,
+    pack: options.Pack = "chula12",
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    overwrite: options.Overwrite = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Run only the first N fields.")] = None,
     um_per_px: Annotated[
         float | None, typer.Option(help="Width of an image pixel in µm, the same for all images.")
@@ -52,18 +47,13 @@ def run(
     formats: Annotated[
         str, typer.Option(help="Further outputs, separated by commas: overlay.")
     ] = "",
-    lanes: Annotated[
-        int | None, typer.Option(min=1, help="Batches in flight; by default what suits.")
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print run.json, and nothing else.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors.")] = False,
+    lanes: options.Lanes = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Finds the red cells of all images and writes regions.parquet, fields.csv, slides.csv and run.json."""
     started = time.perf_counter()
-    if um_per_px is not None and not 0.001 <= um_per_px <= 100:
-        raise UsageError(f"--um-per-px must lie in 0.001..100 µm (got {um_per_px})")
+    options.check_um_per_px(um_per_px)
     from rbc_engine.cli.watch import CompileWatch
     from rbc_engine.engine import Engine
     from rbc_engine.sources.folder import find_fields

@@ -56,7 +56,7 @@ Stages = Annotated[
 StartFrom = Annotated[
     Path | None,
     typer.Option(
-        help="--work of another training, or a pack's folder, with whose weights this one begins."
+        help="--work of another training, or a pack (name or folder), with whose weights this one begins."
     ),
 ]
 Bf16 = Annotated[
@@ -68,7 +68,7 @@ LearningRate = Annotated[
 DetectorTrunkOption = Annotated[str | None, typer.Option(help="resnet18, resnet50 or resnet101.")]
 Preset = Annotated[
     str,
-    typer.Option(help="best: as the shipped pack is trained. paper: as Qiu et al. 2019 did it."),
+    typer.Option(help="best: what the shipped pack came of. paper: as Qiu et al. 2019 did it."),
 ]
 TrunkWeightsOption = Annotated[
     str,

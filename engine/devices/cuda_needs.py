@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from rbc_engine import _kernels
 from rbc_engine.devices.cuda_driver import DriverReport, Gpu, ask_driver
 
-__all__ = ["DALI", "Need", "gpu_needs", "gpu_problem", "library_version", "usable_gpus"]
+__all__ = ["DALI", "Need", "gpu_needs", "gpu_problems", "library_version", "usable_gpus"]
 
 _MIN_CUDA = (13, 0)
 _MIN_CAPABILITY = (7, 5)
@@ -89,10 +89,9 @@ def gpu_needs(
     return needs
 
 
-def gpu_problem(number: int) -> str | None:
-    """Everything that is missing for a GPU, in one line; None if nothing is."""
-    missing = [need.missing for need in gpu_needs(number) if need.missing]
-    return "; ".join(missing) or None
+def gpu_problems(number: int) -> list[str]:
+    """Everything that is missing for a GPU, each with its remedy; none if nothing is."""
+    return [need.missing for need in gpu_needs(number) if need.missing]
 
 
 def usable_gpus() -> list[Gpu]:

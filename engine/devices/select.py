@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rbc_engine.devices.base import BuildWatch, Device
-from rbc_engine.devices.cuda_needs import gpu_problem, usable_gpus
+from rbc_engine.devices.cuda_needs import gpu_problems, usable_gpus
 from rbc_engine.errors import DeviceError, UsageError
 
 __all__ = ["DEVICES", "DeviceChoice", "cores_here", "open_device", "open_devices"]
@@ -85,16 +85,19 @@ def open_devices(
     if kind == "cpu":
         return (_open_host(precision=precision, lanes=lanes, notes=[]),)
     if kind == "auto":
-        problem = gpu_problem(0)
-        if problem is not None:
-            return (_open_host(precision=precision, lanes=lanes, notes=[f"device cpu: {problem}"]),)
+        problems = gpu_problems(0)
+        if problems:
+            # Nobody asked for a GPU: the first reason will do, and where it is the driver, for most it is the only one.
+            note = f"device cpu: {problems[0]}"
+            if len(problems) > 1:
+                note += "; `rbc-engine doctor` lists all that a GPU needs"
+            return (_open_host(precision=precision, lanes=lanes, notes=[note]),)
         numbers = [0]
     else:
         numbers = _numbers(which or "0", device)
     for number in numbers:
-        problem = gpu_problem(number)
-        if problem is not None:
-            raise DeviceError(f"--device {device}: {problem}; or use --device cpu")
+        if problems := gpu_problems(number):
+            raise DeviceError(f"--device {device}: {'; '.join(problems)}; or use --device cpu")
     opened: list[DeviceChoice] = []
     try:
         for number in numbers:

@@ -64,7 +64,7 @@ def test_on_a_cpu_it_proves_the_golden_inputs() -> None:
 
 
 def test_doctor_says_what_a_gpu_needs(monkeypatch) -> None:
-    monkeypatch.setattr(select, "gpu_problem", lambda number: "no NVIDIA driver")
+    monkeypatch.setattr(select, "gpu_problems", lambda number: ["no NVIDIA driver"])
     result = CliRunner().invoke(app, ["doctor", "--json"])
     assert result.exit_code == 0, result.output
     report = json.loads(result.output)

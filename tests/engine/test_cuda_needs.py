@@ -156,7 +156,7 @@ def test_libraries_are_found_without_importing_them() -> None:
 
 
 def test_auto_takes_the_cpu_and_says_why(monkeypatch) -> None:
-    monkeypatch.setattr(select, "gpu_problem", lambda number: "no NVIDIA driver; install one")
+    monkeypatch.setattr(select, "gpu_problems", lambda number: ["no NVIDIA driver; install one"])
     (choice,) = select.open_devices("auto")
     with choice.device:
         assert choice.device_id is None

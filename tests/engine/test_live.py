@@ -66,6 +66,7 @@ def test_a_camera_that_fails_keeps_what_it_gave(engine, tmp_path):
     assert record["frames"]["submitted"] == 9
     assert record["counts"]["fields"] == record["frames"]["done"]
     assert "the source of frames failed: unplugged" in record["warnings"]
+    assert record["source_error"] == "unplugged"
     assert "4 frames were dropped: buffer" in record["warnings"]
 
 

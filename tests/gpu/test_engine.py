@@ -10,7 +10,7 @@ import pytest
 
 from rbc_engine import Engine
 from rbc_engine.devices import cuda
-from rbc_engine.devices.cuda_needs import gpu_problem
+from rbc_engine.devices.cuda_needs import gpu_problems
 from rbc_engine.golden import ExpectedRegions, judge
 from rbc_engine.sources.dali import DaliSource
 from rbc_engine.sources.folder import find_fields
@@ -25,7 +25,7 @@ LEAK_FRAMES = 10_000
 
 @pytest.fixture(scope="module", autouse=True)
 def _needs_a_gpu() -> None:
-    problem = gpu_problem(0)
+    problem = "; ".join(gpu_problems(0))
     if problem is not None:
         pytest.skip(problem)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import resource
 import signal
 from contextlib import contextmanager
@@ -177,11 +178,33 @@ def same(first, second) -> bool:
     return bool(first == second)
 
 
+def in_bf16(train):
+    """The same training, computed in bfloat16."""
+
+    def begin(*arguments):
+        with pytest.MonkeyPatch.context() as patch:
+            for module, name in (
+                (detector, "DetectorTraining"),
+                (classifier, "ClassifierTraining"),
+            ):
+                patch.setattr(module, name, functools.partial(getattr(module, name), bf16=True))
+            return train(*arguments)
+
+    return begin
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "train",
-    [train_detector, train_classifier, train_heads],
-    ids=["detector", "classifier", "heads"],
+    [
+        train_detector,
+        train_classifier,
+        train_heads,
+        in_bf16(train_detector),
+        in_bf16(train_classifier),
+        in_bf16(train_heads),
+    ],
+    ids=["detector", "classifier", "heads", "detector bf16", "classifier bf16", "heads bf16"],
 )
 def test_a_training_that_was_stopped_ends_as_if_it_was_not(
     fields, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, train
@@ -208,6 +231,16 @@ def test_a_training_that_was_stopped_ends_as_if_it_was_not(
     assert same(final, expected)
     assert same(dict(resumed.state_dict()), dict(whole.state_dict()))
     assert not same(at_stop["model"], expected["model"])  # or the last step changed nothing
+
+
+@pytest.mark.slow
+def test_bf16_computes_otherwise_but_nearly_the_same(fields, tmp_path: Path):
+    weights = [
+        torch.cat([p.flatten() for p in train(fields, tmp_path / f"{n}.pt", []).trunk.parameters()])
+        for n, train in enumerate([train_classifier, in_bf16(train_classifier)])
+    ]
+    assert not torch.equal(*weights)
+    torch.testing.assert_close(*weights, rtol=0.1, atol=0.02)
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(fields, tmp_path: Path):

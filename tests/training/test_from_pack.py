@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import openvino
 import pytest
@@ -9,10 +11,15 @@ import torch
 
 from rbc_engine.errors import PackError
 from rbc_engine.pack import Pack, find_pack
+from rbc_engine.training import classifier
+from rbc_engine.training.datasets.chula12 import load_chula12
 from rbc_engine.training.export import fold_batchnorm
 from rbc_engine.training.from_pack import begin_classifier, begin_detector, unfold_batchnorm
 from rbc_engine.training.models import Classifier, build_detector
+from rbc_engine.training.patches import load_regions
 from rbc_engine.training.recipes import CHULA12
+
+from .fake_chula import write_chula
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +99,33 @@ def test_a_detector_with_another_trunk_takes_that_of_the_classifier(pack: Pack):
         begin_detector(
             build_detector(trunk="resnet101", settings=CHULA12.detector), pack, run=id, log=str
         )
+
+
+@pytest.mark.slow
+def test_heads_on_a_frozen_trunk_learn_from_the_features_of_the_pack(pack: Pack, tmp_path: Path):
+    write_chula(tmp_path / "data", groups=1, fields_per_group=1)
+    regions = load_regions(load_chula12(tmp_path / "data", threads=1).fields, short_side_px=320)
+    training = classifier.ClassifierTraining(
+        frozen_trunk=True, stages=((80, 8),), batch=4, bf16=True
+    )
+    settings = pack.manifest.classifier
+    for _ in range(2):  # the second time features of an interrupted training lie there
+        classifier.train_classifier(
+            regions,
+            settings=settings,
+            training=training,
+            checkpoint=tmp_path / "classifier.pt",
+            start=pack,
+            types=pack.types,
+            log=str,
+        )
+        (tmp_path / "classifier.pt").unlink()
+    chosen = np.arange(len(regions))
+    patches = regions.patches(chosen, settings, threads=1).astype(np.float16)
+    expected = output(pack, "classifier.onnx", "feature_map", patches).mean(axis=(2, 3))
+    with np.load(tmp_path / "features.npz") as stored:
+        np.testing.assert_allclose(stored["features"], expected, atol=0.02)
+    assert expected.std() > 0.05
 
 
 def test_folding_is_undone():

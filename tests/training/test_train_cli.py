@@ -180,6 +180,40 @@ def test_weights_trained_on_what_is_held_out_here_are_refused(
     )
 
 
+@pytest.mark.slow
+def test_a_training_begins_with_a_pack(data: Path, finished: Path, tmp_path: Path):
+    common = ["--data", data, "--threads", 1]
+    pack = tmp_path / "pack"
+    made = invoke(
+        *("pack", *common, "--work", finished, *SPLIT[2:], "--out", pack),
+        *("--max-false-share", 1, "--name", "mine"),
+    )
+    assert made.exit_code == 0, made.output
+    start = [*common, "--work", tmp_path / "work", "--start-from"]
+    leaky = [*common, "--work", tmp_path / "leaky", "--start-from"]
+    assert "was trained on smears that are held out here" in refused(
+        "detector", *leaky, pack, "--validation-share", 0.6, *DETECTOR
+    )
+    # The shipped pack, by its name, was trained on every smear of data that are called so.
+    leaky[-2] = tmp_path / "leaky too"
+    assert "held out here" in refused("classifier", *leaky, "chula12", *SPLIT[2:], *CLASSIFIER)
+    for network, options in (("detector", DETECTOR), ("classifier", CLASSIFIER)):
+        result = invoke(network, *start, pack, *SPLIT[2:], *options)
+        assert result.exit_code == 0, result.output
+        assert f"{network} step 2/2" in result.stderr
+        assert "begin with those of Pack('mine'" in result.stderr or (
+            "the detector begins with that of Pack('mine'" in result.stderr
+        )
+    record = json.loads((tmp_path / "work" / "training.json").read_text())
+    assert record["sections"]["classifier"]["start_sha256"] == Pack.open(pack).sha256
+    assert "architecture" in str(
+        invoke(
+            *("classifier", *common, "--work", tmp_path / "other", "--start-from", pack),
+            *(*SPLIT[2:], "--stages", "32:32", "--classifier-trunk", "resnet34"),
+        ).exception
+    )
+
+
 def test_other_options_than_it_was_begun_with_are_refused(data: Path, work: Path, tmp_path: Path):
     common = ["--data", data, "--work", work, "--threads", "1"]
     # Another split would judge the networks on what they were trained on.

@@ -29,7 +29,7 @@ class FakeMachine:
     ) -> FakeMachine:
         """Makes `--device cuda` find this machine. frames, patches: batch sizes, small ones for CPU time."""
         patch.setattr(cuda, "_libraries", self.libraries)
-        patch.setattr(select, "gpu_problem", lambda number: None)
+        patch.setattr(select, "gpu_problems", lambda number: [])
         patch.setattr(select, "usable_gpus", self.report().gpus.__iter__)
         patch.setattr(select, "_GPU_FRAMES", frames)
         patch.setattr(select, "_GPU_PATCHES", tuple(patches))

@@ -1,0 +1,25 @@
+"""Options that several commands have, and what is checked of them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from rbc_engine.errors import UsageError
+
+__all__ = ["Device", "Json", "Lanes", "Overwrite", "Pack", "Precision", "Quiet", "check_um_per_px"]
+
+Pack = Annotated[str, typer.Option(help="Name of a shipped model pack, or a pack's folder.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, cuda:N,M or cuda:all.")]
+Precision = Annotated[str, typer.Option(help="auto, fp32, bf16, fp16, int8 or fp8.")]
+Lanes = Annotated[int | None, typer.Option(min=1, help="Batches in flight; by default what suits.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results in --out.")]
+Json = Annotated[bool, typer.Option("--json", help="Print run.json, and nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print only errors.")]
+
+
+def check_um_per_px(um_per_px: float | None) -> None:
+    """Raises UsageError for a width of a pixel, in µm, that no microscope gives."""
+    if um_per_px is not None and not 0.001 <= um_per_px <= 100:
+        raise UsageError(f"--um-per-px must lie in 0.001..100 µm (got {um_per_px})")
