@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from rbc_engine.devices.base import BuildWatch
+from rbc_engine.drift import Drift
 from rbc_engine.engine import Engine
 from rbc_engine.types import Decoded, FieldRef, Frame
 
@@ -20,13 +21,14 @@ __all__ = ["BuildReport", "build_engine"]
 class BuildReport:
     """What was built and proven.
 
-    devices: name, library and precision of each. golden: how many golden inputs agreed.
+    devices: name, library and precision of each. golden: of each, how its answers to the golden inputs differ from
+    those of the CPU in fp32.
     seconds: wall time. notes: why no faster device or precision was taken, and what had to be given up.
     """
 
     devices: tuple[str, ...]
     lanes: int
-    golden: int
+    golden: tuple[Drift, ...]
     seconds: float
     notes: tuple[str, ...]
 
@@ -61,7 +63,7 @@ def build_engine(
                 for choice in engine.choices
             ),
             lanes=engine.lanes,
-            golden=golden,
+            golden=tuple(golden),
             seconds=time.perf_counter() - started,
             notes=tuple(engine.notes),
         )

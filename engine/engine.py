@@ -13,6 +13,7 @@ from typing import TypeVar
 from rbc_engine.closing import Closing
 from rbc_engine.devices.base import BuildWatch
 from rbc_engine.devices.select import DeviceChoice, open_devices
+from rbc_engine.drift import Drift
 from rbc_engine.errors import (
     DeviceError,
     DeviceMemoryError,
@@ -92,7 +93,7 @@ class Engine(Closing):
         device: 'auto', 'cpu', 'cuda' (the first GPU), 'cuda:N', 'cuda:N,M' or 'cuda:all'. The networks of a pack are
             compiled for a GPU at its first use there, which takes minutes, and kept; then, and at every later
             opening, the pack's golden inputs are run on it.
-        precision: 'auto' or one that the device offers.
+        precision: one that the device offers, or 'auto' for the fastest of them that the pack's calibration accepts.
         lanes: batches in flight on each device; None for what suits it.
         watch: is told of compilations.
 
@@ -103,7 +104,12 @@ class Engine(Closing):
             raise UsageError(f"lanes must be at least 1 (got {lanes})")
         opened = Pack.open(find_pack(pack))
         choices = open_devices(
-            device, precision=precision, lanes=lanes, cache_name=opened.name, watch=watch
+            device,
+            precision=precision,
+            lanes=lanes,
+            calibration=opened.calibration,
+            cache_name=opened.name,
+            watch=watch,
         )
         engine = cls(opened, *choices)
         try:
@@ -262,12 +268,12 @@ class Engine(Closing):
                 for lane in held:
                     self._lanes.give(lane)
 
-    def check_golden(self) -> int:
+    def check_golden(self) -> list[Drift]:
         """Runs the pack's golden inputs, one by one and as full batches, and compares the answers.
 
-        Returns how many there are. Raises DeviceError naming what differs.
+        Returns what differs on each device, within what its precision allows. Raises DeviceError if more does.
         """
-        return max(self._check_golden(choice) for choice in self.choices)
+        return [self._check_golden(choice) for choice in self.choices]
 
     def close(self) -> None:
         """Waits for the batches in flight and frees the devices. May be called again."""
@@ -339,7 +345,7 @@ class Engine(Closing):
                 self._lanes.give(lane)
                 return done
 
-    def _check_golden(self, choice: DeviceChoice) -> int:
+    def _check_golden(self, choice: DeviceChoice) -> Drift:
         def analyze(batch: Sequence[Decoded]) -> list[FieldResult]:
             return self._work(batch, device_id=choice.device_id)
 

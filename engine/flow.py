@@ -11,7 +11,10 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from rbc_engine.accounting import Ended, FrameStatus, Ledger, PositionUm
+from rbc_engine.devices.cuda_frame import CudaFrame
 from rbc_engine.errors import SessionClosedError
 from rbc_engine.outbox import Outbox
 from rbc_engine.pixels import BufferPool, PixelFormat, RawArray
@@ -42,7 +45,7 @@ class InFlight:
     stale_s: float = math.inf
     number: int = -1
     cancels: int = 0
-    raw: RawArray | None = None
+    raw: RawArray | CudaFrame | None = None
     pooled: bool = False
     has_place: bool = False
     taken_s: float | None = None
@@ -116,11 +119,11 @@ class Flow:
                     self.end(entry, FrameStatus.REJECTED, "submit was interrupted")
                 raise
 
-    def admit(self, entry: InFlight, raw: RawArray, *, copy: bool) -> Ended | None:
+    def admit(self, entry: InFlight, raw: RawArray | CudaFrame, *, copy: bool) -> Ended | None:
         """Puts a frame that has its place among those that wait; or ends it. Takes the lock."""
         cause = ""
-        buffer: RawArray | None = raw
-        if copy:
+        buffer: RawArray | CudaFrame | None = raw
+        if copy and isinstance(raw, np.ndarray):
             # Outside the lock: a large frame takes a millisecond.
             try:
                 buffer = self.pool.copy(raw)
@@ -249,7 +252,7 @@ class Flow:
             self.ledger.unread += self.outbox.put(ended)
         if entry.has_place:
             self._places -= 1
-        if entry.pooled and entry.raw is not None and not keep_buffer:
+        if entry.pooled and isinstance(entry.raw, np.ndarray) and not keep_buffer:
             self.pool.give_back(entry.raw)
         entry.raw = None
         self.on_end()

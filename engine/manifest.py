@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 __all__ = [
+    "CALIBRATION_NAME",
     "FILES",
     "SCHEMA",
     "CallerSettings",
@@ -21,6 +22,9 @@ SCHEMA = 1
 
 FILES = ("detector.onnx", "box_head.onnx", "classifier.onnx", "caller.treelite", "golden.npz")
 """The files that every pack holds beside pack.toml."""
+
+CALIBRATION_NAME = "calibration.json"
+"""The file that a pack has besides once it is calibrated."""
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, lt=1e6, allow_inf_nan=False)]
@@ -101,6 +105,9 @@ class ClassifierSettings(_Section):
     std_rgb: tuple[Positive, Positive, Positive]
     thresholds: tuple[Probability, ...]
     """One a type: has_<type> is p_<type> at or over it."""
+    temperatures: tuple[Positive, ...] | None = None
+    """One a type: what the logits were divided by so that the probabilities are shares. They are part of
+    classifier.onnx already; this is the record of it."""
     at_least_one: bool = False
     """A region in which no type reaches its threshold has the likeliest one: it holds a cell, and so some type."""
 
@@ -140,7 +147,7 @@ class Manifest(_Section):
     @field_validator("files")
     @classmethod
     def _only_known_files(cls, files: dict[str, FileRecord]) -> dict[str, FileRecord]:
-        unknown = sorted(set(files) - set(FILES))
+        unknown = sorted(set(files) - {*FILES, CALIBRATION_NAME})
         missing = sorted(set(FILES) - set(files))
         if unknown or missing:
             raise ValueError(f"files must be {list(FILES)} (missing {missing}, unknown {unknown})")
@@ -157,5 +164,10 @@ class Manifest(_Section):
             raise ValueError(
                 f"classifier.thresholds needs one number a type, {len(self.types)} "
                 f"(got {len(self.classifier.thresholds)})"
+            )
+        temperatures = self.classifier.temperatures
+        if temperatures is not None and len(temperatures) != len(self.types):
+            raise ValueError(
+                f"classifier.temperatures needs one number a type, {len(self.types)} (got {len(temperatures)})"
             )
         return self

@@ -1,4 +1,4 @@
-"""The model pack: a folder with pack.toml and five files, safe to open from a stranger.
+"""The model pack: a folder with pack.toml, five files and its calibration, safe to open from a stranger.
 
 Nothing in it is pickled or executed. Every file's size and sha256 stand in pack.toml and are checked when
 the pack is opened, from the very bytes that are then used.
@@ -14,8 +14,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from rbc_engine.calibrated import NETWORKS, Calibration, parse_calibration
 from rbc_engine.errors import PackError
-from rbc_engine.manifest import FILES, SCHEMA, Manifest
+from rbc_engine.manifest import CALIBRATION_NAME, FILES, SCHEMA, Manifest
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -37,12 +38,14 @@ class Pack:
     folder: where it lies.
     manifest: pack.toml.
     sha256: of pack.toml, which holds the hashes of everything else: it identifies the whole pack.
+    calibration: None if the pack was not calibrated.
     """
 
     folder: Path
     manifest: Manifest
     sha256: str
     _files: dict[str, bytes]
+    calibration: Calibration | None = None
 
     @classmethod
     def open(cls, folder: Path | str) -> Pack:
@@ -54,7 +57,7 @@ class Pack:
         text = _read(folder / MANIFEST_NAME, _MANIFEST_MAX_BYTES)
         manifest = _parse_manifest(folder / MANIFEST_NAME, text)
         files = {}
-        for name in FILES:
+        for name in (*FILES, *({CALIBRATION_NAME} & manifest.files.keys())):
             record = manifest.files[name]
             data = _read(folder / name, record.bytes)
             if len(data) != record.bytes or hashlib.sha256(data).hexdigest() != record.sha256:
@@ -68,10 +71,14 @@ class Pack:
                     f"save the ONNX model as one file"
                 )
             files[name] = data
-        return cls(folder, manifest, hashlib.sha256(text).hexdigest(), files)
+        calibration = None
+        if CALIBRATION_NAME in files:
+            hashes = {name: manifest.files[name].sha256 for name in NETWORKS}
+            calibration = parse_calibration(files[CALIBRATION_NAME], sha256=hashes)
+        return cls(folder, manifest, hashlib.sha256(text).hexdigest(), files, calibration)
 
     def read(self, name: str) -> bytes:
-        """The verified bytes of one of FILES."""
+        """The verified bytes of one of its files."""
         return self._files[name]
 
     @property

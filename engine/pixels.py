@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -11,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.demosaic import BAYER_PATTERNS, demosaic
+from rbc_engine.devices.cuda_frame import CudaFrame
 from rbc_engine.errors import ImageError, UsageError
 from rbc_engine.sources.decode import MAX_SIDE_PX, MIN_SIDE_PX
 from rbc_engine.types import UInt8
 
-__all__ = ["BufferPool", "PixelFormat", "RawArray", "as_host_array", "check_raw", "to_rgb"]
+__all__ = ["BufferPool", "PixelFormat", "RawArray", "as_array", "check_raw", "to_rgb"]
 
 RawArray = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
@@ -47,10 +49,14 @@ class PixelFormat:
             raise UsageError(f"bits must lie in 8..16 (got {self.bits})")
 
 
-def as_host_array(frame: object) -> npt.NDArray[Any]:
-    """A numpy array of what was handed over, without a copy: numpy, or DLPack in the memory of the host.
+def as_array(
+    frame: object, *, device_ids: Collection[int | None] = (None,)
+) -> npt.NDArray[Any] | CudaFrame:
+    """What was handed over, without a copy: numpy, or DLPack in the memory of the host or of a GPU.
 
-    Raises ImageError for anything else, also for an array in the memory of a GPU.
+    device_ids: GPUs whose memory can be read.
+
+    Raises ImageError for anything else.
     """
     if isinstance(frame, np.ndarray):
         return frame
@@ -59,6 +65,8 @@ def as_host_array(frame: object) -> npt.NDArray[Any]:
             f"a frame must be a numpy array or support DLPack (got {type(frame).__name__}); pass np.asarray(frame)"
         )
     kind, number = frame.__dlpack_device__()
+    if kind == _DLPACK_CUDA and number in device_ids:
+        return CudaFrame(frame)
     if kind not in (_DLPACK_CPU, _DLPACK_CUDA_HOST):
         where = f"CUDA device {number}" if kind == _DLPACK_CUDA else f"DLPack device type {kind}"
         raise ImageError(
@@ -71,7 +79,7 @@ def as_host_array(frame: object) -> npt.NDArray[Any]:
         raise ImageError(f"the frame's DLPack export failed: {error}") from error
 
 
-def check_raw(array: npt.NDArray[Any], pixels: PixelFormat) -> None:
+def check_raw(array: npt.NDArray[Any] | CudaFrame, pixels: PixelFormat) -> None:
     """What can be told without looking at the pixels. Raises ImageError with the rule, the value and the remedy."""
     if array.dtype not in (np.uint8, np.uint16):
         raise ImageError(
@@ -82,6 +90,11 @@ def check_raw(array: npt.NDArray[Any], pixels: PixelFormat) -> None:
             "a uint16 frame needs PixelFormat.bits, the bits that the camera uses (got None); state 10, 12, 14 or 16"
         )
     layout = _layout(array, pixels)
+    if isinstance(array, CudaFrame) and layout != "rgb":
+        raise ImageError(
+            f"a frame in the memory of a GPU must be RGB (got layout {layout}); convert it there, or pass a copy in "
+            f"host memory"
+        )
     channels = _CHANNELS.get(layout, 1)
     fits = array.ndim == 3 and array.shape[2] == channels
     if not (fits or (channels == 1 and array.ndim == 2)):
@@ -147,7 +160,7 @@ class BufferPool:
         return None
 
 
-def _layout(array: npt.NDArray[Any], pixels: PixelFormat) -> str:
+def _layout(array: npt.NDArray[Any] | CudaFrame, pixels: PixelFormat) -> str:
     if pixels.layout != "auto":
         return pixels.layout
     channels = 1 if array.ndim == 2 else array.shape[-1] if array.ndim == 3 else 0

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from rbc_engine.devices.select import DeviceChoice
+from rbc_engine.drift import Drift
 from rbc_engine.errors import DeviceError
-from rbc_engine.golden import judge, read_golden
+from rbc_engine.golden import ExpectedRegions, judge, read_golden
 from rbc_engine.pack import Pack
-from rbc_engine.types import Decoded, FieldRef, FieldResult, Frame
+from rbc_engine.stages.call import types_held
+from rbc_engine.types import Decoded, FieldRef, FieldResult, Frame, Regions
 
 __all__ = ["check_golden"]
 
@@ -18,12 +22,12 @@ def check_golden(
     pack: Pack,
     choice: DeviceChoice,
     analyze: Callable[[Sequence[Decoded]], Sequence[FieldResult]],
-) -> int:
+) -> Drift:
     """Runs the pack's golden inputs, one by one and as a full batch, and compares the answers.
 
     analyze: results of a batch, from the device of `choice`.
 
-    Returns how many there are. Raises DeviceError naming what differs, after the device's networks were refused.
+    Returns how the answers differ from the golden ones, which are the CPU's in fp32. Raises DeviceError naming what differs, after the device's networks were refused.
     """
     cases = read_golden(pack.read("golden.npz"))
     batch = [
@@ -34,10 +38,12 @@ def check_golden(
         for index, case in enumerate(cases)
     ]
     full = [batch[index % len(batch)] for index in range(choice.lane_frames if batch else 0)]
+    drift = Drift(types=pack.types)
     for together in filter(None, (*([decoded] for decoded in batch), full)):
         for decoded, result in zip(together, analyze(together), strict=True):
+            expected = cases[int(decoded.ref.field.split()[1])].expected
             differences = judge(
-                cases[int(decoded.ref.field.split()[1])].expected,
+                expected,
                 result.regions,
                 precision=choice.device.precision,
                 score_threshold=pack.manifest.detector.score_threshold,
@@ -49,4 +55,18 @@ def check_golden(
                     f"{decoded.ref.field} of pack {pack.name} gives another answer than it must: "
                     f"{'; '.join(differences[:3])}; the engine is refused: use another --device or --precision"
                 )
-    return len(cases)
+            if len(together) == 1 and result.regions is not None:
+                drift.add(_as_regions(pack, expected), result.regions)
+    return drift
+
+
+def _as_regions(pack: Pack, expected: ExpectedRegions) -> Regions:
+    return Regions(
+        boxes=expected.boxes,
+        scores=expected.scores,
+        probabilities=expected.probabilities,
+        has=types_held(expected.probabilities, settings=pack.manifest.classifier),
+        abnormal_p=expected.abnormal_p,
+        abnormal=expected.abnormal_p >= np.float32(pack.manifest.caller.threshold),
+        flags=np.zeros(len(expected.boxes), np.uint8),
+    )

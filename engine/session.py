@@ -17,14 +17,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.accounting import Ended, FrameCounts, FrameStatus, Latency, PositionUm
 from rbc_engine.closing import Closing
 from rbc_engine.delivery import Delivery
+from rbc_engine.devices.cuda_frame import CudaFrame
 from rbc_engine.errors import ImageError, UsageError
 from rbc_engine.flow import Flow, InFlight
-from rbc_engine.pixels import PixelFormat, as_host_array, check_raw
+from rbc_engine.pixels import PixelFormat, as_array, check_raw
 from rbc_engine.session_options import OnEnded, SessionOptions, check_seconds
 from rbc_engine.turns import Turns
 from rbc_engine.warm_up import warm_up
@@ -76,6 +78,7 @@ class Session(Closing):
                 f"max_unread must be at least max_in_flight, {limit} (got {options.max_unread})"
             )
         self._engine = engine
+        self._device_ids = [choice.device_id for choice in engine.choices]
         self._flow = Flow(options, limit=limit)
         self._changed = self._flow.changed
         self._turns = Turns(engine, self._flow, max_batch=self.max_batch)
@@ -159,7 +162,8 @@ class Session(Closing):
         frame: numpy or DLPack in host memory, as the session's PixelFormat says: uint8 or uint16, [H, W] or [H, W, C],
             with any strides. By default it is copied: the array is the caller's again when submit returns. With
             copy=False it is read in place: it must not change until the frame's Ended has come, nor after that if the
-            session keeps frames.
+            session keeps frames. uint8 RGB in the memory of the engine's own GPU (CuPy, PyTorch, Numba) is always
+            read in place.
         field: unique within the slide; '' for frame-NUMBER. slide: None for the session's. path: for fields.csv.
         position_um: of the stage, for SlideMonitor. pixels: None for the session's.
         deadline_s: seconds from now until the result is of no use. A frame not begun by then ends stale; one that
@@ -179,7 +183,7 @@ class Session(Closing):
         pixels = pixels or self.options.pixels
         raw, unusable = None, ""
         try:
-            raw = as_host_array(frame)
+            raw = as_array(frame, device_ids=self._device_ids)
             check_raw(raw, pixels)
         except ImageError as error:
             unusable = str(error)
@@ -344,7 +348,7 @@ class Session(Closing):
     def _enter(
         self,
         entry: InFlight,
-        raw: npt.NDArray[Any] | None,
+        raw: npt.NDArray[Any] | CudaFrame | None,
         *,
         unusable: str,
         until_s: float,
@@ -352,7 +356,7 @@ class Session(Closing):
     ) -> Ticket:
         ended = self._flow.enter(entry, unusable=unusable, until_s=until_s)
         if ended is None and raw is not None:
-            ended = self._flow.admit(entry, raw, copy=copy)
+            ended = self._flow.admit(entry, raw, copy=copy and isinstance(raw, np.ndarray))
             self._turns.ask()
         return Ticket(number=entry.number, ended=ended)
 

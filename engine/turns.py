@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rbc_engine.accounting import FrameStatus
+from rbc_engine.devices.cuda_frame import CudaFrame
 from rbc_engine.errors import RbcError
 from rbc_engine.flow import Flow, InFlight
 from rbc_engine.pixels import to_rgb
@@ -107,7 +108,7 @@ class Turns:
         if raw is None:  # close gave up on it
             raise RbcError("the session was closed")
         frame = Frame(
-            pixels=to_rgb(raw, entry.pixels),
+            pixels=raw if isinstance(raw, CudaFrame) else to_rgb(raw, entry.pixels),
             slide=entry.slide,
             field=entry.field,
             pixel_um=options.pixel_um,

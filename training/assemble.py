@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from rbc_engine.training.models import Classifier
 from rbc_engine.training.patches import load_regions
 from rbc_engine.training.recipes import PackRecipe
 from rbc_engine.training.release import file_records, make_golden, write_pack
+from rbc_engine.training.thresholds import best_f1_thresholds
 from rbc_engine.types import Regions, UInt8
 
 __all__ = ["assemble_final_pack", "assemble_pack", "checkout_commit"]
@@ -47,6 +48,7 @@ def assemble_pack(
     classifier: Classifier,
     seed: int,
     max_false_share: float,
+    best_f1: bool = False,
     notes: Notes,
     scratch: Path,
     log: Log,
@@ -55,6 +57,7 @@ def assemble_pack(
 
     held_out: fields of smears that neither network was trained on; caller and score threshold are fitted to them.
     max_false_share: of the regions found, at the score threshold.
+    best_f1: thresholds of the types by their F1 on the held-out smears, instead of the recipe's.
     notes: for the manifest's `training`.
     scratch: a folder for drafts, which are removed.
 
@@ -64,8 +67,11 @@ def assemble_pack(
     regions = load_regions(held_out, short_side_px=recipe.detector.short_side_px)
     log(f"training the caller on {len(regions)} regions of held-out smears")
     is_abnormal = np.isin(dataset.types, dataset.abnormal)
+    probabilities = predict(classifier, regions, settings=recipe.classifier)
+    if best_f1:
+        recipe = _with_thresholds(recipe, best_f1_thresholds(regions.types, probabilities))
     caller, report = train_caller(
-        predict(classifier, regions, settings=recipe.classifier),
+        probabilities,
         np.asarray(regions.types[:, is_abnormal].any(axis=1)),
         regions.groups,
         seed=seed,
@@ -103,7 +109,7 @@ def assemble_final_pack(
 ) -> Pack:
     """Makes the pack of networks that were trained on all smears, and writes it to `out`.
 
-    measured: a pack of the same recipe with smears held out. Its caller, score threshold and accuracy go over, because
+    measured: a pack of the same recipe with smears held out. Its caller, thresholds and accuracy go over, because
         nothing is left to judge these networks by.
 
     Raises UsageError if `measured` is of another recipe, OutputError if `out` cannot be written.
@@ -112,9 +118,14 @@ def assemble_final_pack(
     expected = recipe.detector.model_copy(
         update={"score_threshold": detector_settings.score_threshold}
     )
+    fitted = measured.manifest.classifier
+    recipe = replace(
+        recipe,
+        classifier=recipe.classifier.model_copy(update={"thresholds": fitted.thresholds}),
+    )
     if (
         measured.types != dataset.types
-        or measured.manifest.classifier != recipe.classifier
+        or fitted != recipe.classifier
         or detector_settings != expected
     ):
         raise UsageError(
@@ -232,6 +243,15 @@ def _operating_point(findings: Findings, *, max_false_share: float, floor: float
     return threshold
 
 
+def _with_thresholds(recipe: PackRecipe, thresholds: Sequence[float | None]) -> PackRecipe:
+    """None leaves a type that of the recipe."""
+    settled = tuple(
+        own if chosen is None else chosen
+        for own, chosen in zip(recipe.classifier.thresholds, thresholds, strict=True)
+    )
+    return replace(recipe, classifier=recipe.classifier.model_copy(update={"thresholds": settled}))
+
+
 def _regions(engine: Engine, frame: UInt8) -> Regions:
     regions = engine.analyze(frame).regions
     if regions is None:
@@ -243,6 +263,7 @@ def _caller_measures(report: CallerReport) -> dict[str, float | int]:
     return {
         "abnormal_accuracy_regions_cross_validated_by_smear": round(report.accuracy, 4),
         "abnormal_auc_regions_cross_validated_by_smear": round(report.auc, 4),
+        "caller_temperature": round(report.temperature, 4),
         "caller_regions": report.regions,
         "caller_folds": report.folds,
     }

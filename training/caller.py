@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 
 from rbc_engine.errors import UsageError
+from rbc_engine.training.temperature import fit_temperature
 from rbc_engine.types import Float32
 
 __all__ = ["CallerReport", "train_caller"]
@@ -26,10 +27,12 @@ class CallerReport:
 
     accuracy: at a threshold of 0.5.
     auc: area under the ROC curve.
+    temperature: what the trees' sum is divided by.
     """
 
     accuracy: float
     auc: float
+    temperature: float
     regions: int
     folds: int
 
@@ -46,6 +49,8 @@ def train_caller(
     probabilities: float32 [R, T], 0..1, as the engine hands them to the caller.
     abnormal: bool [R], whether any type of the region is abnormal.
     groups: R smear groups.
+
+    The verdicts of regions whose smear was left out set a temperature, so that abnormal_p is a share.
 
     Returns the treelite checkpoint, and how good it is. Raises UsageError if the regions are too few or too alike
     to judge it by, ValueError if treelite's answers are not those of scikit-learn.
@@ -66,15 +71,21 @@ def train_caller(
             )
         model = _fit(probabilities[train], abnormal[train], seed)
         judged[judge] = model.predict_proba(probabilities[judge])[:, 1]
+    temperature = fit_temperature(judged, abnormal)
     report = CallerReport(
         accuracy=float(((judged >= 0.5) == abnormal).mean()),
         auc=float(roc_auc_score(abnormal, judged)),
+        temperature=temperature,
         regions=len(abnormal),
         folds=folds,
     )
     model = _fit(probabilities, abnormal, seed)
-    checkpoint: bytes = treelite.sklearn.import_model(model).serialize_bytes()
-    _check_same(checkpoint, model, probabilities)
+    carried = treelite.sklearn.import_model(model)
+    _check_same(carried.serialize_bytes(), model, probabilities)
+    carried.get_header_accessor().set_field(
+        "sigmoid_alpha", np.array([1.0 / temperature], np.float32)
+    )
+    checkpoint: bytes = carried.serialize_bytes()
     return checkpoint, report
 
 

@@ -79,8 +79,9 @@ def measure(
     score_threshold: float,
     types: Sequence[str],
     abnormal: Sequence[str],
+    digits: int = 4,
 ) -> dict[str, float | int]:
-    """The measures of a pack, named so that each says what it is over.
+    """The measures of a pack, rounded, named so that each says what it is over.
 
     Types are judged on matched regions of which every cell is labelled. What cannot be measured on these fields
     is left out.
@@ -109,7 +110,7 @@ def measure(
     }
     values |= _measure_types(findings, score_threshold, types, abnormal)
     return {
-        name: value if isinstance(value, int) else round(value, 4)
+        name: value if isinstance(value, int) else round(value, digits)
         for name, value in values.items()
         if not math.isnan(value)
     }

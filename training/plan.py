@@ -18,12 +18,13 @@ from rbc_engine.training.classifier import ClassifierTraining, load_classifier, 
 from rbc_engine.training.datasets.base import Dataset, LabelledField
 from rbc_engine.training.datasets.formats import check_format, load_dataset
 from rbc_engine.training.detector import DetectorTraining, load_detector, train_detector
+from rbc_engine.training.evaluation.choose import held_out_fields
 from rbc_engine.training.imagenet import TrunkWeights
 from rbc_engine.training.models import Classifier, ClassifierTrunk, DetectorTrunk
 from rbc_engine.training.patches import load_regions
 from rbc_engine.training.presets import CLASSIFIER_PRESETS, DETECTOR_PRESETS
 from rbc_engine.training.recipes import PackRecipe, recipe_for
-from rbc_engine.training.split import split_by_group
+from rbc_engine.training.split import SPLITS, split_by_group, split_by_image
 from rbc_engine.training.workspace import Workspace
 
 __all__ = ["TrainingPlan"]
@@ -56,15 +57,17 @@ class TrainingPlan:
         seed: int,
         threads: int,
         validation_share: float,
+        split: str = "smears",
         log: Log,
     ) -> TrainingPlan:
-        """Reads the data, splits it by smear, and checks that `work` was begun with the same split.
+        """Reads the data, splits it, and checks that `work` was begun with the same split.
 
-        Sets torch's threads, for the whole process.
+        split: one of SPLITS. Sets torch's threads, for the whole process.
 
         Raises UsageError for data that are not of this format, a split with an empty side, and another `work`.
         """
         check_format(data_format)
+        _check_choice("--split", split, SPLITS)
         torch.set_num_threads(threads)
         workspace = Workspace(work)
         log(f"reading {data}")
@@ -72,7 +75,8 @@ class TrainingPlan:
         for note in dataset.notes:
             log(f"note: {note}")
         recipe = recipe_for(dataset)
-        train, held_out = split_by_group(dataset, validation_share=validation_share, seed=seed)
+        deal = split_by_image if split == "images" else split_by_group
+        train, held_out = deal(dataset, validation_share=validation_share, seed=seed)
         for side, fields in (("training", train), ("held-out", held_out)):
             wanted = side == "training" or validation_share > 0
             if wanted and not any(field.known.any() for field in fields):
@@ -86,7 +90,9 @@ class TrainingPlan:
                 "format": data_format,
                 "seed": seed,
                 "validation_share": validation_share,
-                "validation_groups": sorted({field.group for field in held_out}),
+                "split": split,
+                "validation_groups": sorted({f.group for f in held_out} - {f.group for f in train}),
+                "validation_images": sorted(f.path.name for f in held_out),
             },
         )
         workspace.begin(
@@ -98,7 +104,8 @@ class TrainingPlan:
                 "window_canvas_px": recipe.classifier.window_canvas_px,
             },
         )
-        log(f"{len(train)} fields to train on, {len(held_out)} of other smears held out")
+        of = "other smears" if split == "smears" else "the same smears"
+        log(f"{len(train)} fields to train on, {len(held_out)} of {of} held out")
         return cls(
             recipe=recipe,
             dataset=dataset,
@@ -186,21 +193,22 @@ class TrainingPlan:
         if folder is None:
             return None
         start: Path | Pack
+        mine = {field.path.name for field in self.held_out}
         shipped = shipped_packs().get(str(folder))
         if shipped is not None or (folder / MANIFEST_NAME).is_file():
             start = Pack.open(shipped or folder)
-            training = start.manifest.training
-            held_out_there = set(str(training.get("held_out_smear_groups", "")).split(", "))
-            if training.get("dataset") != self.dataset.name:
-                held_out_there = {field.group for field in self.held_out}
+            trained_here = start.manifest.training.get("dataset") == self.dataset.name
+            unseen = held_out_fields(start, self.dataset) if trained_here else self.held_out
+            unseen_there = {field.path.name for field in unseen}
         else:
             other = Workspace(folder)
-            held_out_there = set(other.options("data")["validation_groups"])
+            unseen_there = set(other.options("data")["validation_images"])
             start = other.checkpoint(network)
-        if leaked := sorted({field.group for field in self.held_out} - held_out_there):
+        if leaked := mine - unseen_there:
+            groups = sorted({f.group for f in self.held_out if f.path.name in leaked})
             raise UsageError(
-                f"--start-from {folder} was trained on smears that are held out here ({', '.join(leaked)}); "
-                f"use its --seed and --validation-share"
+                f"--start-from {folder} was trained on {len(leaked)} images that are held out here (smears "
+                f"{', '.join(groups)}); use its --seed, --split and --validation-share"
             )
         if isinstance(start, Path) and not start.is_file():
             raise UsageError(
@@ -213,12 +221,13 @@ class TrainingPlan:
         out: Path,
         *,
         max_false_share: float,
+        best_f1: bool = False,
         measured_by: Path | None = None,
         name: str | None = None,
     ) -> None:
         """Makes the pack of two finished trainings.
 
-        name: of the pack; None for that of the recipe.
+        best_f1: see assemble_pack. name: of the pack; None for that of the recipe.
         measured_by: for a training on all smears, the pack of the one that held some out.
 
         Raises UsageError if a training is not finished, and if it is not clear what the pack is to be measured by.
@@ -246,6 +255,7 @@ class TrainingPlan:
                 classifier=classifier,
                 seed=self.seed,
                 max_false_share=max_false_share,
+                best_f1=best_f1,
                 notes=notes,
                 scratch=self.workspace.folder,
                 log=self.log,
@@ -295,9 +305,10 @@ class TrainingPlan:
         """What the manifest says of the training. Folders have no place in it: they are the user's own."""
         data = self.workspace.options("data")
         stages = ",".join(f"{patch_px}:{patches}" for patch_px, patches in classifier.stages)
+        by_image = data["split"] == "images"
         common = (
             f"--data DIR --work DIR --format {data['format']} --seed {self.seed} "
-            f"--validation-share {data['validation_share']:g}"
+            f"--validation-share {data['validation_share']:g}{' --split images' if by_image else ''}"
         )
         notes: Notes = {
             "dataset": self.dataset.name,
@@ -314,6 +325,8 @@ class TrainingPlan:
             "fields": len(self.train),
             "held_out_smear_groups": ", ".join(data["validation_groups"]),
         }
+        if by_image:
+            notes["held_out_images"] = ", ".join(data["validation_images"])
         if commit := checkout_commit():
             notes["commit"] = commit
         return notes

@@ -1,4 +1,4 @@
-"""Which fields train and which judge: split by smear group, never by image."""
+"""Which fields train and which judge: by smear group, and by image only to stand beside what others published."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import numpy as np
 
 from rbc_engine.training.datasets.base import Dataset, LabelledField
 
-__all__ = ["split_by_group"]
+__all__ = ["SPLITS", "split_by_group", "split_by_image"]
+
+SPLITS = ("smears", "images")
+"""What --split may be."""
 
 
 def split_by_group(
@@ -44,6 +47,23 @@ def split_by_group(
     }
     judge = [field for field in dataset.fields if field.group in validation - tied]
     return train, judge
+
+
+def split_by_image(
+    dataset: Dataset, *, validation_share: float, seed: int
+) -> tuple[list[LabelledField], list[LabelledField]]:
+    """Deals the labelled images at random, so that fields of one smear stand on both sides.
+
+    What is measured so says how well a network knows smears that it was trained on, as most published figures do.
+    Images of groups that share images are not judged by, because one may stand on both sides under two names.
+    """
+    tied = {group for pair in dataset.same_smear for group in pair}
+    fields = sorted(dataset.fields, key=lambda field: field.path.name)
+    eligible = [field for field in fields if field.labelled and field.group not in tied]
+    order = np.random.default_rng(seed).permutation(len(eligible))
+    judge = [eligible[index] for index in order[: round(validation_share * len(eligible))]]
+    judged = {field.path for field in judge}
+    return [field for field in fields if field.path not in judged], judge
 
 
 def _type_counts(

@@ -7,6 +7,7 @@ import sys
 import typer
 
 from rbc_engine.cli.build import build
+from rbc_engine.cli.calibrate import calibrate
 from rbc_engine.cli.doctor import doctor
 from rbc_engine.cli.evaluate import evaluate
 from rbc_engine.cli.live import live
@@ -33,6 +34,7 @@ app = typer.Typer(
 app.command()(run)
 app.command()(live)
 app.command()(build)
+app.command()(calibrate)
 app.add_typer(packs_app, name="packs")
 app.command()(doctor)
 app.command()(synth)

@@ -39,12 +39,13 @@ def build(
         )
     if quiet:
         return
-    for name in report.devices:
+    for name, drift in zip(report.devices, report.golden, strict=True):
         print(name)
+        print(f"  beside the CPU in fp32, golden inputs: {drift.line()}")
     for note in report.notes:
         print(f"note: {note}")
     print(
-        f"built in {report.seconds:.1f} s, {report.lanes} lanes; {report.golden} golden inputs agree"
+        f"built in {report.seconds:.1f} s, {report.lanes} lanes; {report.golden[0].fields} golden inputs agree"
     )
     if device == "cpu" or not any(name.startswith("cuda") for name in report.devices):
         print("nothing is kept: a CPU compiles at each start, in seconds")

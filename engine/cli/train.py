@@ -46,6 +46,13 @@ Share = Annotated[
         help="Share of the smears held out to judge by; 0 for the last training, on all of them.",
     ),
 ]
+Split = Annotated[
+    str,
+    typer.Option(
+        help="What is held out: whole smears, or images of the same smears, which judges too well "
+        "and stands beside published figures."
+    ),
+]
 Steps = Annotated[int | None, typer.Option(min=1, help="Steps of the detector.")]
 Stages = Annotated[
     str | None,
@@ -89,6 +96,12 @@ MaxFalseShare = Annotated[
     ),
 ]
 
+BestF1 = Annotated[
+    bool,
+    typer.Option(
+        "--best-f1", help="Thresholds of the types by their F1 on held-out smears, not 0.6 for all."
+    ),
+]
 MeasuredBy = Annotated[
     Path | None,
     typer.Option(
@@ -106,6 +119,7 @@ def detector(
     seed: Seed = 0,
     threads: Threads = 0,
     validation_share: Share = 0.22,
+    split: Split = "smears",
     preset: Preset = "best",
     steps: Steps = None,
     detector_trunk: DetectorTrunkOption = None,
@@ -115,7 +129,7 @@ def detector(
 ) -> None:
     """Train the detector of red-cell regions."""
     with training_errors():
-        plan = _plan(data, work, data_format, seed, threads, validation_share)
+        plan = _plan(data, work, data_format, seed, threads, validation_share, split)
         plan.train_detector(
             preset=preset,
             steps=steps,
@@ -134,6 +148,7 @@ def classifier(
     seed: Seed = 0,
     threads: Threads = 0,
     validation_share: Share = 0.22,
+    split: Split = "smears",
     preset: Preset = "best",
     stages: Stages = None,
     classifier_trunk: ClassifierTrunkOption = None,
@@ -145,7 +160,7 @@ def classifier(
     """Train the classifier of cell types."""
     with training_errors():
         parsed = parse_stages(stages)
-        plan = _plan(data, work, data_format, seed, threads, validation_share)
+        plan = _plan(data, work, data_format, seed, threads, validation_share, split)
         plan.train_classifier(
             preset=preset,
             stages=parsed,
@@ -166,15 +181,23 @@ def pack(
     seed: Seed = 0,
     threads: Threads = 0,
     validation_share: Share = 0.22,
+    split: Split = "smears",
     max_false_share: MaxFalseShare = 0.03,
+    best_f1: BestF1 = False,
     measured_by: MeasuredBy = None,
     name: Name = None,
 ) -> None:
     """Make a pack of the two trained networks, and measure it on the smears held out."""
     with training_errors():
         _check_out(out, name)
-        plan = _plan(data, work, data_format, seed, threads, validation_share)
-        plan.make_pack(out, max_false_share=max_false_share, measured_by=measured_by, name=name)
+        plan = _plan(data, work, data_format, seed, threads, validation_share, split)
+        plan.make_pack(
+            out,
+            max_false_share=max_false_share,
+            best_f1=best_f1,
+            measured_by=measured_by,
+            name=name,
+        )
 
 
 @app.command("all")
@@ -186,6 +209,7 @@ def everything(
     seed: Seed = 0,
     threads: Threads = 0,
     validation_share: Share = 0.22,
+    split: Split = "smears",
     preset: Preset = "best",
     steps: Steps = None,
     detector_trunk: DetectorTrunkOption = None,
@@ -200,7 +224,7 @@ def everything(
     with training_errors():
         _check_out(out, name)
         parsed = parse_stages(stages)
-        plan = _plan(data, work, data_format, seed, threads, validation_share)
+        plan = _plan(data, work, data_format, seed, threads, validation_share, split)
         plan.train_detector(
             preset=preset,
             steps=steps,
@@ -253,7 +277,13 @@ def training_errors() -> Iterator[None]:
 
 
 def _plan(
-    data: Path, work: Path, data_format: str, seed: int, threads: int, validation_share: float
+    data: Path,
+    work: Path,
+    data_format: str,
+    seed: int,
+    threads: int,
+    validation_share: float,
+    split: str,
 ) -> TrainingPlan:
     from rbc_engine.training.plan import TrainingPlan
 
@@ -264,6 +294,7 @@ def _plan(
         seed=seed,
         threads=threads or len(os.sched_getaffinity(0)),
         validation_share=validation_share,
+        split=split,
         log=_log,
     )
 

@@ -94,11 +94,17 @@ class Device(Protocol):
         ...
 
     def load_classifier(
-        self, onnx: bytes, *, shape: tuple[int, int, int, int], meter: Meter | None = None
+        self,
+        onnx: bytes,
+        *,
+        heads: bytes,
+        shape: tuple[int, int, int, int],
+        meter: Meter | None = None,
     ) -> Network:
         """The classifier of a pack, `patches` [N, 3, P, P] -> `probabilities` float32 [N, T].
 
-        On the host the whole graph; on a GPU the graph up to `feature_map`, and the kernel `fused_heads`.
+        On the host the whole graph; on a GPU the graph up to `feature_map`, and the kernel `fused_heads` with the
+        weights in `heads`: the classifier as the pack has it, whatever `onnx` was quantised to.
         """
         ...
 

@@ -25,7 +25,13 @@ from rbc_engine.devices.tensorrt_build import build_plan, make_log, tensorrt_fai
 from rbc_engine.errors import DeviceError, UsageError
 from rbc_engine.meter import Meter
 
-__all__ = ["CudaDevice", "CudaGpu", "Libraries", "open_gpu"]
+__all__ = ["FP8_CAPABILITY", "GPU_PRECISIONS", "CudaDevice", "CudaGpu", "Libraries", "open_gpu"]
+
+FP8_CAPABILITY = (8, 9)
+"""Compute capability that has it: Ada."""
+
+GPU_PRECISIONS = ("fp8", "int8", "fp16")
+"""Fastest first. fp16 is the type that packs are exported in; the others are made of their calibration."""
 
 _FEATURE_MAP = "feature_map"
 
@@ -77,21 +83,22 @@ def open_gpu(
 ) -> CudaGpu:
     """Opens GPU `number`.
 
-    precision: 'auto' or 'fp16', the type that packs are exported in.
+    precision: one of GPU_PRECISIONS, or 'auto' for fp16.
     cache_name: a folder for the compiled networks, under cache_root (by default cache_folder()).
     graphs: whether networks run as CUDA graphs.
     libraries: instead of NVIDIA's, for tests.
 
-    Raises UsageError for a precision that packs do not have, DeviceError if the GPU does not start.
+    Raises UsageError for another precision, DeviceError if the GPU does not start or lacks it.
     """
-    if precision not in ("auto", "fp16"):
+    if precision not in ("auto", *GPU_PRECISIONS):
         raise UsageError(
-            f"--precision must be auto or fp16 on a GPU (got {precision!r}): packs are exported in fp16"
+            f"--precision must be auto, {', '.join(GPU_PRECISIONS)} on a GPU (got {precision!r}): packs are exported "
+            f"in fp16"
         )
     return CudaGpu(
         libraries or _load_libraries(),
         number,
-        precision="fp16",
+        precision="fp16" if precision == "auto" else precision,
         cache_name=cache_name,
         watch=watch,
         graphs=graphs,
@@ -129,6 +136,11 @@ class CudaGpu:
                 int(device.compute_capability.major),
                 int(device.compute_capability.minor),
             )
+            if precision == "fp8" and self.capability < FP8_CAPABILITY:
+                raise DeviceError(
+                    f"cuda:{number}: {self.gpu_name} has no fp8 arithmetic (compute capability "
+                    f"{self.capability[0]}.{self.capability[1]}, fp8 needs 8.9); use --precision int8 or fp16"
+                )
             # Ordered by streams where the driver offers that, which is nearly everywhere.
             self.pool = device.memory_resource
             self._runtime = trt.Runtime(libraries.log)
@@ -288,10 +300,14 @@ class CudaDevice(Closing):
         return network
 
     def load_classifier(
-        self, onnx: bytes, *, shape: tuple[int, int, int, int], meter: Meter | None = None
+        self,
+        onnx: bytes,
+        *,
+        heads: bytes,
+        shape: tuple[int, int, int, int],
+        meter: Meter | None = None,
     ) -> ClassifierNetwork:
         """See rbc_engine.devices.base.Device.load_classifier."""
-        heads = self._gpu.heads(onnx)
         trunk = self._load(
             onnx,
             outputs=[_FEATURE_MAP],
@@ -299,7 +315,7 @@ class CudaDevice(Closing):
             channels_last=[_FEATURE_MAP],
             meter=meter,
         )
-        network = ClassifierNetwork(trunk, heads, self.ops)
+        network = ClassifierNetwork(trunk, self._gpu.heads(heads), self.ops)
         self._networks.append(network)
         return network
 

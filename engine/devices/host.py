@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from rbc_engine.closing import Closing
 from rbc_engine.errors import DeviceError, UsageError
 from rbc_engine.meter import Meter
 
-__all__ = ["HostDevice", "HostNetwork"]
+__all__ = ["HostDevice", "HostNetwork", "host_precisions"]
 
 # The key by which an ONNX tensor names a file for its data; OpenVINO would read that file.
 _ONNX_EXTERNAL_DATA = b"location"
@@ -97,7 +98,7 @@ class HostDevice(Closing):
     def __init__(
         self, *, precision: str = "auto", lanes: int = 1, threads: int | None = None
     ) -> None:
-        """precision: 'auto' (bf16 where the CPU computes in it, else fp32), 'bf16' or 'fp32'.
+        """precision: one of host_precisions(), or 'auto' for the fastest of them that needs no calibration.
 
         lanes: how many networks run side by side.
         threads: CPU threads for all of them together; None for the cores that this process may use.
@@ -106,29 +107,29 @@ class HostDevice(Closing):
         """
         self.ops: Any = ops
         self._core = _core()
-        choices = ["fp32"]
-        if "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            choices.insert(0, "bf16")
+        choices = host_precisions()
         if precision not in ("auto", *choices):
             raise UsageError(
                 f"precision must be one of auto, {', '.join(choices)} on this CPU (got {precision!r})"
             )
+        floats = [name for name in choices if name != "int8"]
         if threads is None:
             threads = len(os.sched_getaffinity(0))
         for name, value in {"lanes": lanes, "threads": threads}.items():
             if value < 1:
                 raise UsageError(f"{name} must be at least 1 (got {value})")
-        self.precision = choices[0] if precision == "auto" else precision
+        self.precision = floats[0] if precision == "auto" else precision
         self.name = f"cpu: {self._core.get_property('CPU', 'FULL_DEVICE_NAME').strip()}"
         self.backend = f"OpenVINO {ov.__version__.split('-')[0]}"
         self.notes: list[str] = []
-        if choices == ["fp32"]:
+        if floats == ["fp32"]:
             self.notes.append("precision fp32: this CPU has no bf16 arithmetic")
         self._config = {
             "PERFORMANCE_HINT": "THROUGHPUT" if lanes > 1 else "LATENCY",
             "NUM_STREAMS": lanes,
             "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[self.precision],
+            # What is not quantised at int8 is little, and is worth the better answer.
+            "INFERENCE_PRECISION_HINT": "bf16" if self.precision == "bf16" else "f32",
             # Two processes would pin their threads to the same cores.
             "ENABLE_CPU_PINNING": False,
         }
@@ -158,7 +159,12 @@ class HostDevice(Closing):
         return arrays
 
     def load_classifier(
-        self, onnx: bytes, *, shape: tuple[int, int, int, int], meter: Meter | None = None
+        self,
+        onnx: bytes,
+        *,
+        heads: bytes,
+        shape: tuple[int, int, int, int],
+        meter: Meter | None = None,
     ) -> HostNetwork:
         """See rbc_engine.devices.base.Device.load_classifier."""
         return self.load(onnx, outputs=["probabilities"], shapes={"patches": shape}, meter=meter)
@@ -218,6 +224,28 @@ class HostDevice(Closing):
 
     def __repr__(self) -> str:
         return f"HostDevice({self.name!r}, {self.backend}, {self.precision})"
+
+
+def host_precisions() -> list[str]:
+    """What this CPU computes in, fastest first.
+
+    int8 with VNNI only: older instructions add up pairs of products in 16 bits, which overflows.
+    """
+    found = ["fp32"]
+    if "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        found.insert(0, "bf16")
+    if _has_vnni():
+        found.insert(0, "int8")
+    return found
+
+
+def _has_vnni() -> bool:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return False
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    return not {"avx512_vnni", "avx_vnni", "amx_int8"}.isdisjoint(flags)
 
 
 @lru_cache(maxsize=1)

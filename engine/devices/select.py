@@ -6,7 +6,9 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from rbc_engine.calibrated import Calibration, accepts
 from rbc_engine.devices.base import BuildWatch, Device
+from rbc_engine.devices.cuda_driver import ask_driver
 from rbc_engine.devices.cuda_needs import gpu_problems, usable_gpus
 from rbc_engine.errors import DeviceError, UsageError
 
@@ -53,9 +55,15 @@ def cores_here() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def open_device(device: str, *, precision: str = "auto", lanes: int | None = None) -> DeviceChoice:
+def open_device(
+    device: str,
+    *,
+    precision: str = "auto",
+    lanes: int | None = None,
+    calibration: Calibration | None = None,
+) -> DeviceChoice:
     """Opens one device; see open_devices."""
-    choices = open_devices(device, precision=precision, lanes=lanes)
+    choices = open_devices(device, precision=precision, lanes=lanes, calibration=calibration)
     if len(choices) > 1:
         for choice in choices:
             choice.device.close()
@@ -68,12 +76,14 @@ def open_devices(
     *,
     precision: str = "auto",
     lanes: int | None = None,
+    calibration: Calibration | None = None,
     cache_name: str = "unnamed",
     watch: BuildWatch | None = None,
 ) -> tuple[DeviceChoice, ...]:
     """Opens 'cpu', 'cuda' (the first GPU), 'cuda:N', 'cuda:N,M', 'cuda:all', or the fastest that is here ('auto').
 
-    lanes: on each device. cache_name: a folder for the compiled networks of this pack. watch: see Engine.open.
+    lanes: on each device. calibration: of the pack, which decides what precision 'auto' may take.
+    cache_name: a folder for the compiled networks of this pack. watch: see Engine.open.
 
     Raises UsageError for an unknown device or precision, DeviceError for one that is not here.
     """
@@ -83,7 +93,7 @@ def open_devices(
     if kind not in ("auto", "cpu", "cuda") or (which and kind != "cuda") or device.endswith(":"):
         raise UsageError(f"--device must be {DEVICES} (got {device!r})")
     if kind == "cpu":
-        return (_open_host(precision=precision, lanes=lanes, notes=[]),)
+        return (_open_host(precision, calibration, lanes=lanes, notes=[]),)
     if kind == "auto":
         problems = gpu_problems(0)
         if problems:
@@ -91,7 +101,7 @@ def open_devices(
             note = f"device cpu: {problems[0]}"
             if len(problems) > 1:
                 note += "; `rbc-engine doctor` lists all that a GPU needs"
-            return (_open_host(precision=precision, lanes=lanes, notes=[note]),)
+            return (_open_host(precision, calibration, lanes=lanes, notes=[note]),)
         numbers = [0]
     else:
         numbers = _numbers(which or "0", device)
@@ -103,7 +113,12 @@ def open_devices(
         for number in numbers:
             opened.append(
                 _open_gpu(
-                    number, precision=precision, lanes=lanes, cache_name=cache_name, watch=watch
+                    number,
+                    precision,
+                    calibration,
+                    lanes=lanes,
+                    cache_name=cache_name,
+                    watch=watch,
                 )
             )
     except BaseException:
@@ -128,15 +143,20 @@ def _numbers(which: str, device: str) -> list[int]:
 
 def _open_gpu(
     number: int,
-    *,
     precision: str,
+    calibration: Calibration | None,
+    *,
     lanes: int | None,
     cache_name: str,
     watch: BuildWatch | None,
 ) -> DeviceChoice:
-    from rbc_engine.devices.cuda import open_gpu
+    from rbc_engine.devices.cuda import FP8_CAPABILITY, GPU_PRECISIONS, open_gpu
 
-    gpu = open_gpu(number, precision=precision, cache_name=cache_name, watch=watch)
+    capability = next((gpu.capability for gpu in ask_driver().gpus if gpu.number == number), (0, 0))
+    offered = [name for name in GPU_PRECISIONS if name != "fp8" or capability >= FP8_CAPABILITY]
+    taken, notes = _decide(precision, calibration, "cuda", offered)
+    gpu = open_gpu(number, precision=taken, cache_name=cache_name, watch=watch)
+    gpu.notes += notes
     return DeviceChoice(
         device=gpu.lane(),
         device_id=number,
@@ -150,14 +170,18 @@ def _open_gpu(
     )
 
 
-def _open_host(*, precision: str, lanes: int | None, notes: list[str]) -> DeviceChoice:
-    from rbc_engine.devices.host import HostDevice
+def _open_host(
+    precision: str, calibration: Calibration | None, *, lanes: int | None, notes: list[str]
+) -> DeviceChoice:
+    from rbc_engine.devices.host import HostDevice, host_precisions
+
+    taken, why = _decide(precision, calibration, "cpu", host_precisions())
 
     cores = cores_here()
     # A lane a core: networks on one thread each waste nothing on waiting for one another. Many cores share
     # lanes, because every lane holds its own feature maps.
     lanes = lanes or min(cores, 8)
-    device = HostDevice(precision=precision, lanes=lanes, threads=max(cores, lanes))
+    device = HostDevice(precision=taken, lanes=lanes, threads=max(cores, lanes))
     return DeviceChoice(
         device=device,
         lanes=lanes,
@@ -165,5 +189,39 @@ def _open_host(*, precision: str, lanes: int | None, notes: list[str]) -> Device
         lane_frames=2,
         batch_frames=1,
         batch_patches=(4, 16, 64),
-        notes=(*notes, *device.notes),
+        notes=(*notes, *why, *device.notes),
     )
+
+
+def _decide(
+    precision: str, calibration: Calibration | None, kind: str, offered: Sequence[str]
+) -> tuple[str, list[str]]:
+    """The precision to take, and what has to be said about it.
+
+    kind: 'cpu' or 'cuda'. offered: what the device computes in, fastest first.
+    """
+    if precision != "auto":
+        if precision in offered and not accepts(calibration, kind, precision):
+            return precision, [
+                f"precision {precision} was asked for, and is not accepted for this pack: "
+                f"{_why_not(calibration, kind, precision)}"
+            ]
+        return precision, []
+    notes: list[str] = []
+    for name in offered:
+        if accepts(calibration, kind, name):
+            return name, notes
+        notes.append(f"precision {name} is not taken: {_why_not(calibration, kind, name)}")
+    raise DeviceError(
+        f"the pack's calibration.json refuses every precision of this {kind} device ({', '.join(offered)}); "
+        f"name one with --precision, or calibrate the pack again"
+    )
+
+
+def _why_not(calibration: Calibration | None, kind: str, precision: str) -> str:
+    if calibration is None:
+        return "the pack has no calibration.json"
+    verdict = calibration.verdicts.get(f"{kind}:{precision}")
+    if verdict is None:
+        return f"its calibration.json has no verdict on {kind}:{precision}"
+    return "; ".join(verdict.reasons)

@@ -8,6 +8,7 @@ import numpy as np
 
 from rbc_engine.devices.base import Device, DeviceArray, Network
 from rbc_engine.meter import Meter
+from rbc_engine.networks import network_of
 from rbc_engine.pack import Pack
 from rbc_engine.stages.batches import split_batches
 from rbc_engine.types import Float32
@@ -58,6 +59,9 @@ class Classify:
         if size not in self._networks:
             side = self._pack.manifest.classifier.patch_px
             self._networks[size] = self._device.load_classifier(
-                self._pack.read("classifier.onnx"), shape=(size, 3, side, side), meter=self._meter
+                network_of(self._pack, "classifier.onnx", precision=self._device.precision),
+                heads=self._pack.read("classifier.onnx"),
+                shape=(size, 3, side, side),
+                meter=self._meter,
             )
         return self._networks[size]

@@ -9,6 +9,7 @@ import numpy as np
 
 from rbc_engine.devices.base import Device, Network
 from rbc_engine.meter import Meter
+from rbc_engine.networks import network_of
 from rbc_engine.ops import base_anchors
 from rbc_engine.pack import Pack
 from rbc_engine.scale import CanvasFit
@@ -87,7 +88,7 @@ class Detect:
             outputs += [f"objectness_{level}" for level in levels]
             outputs += [f"deltas_{level}" for level in levels]
             self._backbones[key] = self._device.load(
-                self._pack.read("detector.onnx"),
+                network_of(self._pack, "detector.onnx", precision=self._device.precision),
                 outputs=outputs,
                 shapes={"canvas": (count, *canvas_hw, 3)},
                 meter=self._meter,
@@ -100,7 +101,7 @@ class Detect:
             settings = self._settings
             size = settings.roi_size
             self._box_heads[count] = self._device.load(
-                self._pack.read("box_head.onnx"),
+                network_of(self._pack, "box_head.onnx", precision=self._device.precision),
                 outputs=["class_logits", "box_deltas"],
                 shapes={
                     "roi_features": (

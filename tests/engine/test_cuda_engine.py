@@ -172,8 +172,8 @@ def test_two_gpus_share_the_work_and_one_that_is_lost_is_done_without(
         machine.gpus.lost.add(1)
         check(list(opened.run(source(7))), from_cpu)
         assert opened.lanes == 1
-        assert "cuda:1: Fake GPU 1 is out of use: stage" in opened.notes[0]
-        assert "ILLEGAL_ADDRESS" in opened.notes[0]
+        (lost,) = [note for note in opened.notes if "Fake GPU 1 is out of use: stage" in note]
+        assert "ILLEGAL_ADDRESS" in lost
         machine.gpus.lost.add(0)
         with pytest.raises(DeviceError, match=r"stage detect on cuda:0: Fake GPU 0: .*nvidia-smi"):
             opened.analyze(np.zeros((240, 320, 3), np.uint8))
@@ -211,6 +211,47 @@ def test_frames_that_a_decoder_left_on_the_gpu_are_used_there(monkeypatch, from_
     for result, decoded in zip(results, source(3), strict=True):
         assert result.frame is not None
         np.testing.assert_array_equal(result.frame.pixels, decoded.frame.pixels)
+
+
+def test_a_session_reads_frames_on_its_gpu_where_they_lie(monkeypatch, from_cpu) -> None:
+    machine = FakeMachine().install(monkeypatch)
+    exported = []
+
+    class Cupy:
+        strides, dtype = None, np.dtype(np.uint8)
+
+        def __init__(self, pixels: np.ndarray) -> None:
+            self.shape = pixels.shape
+            machine.gpus.current.number = 0
+            self.ptr = machine.gpus.allocate(pixels.size, 0)
+            machine.gpus.view(self.ptr, self.shape, np.uint8)[:] = pixels
+            self.__cuda_array_interface__ = {
+                "shape": pixels.shape,
+                "typestr": "|u1",
+                "data": (self.ptr, False),
+                "version": 3,
+            }
+
+        def __dlpack__(self, *, stream: int):
+            assert stream in machine.gpus.streams
+            exported.append(self.ptr)
+            return self
+
+        def __dlpack_device__(self):
+            return 2, 0
+
+    frames = [Cupy(decoded.frame.pixels) for decoded in source(3)]
+    with (
+        Engine.open("chula12", device="cuda", lanes=1) as opened,
+        opened.session(order="submitted", slide="s") as session,
+    ):
+        for index, frame in enumerate(frames):
+            assert session.submit(frame, field=f"{index}").ended is None
+        session.finish()
+        ends = list(session.results())
+    assert [end.status.name for end in ends] == ["DONE"] * 3, [end.reason for end in ends]
+    check([end.result for end in ends], from_cpu)
+    assert set(exported) == {frame.ptr for frame in frames}
 
 
 def test_a_pack_that_tensorrt_refuses_is_said(monkeypatch) -> None:

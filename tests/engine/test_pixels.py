@@ -7,7 +7,8 @@ import pytest
 
 from rbc_engine.demosaic import BAYER_PATTERNS, demosaic
 from rbc_engine.errors import ImageError, UsageError
-from rbc_engine.pixels import BufferPool, PixelFormat, as_host_array, check_raw, to_rgb
+from rbc_engine.pixels import BufferPool, PixelFormat, as_array, check_raw, to_rgb
+from rbc_engine.types import Frame
 
 RNG = np.random.default_rng(0)
 
@@ -119,7 +120,7 @@ def test_wrong_formats(options, says):
 def test_dlpack_of_the_host_is_read_without_a_copy():
     torch = pytest.importorskip("torch")
     tensor = torch.randint(0, 256, (40, 50, 3), dtype=torch.uint8)
-    array = as_host_array(tensor)
+    array = as_array(tensor)
     assert array.ctypes.data == tensor.data_ptr()
     np.testing.assert_array_equal(convert(array), tensor.numpy())
 
@@ -140,9 +141,57 @@ def test_dlpack_that_cannot_be_read_says_why():
             return 1, 0
 
     with pytest.raises(ImageError, match=r"CUDA device 1.*copy in host memory"):
-        as_host_array(OnGpu())
+        as_array(OnGpu())
     with pytest.raises(ImageError, match="read-only"):
-        as_host_array(Broken())
+        as_array(Broken())
+
+
+class Cupy:
+    """As CuPy's arrays describe themselves; the memory is the host's."""
+
+    def __init__(self, pixels, number=1):
+        self.pixels, self.number = pixels, number
+        self.__cuda_array_interface__ = pixels.__array_interface__
+
+    def __dlpack__(self, **options):
+        return self.pixels.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return 2, self.number
+
+
+def test_a_frame_on_the_engines_gpu_is_read_in_place():
+    pixels = np.arange(40 * 50 * 3, dtype=np.uint8).reshape(40, 50, 3)
+    frame = as_array(Cupy(pixels), device_ids=[0, 1])
+    check_raw(frame, PixelFormat())
+    assert (frame.shape, frame.dtype, frame.device_id) == ((40, 50, 3), np.uint8, 1)
+    assert Frame(pixels=frame).device_id == 1
+    assert frame.__dlpack_device__() == (2, 1)
+    with pytest.raises(ImageError, match=r"CUDA device 1.*copy in host memory"):
+        as_array(Cupy(pixels), device_ids=[None, 0])
+    with pytest.raises(ImageError, match="layout mono"):
+        check_raw(frame, PixelFormat(layout="mono"))
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        np.zeros((40, 50, 3), np.uint16),
+        np.zeros((40, 50), np.uint8),
+        np.zeros((40, 50, 4), np.uint8),
+        np.zeros((40, 100, 3), np.uint8)[:, ::2],
+    ],
+)
+def test_a_frame_on_a_gpu_that_needs_a_copy_is_refused(pixels):
+    with pytest.raises(ImageError, match=r"must be uint8 \[H, W, 3\] RGB and C-contiguous"):
+        as_array(Cupy(pixels), device_ids=[1])
+
+
+def test_a_frame_on_a_gpu_that_does_not_describe_itself_is_refused():
+    frame = Cupy(np.zeros((40, 50, 3), np.uint8))
+    del frame.__cuda_array_interface__
+    with pytest.raises(ImageError, match="__cuda_array_interface__"):
+        as_array(frame, device_ids=[1])
 
 
 def test_pool_keeps_a_few_of_the_newest_size():

@@ -13,12 +13,23 @@ from onnx import TensorProto, helper, numpy_helper
 from rbc_engine.devices.tensorrt_build import build_plan, make_log
 from rbc_engine.errors import DeviceError
 from rbc_engine.manifest import DetectorSettings
+from rbc_engine.networks import network_of
 from rbc_engine.pack import Pack, find_pack
 from rbc_engine.scale import fit_canvas
 
 trt = pytest.importorskip("tensorrt_rtx")
 
 ARCHITECTURES = ("SM80", "SM86", "SM89", "SM120")
+# fp8 from Ada on.
+KINDS = [
+    *(
+        (architecture, precision)
+        for architecture in ARCHITECTURES
+        for precision in ("fp16", "int8")
+    ),
+    ("SM89", "fp8"),
+    ("SM120", "fp8"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -62,15 +73,15 @@ def backbone_outputs(settings: DetectorSettings) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("architecture", "precision"), KINDS)
 @pytest.mark.parametrize("frames", [1, 8])
-def test_detector_builds(log, pack: Pack, architecture: str, frames: int) -> None:
+def test_detector_builds(log, pack: Pack, architecture: str, precision: str, frames: int) -> None:
     settings = pack.manifest.detector
     for frame_hw in ((480, 640), (1080, 1920)):
         canvas = fit_canvas(frame_hw, pixel_um=None, settings=settings).canvas_hw
         plan = build(
             log,
-            pack.read("detector.onnx"),
+            network_of(pack, "detector.onnx", precision=precision),
             architecture,
             outputs=backbone_outputs(settings),
             shapes={"canvas": (frames, *canvas, 3)},
@@ -78,15 +89,15 @@ def test_detector_builds(log, pack: Pack, architecture: str, frames: int) -> Non
         assert len(plan) > 1 << 20
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("architecture", "precision"), KINDS)
 @pytest.mark.parametrize("frames", [1, 8])
-def test_box_head_builds(log, pack: Pack, architecture: str, frames: int) -> None:
+def test_box_head_builds(log, pack: Pack, architecture: str, precision: str, frames: int) -> None:
     settings = pack.manifest.detector
     size = settings.roi_size
     rois = (frames * settings.proposals, settings.feature_channels, size, size)
     plan = build(
         log,
-        pack.read("box_head.onnx"),
+        network_of(pack, "box_head.onnx", precision=precision),
         architecture,
         outputs=["class_logits", "box_deltas"],
         shapes={"roi_features": rois},
@@ -94,11 +105,13 @@ def test_box_head_builds(log, pack: Pack, architecture: str, frames: int) -> Non
     assert len(plan) > 1 << 20
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("architecture", "precision"), KINDS)
 @pytest.mark.parametrize("patches", [8, 128])
-def test_trunk_builds_without_its_head(log, pack: Pack, architecture: str, patches: int) -> None:
+def test_trunk_builds_without_its_head(
+    log, pack: Pack, architecture: str, precision: str, patches: int
+) -> None:
     side = pack.manifest.classifier.patch_px
-    onnx = pack.read("classifier.onnx")
+    onnx = network_of(pack, "classifier.onnx", precision=precision)
     watch = Watch()
     plan = build(
         log,
@@ -109,8 +122,11 @@ def test_trunk_builds_without_its_head(log, pack: Pack, architecture: str, patch
         channels_last=["feature_map"],
         watch=watch,
     )
-    # The heads are a third of the file, and not in the plan.
-    assert 40 << 20 < len(plan) < len(onnx) - (20 << 20)
+    # The heads are a third of the file, and not in the plan. Integers are half as long.
+    heads = (20 << 20) if precision == "fp16" else (10 << 20)
+    assert 20 << 20 < len(plan) < len(pack.read("classifier.onnx")) - heads
+    if precision != "fp16":
+        assert len(plan) < 34 << 20
     assert watch.steps
     assert all(0 < done <= total for _, done, total in watch.steps)
 

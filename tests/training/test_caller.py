@@ -39,7 +39,10 @@ def test_the_engine_calls_as_scikit_learn_does():
     reference.fit(probabilities, abnormal)
     unseen = np.concatenate([draw(300, seed=1)[0], probabilities])
     got = engine_caller(checkpoint, 4)(unseen)
-    np.testing.assert_allclose(got, reference.predict_proba(unseen)[:, 1], rtol=0, atol=1e-6)
+    # The sum of the trees, divided by the temperature.
+    margin = reference.decision_function(unseen) / report.temperature
+    np.testing.assert_allclose(got, 1 / (1 + np.exp(-margin)), rtol=0, atol=1e-6)
+    assert abs(report.temperature - 1) > 0.01, "or the test does not see it"
     assert report.regions == 400
     assert report.folds == 5
     assert 0.8 < report.accuracy < 1

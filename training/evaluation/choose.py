@@ -11,13 +11,19 @@ from rbc_engine.errors import UsageError
 from rbc_engine.pack import Pack
 from rbc_engine.training.datasets.base import Dataset, LabelledField
 
-__all__ = ["choose_fields", "held_out_groups", "in_pack_order", "warn_of_training"]
+__all__ = ["choose_fields", "held_out_fields", "in_pack_order", "warn_of_training"]
 
 
-def held_out_groups(pack: Pack) -> tuple[str, ...]:
-    """The smear groups of its dataset that no network of the pack was trained on, by its manifest."""
-    names = str(pack.manifest.training.get("held_out_smear_groups", ""))
-    return tuple(name.strip() for name in names.split(",") if name.strip())
+def held_out_fields(pack: Pack, dataset: Dataset) -> tuple[LabelledField, ...]:
+    """The fields of its dataset that no network of the pack was trained on, by its manifest."""
+    groups = _listed(pack, "held_out_smear_groups")
+    images = _listed(pack, "held_out_images")
+    return tuple(f for f in dataset.fields if f.group in groups or f.path.name in images)
+
+
+def _listed(pack: Pack, note: str) -> set[str]:
+    names = str(pack.manifest.training.get(note, ""))
+    return {name.strip() for name in names.split(",") if name.strip()}
 
 
 def choose_fields(
@@ -31,13 +37,14 @@ def choose_fields(
         raise UsageError("--groups and --held-out both choose smear groups; give one of them")
     if held_out:
         trained_on = pack.manifest.training.get("dataset")
-        if not held_out_groups(pack) or trained_on != dataset.name:
+        if trained_on != dataset.name or not held_out_fields(pack, dataset):
             raise UsageError(
-                f"--held-out: pack {pack.name} names no smear group of {dataset.name} that was held out of its "
+                f"--held-out: pack {pack.name} names no smear group or image of {dataset.name} that was held out of its "
                 f"training (its dataset: {trained_on or 'unknown'}); name groups with --groups, or judge by all data"
             )
-        groups = held_out_groups(pack)
-    chosen = dataset.fields if groups is None else _of_groups(dataset, groups)
+        chosen = held_out_fields(pack, dataset)
+    else:
+        chosen = dataset.fields if groups is None else _of_groups(dataset, groups)
     if not any(len(field.boxes) for field in chosen):
         raise UsageError(
             f"none of the {len(chosen)} fields to judge by has a region; choose other groups, or label some cells"
@@ -86,18 +93,22 @@ def warn_of_training(pack: Pack, dataset: Dataset, fields: Sequence[LabelledFiel
     """What the pack owes to the very smears that judge it."""
     if pack.manifest.training.get("dataset") != dataset.name:
         return []
-    groups = {field.group for field in fields}
-    held_out = groups.intersection(held_out_groups(pack))
+    unseen = {field.path for field in held_out_fields(pack, dataset)}
+    held_out = sum(field.path in unseen for field in fields)
     warnings = []
-    if trained_on := len(groups - held_out):
+    if trained_on := len(fields) - held_out:
         warnings.append(
-            f"the pack was trained on {trained_on} of these {len(groups)} smear groups, so that the figures are too "
+            f"the pack was trained on {trained_on} of these {len(fields)} images, so that the figures are too "
             f"good; --held-out judges by the others alone, where the pack names them"
+        )
+    if _listed(pack, "held_out_images"):
+        warnings.append(
+            "the pack was trained on other images of the same smears: on smears that it never saw it is less good"
         )
     if held_out:
         warnings.append(
-            f"the score threshold and the caller of a pack are fitted to the smears held out of its networks' training, "
-            f"{len(held_out)} of which are among these: average precisions and types do not depend on them, but the "
+            f"the score threshold and the caller of a pack are fitted to the images held out of its networks' training, "
+            f"{held_out} of which are among these: average precisions and types do not depend on them, but the "
             f"caller's figures are too good; the pack's manifest has them cross-validated by smear"
         )
     return warnings

@@ -37,7 +37,7 @@ def open_at_floor(pack: Pack, *, device: str, precision: str) -> tuple[Engine, f
     lowered = pack.manifest.model_copy(
         update={"detector": detector.model_copy(update={"score_threshold": floor})}
     )
-    choice = open_device(device, precision=precision)
+    choice = open_device(device, precision=precision, calibration=pack.calibration)
     return Engine(replace(pack, manifest=lowered), choice), floor
 
 

@@ -90,7 +90,7 @@ class ScriptedDevice(Closing):
 
         return network
 
-    def load_classifier(self, onnx, *, shape, meter=None):
+    def load_classifier(self, onnx, *, heads, shape, meter=None):
         self.step("load")
 
         def network(inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,166 @@
+"""A pack's calibration from beginning to end: ranges, then a verdict on every precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from rbc_engine.calibrated import NETWORKS, Calibration, NetworkRanges, Verdict
+from rbc_engine.calibration.collect import observe_fields
+from rbc_engine.calibration.guard import judge_precision
+from rbc_engine.calibration.ranges import NetworkProbe, choose_ranges, layer_errors
+from rbc_engine.drift import Drift
+from rbc_engine.pack import Pack
+from rbc_engine.types import Regions
+
+__all__ = ["Judges", "calibrate", "keep_worst", "rank_layers"]
+
+Log = Callable[[str], None]
+
+
+Judged = tuple[str, Mapping[str, float], Sequence[Regions]]
+"""Of a pack in one precision: the device's name, the measures of guard.LARGEST_FALLS, the regions of every field."""
+
+
+class Judges(Protocol):
+    """Labelled fields that judge a pack."""
+
+    smear_groups: int
+
+    def __call__(self, pack: Pack, device: str, precision: str) -> Judged: ...
+
+
+def calibrate(
+    pack: Pack,
+    paths: Sequence[Path],
+    *,
+    judges: Judges | None,
+    precisions: Sequence[tuple[str, str]],
+    notes: Mapping[str, str | int | float | bool],
+    log: Log,
+) -> Calibration:
+    """Ranges from fields, and verdicts by other, labelled ones.
+
+    paths: images to take the ranges from. judges: None leaves the verdicts out.
+    precisions: device and precision of each verdict, e.g. ('cpu', 'int8').
+    notes: for the record.
+
+    Where int8 on the CPU is refused, layers are left in float, the worst first, as few as make it acceptable.
+    """
+    observed, regions = observe_fields(pack, paths, log=log)
+    probes = {name: NetworkProbe(name, pack.read(name), observed.inputs(name)) for name in NETWORKS}
+    networks = {
+        name: choose_ranges(probes[name], observed.histograms[name], log) for name in NETWORKS
+    }
+    about = {**notes, "fields": len(paths), "regions": regions}
+    calibration = _calibration(networks, {}, about)
+    if judges is None:
+        return calibration
+    exact = judges(pack, "cpu", "fp32")
+    verdicts: dict[str, Verdict] = {}
+    for device, precision in precisions:
+        verdict = _verdict(pack, calibration, judges, exact, device, precision, log)
+        if (device, precision) == ("cpu", "int8") and not verdict.accepted:
+            networks, verdict = _leave_in_float(pack, networks, probes, verdict, judges, exact, log)
+            calibration = _calibration(networks, {}, about)
+        verdicts[f"{device}:{precision}"] = verdict
+    return _calibration(networks, verdicts, about)
+
+
+def rank_layers(
+    probes: Mapping[str, NetworkProbe], networks: Mapping[str, NetworkRanges]
+) -> list[tuple[str, str, float]]:
+    """Network, layer, and by how much its network's outputs change if it alone is quantised; worst first."""
+    ranked = [
+        (name, layer, error)
+        for name in networks
+        for layer, error in layer_errors(probes[name], networks[name]).items()
+    ]
+    return sorted(ranked, key=lambda row: -row[2])
+
+
+def keep_worst(
+    networks: Mapping[str, NetworkRanges], ranked: Sequence[tuple[str, str, float]], count: int
+) -> dict[str, NetworkRanges]:
+    """The ranges with the worst `count` layers left in float."""
+    return {
+        name: network.model_copy(
+            update={
+                "keep_float": tuple(layer for other, layer, _ in ranked[:count] if other == name)
+            }
+        )
+        for name, network in networks.items()
+    }
+
+
+def _leave_in_float(
+    pack: Pack,
+    networks: Mapping[str, NetworkRanges],
+    probes: Mapping[str, NetworkProbe],
+    refused: Verdict,
+    judges: Judges,
+    exact: Judged,
+    log: Log,
+) -> tuple[dict[str, NetworkRanges], Verdict]:
+    """The fewest layers in float with which int8 is accepted: doubled until it is, then halved back."""
+    log("int8 is refused: looking for the layers that cost most")
+    ranked = rank_layers(probes, networks)
+    best: tuple[dict[str, NetworkRanges], Verdict] | None = None
+    low, count = 0, 1
+    while count <= len(ranked) // 2 and best is None:
+        tried = keep_worst(networks, ranked, count)
+        verdict = _verdict(pack, _calibration(tried, {}, {}), judges, exact, "cpu", "int8", log)
+        if verdict.accepted:
+            best = tried, verdict
+        else:
+            low, count = count, 2 * count
+    if best is None:
+        return dict(networks), refused
+    while count - low > 1:
+        middle = (low + count) // 2
+        tried = keep_worst(networks, ranked, middle)
+        verdict = _verdict(pack, _calibration(tried, {}, {}), judges, exact, "cpu", "int8", log)
+        if verdict.accepted:
+            best, count = (tried, verdict), middle
+        else:
+            low = middle
+    return best
+
+
+def _verdict(
+    pack: Pack,
+    calibration: Calibration,
+    judges: Judges,
+    exact: Judged,
+    device: str,
+    precision: str,
+    log: Log,
+) -> Verdict:
+    _, exact_measures, exact_found = exact
+    name, measures, found = judges(replace(pack, calibration=calibration), device, precision)
+    drift = Drift(types=pack.types).add_all(zip(exact_found, found, strict=True))
+    verdict = judge_precision(
+        exact_measures, measures, drift, device=name, smear_groups=judges.smear_groups
+    )
+    kept = sum(len(network.keep_float) for network in calibration.networks.values())
+    log(
+        f"{device}:{precision}{f', {kept} layers in float' if kept else ''}: "
+        f"{'accepted' if verdict.accepted else 'refused: ' + '; '.join(verdict.reasons)}"
+    )
+    log(f"  {drift.line()}")
+    return verdict
+
+
+def _calibration(
+    networks: Mapping[str, NetworkRanges], verdicts: Mapping[str, Verdict], notes: Mapping[str, Any]
+) -> Calibration:
+    return Calibration.model_validate(
+        {
+            "schema": 1,
+            "networks": dict(networks),
+            "verdicts": dict(verdicts),
+            "notes": dict(notes),
+        }
+    )

@@ -1,0 +1,90 @@
+"""The drift certificate: the same images, computed in two ways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from rbc_engine.devices.select import cores_here, open_device
+from rbc_engine.drift import Drift
+from rbc_engine.engine import Engine
+from rbc_engine.errors import UsageError
+from rbc_engine.pack import Pack
+from rbc_engine.sources.dali import DaliSource
+from rbc_engine.sources.folder import FolderSource, find_fields
+from rbc_engine.sources.select import dali_remedy
+from rbc_engine.types import Regions
+
+__all__ = ["certify"]
+
+_DECODERS = ("cpu", "dali")
+_BATCH = 4
+
+
+def certify(
+    pack: Pack, data: Path, ways: tuple[str, str], *, limit: int, log: Callable[[str], None]
+) -> Drift:
+    """Runs the first `limit` images of a folder in both ways.
+
+    ways: each DEVICE:PRECISION, or DEVICE:PRECISION:DECODER with decoder 'cpu' or 'dali'.
+
+    Raises UsageError for a way that is none of these, DeviceError for a device that is not here.
+    """
+    parsed = [_parse(way) for way in ways]
+    first, second = (
+        _run(pack, data, device, precision, decoder, limit, log)
+        for device, precision, decoder in parsed
+    )
+    drift = Drift(types=pack.types)
+    for name, regions in first.items():
+        if name in second:
+            drift.add(regions, second[name])
+    if failed := len(first.keys() ^ second.keys()):
+        log(f"{failed} images were read in one of the two ways only")
+    return drift
+
+
+def _parse(way: str) -> tuple[str, str, str]:
+    parts = way.split(":")
+    decoder = parts.pop() if parts[-1] in _DECODERS and len(parts) > 2 else "cpu"
+    if len(parts) < 2:
+        raise UsageError(
+            f"--drift takes DEVICE:PRECISION or DEVICE:PRECISION:DECODER, twice, e.g. cpu:fp32 cuda:0:int8:dali "
+            f"(got {way!r})"
+        )
+    return ":".join(parts[:-1]), parts[-1], decoder
+
+
+def _run(
+    pack: Pack,
+    data: Path,
+    device: str,
+    precision: str,
+    decoder: str,
+    limit: int,
+    log: Callable[[str], None],
+) -> dict[str, Regions]:
+    entries = find_fields([data]).entries[:limit]
+    choice = open_device(device, precision=precision, calibration=pack.calibration)
+    log(f"{len(entries)} images on {choice.device.name}, {choice.device.precision}")
+    workers = cores_here()
+    source: FolderSource | DaliSource
+    if decoder == "dali":
+        if (remedy := dali_remedy()) is not None:
+            raise UsageError(f"--drift: {remedy}")
+        source = DaliSource(
+            entries,
+            device_ids=[choice.device_id],
+            batch_size=_BATCH,
+            workers=workers,
+            ahead=2 * _BATCH,
+        )
+    else:
+        source = FolderSource(entries, workers=workers, ahead=2 * workers)
+    with Engine(pack, choice) as engine, closing(source):
+        return {
+            f"{result.slide}/{result.field}": result.regions
+            for result in engine.run(source)
+            if result.regions is not None
+        }

@@ -1,0 +1,53 @@
+"""Real fields through the fp32 networks, watched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rbc_engine.calibration.observe import ObservingDevice
+from rbc_engine.devices.select import DeviceChoice, cores_here
+from rbc_engine.engine import Engine
+from rbc_engine.errors import UsageError
+from rbc_engine.pack import Pack
+from rbc_engine.sources.folder import FolderSource
+from rbc_engine.types import FieldRef
+
+__all__ = ["observe_fields"]
+
+
+def observe_fields(
+    pack: Pack, paths: Sequence[Path], *, log: Callable[[str], None]
+) -> tuple[ObservingDevice, int]:
+    """What flows through the networks of a pack, on the fields and on the patches that the detector cuts from them.
+
+    Returns the device that looked on, and how many regions there were. Raises UsageError if a field cannot be read,
+    or none holds a cell.
+    """
+    device = ObservingDevice()
+    choice = DeviceChoice(
+        device=device,
+        lanes=1,
+        threads=cores_here(),
+        lane_frames=1,
+        batch_frames=1,
+        batch_patches=(4, 16, 64),
+        notes=(),
+    )
+    entries = [FieldRef(slide=path.parent.name, field=path.name, path=path) for path in paths]
+    regions = 0
+    with (
+        Engine(pack, choice) as engine,
+        FolderSource(entries, workers=1, ahead=2) as source,
+    ):
+        for number, result in enumerate(engine.run(source), start=1):
+            if result.regions is None:
+                raise UsageError(f"--data: {result.error}")
+            regions += len(result.regions)
+            if number % 16 == 0 or number == len(paths):
+                log(f"{number} of {len(paths)} fields observed, {regions} regions")
+    if not regions:
+        raise UsageError(
+            f"the detector finds no cell in any of {len(paths)} fields; calibrate with fields that hold cells"
+        )
+    return device, regions

@@ -1,0 +1,56 @@
+"""The accuracy guard: whether a precision may be taken for a pack, by the task's own measures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rbc_engine.calibrated import Verdict
+from rbc_engine.drift import Drift
+
+__all__ = ["LARGEST_FALLS", "MOST_FLIPS", "judge_precision"]
+
+LARGEST_FALLS = {
+    "ap50": 0.005,
+    "mean_auc": 0.003,
+    "exact_match": 0.01,
+    "abnormal_accuracy": 0.005,
+}
+"""By how much each measure may fall against fp32."""
+
+MOST_FLIPS = {"labels": 0.01, "abnormal": 0.01}
+"""Shares that may change against fp32: of all labels of the regions, and of the verdicts abnormal or not."""
+
+
+def judge_precision(
+    fp32: Mapping[str, float],
+    measured: Mapping[str, float],
+    drift: Drift,
+    *,
+    device: str,
+    smear_groups: int,
+) -> Verdict:
+    """Accepts a precision if no measure falls too far and few labels flip.
+
+    fp32, measured: the measures of LARGEST_FALLS. drift: from fp32 to the precision. device: its name.
+    """
+    shares = drift.shares()
+    reasons = [
+        f"{name} falls by {fp32[name] - measured[name]:.4f}, more than {limit:g}"
+        for name, limit in LARGEST_FALLS.items()
+        if not fp32[name] - measured[name] <= limit
+    ]
+    reasons += [
+        f"{shares[name]:.2%} of {what} flip, more than {MOST_FLIPS[name]:.0%}"
+        for name, what in (("labels", "the labels"), ("abnormal", "the abnormal verdicts"))
+        if not shares[name] <= MOST_FLIPS[name]
+    ]
+    return Verdict(
+        accepted=not reasons,
+        reasons=tuple(reasons),
+        device=device,
+        fields=drift.fields,
+        smear_groups=smear_groups,
+        fp32={name: round(fp32[name], 5) for name in LARGEST_FALLS},
+        measured={name: round(measured[name], 5) for name in LARGEST_FALLS},
+        flips={name: round(value, 5) for name, value in shares.items()},
+    )

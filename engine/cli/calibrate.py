@@ -1,0 +1,276 @@
+"""`rbc-engine calibrate`: ranges for int8 and fp8, and the proof that a precision keeps the answer."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rbc_engine.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rbc_engine.drift import Drift
+    from rbc_engine.pack import Pack
+    from rbc_engine.training.datasets.base import Dataset, LabelledField
+    from rbc_engine.training.evaluation.precisions import FieldJudges
+
+__all__ = ["calibrate"]
+
+_NEEDED = ("torch", "torchvision", "sklearn", "scipy", "tomli_w")
+
+
+def calibrate(
+    pack: Annotated[str, typer.Argument(help="Name of a shipped pack, or a pack's folder.")],
+    data: Annotated[Path, typer.Option(help="Folder of the images.")],
+    data_format: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="What --data holds: chula12, masks, voc, coco or synthetic, whose labels judge; "
+            "or images, which give ranges alone.",
+        ),
+    ] = "chula12",
+    fields: Annotated[int, typer.Option(min=1, help="How many fields give the ranges.")] = 48,
+    groups: Annotated[
+        str | None,
+        typer.Option(help="Smear groups that judge, separated by commas; the others give ranges."),
+    ] = None,
+    held_out: Annotated[
+        bool,
+        typer.Option("--held-out", help="The smears held out of the pack's training judge."),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for a calibrated copy of the pack; by default the pack itself."),
+    ] = None,
+    temper: Annotated[
+        bool,
+        typer.Option(
+            "--temper",
+            help="Also make the probabilities shares, by a temperature a type, fitted to the smears that judge.",
+        ),
+    ] = False,
+    temper_as: Annotated[
+        str | None,
+        typer.Option(help="The same, with the temperatures of another pack of the same types."),
+    ] = None,
+    version: Annotated[
+        str | None, typer.Option(help="Of the calibrated pack; by default it stays.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Judged beside the CPU: cuda or cuda:N.")] = "cpu",
+    sensitivity: Annotated[
+        bool,
+        typer.Option(
+            "--sensitivity", help="Only print what each layer costs, of a calibrated pack."
+        ),
+    ] = False,
+    drift: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="DEVICE:PRECISION DEVICE:PRECISION",
+            help="Only print what changes between two ways of computing, e.g. cpu:fp32 cpu:int8. "
+            "A third part names the decoder: cpu:fp32:dali.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Makes a pack fast in lower precisions, and finds out which of them may be used."""
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"calibrate needs {', '.join(missing)}, which is not installed; pip install 'rbc-engine[train]'"
+        )
+    from rbc_engine.pack import Pack, find_pack
+
+    started = time.perf_counter()
+    opened = Pack.open(find_pack(pack))
+    if drift is not None:
+        _print_drift(opened, data, drift, limit=fields, as_json=as_json)
+        return
+    if sensitivity:
+        _print_sensitivity(opened, _paths(data, fields, dataset=None), as_json=as_json)
+        return
+    from rbc_engine.calibration.calibrate import calibrate as make
+    from rbc_engine.calibration.release import write_calibration
+    from rbc_engine.devices.host import host_precisions
+    from rbc_engine.training.evaluation.precisions import FieldJudges
+
+    if out is not None and out.exists():
+        raise UsageError(f"--out {out} exists; remove it, or name another folder")
+    judges, dataset, judged = None, None, ""
+    if data_format != "images":
+        dataset, chosen = _judging(opened, data, data_format, groups, held_out)
+        judges = FieldJudges(dataset, chosen)
+        judged = ", ".join(sorted({field.group for field in chosen}))
+    precisions = [("cpu", name) for name in host_precisions() if name != "fp32"]
+    if device != "cpu":
+        precisions += [("cuda", name) for name in ("fp16", "int8", "fp8")]
+    if (temper or temper_as) and out is None:
+        raise UsageError(
+            "--temper changes the networks of the pack: name a folder for it with --out"
+        )
+    notes: dict[str, str | int | float | bool] = {}
+    if temper_as is not None:
+        opened = _temper_as(opened, Pack.open(find_pack(temper_as)), notes)
+    elif temper:
+        opened = _temper(opened, judges, notes)
+    if version is not None:
+        opened = _versioned(opened, version)
+    calibration = make(
+        opened,
+        _paths(data, fields, dataset=dataset, without=judged.split(", ")),
+        judges=judges,
+        precisions=precisions,
+        notes={
+            "dataset": data_format if dataset is None else dataset.name,
+            "judging_smear_groups": judged,
+            **notes,
+        },
+        log=_log,
+    )
+    written = write_calibration(opened, calibration, out=out)
+    _log(f"calibrated in {time.perf_counter() - started:.0f} s: {written.folder}")
+    if as_json:
+        print(calibration.model_dump_json(by_alias=True, indent=2))
+
+
+def _temper(
+    pack: Pack, judges: FieldJudges | None, notes: dict[str, str | int | float | bool]
+) -> Pack:
+    from rbc_engine.calibration.tempering import temper_pack
+    from rbc_engine.training.temperature import fit_temperatures
+
+    if judges is None or (seen := judges.trained_on(pack)):
+        raise UsageError(
+            "--temper needs labelled smears that the pack was not trained on"
+            + (f" ({seen} of the judging fields were)" if judges is not None else "")
+            + "; name them with --held-out or --groups, or take a pack's temperatures with --temper-as"
+        )
+    report = fit_temperatures(*judges.typed_regions(pack))
+    _log(
+        f"expected calibration error {report.error_before:.4f}, with temperatures {report.error_after:.4f} "
+        f"(each region by those fitted without its smear)"
+    )
+    notes["calibration_error_before_temperatures"] = round(report.error_before, 4)
+    notes["calibration_error_cross_validated_by_smear"] = round(report.error_after, 4)
+    caller = pack.manifest.accuracy.get("caller_temperature", 1.0)
+    temperatures = report.temperatures.round(4).tolist()
+    # A caller that was trained with a temperature has it already.
+    notes["caller_temperature"] = float(caller)
+    return temper_pack(pack, temperatures)
+
+
+def _temper_as(pack: Pack, other: Pack, notes: dict[str, str | int | float | bool]) -> Pack:
+    from rbc_engine.calibration.tempering import temper_pack
+
+    temperatures = other.manifest.classifier.temperatures
+    if other.types != pack.types or temperatures is None:
+        raise UsageError(
+            f"--temper-as {other.folder} must be a tempered pack of the same types; make one with --temper"
+        )
+    # The caller of a pack that was trained before temperatures has none yet.
+    caller = float(other.manifest.accuracy.get("caller_temperature", 1.0))
+    own = float(pack.manifest.accuracy.get("caller_temperature", 1.0))
+    notes["temperatures_of"] = f"{other.name} {other.manifest.version} {other.sha256[:12]}"
+    return temper_pack(pack, temperatures, caller_temperature=caller / own)
+
+
+def _versioned(pack: Pack, version: str) -> Pack:
+    from dataclasses import replace
+
+    from pydantic import ValidationError
+
+    from rbc_engine.manifest import Manifest
+
+    values = pack.manifest.model_dump(by_alias=True) | {"version": version}
+    try:
+        return replace(pack, manifest=Manifest.model_validate(values))
+    except ValidationError as error:
+        raise UsageError(f"--version must read like 0.3.0 (got {version!r})") from error
+
+
+def _judging(
+    pack: Pack, data: Path, data_format: str, groups: str | None, held_out: bool
+) -> tuple[Dataset, Sequence[LabelledField]]:
+    from rbc_engine.training.datasets.formats import load_dataset
+    from rbc_engine.training.evaluation.choose import (
+        choose_fields,
+        in_pack_order,
+        warn_of_training,
+    )
+
+    _log(f"reading {data}")
+    dataset = load_dataset(data, data_format=data_format, threads=None)
+    named = None if groups is None else [name.strip() for name in groups.split(",")]
+    chosen = choose_fields(pack, dataset, groups=named, held_out=held_out)
+    fields, untyped = in_pack_order(pack, dataset, chosen)
+    if untyped is not None:
+        raise UsageError(f"{untyped}: nothing to judge a precision by; use --format images")
+    for warning in warn_of_training(pack, dataset, fields):
+        _log(f"note: {warning}")
+    return dataset, fields
+
+
+def _paths(
+    data: Path, count: int, *, dataset: Dataset | None, without: Sequence[str] = ()
+) -> list[Path]:
+    """Images to take ranges from, of other smears than those that judge where there are others."""
+    from rbc_engine.calibration.fields import choose_fields
+    from rbc_engine.sources.folder import find_fields
+    from rbc_engine.types import FieldRef
+
+    by_smear: dict[str, list[Path]] = {}
+    if dataset is None:
+        for entry in find_fields([data]).entries:
+            if isinstance(entry, FieldRef):
+                by_smear.setdefault(entry.slide, []).append(entry.path)
+    else:
+        others = [field for field in dataset.fields if field.group not in without]
+        for field in others or dataset.fields:
+            by_smear.setdefault(field.group, []).append(field.path)
+    return choose_fields(by_smear, count=count)
+
+
+def _print_sensitivity(pack: Pack, paths: Sequence[Path], *, as_json: bool) -> None:
+    from rbc_engine.calibrated import NETWORKS
+    from rbc_engine.calibration.calibrate import rank_layers
+    from rbc_engine.calibration.collect import observe_fields
+    from rbc_engine.calibration.ranges import NetworkProbe
+
+    if pack.calibration is None:
+        raise UsageError(f"--sensitivity: pack {pack.name} is not calibrated yet; do that first")
+    observed, _ = observe_fields(pack, paths, log=_log)
+    probes = {name: NetworkProbe(name, pack.read(name), observed.inputs(name)) for name in NETWORKS}
+    ranked = rank_layers(probes, {name: pack.calibration.networks[name] for name in NETWORKS})
+    if as_json:
+        print(json.dumps([{"network": n, "layer": k, "error": e} for n, k, e in ranked], indent=2))
+        return
+    for network, layer, error in ranked:
+        print(f"{error:8.3%}  {network:16} {layer}")
+
+
+def _print_drift(
+    pack: Pack, data: Path, ways: tuple[str, str], *, limit: int, as_json: bool
+) -> None:
+    from rbc_engine.calibration.certificate import certify
+
+    drift: Drift = certify(pack, data, ways, limit=limit, log=_log)
+    if as_json:
+        print(json.dumps({"from": ways[0], "to": ways[1], **drift.record()}, indent=2))
+        return
+    print(f"{ways[0]} to {ways[1]}: {drift.line()}")
+    print(f"largest difference of a probability: {drift.largest_p:.4f}")
+    for name, count in drift.by_type.most_common():
+        if count:
+            print(f"  {name}: {count} labels")
+
+
+def _log(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

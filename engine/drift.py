@@ -1,0 +1,131 @@
+"""What changes between two ways of computing the same fields: devices, precisions, decoders."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rbc_engine.types import Float32, Regions
+
+__all__ = ["Drift", "match_boxes"]
+
+_SAME_IOU = 0.5
+_MOVED_PX = 1.0
+
+Indices = npt.NDArray[np.intp]
+
+
+def match_boxes(first: Float32, second: Float32) -> tuple[Indices, Indices]:
+    """Pairs boxes of one field, the most overlapping ones first, while their IoU is 0.5 or more.
+
+    first, second: float32 [A, 4] and [B, 4], x0 y0 x1 y1.
+
+    Returns the indices of the pairs, intp [P] each; no box is in two pairs.
+    """
+    a, b = first.astype(np.float64), second.astype(np.float64)
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    common = np.clip(high - low, 0, None).prod(axis=2)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (a, b)]
+    union = areas[0][:, None] + areas[1][None] - common
+    iou = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+    mine, theirs = np.nonzero(iou >= _SAME_IOU)
+    order = np.argsort(-iou[mine, theirs], kind="stable")
+    pairs: list[tuple[int, int]] = []
+    used_a: set[int] = set()
+    used_b: set[int] = set()
+    for i, j in zip(mine[order].tolist(), theirs[order].tolist(), strict=True):
+        if i not in used_a and j not in used_b:
+            used_a.add(i)
+            used_b.add(j)
+            pairs.append((i, j))
+    matched = np.array(sorted(pairs), np.intp).reshape(-1, 2)
+    return matched[:, 0], matched[:, 1]
+
+
+@dataclass(kw_only=True)
+class Drift:
+    """Counts over any number of fields.
+
+    regions: in the first. lost: only in the first. gained: only in the second. moved: in both, with an edge that
+    differs by more than a pixel. relabelled: in both, with another set of types. abnormal_flips: in both, called
+    otherwise. by_type: labels that only one of the two gives, by type. largest_p: the largest difference of a
+    probability.
+    """
+
+    types: Sequence[str]
+    fields: int = 0
+    regions: int = 0
+    lost: int = 0
+    gained: int = 0
+    moved: int = 0
+    relabelled: int = 0
+    abnormal_flips: int = 0
+    largest_p: float = 0.0
+    by_type: Counter[str] = field(default_factory=Counter)
+
+    def add(self, first: Regions, second: Regions) -> None:
+        """The same field, computed in two ways."""
+        i, j = match_boxes(first.boxes, second.boxes)
+        self.fields += 1
+        self.regions += len(first)
+        self.lost += len(first) - len(i)
+        self.gained += len(second) - len(j)
+        edges = np.abs(first.boxes[i] - second.boxes[j])
+        self.moved += int((edges > _MOVED_PX).any(axis=1).sum())
+        flips = first.has[i] != second.has[j]
+        self.relabelled += int(flips.any(axis=1).sum())
+        self.by_type.update(
+            {name: int(count) for name, count in zip(self.types, flips.sum(axis=0), strict=True)}
+        )
+        self.abnormal_flips += int((first.abnormal[i] != second.abnormal[j]).sum())
+        p = np.abs(first.probabilities[i] - second.probabilities[j])
+        self.largest_p = max(self.largest_p, float(p.max(initial=0.0)))
+
+    def add_all(self, pairs: Iterable[tuple[Regions, Regions]]) -> Drift:
+        for first, second in pairs:
+            self.add(first, second)
+        return self
+
+    @property
+    def matched(self) -> int:
+        return self.regions - self.lost
+
+    def shares(self) -> dict[str, float]:
+        """What changed, as a share: of the first's regions lost, gained and moved, of the regions in both relabelled
+        and called otherwise, and of the labels of these flipped."""
+        regions, matched = max(self.regions, 1), max(self.matched, 1)
+        return {
+            "lost": self.lost / regions,
+            "gained": self.gained / regions,
+            "moved": self.moved / regions,
+            "relabelled": self.relabelled / matched,
+            "labels": self.by_type.total() / (matched * max(len(self.types), 1)),
+            "abnormal": self.abnormal_flips / matched,
+        }
+
+    def record(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "fields": self.fields,
+            "regions": self.regions,
+            "lost": self.lost,
+            "gained": self.gained,
+            "moved": self.moved,
+            "relabelled": self.relabelled,
+            "abnormal_flips": self.abnormal_flips,
+            "largest_p": round(self.largest_p, 4),
+            "labels_by_type": {name: self.by_type[name] for name in self.types},
+        }
+
+    def line(self) -> str:
+        """The certificate in one line."""
+        return (
+            f"{self.fields} fields, {self.regions} regions: {self.lost} lost, {self.gained} gained, {self.moved} moved by "
+            f"more than a pixel, {self.relabelled} relabelled, {self.abnormal_flips} called otherwise"
+        )

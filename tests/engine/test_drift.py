@@ -1,0 +1,104 @@
+"""What changes between two ways of computing, against a slow and obvious count."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rbc_engine.drift import Drift, match_boxes
+from rbc_engine.types import Regions
+
+TYPES = ("a", "b", "c")
+
+
+def regions(boxes, has=None, abnormal=None, p=None) -> Regions:
+    count = len(boxes)
+    has = np.zeros((count, 3), bool) if has is None else np.array(has, bool)
+    return Regions(
+        boxes=np.array(boxes, np.float32).reshape(-1, 4),
+        scores=np.ones(count, np.float32),
+        probabilities=has.astype(np.float32) if p is None else np.array(p, np.float32),
+        has=has,
+        abnormal_p=np.zeros(count, np.float32),
+        abnormal=np.zeros(count, bool) if abnormal is None else np.array(abnormal, bool),
+        flags=np.zeros(count, np.uint8),
+    )
+
+
+def slow_iou(a, b) -> float:
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    common = width * height
+    return common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common)
+
+
+def slow_match(first, second) -> set[tuple[int, int]]:
+    pairs = sorted(
+        ((slow_iou(a, b), -i, -j) for i, a in enumerate(first) for j, b in enumerate(second)),
+        reverse=True,
+    )
+    taken: set[tuple[int, int]] = set()
+    for iou, i, j in pairs:
+        free = all(-i != a and -j != b for a, b in taken)
+        if iou >= 0.5 and free:
+            taken.add((-i, -j))
+    return taken
+
+
+corner = st.integers(0, 12)
+side = st.integers(1, 8)
+box = st.tuples(corner, corner, side, side).map(lambda b: (b[0], b[1], b[0] + b[2], b[1] + b[3]))
+
+
+@given(st.lists(box, max_size=7), st.lists(box, max_size=7))
+@settings(max_examples=200)
+def test_the_most_overlapping_boxes_are_paired_first(first, second) -> None:
+    a = np.array(first, np.float32).reshape(-1, 4)
+    b = np.array(second, np.float32).reshape(-1, 4)
+    i, j = match_boxes(a, b)
+    got = sorted(slow_iou(first[m], second[n]) for m, n in zip(i, j, strict=True))
+    expected = sorted(slow_iou(first[m], second[n]) for m, n in slow_match(first, second))
+    assert len(set(i.tolist())) == len(i)
+    assert len(set(j.tolist())) == len(j)
+    np.testing.assert_allclose(got, expected)
+
+
+def test_every_change_is_counted_once() -> None:
+    first = regions(
+        [(0, 0, 10, 10), (20, 0, 30, 10), (40, 0, 50, 10), (60, 0, 70, 10)],
+        has=[[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]],
+        abnormal=[0, 0, 1, 1],
+    )
+    second = regions(
+        [(60, 0, 70, 10), (0, 0, 10, 10.5), (20, 2, 30, 12), (80, 0, 90, 10), (100, 0, 110, 10)],
+        has=[[0, 0, 1], [0, 1, 0], [1, 0, 0], [1, 0, 0], [1, 0, 0]],
+        abnormal=[0, 0, 0, 0, 0],
+    )
+    drift = Drift(types=TYPES)
+    drift.add(first, second)
+    record = drift.record()
+    assert record == {
+        "fields": 1,
+        "regions": 4,
+        "lost": 1,
+        "gained": 2,
+        "moved": 1,
+        "relabelled": 1,
+        "abnormal_flips": 1,
+        "largest_p": 1.0,
+        "labels_by_type": {"a": 1, "b": 1, "c": 0},
+    }
+    shares = drift.shares()
+    assert shares["labels"] == 2 / 9
+    assert shares["abnormal"] == 1 / 3
+    assert shares["lost"] == 1 / 4
+
+
+def test_nothing_changes_in_the_same_answer() -> None:
+    same = regions([(0, 0, 10, 10)], has=[[1, 0, 0]])
+    drift = Drift(types=TYPES).add_all([(same, same), (regions([]), regions([]))])
+    assert set(drift.shares().values()) == {0.0}
+    assert drift.fields == 2

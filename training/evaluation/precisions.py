@@ -1,0 +1,100 @@
+"""Labelled fields as judges of a pack's precisions: see rbc_engine.calibration.calibrate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from rbc_engine.pack import Pack
+from rbc_engine.training.datasets.base import Dataset, LabelledField
+from rbc_engine.training.evaluate import MIN_EXAMPLES, analyze_fields, measure
+from rbc_engine.training.evaluation.choose import held_out_fields
+from rbc_engine.training.evaluation.observe import open_at_floor
+from rbc_engine.types import Float32, Regions
+
+__all__ = ["FieldJudges"]
+
+
+class FieldJudges:
+    """fields: of the dataset, labelled, with types in the order of the pack's."""
+
+    def __init__(self, dataset: Dataset, fields: Sequence[LabelledField]) -> None:
+        self._dataset = dataset
+        self._fields = fields
+        self.smear_groups = len({field.group for field in fields})
+
+    def __call__(
+        self, pack: Pack, device: str, precision: str
+    ) -> tuple[str, dict[str, float], list[Regions]]:
+        """Runs the engine over the fields.
+
+        Returns the device's name, the measures that a precision is judged by, and the regions of every field. Raises
+        ImageError for a field that cannot be analysed.
+        """
+        engine, _ = open_at_floor(pack, device=device, precision=precision)
+        with engine:
+            findings = analyze_fields(engine, self._fields)
+            name = engine.choice.device.name
+        threshold = pack.manifest.detector.score_threshold
+        measures = measure(
+            findings,
+            score_threshold=threshold,
+            types=pack.types,
+            abnormal=pack.manifest.abnormal,
+            digits=6,
+        )
+        judged = {
+            "ap50": measures["ap50"],
+            "mean_auc": measures[f"mean_auc_types_with_{MIN_EXAMPLES}_regions"],
+            "exact_match": measures["exact_match_typed_regions"],
+            "abnormal_accuracy": measures[
+                "abnormal_accuracy_typed_regions_caller_trained_on_these_smears"
+            ],
+        }
+        return name, judged, [_kept(regions, threshold) for regions in findings.found]
+
+    def trained_on(self, pack: Pack) -> int:
+        """How many of the fields a network of the pack may have been trained on."""
+        if pack.manifest.training.get("dataset") != self._dataset.name:
+            return 0
+        unseen = {field.path for field in held_out_fields(pack, self._dataset)}
+        return sum(field.path not in unseen for field in self._fields)
+
+    def typed_regions(
+        self, pack: Pack
+    ) -> tuple[Float32, npt.NDArray[np.bool_], npt.NDArray[np.str_]]:
+        """What the engine says in fp32 of the regions of which every cell is labelled.
+
+        Returns probabilities float32 [R, T], the types that are really there bool [R, T], and R smear groups.
+        """
+        engine, _ = open_at_floor(pack, device="cpu", precision="fp32")
+        with engine:
+            findings = analyze_fields(engine, self._fields)
+        threshold = np.float32(pack.manifest.detector.score_threshold)
+        probabilities, held, groups = [], [], []
+        for field, regions, match in zip(
+            self._fields, findings.found, findings.matches, strict=True
+        ):
+            judged = np.flatnonzero((match >= 0) & (regions.scores >= threshold))
+            judged = judged[field.known[match[judged]]]
+            probabilities.append(regions.probabilities[judged])
+            held.append(field.types[match[judged]])
+            groups += [field.group] * len(judged)
+        return np.concatenate(probabilities), np.concatenate(held), np.array(groups)
+
+
+def _kept(regions: Regions, threshold: float) -> Regions:
+    """Those that the pack reports."""
+    kept = regions.scores >= np.float32(threshold)
+    scores: Float32 = regions.scores[kept]
+    return Regions(
+        boxes=regions.boxes[kept],
+        scores=scores,
+        probabilities=regions.probabilities[kept],
+        has=regions.has[kept],
+        abnormal_p=regions.abnormal_p[kept],
+        abnormal=regions.abnormal[kept],
+        flags=regions.flags[kept],
+    )
