@@ -17,14 +17,20 @@ __all__ = ["observe_fields"]
 
 
 def observe_fields(
-    pack: Pack, paths: Sequence[Path], *, log: Callable[[str], None]
+    pack: Pack,
+    paths: Sequence[Path],
+    *,
+    device: ObservingDevice | None = None,
+    log: Callable[[str], None],
 ) -> tuple[ObservingDevice, int]:
     """What flows through the networks of a pack, on the fields and on the patches that the detector cuts from them.
+
+    device: one that has seen other fields before.
 
     Returns the device that looked on, and how many regions there were. Raises UsageError if a field cannot be read,
     or none holds a cell.
     """
-    device = ObservingDevice()
+    device = device or ObservingDevice()
     choice = DeviceChoice(
         device=device,
         lanes=1,

@@ -12,6 +12,7 @@ import torch
 from torchvision.models.detection import FasterRCNN
 
 from rbc_engine.errors import UsageError
+from rbc_engine.manifest import ClassifierSettings
 from rbc_engine.pack import MANIFEST_NAME, Pack, shipped_packs
 from rbc_engine.training.assemble import assemble_final_pack, assemble_pack, checkout_commit
 from rbc_engine.training.classifier import ClassifierTraining, load_classifier, train_classifier
@@ -278,6 +279,11 @@ class TrainingPlan:
         for name, value in pack.manifest.accuracy.items():
             self.log(f"  {name}: {value}")
         self.log(f"{pack.name} {pack.manifest.version} written to {out}")
+
+    def trained_classifier(self) -> tuple[Classifier, ClassifierSettings]:
+        """Of a finished training, with the settings of its patches. Raises UsageError if it is not finished."""
+        classifier, training, _ = self._finished_classifier()
+        return classifier, _with_patches_of(training, self.recipe).classifier
 
     def _finished_detector(self) -> tuple[FasterRCNN, DetectorTraining, Notes]:
         options = self.workspace.options("detector")

@@ -71,6 +71,10 @@ def calibrate(
             "--sensitivity", help="Only print what each layer costs, of a calibrated pack."
         ),
     ] = False,
+    curve: Annotated[
+        bool,
+        typer.Option("--curve", help="Only print what ranges from ever more fields cost."),
+    ] = False,
     drift: Annotated[
         tuple[str, str] | None,
         typer.Option(
@@ -94,8 +98,15 @@ def calibrate(
     if drift is not None:
         _print_drift(opened, data, drift, limit=fields, as_json=as_json)
         return
+    if curve:
+        _print_curve(
+            opened, _paths(data, fields, dataset=_load(data, data_format)), as_json=as_json
+        )
+        return
     if sensitivity:
-        _print_sensitivity(opened, _paths(data, fields, dataset=None), as_json=as_json)
+        _print_sensitivity(
+            opened, _paths(data, fields, dataset=_load(data, data_format)), as_json=as_json
+        )
         return
     from rbc_engine.calibration.calibrate import calibrate as make
     from rbc_engine.calibration.release import write_calibration
@@ -104,9 +115,9 @@ def calibrate(
 
     if out is not None and out.exists():
         raise UsageError(f"--out {out} exists; remove it, or name another folder")
-    judges, dataset, judged = None, None, ""
-    if data_format != "images":
-        dataset, chosen = _judging(opened, data, data_format, groups, held_out)
+    dataset, judges, judged = _load(data, data_format), None, ""
+    if dataset is not None:
+        chosen = _judging(opened, dataset, groups, held_out)
         judges = FieldJudges(dataset, chosen)
         judged = ", ".join(sorted({field.group for field in chosen}))
     precisions = [("cpu", name) for name in host_precisions() if name != "fp32"]
@@ -196,18 +207,25 @@ def _versioned(pack: Pack, version: str) -> Pack:
         raise UsageError(f"--version must read like 0.3.0 (got {version!r})") from error
 
 
-def _judging(
-    pack: Pack, data: Path, data_format: str, groups: str | None, held_out: bool
-) -> tuple[Dataset, Sequence[LabelledField]]:
+def _load(data: Path, data_format: str) -> Dataset | None:
+    """None for images without labels."""
+    if data_format == "images":
+        return None
     from rbc_engine.training.datasets.formats import load_dataset
+
+    _log(f"reading {data}")
+    return load_dataset(data, data_format=data_format, threads=None)
+
+
+def _judging(
+    pack: Pack, dataset: Dataset, groups: str | None, held_out: bool
+) -> Sequence[LabelledField]:
     from rbc_engine.training.evaluation.choose import (
         choose_fields,
         in_pack_order,
         warn_of_training,
     )
 
-    _log(f"reading {data}")
-    dataset = load_dataset(data, data_format=data_format, threads=None)
     named = None if groups is None else [name.strip() for name in groups.split(",")]
     chosen = choose_fields(pack, dataset, groups=named, held_out=held_out)
     fields, untyped = in_pack_order(pack, dataset, chosen)
@@ -215,7 +233,7 @@ def _judging(
         raise UsageError(f"{untyped}: nothing to judge a precision by; use --format images")
     for warning in warn_of_training(pack, dataset, fields):
         _log(f"note: {warning}")
-    return dataset, fields
+    return fields
 
 
 def _paths(
@@ -254,6 +272,18 @@ def _print_sensitivity(pack: Pack, paths: Sequence[Path], *, as_json: bool) -> N
         return
     for network, layer, error in ranked:
         print(f"{error:8.3%}  {network:16} {layer}")
+
+
+def _print_curve(pack: Pack, paths: Sequence[Path], *, as_json: bool) -> None:
+    from rbc_engine.calibration.curve import field_curve
+
+    rows = field_curve(pack, paths, log=_log)
+    if as_json:
+        print(json.dumps([{"fields": count, **errors} for count, errors in rows], indent=2))
+        return
+    for count, errors in rows:
+        shown = "  ".join(f"{name} {error:.2%}" for name, error in errors.items())
+        print(f"{count:4} fields: {shown}")
 
 
 def _print_drift(

@@ -50,14 +50,16 @@ def _report() -> dict[str, Any]:
     gpu = list(dict.fromkeys(gpu))
     gpu.append(f"DALI: {dali_remedy() or library_version(*DALI)}")
     gpu.append(f"compiled networks: {cache_folder()}")
-    choice = open_device("auto")
+    packs, calibration = [], None
+    for name, folder in shipped_packs().items():
+        try:
+            pack = Pack.open(folder)
+            packs.append(f"{name} {pack.manifest.version}: whole")
+            calibration = calibration or pack.calibration
+        except PackError as error:
+            packs.append(f"{name}: {error}")
+    choice = open_device("auto", calibration=calibration)
     with choice.device as device:
-        packs = []
-        for name, folder in shipped_packs().items():
-            try:
-                packs.append(f"{name} {Pack.open(folder).manifest.version}: whole")
-            except PackError as error:
-                packs.append(f"{name}: {error}")
         return {
             "program": f"rbc-engine {version('rbc-engine')}, commit {_kernels.commit}",
             "python": platform.python_version(),

@@ -42,6 +42,13 @@ def show(pack: PackArgument = "chula12") -> None:
         print(f"{title}:")
         for key, value in values.items():
             print(f"  {key}: {value}")
+    if opened.calibration is not None:
+        print("precisions:")
+        for name, verdict in sorted(opened.calibration.verdicts.items()):
+            said = "accepted" if verdict.accepted else f"refused: {'; '.join(verdict.reasons)}"
+            print(
+                f"  {name}: {said} ({verdict.fields} fields of {verdict.smear_groups} smear groups)"
+            )
     print("files:")
     for name, record in sorted(manifest.files.items()):
         print(f"  {name}: {record.bytes} bytes, sha256 {record.sha256}")

@@ -234,6 +234,59 @@ def detectors(
     _log(f"detectors.md and detectors.json in {out}")
 
 
+@app.command("patch-sizes")
+@training_errors()
+def patch_sizes(
+    data: Data,
+    work: Work,
+    out: Out,
+    data_format: Format = "chula12",
+    sizes: Annotated[str, typer.Option(help="Sides in px, separated by commas.")] = (
+        "80,96,112,128,160,224"
+    ),
+    patches: Annotated[int, typer.Option(min=32, help="That each is trained on.")] = 64000,
+    learning_rate: Annotated[float, typer.Option(min=1e-7, max=1.0)] = 6e-4,
+    start_from: Annotated[
+        Path | None, typer.Option(help="As of `train classifier`: where all of them begin.")
+    ] = None,
+    validation_share: Annotated[float, typer.Option(min=0.01, max=0.9)] = 0.22,
+    bf16: Bf16 = False,
+    seed: Seed = 0,
+    threads: Threads = 0,
+) -> None:
+    """The classifier on patches of several sizes: what a larger one is worth, beside what it costs."""
+    from rbc_engine.training.plan import TrainingPlan
+    from rbc_engine.training.reproduce.patch_sizes import compare_patch_sizes, write_patch_sizes
+
+    parts = [part.strip() for part in sizes.split(",")]
+    if not all(part.isdecimal() and 16 <= int(part) <= 512 for part in parts):
+        raise UsageError(f"--sizes must be sides of 16 to 512 px, e.g. 80,96,128 (got {sizes!r})")
+
+    def open_plan(folder: Path) -> TrainingPlan:
+        return TrainingPlan.open(
+            data,
+            folder,
+            data_format=data_format,
+            seed=seed,
+            threads=threads or len(os.sched_getaffinity(0)),
+            validation_share=validation_share,
+            log=_log,
+        )
+
+    table = compare_patch_sizes(
+        open_plan,
+        [int(part) for part in parts],
+        patches=patches,
+        learning_rate=learning_rate,
+        bf16=bf16,
+        start=start_from,
+        work=work,
+        log=_log,
+    )
+    write_patch_sizes(out, table)
+    _log(f"patch_sizes.md and patch_sizes.json in {out}")
+
+
 def _read(data: Path, data_format: str, threads: int) -> tuple[Dataset, PackRecipe]:
     """The dataset and its recipe; sets torch's threads, for the whole process."""
     import torch

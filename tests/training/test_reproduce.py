@@ -182,6 +182,20 @@ def test_figure8_and_detectors(data, tmp_path):
 
 
 @pytest.mark.slow
+def test_patch_sizes(data, tmp_path):
+    at = ["--data", data, "--out", tmp_path / "out", "--work", tmp_path / "work", *COMMON]
+    share = ["--patches", 64, "--validation-share", 0.4]
+    result = invoke("patch-sizes", *at, *share, "--sizes", "48,32")
+    assert result.exit_code == 0, result.exception
+    table = json.loads((tmp_path / "out" / "patch_sizes.json").read_text())
+    assert [(row["patch_px"], row["cost"]) for row in table["rows"]] == [(32, 1.0), (48, 2.25)]
+    assert all(0 <= row["single_cell_accuracy"] <= 1 for row in table["rows"])
+    assert "| 48 | 2.25 |" in (tmp_path / "out" / "patch_sizes.md").read_text()
+    refused = invoke("patch-sizes", *at, *share, "--sizes", "8")
+    assert "--sizes must be sides of 16 to 512 px" in str(refused.exception)
+
+
+@pytest.mark.slow
 def test_figure7_draws_what_it_counts(tmp_path):
     from .fake_chula import write_chula
 
