@@ -45,7 +45,7 @@ _MEAN_RGB = (148, 151, 151)
 
 CHULA12 = PackRecipe(
     name="chula12",
-    version="0.2.0",
+    version="0.3.0",
     licence="MIT",
     description=(
         "Twelve types of red blood cells in stained blood smears. Trained on Chula RBC-12 "
