@@ -264,21 +264,17 @@ class TileMerge:
 def _inside(boxes: Float32, extent: Float32, *, margin: float) -> Bools:
     """Which boxes lie in an extent, clear of its edges."""
     low = (boxes[:, :2] > extent[:2] + margin).all(axis=1)
-    inside: Bools = low & (boxes[:, 2:] < extent[2:] - margin).all(axis=1)
-    return inside
+    return np.asarray(low & (boxes[:, 2:] < extent[2:] - margin).all(axis=1))
 
 
 def _centres_inside(boxes: Float32, core: Float32) -> Bools:
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    inside: Bools = (centres >= core[:2]).all(axis=1) & (centres < core[2:]).all(axis=1)
-    return inside
+    return np.asarray((centres >= core[:2]).all(axis=1) & (centres < core[2:]).all(axis=1))
 
 
 def _touching(boxes: Float32, extent: Float32) -> Bools:
-    touching: Bools = (boxes[:, :2] < extent[2:]).all(axis=1) & (boxes[:, 2:] > extent[:2]).all(
-        axis=1
-    )
-    return touching
+    low = (boxes[:, :2] < extent[2:]).all(axis=1)
+    return np.asarray(low & (boxes[:, 2:] > extent[:2]).all(axis=1))
 
 
 def _grown(extent: Float32, by: float) -> Float32:
@@ -307,16 +303,16 @@ def _overlaps(a: Float32, b: Float32) -> tuple[Float32, Float32]:
     """float32 [A, B] each: the shared area as a part of what both cover (IoU), and of the smaller one."""
     shared = _shared_area(a, b)
     area_a, area_b = _areas(a)[:, None], _areas(b)[None, :]
-    iou = shared / np.maximum(area_a + area_b - shared, 1e-6)
-    return iou, shared / np.maximum(np.minimum(area_a, area_b), 1e-6)
+    iou: Float32 = shared / np.maximum(area_a + area_b - shared, np.float32(1e-6))
+    share: Float32 = shared / np.maximum(np.minimum(area_a, area_b), np.float32(1e-6))
+    return iou, share
 
 
 def _matched(boxes: Float32, others: Float32, iou: float) -> Bools:
     """bool [A], which boxes have a like among others."""
     if not len(others):
         return np.zeros(len(boxes), np.bool_)
-    matched: Bools = (_overlaps(boxes, others)[0] > iou).any(axis=1)
-    return matched
+    return np.asarray((_overlaps(boxes, others)[0] > iou).any(axis=1))
 
 
 def _changed(regions: Regions, **arrays: npt.NDArray[np.generic]) -> Regions:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -79,15 +81,13 @@ def random_truth(rng, height, width, *, largest, count, most_share):
     return separate(boxes, most_share)
 
 
-def merged(plan, truth, *, order=None, hide=()):
+def merged(plan, truth, *, order=None):
     merge = TileMerge(plan, nms_iou=NMS_IOU, types=TYPES)
     tiles = list(plan.tiles())
     for index in order if order is not None else range(len(tiles)):
         rows, boxes = perfect(truth, tiles[index])
-        shown = np.array([row not in hide for row in rows], np.bool_)
         scores = 0.5 + 0.5 / (2 + rows)
         merge.add(tiles[index], regions_of(boxes, rows, scores=scores))
-        assert shown.all() or hide
     return merge.finish()
 
 
@@ -118,7 +118,7 @@ def make_plan(drawn, detector):
     )
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(drawn=plans)
 def test_regions_no_larger_than_the_overlap_come_out_once_and_whole(detector, drawn):
     plan = make_plan(drawn, detector)
@@ -143,7 +143,7 @@ def iou(a, b):
     return common / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - common)
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(drawn=plans)
 def test_regions_larger_than_any_tile_are_joined(detector, drawn):
     plan = make_plan(drawn, detector)
@@ -166,7 +166,7 @@ def test_regions_larger_than_any_tile_are_joined(detector, drawn):
         assert bool(flags & RegionFlag.BORDER) == (not whole)
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(drawn=plans)
 def test_a_detector_that_errs_a_little_doubles_and_loses_nothing(detector, drawn):
     plan = make_plan(drawn, detector)
@@ -198,7 +198,7 @@ def test_one_tile_sees_two_cells_where_the_other_sees_one_clump(detector):
     plan = plan_tiles((480, 1600), pixel_um=None, settings=detector)
     border = plan.columns.core(0)[1]
     clump = np.array([border - 45, 100, border + 35, 140])  # its centre is left of the border
-    cells = np.array([clump - [0, 0, 40, 0], clump + [40, 0, 0, 0]])
+    cells = np.array([[border - 45, 100, border - 5, 140], [border - 5, 100, border + 35, 140]])
     left, right = plan.tile(0, 0), plan.tile(0, 1)
     for first, second in ((clump[None], cells), (cells, clump[None])):
         merge = TileMerge(plan, nms_iou=NMS_IOU, types=TYPES)
@@ -217,7 +217,7 @@ def test_a_slide_without_regions_has_none(detector):
     assert found.probabilities.shape == (0, TYPES)
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(drawn=plans)
 @example(drawn={"tile": 5, "overlap": 1, "height": 40_000, "width": 30_000, "um": 0.25, "seed": 0})
 def test_a_plan_covers_the_slide_and_samples_it_as_one_frame(detector, drawn):
@@ -228,9 +228,9 @@ def test_a_plan_covers_the_slide_and_samples_it_as_one_frame(detector, drawn):
         cores = [axis.core(index) for index in range(axis.count)]
         assert extents[0][0] == cores[0][0] == 0
         assert extents[-1][1] == cores[-1][1] == length
-        for (_, end), (begin, _) in zip(extents, extents[1:], strict=False):
+        for (_, end), (begin, _) in pairwise(extents):
             assert end - begin == axis.overlap_px
-        for (_, end), (begin, _) in zip(cores, cores[1:], strict=False):
+        for (_, end), (begin, _) in pairwise(cores):
             assert end == begin
         for extent, core in zip(extents, cores, strict=True):
             assert extent[0] <= core[0] < core[1] <= extent[1]
