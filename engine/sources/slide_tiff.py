@@ -13,7 +13,7 @@ import re
 import struct
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -155,7 +155,7 @@ class TiffSlide:
 
     def _read_rows(self, image: _Image, box: Box, pixels: UInt8) -> None:
         """Uncompressed strips, of any size: only the rows and columns that are wanted."""
-        stored = image.page.samplesperpixel
+        stored = image.stored
         width_bytes = (box.x1 - box.x0) * stored
         for y in range(box.y0, box.y1):
             strip, row = divmod(y, image.segment_hw[0])
@@ -189,15 +189,12 @@ class TiffSlide:
             return found
         data = self._bytes(image.offsets[index], image.byte_counts[index])
         where = f"level {level}, part {index}"
-        if image.page.compression == _JPEG and _jpeg_bytes(data) > _MAX_SEGMENT_BYTES:
+        if image.jpeg and _jpeg_bytes(data) > _MAX_SEGMENT_BYTES:
             raise ImageError(
                 f"damaged TIFF ({where}: a JPEG larger than its tile); export it again"
             )
         try:
-            options = {}
-            if image.page.compression == _JPEG:
-                options = {"jpegtables": image.page.jpegtables, "jpegheader": image.page.jpegheader}
-            decoded, _, _ = image.page.decode(data, index, **options)
+            decoded, _, _ = image.decode(data, index, **image.jpeg)
             segment: UInt8 = np.ascontiguousarray(decoded[0])
         except MemoryError:
             raise
@@ -231,13 +228,13 @@ class TiffSlide:
 class _Image:
     """One level as it is stored.
 
-    samples: 1 or 3, of a pixel as it is read. planes: 1, or 3 where each colour is stored on its own.
+    samples: 1 or 3, of a pixel as it is read; stored: as it is stored, with alpha. planes: 1, or 3 where each colour is stored on its own.
     segment_hw: height and width of a tile, or of a strip. grid: segments along y and x.
     offsets, byte_counts: of each segment in the file.
     rows_are_plain: uncompressed strips, whose rows can be read one by one.
+    decode: tifffile's decoder of a segment. jpeg: what of a JPEG stands elsewhere, for it; empty without JPEG.
     """
 
-    page: Any
     width: int
     height: int
     samples: int
@@ -248,6 +245,9 @@ class _Image:
     offsets: tuple[int, ...]
     byte_counts: tuple[int, ...]
     rows_are_plain: bool
+    stored: int
+    decode: Callable[..., Any]
+    jpeg: dict[str, Any]
 
     @classmethod
     def of(cls, page: Any, file_bytes: int) -> _Image:
@@ -296,8 +296,10 @@ class _Image:
             rows = [min(segment_hw[0], height - row * segment_hw[0]) for row in range(grid[0])]
             if any(size < n * width * stored for n, size in zip(rows, byte_counts, strict=True)):
                 raise ImageError("damaged TIFF (strips are too short); copy or export it again")
+        jpeg = {}
+        if int(page.compression) == _JPEG:
+            jpeg = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
         return cls(
-            page=page,
             width=width,
             height=height,
             samples=3 if stored >= 3 else 1,
@@ -308,6 +310,9 @@ class _Image:
             offsets=offsets,
             byte_counts=byte_counts,
             rows_are_plain=plain,
+            stored=stored,
+            decode=page.decode,  # while the file is open
+            jpeg=jpeg,
         )
 
 

@@ -118,14 +118,14 @@ def make_plan(drawn, detector):
     )
 
 
-@settings(max_examples=60)
+@settings(max_examples=50)
 @given(drawn=plans)
 def test_regions_no_larger_than_the_overlap_come_out_once_and_whole(detector, drawn):
     plan = make_plan(drawn, detector)
     rng = np.random.default_rng(drawn["seed"])
     largest = int(plan.columns.overlap_px - 12 / plan.canvas_scale)
     truth = random_truth(
-        rng, drawn["height"], drawn["width"], largest=largest, count=250, most_share=0.6
+        rng, drawn["height"], drawn["width"], largest=largest, count=120, most_share=0.6
     )
     truth = truth[[all(iou(a, b) <= NMS_IOU for b in truth[:i]) for i, a in enumerate(truth)]]
     order = rng.permutation(plan.count)
@@ -143,7 +143,7 @@ def iou(a, b):
     return common / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - common)
 
 
-@settings(max_examples=60)
+@settings(max_examples=50)
 @given(drawn=plans)
 def test_regions_larger_than_any_tile_are_joined(detector, drawn):
     plan = make_plan(drawn, detector)
@@ -166,7 +166,7 @@ def test_regions_larger_than_any_tile_are_joined(detector, drawn):
         assert bool(flags & RegionFlag.BORDER) == (not whole)
 
 
-@settings(max_examples=60)
+@settings(max_examples=50)
 @given(drawn=plans)
 def test_a_detector_that_errs_a_little_doubles_and_loses_nothing(detector, drawn):
     plan = make_plan(drawn, detector)
@@ -217,7 +217,7 @@ def test_a_slide_without_regions_has_none(detector):
     assert found.probabilities.shape == (0, TYPES)
 
 
-@settings(max_examples=60)
+@settings(max_examples=50)
 @given(drawn=plans)
 @example(drawn={"tile": 5, "overlap": 1, "height": 40_000, "width": 30_000, "um": 0.25, "seed": 0})
 def test_a_plan_covers_the_slide_and_samples_it_as_one_frame(detector, drawn):
