@@ -452,7 +452,7 @@ def test_a_run_of_slides_fields_and_broken_files(smear, tmp_path):
 
 
 _HUGE_RUN = """
-import resource, sys, time
+import sys, time
 from pathlib import Path
 from rbc_engine.bench.stub_engine import stub_engine
 from rbc_engine.sources.slide_tiles import SlideSource
@@ -469,7 +469,8 @@ with stub_engine(regions=150) as engine:
         (result,) = WholeSlides(engine).results(source)
     seconds = time.perf_counter() - started
 assert result.ok, result.error
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+# Not ru_maxrss, which a process inherits from the one that started it.
+peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(result.tiles.run, result.tiles.blank, len(result.regions), peak, seconds)
 """
 
@@ -508,4 +509,4 @@ def test_memory_of_a_slide_of_40000_by_30000_px_is_bounded(smear, tmp_path):
     assert run + blank > 2500
     assert run > 2000
     assert regions > 100_000
-    assert peak_kib < 1.5 * 2**20
+    assert peak_kib < 2**20
