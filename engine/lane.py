@@ -87,7 +87,7 @@ class Lane:
                 errors[index] = decoded.error or "no frame"
                 continue
             try:
-                fit = fit_canvas(
+                fit = frame.canvas or fit_canvas(
                     (frame.height, frame.width),
                     pixel_um=frame.pixel_um,
                     settings=self._manifest.detector,

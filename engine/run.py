@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from itertools import takewhile
-from typing import Any
+from itertools import chain, takewhile
+from typing import Any, TypeVar
 
 from rbc_engine import _kernels
 from rbc_engine.devices.select import cores_here
@@ -17,12 +17,15 @@ from rbc_engine.errors import DeviceError
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sources.dali import DaliSource
 from rbc_engine.sources.select import open_source
-from rbc_engine.types import Decoded, FieldRef, FieldResult
+from rbc_engine.sources.slide_tiles import SlideSource
+from rbc_engine.types import Decoded, FieldRef, FieldResult, SlideRef
+from rbc_engine.whole_slides import WholeSlides
 
 __all__ = ["RunCounts", "run_fields", "run_record"]
 
 SCHEMA = 1
 
+Item = TypeVar("Item")
 OnResult = Callable[[FieldResult], None]
 
 
@@ -69,7 +72,7 @@ def run_fields(
     stop: threading.Event,
     on_result: OnResult,
 ) -> dict[str, Any]:
-    """Runs all entries and completes the output.
+    """Runs all entries, fields first, then whole slides, and completes the output.
 
     started: time.perf_counter() of the start of the run; wall_seconds counts from it.
     settings, warnings: for run.json, beside what is added here.
@@ -84,13 +87,33 @@ def run_fields(
     startup_s = time.perf_counter() - started
     counts = RunCounts()
     lost: DeviceError | None = None
+    slide_refs = [entry for entry in entries if isinstance(entry, SlideRef)]
     source, decoder, decoder_notes = open_source(
-        entries, engine.choices, workers=workers, ahead=max(ahead, workers), pixel_um=pixel_um
+        [entry for entry in entries if not isinstance(entry, SlideRef)],
+        engine.choices,
+        workers=workers,
+        ahead=max(ahead, workers),
+        pixel_um=pixel_um,
     )
-    with source:
-        going: Iterator[Decoded] = takewhile(lambda _: not stop.is_set(), source)
+    tiles = SlideSource(
+        slide_refs,
+        settings=engine.pack.manifest.detector,
+        pixel_um=pixel_um,
+        workers=workers,
+        ahead=max(ahead, workers),
+    )
+    slides = WholeSlides(engine)
+
+    def going(items: Iterable[Item]) -> Iterator[Item]:
+        return takewhile(lambda _: not stop.is_set(), items)
+
+    with source, tiles:
+        results = chain(
+            engine.run(going(source), keep_frames=output.needs_frames),
+            slides.results(going(tiles)),
+        )
         try:
-            for result in engine.run(going, keep_frames=output.needs_frames):
+            for result in results:
                 with engine.meter.stage("write"):
                     output.write(result)
                 counts.add(result)
@@ -101,7 +124,11 @@ def run_fields(
                 raise
             lost = error
 
-    stated = [*decoder_notes, *warnings]
+    stated = [*decoder_notes, *warnings, *slides.notes]
+    if slide_refs and output.needs_frames:
+        stated.append(
+            f"{len(slide_refs)} whole slides have no overlay: they are too large for one picture"
+        )
     if isinstance(source, DaliSource) and source.given_up:
         stated.append(
             f"DALI could not decode {source.given_up} batches of {engine.choice.lane_frames} files as a whole; "
@@ -123,6 +150,8 @@ def run_fields(
         settings={"decode_workers": workers, "um_per_px": pixel_um, **settings},
         warnings=stated,
     )
+    if slide_refs:
+        run["whole_slides"] = slides.records
     run["wall_seconds"] = time.perf_counter() - started
     output.finish(run)
     if lost is not None:

@@ -6,12 +6,15 @@ import dataclasses
 from dataclasses import dataclass
 from enum import IntFlag
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.errors import ImageError
+
+if TYPE_CHECKING:
+    from rbc_engine.scale import CanvasFit
 
 __all__ = [
     "Decoded",
@@ -22,6 +25,8 @@ __all__ = [
     "Int32",
     "RegionFlag",
     "Regions",
+    "SlideRef",
+    "TileCounts",
     "UInt8",
 ]
 
@@ -34,7 +39,8 @@ class RegionFlag(IntFlag):
     """What to know before trusting a region."""
 
     BORDER = 1
-    """The box touches the edge of the field: the cell may be cut."""
+    """The box touches the edge of the field: the cell may be cut. In a whole slide also: joined from the parts that
+    several tiles saw, none of them the whole."""
 
     def names(self) -> list[str]:
         """Lower-case names of the flags that are set, in order of their bits."""
@@ -49,12 +55,15 @@ class Frame:
         `pixels.device_id` (`shape`, `dtype`, and `to_host` for a copy).
     slide, field: where it came from; `field` is unique within a slide.
     pixel_um: width of a pixel in µm, None if unknown.
+    canvas: where it lies on the detector's canvas, for a tile of a slide, whose scale does not go by its own size;
+        None for the rule of fit_canvas.
     """
 
     pixels: Any
     slide: str = ""
     field: str = ""
     pixel_um: float | None = None
+    canvas: CanvasFit | None = None
 
     def __post_init__(self) -> None:
         pixels = self.pixels
@@ -98,6 +107,19 @@ class FieldRef:
     slide: str
     field: str
     path: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlideRef(FieldRef):
+    """A whole slide, to be read tile by tile: one field of its run, as large as the slide."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileCounts:
+    """The tiles of a whole slide: those that were run, and those left out because they show nothing but background."""
+
+    run: int
+    blank: int
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -178,7 +200,9 @@ class FieldResult:
     saturated: bool = False
     seconds: float = 0.0
     frame: Frame | None = dataclasses.field(default=None, repr=False)
-    """The image itself, kept only where a sink asked for it (overlays)."""
+    """The image itself, kept only where a sink asked for it (overlays); a whole slide never has it."""
+    tiles: TileCounts | None = None
+    """Of a whole slide; None for an image."""
 
     @property
     def ok(self) -> bool:

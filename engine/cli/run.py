@@ -1,4 +1,4 @@
-"""`rbc-engine run`: images in, tables out."""
+"""`rbc-engine run`: images and whole slides in, tables out."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(
         list[Path],
         typer.Argument(
             metavar="INPUT...",
-            help="Images, a folder of images (one slide), or a folder of folders (one slide each).",
+            help="Images, whole slides, a folder of images (one slide), or a folder of folders (one slide each).",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the results; made if it does not exist.")],
@@ -42,7 +42,8 @@ def run(
     overwrite: options.Overwrite = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Run only the first N fields.")] = None,
     um_per_px: Annotated[
-        float | None, typer.Option(help="Width of an image pixel in µm, the same for all images.")
+        float | None,
+        typer.Option(help="Width of an image pixel in µm, the same for all images and slides."),
     ] = None,
     formats: Annotated[
         str, typer.Option(help="Further outputs, separated by commas: overlay.")

@@ -30,7 +30,7 @@ _UNSAFE = set('/\\:*?"<>|%')
 class OverlayFolder:
     """overlays/SLIDE/FIELD.png, FIELD being the name of the image file with its suffix.
 
-    Fields that failed have none. Names are made safe by `file_name`; those that then coincide get ~2, ~3 and so on.
+    Fields that failed have none, and neither have whole slides. Names are made safe by `file_name`; those that then coincide get ~2, ~3 and so on.
     """
 
     NAME = "overlays"
@@ -47,7 +47,7 @@ class OverlayFolder:
             self._beside.mkdir()
 
     def write(self, result: FieldResult) -> None:
-        if result.regions is None:
+        if result.regions is None or result.tiles is not None:
             return
         if result.frame is None:
             raise ValueError("overlays need results that carry their frame (got none)")

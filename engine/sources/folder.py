@@ -1,4 +1,5 @@
-"""Image files and folders of them: finding the fields of a run, then reading them ahead of the networks."""
+"""Image files and folders of them: finding the fields and whole slides of a run, then reading the fields ahead of the
+networks."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from rbc_engine.closing import Closing
 from rbc_engine.errors import ImageError, UsageError
 from rbc_engine.sources.ahead import ReadAhead
 from rbc_engine.sources.decode import printable, read_image
-from rbc_engine.types import Decoded, FieldRef, Frame
+from rbc_engine.sources.slide import VENDOR_SUFFIXES, is_whole_slide
+from rbc_engine.types import Decoded, FieldRef, Frame, SlideRef
 
 __all__ = ["IMAGE_SUFFIXES", "Entry", "FolderSource", "Found", "find_fields"]
 
@@ -22,6 +24,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 """Which files of a folder count as images. A file that is itself an INPUT may have any name."""
 
 Entry = FieldRef | Decoded
+_MAX_INDEX_BYTES = 1 << 20
 _DIGITS = re.compile("([0-9]+)")
 
 
@@ -39,10 +42,11 @@ class Found:
 
 
 def find_fields(inputs: Sequence[Path]) -> Found:
-    """Finds the images of every INPUT: an image file, or a folder, searched with all its subfolders.
+    """Finds the images and whole slides of every INPUT: a file, or a folder, searched with all its subfolders.
 
     Each folder that directly holds images is one slide, named by its path relative to INPUT; INPUT itself, and
-    the folder of a file INPUT, by its own name. `field` is the path relative to INPUT. Both are POSIX
+    the folder of a file INPUT, by its own name. A file that is a whole slide (is_whole_slide) is a slide of its own, a
+    SlideRef, and both its names are its path relative to INPUT. `field` is the path relative to INPUT. Both are POSIX
     paths with unprintable characters, undecodable bytes and backslashes escaped, so that names that differ stay different.
 
     Raises UsageError if an INPUT is missing or holds no image, if two INPUTs hold the same file, or if one slide
@@ -115,16 +119,15 @@ def _search(given: Path) -> Found:
     except (OSError, ValueError) as error:
         raise UsageError(f"INPUT {shown} cannot be read: {_reason(error)}") from error
     if stat.S_ISREG(mode):
-        slide = _escape(_own_name(given.parent))
-        return Found(
-            entries=[FieldRef(slide=slide, field=_escape(given.name), path=given)], skipped=0
-        )
+        slide, name = _escape(_own_name(given.parent)), _escape(given.name)
+        return Found(entries=[_entry(slide=slide, field=name, path=given)], skipped=0)
     if not stat.S_ISDIR(mode):
         raise UsageError(f"INPUT {shown} is neither a file nor a folder; give one of these")
     found = _search_folder(given)
     if not found.entries:
         raise UsageError(
-            f"INPUT {shown} holds no image ({' '.join(IMAGE_SUFFIXES)}); files and folders passed over: {found.skipped}"
+            f"INPUT {shown} holds no image ({' '.join(IMAGE_SUFFIXES)}) and no slide "
+            f"({' '.join(VENDOR_SUFFIXES)}); files and folders passed over: {found.skipped}"
         )
     return found
 
@@ -136,7 +139,8 @@ def _search_folder(folder: Path) -> Found:
     for parent, subfolders, files in os.walk(folder, onerror=failures.append):
         here = Path(parent)
         relative = here.relative_to(folder)
-        images = [name for name in files if _is_image(name)]
+        parts = _slide_parts(here, files)
+        images = [name for name in files if _is_image(name) and name not in parts]
         kept = [
             name
             for name in subfolders
@@ -146,7 +150,7 @@ def _search_folder(folder: Path) -> Found:
         subfolders[:] = kept
         slide = _escape(relative.as_posix() if relative.parts else _own_name(folder))
         entries += [
-            FieldRef(slide=slide, field=_escape((relative / name).as_posix()), path=here / name)
+            _entry(slide=slide, field=_escape((relative / name).as_posix()), path=here / name)
             for name in images
         ]
     for failure in failures:
@@ -187,8 +191,28 @@ def _refuse_repeats(found: Sequence[tuple[Path, Entry]]) -> None:
             )
 
 
+def _entry(*, slide: str, field: str, path: Path) -> FieldRef:
+    if is_whole_slide(path):
+        return SlideRef(slide=field, field=field, path=path)
+    return FieldRef(slide=slide, field=field, path=path)
+
+
 def _is_image(name: str) -> bool:
-    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
+    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES + VENDOR_SUFFIXES)
+
+
+def _slide_parts(folder: Path, files: Sequence[str]) -> set[str]:
+    """Images that are parts of a slide in several files: those that a .vms or .vmu names."""
+    named: set[str] = set()
+    for name in files:
+        if name.lower().endswith((".vms", ".vmu")):
+            try:
+                with (folder / name).open("rb") as file:
+                    lines = file.read(_MAX_INDEX_BYTES).decode("utf-8", "replace").splitlines()
+            except OSError:  # comes up when the slide is opened
+                continue
+            named.update(line.partition("=")[2].strip() for line in lines)
+    return named
 
 
 def _own_name(folder: Path) -> str:
