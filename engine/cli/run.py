@@ -45,8 +45,9 @@ def run(
         float | None, typer.Option(help="Width of an image pixel in µm, the same for all images.")
     ] = None,
     formats: Annotated[
-        str, typer.Option(help="Further outputs, separated by commas: overlay.")
-    ] = "",
+        str,
+        typer.Option(help="Further outputs, separated by commas: report, overlay; '' for none."),
+    ] = "report",
     lanes: options.Lanes = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
