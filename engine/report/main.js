@@ -43,7 +43,7 @@ const chooser = h(
 byId("slide-chooser").replaceChildren(h("label", { for: "chosen-slide" }, "Slide"), chooser);
 if (data.slides.length) {
   chooseSlide(data.slides[0]);
-  document.addEventListener("DOMContentLoaded", showPictures);
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", showPictures);
 } else {
   for (const id of ["slide", "fields"]) byId(id).hidden = true;
 }

@@ -40,7 +40,12 @@ def render(findings: Findings, pack: Pack, run: dict[str, Any], *, written: str)
 
     style = (_FOLDER / "page.css").read_text("utf-8")
     parts = ((_FOLDER / name).read_text("utf-8") for name in _SCRIPTS)
-    script = '"use strict";\n(() => {\n' + "\n".join(parts) + "})();\n"
+    # After the first paint: until then the browser has the parts that need no script to show.
+    script = (
+        '"use strict";\nrequestAnimationFrame(() => setTimeout(() => {\n'
+        + "\n".join(parts)
+        + "}));\n"
+    )
     environment = Environment(
         loader=FileSystemLoader(_FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -232,7 +237,9 @@ def _left_out(findings: Findings, pictured: list[PicturedField]) -> list[str]:
             f"{seen - len(pictured)} of {seen} fields have no picture here, so that the file stays small: those "
             f"shown are a random sample of each slide; their numbers count all fields"
         )
-    unlisted = findings.fields - len({row.number for row in findings.rows} | {p.row.number for p in pictured})
+    unlisted = findings.fields - len(
+        {row.number for row in findings.rows} | {p.row.number for p in pictured}
+    )
     if unlisted:
         stated.append(
             f"{unlisted} of {findings.fields} fields are not listed here, only the first {FIELDS_LISTED} and those "

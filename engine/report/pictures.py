@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import math
 
 import numpy as np
+import numpy.typing as npt
+import simplejpeg
 from PIL import Image
 
 from rbc_engine.types import UInt8
@@ -27,12 +28,14 @@ def field_jpeg(pixels: UInt8) -> bytes:
     scale = min(1.0, FIELD_LONG_SIDE_PX / max(height, width))
     # Of very large frames every n-th pixel is enough, and takes no copy of the whole.
     step = max(1, math.floor(1 / (4 * scale)))
-    picture = Image.fromarray(np.ascontiguousarray(pixels[::step, ::step]))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return _jpeg(picture.resize(size, Image.Resampling.BOX), _FIELD_QUALITY)
+    reduced = np.ascontiguousarray(pixels[::step, ::step])
+    if scale < 1:
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        reduced = np.asarray(Image.fromarray(reduced).resize(size, Image.Resampling.BOX))
+    return _jpeg(reduced, _FIELD_QUALITY)
 
 
-def patch_jpeg(pixels: UInt8, box: np.ndarray) -> bytes:
+def patch_jpeg(pixels: UInt8, box: npt.NDArray[np.float32]) -> bytes:
     """A square around a region, PATCH_PX wide. box: float [4], x0 y0 x1 y1 in px; may leave the frame."""
     height, width = pixels.shape[:2]
     x0, y0, x1, y1 = (float(side) for side in box)
@@ -41,12 +44,11 @@ def patch_jpeg(pixels: UInt8, box: np.ndarray) -> bytes:
     left = math.floor(min(max((x0 + x1 - side) / 2, 0), width - side))
     top = math.floor(min(max((y0 + y1 - side) / 2, 0), height - side))
     across = max(1, math.ceil(side))
-    window = np.ascontiguousarray(pixels[top : top + across, left : left + across])
-    picture = Image.fromarray(window).resize((PATCH_PX, PATCH_PX), Image.Resampling.BICUBIC)
-    return _jpeg(picture, _PATCH_QUALITY)
+    window = Image.fromarray(np.ascontiguousarray(pixels[top : top + across, left : left + across]))
+    patch = window.resize((PATCH_PX, PATCH_PX), Image.Resampling.BICUBIC)
+    return _jpeg(np.asarray(patch), _PATCH_QUALITY)
 
 
-def _jpeg(picture: Image.Image, quality: int) -> bytes:
-    encoded = io.BytesIO()
-    picture.save(encoded, "jpeg", quality=quality, optimize=True)
-    return encoded.getvalue()
+def _jpeg(pixels: UInt8, quality: int) -> bytes:
+    encoded: bytes = simplejpeg.encode_jpeg(pixels, quality=quality, colorsubsampling="420")
+    return encoded

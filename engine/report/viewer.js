@@ -272,7 +272,8 @@ function makeViewer(data) {
   async function show(row, region = -1) {
     const picture = byId(`picture-${row.number}`);
     if (!picture) {
-      clear(row.error ? `${row.name}: ${row.error}` : `${row.name} has no picture in this file`);
+      if (row.pictured && document.readyState === "loading") clear("Loading…");
+      else clear(row.error === null ? `${row.name} has no picture in this file` : `${row.name}: ${row.error}`);
       return;
     }
     const image = new Image();
