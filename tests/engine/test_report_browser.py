@@ -419,7 +419,8 @@ def test_two_hundred_fields_are_small_and_paint_at_once(load, tmp_path, frames):
 @pytest.mark.slow
 def test_ten_thousand_fields_are_quick(load, tmp_path, frames):
     slides = [f"slide {at}" for at in range(10)]
-    path = write_report(tmp_path, 10_000, slides=slides, frames=frames, regions=3)
+    small = [frame[:120, :160] for frame in frames]
+    path = write_report(tmp_path, 10_000, slides=slides, frames=small, regions=3)
     assert path.stat().st_size < MOST_BYTES
     page = load(path)
     assert page.locator("tr").count() < 300
@@ -439,7 +440,8 @@ def test_ten_thousand_fields_are_quick(load, tmp_path, frames):
             for _ in range(3)
         ]
         assert min(took) < 100, name
-    regions = [int(text) for text in column(page, "fields-table", 2) if text != "–"]
-    assert len(regions) == 1000 % 12 or len(regions) > 0
     page.locator("#fields-table").get_by_role("button", name="First page").click()
-    assert "1 to 12" in page.locator("#fields-table .status").inner_text()
+    fields = page.evaluate("JSON.parse(document.getElementById('data').textContent).fields")
+    mine = [r for r, at in zip(fields["regions"], fields["slide"], strict=True) if at == 0]
+    shown = [int(text) for text in column(page, "fields-table", 2)]
+    assert shown == sorted(mine, reverse=True)[:12]  # sorted three times: down, up, down
