@@ -60,7 +60,7 @@ def render(findings: Findings, pack: Pack, run: dict[str, Any], *, written: str)
         stages=_stages(run),
         facts=_facts(run, pack),
         settings=_flat(run.get("settings", {})),
-        drift=_flat(run.get("drift", {})),
+        drift=_drift(run, pack),
         types=[
             {"label": _label(name), "abnormal": name in pack.manifest.abnormal, **_cuts(name)}
             for name in pack.types
@@ -267,6 +267,15 @@ def _facts(run: dict[str, Any], pack: Pack) -> list[tuple[str, str]]:
         *((key.title(), run.get(key)) for key in ("device", "backend", "precision", "decoder")),
     ]
     return [(label, visible(str(value))) for label, value in known if value]
+
+
+def _drift(run: dict[str, Any], pack: Pack) -> list[tuple[str, str]]:
+    """What the pack's calibration found of the run's device and precision beside fp32; empty if it has nothing."""
+    if pack.calibration is None:
+        return []
+    kind = str(run.get("device", "")).partition(":")[0]
+    verdict = pack.calibration.verdicts.get(f"{kind}:{run.get('precision')}")
+    return [] if verdict is None else _flat(verdict.model_dump(mode="json"))
 
 
 def _stages(run: dict[str, Any]) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.stats import binomtest
 
+from rbc_engine.calibrated import NETWORKS, Calibration, NetworkRanges, Verdict
 from rbc_engine.errors import UsageError
 from rbc_engine.report import findings as findings_module
 from rbc_engine.report.findings import Findings
@@ -180,7 +181,7 @@ def test_hostile_names_are_text_everywhere(
         results.append(with_frame(make_result(name, name, count=3)))
         results.append(make_failure(name, name + "2", error=name))
     run = {**RUN, "warnings": HOSTILE, "settings": {name: name for name in HOSTILE}}
-    run |= {"device": HOSTILE[0], "drift": {HOSTILE[1]: HOSTILE[0]}}
+    run["device"] = HOSTILE[0]
     run["bottleneck"] = HOSTILE[2]
     run["stage_seconds"] = {HOSTILE[2]: 1.0, HOSTILE[0]: 2.0}
     page = Page(write(tmp_path, toy_pack, results, run))
@@ -260,6 +261,30 @@ def test_many_fields_stay_within_the_room_and_that_is_said(
     assert f"{63 - len(pictured)} of 63 fields have no picture here, so that the file stays" in text
     assert f"{63 - len(listed)} of 63 fields are not listed here" in text
     assert page.data["slides"][0]["fields"] == 60
+
+
+def test_the_drift_certificate_is_that_of_the_device_and_precision(tmp_path, toy_pack):
+    verdict = Verdict(
+        accepted=True,
+        device="cpu: some",
+        fields=12,
+        smear_groups=3,
+        fp32={"auc": 0.974},
+        measured={"auc": 0.9731},
+        flips={"abnormal": 0.0123},
+    )
+    ranges = NetworkRanges(sha256="0" * 64, method="max", error={}, ranges={})
+    calibration = Calibration(
+        networks=dict.fromkeys(NETWORKS, ranges), verdicts={"cpu:int8": verdict}
+    )
+    pack = dataclasses.replace(toy_pack, calibration=calibration)
+    run = {"device": "cpu: AMD", "precision": "int8"}
+    text = Page(write(tmp_path / "a", pack, [], run)).text()
+    assert "Drift certificate" in text
+    assert "0.9731" in text
+    assert "0.0123" in text
+    for other in (run | {"precision": "bf16"}, run | {"device": "cuda: H100"}, {}):
+        assert "Drift certificate" not in Page(write(tmp_path / "b", pack, [], other)).text()
 
 
 def test_a_page_of_an_empty_run_stands(tmp_path, toy_pack, make_failure):
