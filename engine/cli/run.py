@@ -46,8 +46,9 @@ def run(
         typer.Option(help="Width of an image pixel in µm, the same for all images and slides."),
     ] = None,
     formats: Annotated[
-        str, typer.Option(help="Further outputs, separated by commas: overlay.")
-    ] = "",
+        str,
+        typer.Option(help="Further outputs, separated by commas: report, overlay; '' for none."),
+    ] = "report",
     lanes: options.Lanes = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,

@@ -15,18 +15,19 @@ from rbc_engine.sinks.base import Sink
 from rbc_engine.sinks.fields_csv import FieldsCsv
 from rbc_engine.sinks.overlay import OverlayFolder
 from rbc_engine.sinks.regions_parquet import RegionsParquet
+from rbc_engine.sinks.report import ReportPage
 from rbc_engine.sinks.slides_csv import SlidesCsv
 from rbc_engine.sinks.text import encodable
 from rbc_engine.types import FieldResult
 
 __all__ = ["FORMATS", "RUN_JSON", "RunOutput"]
 
-FORMATS = ("overlay",)
+FORMATS = ("report", "overlay")
 """What can be written beside the tables and run.json, which every run has."""
 
 RUN_JSON = "run.json"
 
-_FILES = (RUN_JSON, RegionsParquet.NAME, FieldsCsv.NAME, SlidesCsv.NAME)
+_FILES = (RUN_JSON, RegionsParquet.NAME, FieldsCsv.NAME, SlidesCsv.NAME, ReportPage.NAME)
 
 
 class RunOutput:
@@ -47,8 +48,8 @@ class RunOutput:
         """Makes the folder if it does not exist.
 
         formats: of FORMATS; the tables are always written.
-        overwrite: replace what an earlier run left in the folder: the tables, run.json, and every .png in the
-            folders of overlays/. The earlier files stay as they are until finish; others are not touched.
+        overwrite: replace what an earlier run left in the folder: the tables, run.json, report.html, and every
+            .png in the folders of overlays/. The earlier files stay as they are until finish; others are not touched.
             What an unfinished run has there under hidden names is removed at once; if it still runs, it fails.
 
         Raises UsageError for an unknown format; OutputError if the folder holds anything and overwrite is not
@@ -61,12 +62,16 @@ class RunOutput:
                 )
         self._folder = folder
         self._sinks: list[Sink] = []
+        self._report: ReportPage | None = None
         self._record: AtomicFile | None = None
         _prepare(folder, overwrite=overwrite)
         try:
             self._sinks.append(RegionsParquet(folder, pack))
             self._sinks.append(FieldsCsv(folder))
             self._sinks.append(SlidesCsv(folder, pack.types))
+            if "report" in formats:
+                self._report = ReportPage(folder, pack)
+                self._sinks.append(self._report)
             if "overlay" in formats:
                 self._sinks.append(OverlayFolder(folder, pack))
         except BaseException:
@@ -94,6 +99,8 @@ class RunOutput:
         """
         try:
             text = json.dumps(run, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+            if self._report is not None:
+                self._report.describe(run)
             for sink in self._sinks:
                 sink.complete()
             self._record = AtomicFile(self._folder / RUN_JSON)
@@ -152,6 +159,7 @@ def _remove_earlier_run(folder: Path) -> None:
     """What the new files do not replace. run.json first: without it, what is left is known to be no whole."""
     with explain_os_errors(folder):
         (folder / RUN_JSON).unlink(missing_ok=True)
+        (folder / ReportPage.NAME).unlink(missing_ok=True)
         for slide in list(folder.glob(f"{OverlayFolder.NAME}/*")):
             pictures = list(slide.glob("*.png"))
             for picture in pictures:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from rbc_engine.bench.stub_engine import stub_engine
 from rbc_engine.manifest import FILES, Manifest
 from rbc_engine.pack import Pack
-from rbc_engine.types import FieldResult, Regions
+from rbc_engine.types import FieldResult, Frame, Regions
 
 _TYPES = ("disc", "sickle", "burr")
 
@@ -87,6 +89,29 @@ def make_failure():
 
     def make(slide="s", field="bad.jpg", error="bad.jpg: damaged"):
         return FieldResult(slide=slide, field=field, path=f"/in/{field}", error=error)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def with_frame():
+    """A result as a run gives it to sinks that need frames: smooth noise of its own, its regions within it."""
+
+    def make(result, *, width=160, height=120):
+        rng = np.random.default_rng(
+            list(f"{result.slide}/{result.field}".encode("utf-8", "backslashreplace"))
+        )
+        coarse = Image.fromarray(rng.integers(60, 230, (6, 8, 3), np.uint8))
+        pixels = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
+        sides = np.sort(rng.random((len(result.regions), 2, 2)), axis=1)
+        boxes = (sides * (width, height)).reshape(-1, 4).astype(np.float32)
+        return replace(
+            result,
+            width=width,
+            height=height,
+            regions=replace(result.regions, boxes=boxes),
+            frame=Frame(pixels=pixels),
+        )
 
     return make
 

@@ -1,0 +1,372 @@
+"""report.html without a browser: what it counts, keeps and escapes. In a browser: test_report_browser.py."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import io
+import json
+import re
+from collections import defaultdict
+
+import html5lib
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from scipy.stats import binomtest
+
+from rbc_engine.calibrated import NETWORKS, Calibration, NetworkRanges, Verdict
+from rbc_engine.errors import UsageError
+from rbc_engine.report import findings as findings_module
+from rbc_engine.report.findings import Findings
+from rbc_engine.report.page import embedded, visible
+from rbc_engine.report.pictures import FIELD_LONG_SIDE_PX, PATCH_PX, field_jpeg, patch_jpeg
+from rbc_engine.report.stock import Stock
+from rbc_engine.sinks.output import RunOutput
+from rbc_engine.sinks.report import ReportPage
+from rbc_engine.types import Frame
+
+RUN = {
+    "program": {"version": "0.1.0", "commit": "abc"},
+    "device": "cpu: <b>fast</b>",
+    "settings": {"limit": None, "nested": {"x": [1, 2]}, "formats": ["report"]},
+    "wall_seconds": 12.5,
+    "stage_seconds": {"decode": 1.0, "detect": 3.0},
+    "bottleneck": "detect",
+    "warnings": ["2 files were passed over & <i>more</i>"],
+}
+
+
+def write(folder, pack, results, run=RUN):
+    with RunOutput(folder, pack, formats=["report"], overwrite=True) as output:
+        for result in results:
+            output.write(result)
+        output.finish(run)
+    return folder / "report.html"
+
+
+class Page:
+    """The parts of a page, found by a parser that keeps to the standard and refuses what breaks it."""
+
+    def __init__(self, path):
+        text = path.read_bytes().decode("utf-8")
+        parser = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False)
+        self.root = parser.parse(text)
+        self.blocks = {
+            block.get("id"): block.text for block in self.root.iter("script") if block.get("id")
+        }
+        self.data = json.loads(self.blocks["data"])
+
+    def text(self):
+        shown = self.root.find("body")
+        for block in list(self.root.iter("script")):
+            block.text = ""
+        return "".join(shown.itertext())
+
+
+def rows(page):
+    fields = page.data["fields"]
+    return [
+        {key: fields[key][at] for key in ("number", "slide", "name", "regions", "abnormal")}
+        for at in range(len(fields["number"]))
+    ]
+
+
+def test_counts_intervals_and_flags_are_those_of_the_results(
+    tmp_path, toy_pack, with_frame, make_result, make_failure
+):
+    results = [
+        with_frame(make_result(f"s{seed % 3}", f"f{seed}.jpg", count=9 * seed, seed=seed))
+        for seed in range(12)
+    ]
+    results += [make_failure("s1"), make_result("s2", "full.jpg", count=4, saturated=True)]
+    page = Page(write(tmp_path, toy_pack, results))
+
+    for at, name in enumerate(("s0", "s1", "s2")):
+        mine = [result for result in results if result.slide == name]
+        done = [result.regions for result in mine if result.regions is not None]
+        total = sum(len(regions) for regions in done)
+        slide = page.data["slides"][at]
+        assert slide["name"] == name
+        assert slide["fields"] == len(mine)
+        assert slide["failed"] == len(mine) - len(done)
+        assert slide["regions"] == total
+        assert slide["saturated"] == (name == "s2")
+        assert slide["flags"][0] == sum(int((regions.flags & 1).sum()) for regions in done)
+        counts = [(slide["abnormal"], slide["share"], sum(int(r.abnormal.sum()) for r in done))]
+        for t, kind in enumerate(slide["types"]):
+            counts.append((kind["count"], kind["share"], sum(int(r.has[:, t].sum()) for r in done)))
+        for count, share, expected in counts:
+            assert count == expected
+            interval = binomtest(expected, total).proportion_ci(method="wilson")
+            assert share == pytest.approx([expected / total, *interval], abs=1e-6)
+        assert slide["types"][0]["grades"] is None  # disc is normal
+        assert len(slide["types"][1]["grades"]) == 3
+    assert [row["regions"] for row in rows(page)] == [
+        0 if result.regions is None else len(result.regions) for result in results
+    ]
+    assert page.data["fields"]["error"] == {"12": "bad.jpg: damaged"}
+    assert page.data["fields"]["saturated"] == [13]
+
+
+def test_pictures_and_boxes_are_those_of_the_field(tmp_path, toy_pack, make_result):
+    pixels = np.zeros((120, 160, 3), np.uint8)
+    pixels[:, 80:] = (200, 30, 30)
+    result = dataclasses.replace(
+        make_result(count=5, width=160, height=120), frame=Frame(pixels=pixels)
+    )
+    page = Page(write(tmp_path, toy_pack, [result]))
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(page.blocks["picture-0"]))))
+    assert np.abs(picture.astype(int) - pixels).mean() < 6
+    regions, boxes = result.regions, json.loads(page.blocks["boxes-0"])
+    for at, box in enumerate(boxes):
+        x0, y0, x1, y1 = regions.boxes[at]
+        assert box["box"] == pytest.approx([x0, y0, x1 - x0, y1 - y0], abs=0.11)
+        assert box["p"] == pytest.approx(regions.abnormal_p[at], abs=1e-3)
+        assert box["abnormal"] == regions.abnormal[at]
+        assert box["flags"] == regions.flags[at]
+        assert {t for t, _ in box["types"]} == set(np.flatnonzero(regions.has[at]))
+        for t, p in [*box["types"], box.get("likeliest", [0, regions.probabilities[at, 0]])]:
+            assert p == pytest.approx(regions.probabilities[at, t], abs=1e-3)
+
+
+def test_the_gallery_holds_the_surest_and_the_least_sure(
+    tmp_path, toy_pack, with_frame, make_result
+):
+    results = [with_frame(make_result("s", f"{at}", count=30, seed=at)) for at in range(4)]
+    results.append(with_frame(make_result("t", "few", count=2, seed=9)))
+    page = Page(write(tmp_path, toy_pack, results))
+    for slide in (0, 1):
+        mine = [result for result in results if result.slide == "st"[slide]]
+        gallery = json.loads(page.blocks[f"patches-{slide}"])
+        for t, (surest, least) in enumerate(gallery):
+            every = sorted(
+                (
+                    (float(result.regions.probabilities[at, t]), result.field, int(at))
+                    for result in mine
+                    for at in np.flatnonzero(result.regions.has[:, t])
+                ),
+                reverse=True,
+            )
+            assert [(one["field"], one["region"]) for one in surest] == [e[1:] for e in every[:8]]
+            rest = [e for e in every[::-1][:8] if e not in every[:8]]
+            assert [(one["field"], one["region"]) for one in least] == [e[1:] for e in rest]
+            for one in (*surest, *least):
+                assert Image.open(io.BytesIO(base64.b64decode(one["jpeg"]))).size == (72, 72)
+
+
+HOSTILE = [
+    "</script><script>window.hacked = 1</script>",
+    "<img src=x onerror='window.hacked = 2'>",
+    '" onmouseover="window.hacked = 3" \'',
+    "<!--<script>",
+    "]]>&amp;&lt;{{ 7 * 7 }}{% raw %}",
+    "line\nbreak\r\ttab\u2028separator\u2029",
+    "\u202egnp.exe",
+    "lone \udc80 surrogate",
+    "x" * 250,
+    "",
+    "__proto__",
+]
+
+
+def test_hostile_names_are_text_everywhere(
+    tmp_path, toy_pack, with_frame, make_result, make_failure
+):
+    results = []
+    for name in HOSTILE:
+        results.append(with_frame(make_result(name, name, count=3)))
+        results.append(make_failure(name, name + "2", error=name))
+    run = {**RUN, "warnings": HOSTILE, "settings": {name: name for name in HOSTILE}}
+    run["device"] = HOSTILE[0]
+    run["bottleneck"] = HOSTILE[2]
+    run["stage_seconds"] = {HOSTILE[2]: 1.0, HOSTILE[0]: 2.0}
+    page = Page(write(tmp_path, toy_pack, results, run))
+    assert [slide["name"] for slide in page.data["slides"]] == [visible(name) for name in HOSTILE]
+    assert [row["name"] for row in rows(page)][::2] == [visible(name) for name in HOSTILE]
+    assert set(page.data["fields"]["error"].values()) == {visible(name) for name in HOSTILE}
+    scripts = [script for script in page.root.iter("script") if script.get("type") is None]
+    assert len(scripts) == 1
+    assert not list(page.root.iter("img"))
+    assert not [e for e in page.root.iter() for name in e.attrib if str(name).startswith("on")]
+    text = page.text()
+    assert all(text.count(visible(name)) >= 2 for name in HOSTILE)
+
+
+@given(st.text(st.characters()))
+def test_embedded_text_comes_back_and_cannot_end_its_block(text):
+    block = embedded({"name": text})
+    assert json.loads(block) == {"name": text}
+    assert block.isascii()
+    assert not set("<>&") & set(block)
+
+
+@given(st.text(st.characters()))
+def test_visible_text_has_no_hidden_characters(text):
+    assert visible(text).isprintable()
+    if text.isprintable():
+        assert visible(text) == text
+
+
+def test_the_page_allows_its_own_script_and_style_and_nothing_else(tmp_path, toy_pack):
+    root = Page(write(tmp_path, toy_pack, [])).root
+    [policy] = [
+        meta.get("content")
+        for meta in root.iter("meta")
+        if meta.get("http-equiv") == "Content-Security-Policy"
+    ]
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["default-src"] == "'none'"
+    assert rules["img-src"] == "data:"
+    script = next(s for s in root.iter("script") if s.get("type") is None)
+    for kind, element in (("script-src", script), ("style-src", root.find(".//style"))):
+        digest = base64.b64encode(hashlib.sha256(element.text.encode()).digest()).decode()
+        assert rules[kind] == f"'sha256-{digest}'"
+    for element in root.iter():
+        assert not {"src", "style", "srcset", "data", "action"} & set(element.attrib)
+        assert element.get("href", "#").startswith("#")
+    used = set(
+        re.findall(r"\b(innerHTML|outerHTML|insertAdjacentHTML|eval|Function)\b", script.text)
+    )
+    assert used == set()
+
+
+def test_results_without_frames_are_counted_and_that_is_said(tmp_path, toy_pack, make_result):
+    page = Page(write(tmp_path, toy_pack, [make_result(count=4)]))
+    assert page.data["slides"][0]["regions"] == 4
+    assert page.data["pictured"] == []
+    assert "1 of 1 fields have no picture here: their images were not kept" in page.text()
+
+
+def test_many_fields_stay_within_the_room_and_that_is_said(
+    tmp_path, toy_pack, with_frame, make_result, monkeypatch
+):
+    monkeypatch.setattr(findings_module, "FIELDS_BYTES", 60_000)
+    monkeypatch.setattr(findings_module, "FIELDS_LISTED", 25)
+    results = [with_frame(make_result("big", f"{at}", seed=at)) for at in range(60)]
+    results += [with_frame(make_result("small", f"{at}", seed=at)) for at in range(3)]
+    page = Page(write(tmp_path, toy_pack, results))
+    pictured = page.data["pictured"]
+    size = sum(
+        len(page.blocks[f"picture-{at}"]) + len(page.blocks[f"boxes-{at}"]) for at in pictured
+    )
+    assert 30_000 < size <= 60_000
+    assert {60, 61, 62} < set(pictured)  # the small slide gave nothing up
+    listed = {row["number"] for row in rows(page)}
+    assert listed == set(range(25)) | set(pictured)
+    text = page.text()
+    assert f"{63 - len(pictured)} of 63 fields have no picture here, so that the file stays" in text
+    assert f"{63 - len(listed)} of 63 fields are not listed here" in text
+    assert page.data["slides"][0]["fields"] == 60
+
+
+def test_the_drift_certificate_is_that_of_the_device_and_precision(tmp_path, toy_pack):
+    verdict = Verdict(
+        accepted=True,
+        device="cpu: some",
+        fields=12,
+        smear_groups=3,
+        fp32={"auc": 0.974},
+        measured={"auc": 0.9731},
+        flips={"abnormal": 0.0123},
+    )
+    ranges = NetworkRanges(sha256="0" * 64, method="max", error={}, ranges={})
+    calibration = Calibration(
+        networks=dict.fromkeys(NETWORKS, ranges), verdicts={"cpu:int8": verdict}
+    )
+    pack = dataclasses.replace(toy_pack, calibration=calibration)
+    run = {"device": "cpu: AMD", "precision": "int8"}
+    text = Page(write(tmp_path / "a", pack, [], run)).text()
+    assert "Drift certificate" in text
+    assert "0.9731" in text
+    assert "0.0123" in text
+    for other in (run | {"precision": "bf16"}, run | {"device": "cuda: H100"}, {}):
+        assert "Drift certificate" not in Page(write(tmp_path / "b", pack, [], other)).text()
+
+
+def test_a_page_of_an_empty_run_stands(tmp_path, toy_pack, make_failure):
+    assert Page(write(tmp_path / "a", toy_pack, [], {})).data["slides"] == []
+    page = Page(write(tmp_path / "b", toy_pack, [make_failure()], {}))
+    assert page.data["slides"][0]["share"] is None
+
+
+def test_the_report_goes_with_the_run_that_made_it(tmp_path, toy_pack, make_result):
+    write(tmp_path, toy_pack, [make_result()])
+    with RunOutput(tmp_path, toy_pack, overwrite=True) as output:
+        output.finish({})
+    assert not (tmp_path / "report.html").exists()
+    page = ReportPage(tmp_path, toy_pack)
+    page.write(make_result())
+    page.discard()
+    assert not list(tmp_path.glob("*report*"))
+    with pytest.raises(UsageError, match="report, overlay"):
+        RunOutput(tmp_path / "new", toy_pack, formats=["reports"])
+
+
+offers = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 50), st.integers(1, 20)))
+
+
+@given(offers, st.integers(1, 100), st.none() | st.integers(1, 4))
+def test_a_stock_keeps_the_best_of_each_group_within_its_budget(items, budget, most):
+    stock = Stock(budget_bytes=budget, most=most)
+    offered = defaultdict(list)
+    for serial, (group, rank, size) in enumerate(items):
+        stock.add(group, rank, (rank, serial, size), size=size)
+        offered[group].append((rank, serial, size))
+    kept = {group: list(stock.of(group)) for group in "abc"}
+    assert sum(size for group in kept.values() for *_, size in group) <= budget
+    fits = sum(size for *_, size in items) <= budget
+    for group, held in kept.items():
+        ranks = [rank for rank, *_ in held]
+        best = sorted(rank for rank, *_ in offered[group])
+        assert ranks == best[: len(ranks)]
+        if most is not None:
+            assert len(held) <= most
+        if fits:
+            assert len(held) == min(len(best), most or len(best))
+
+
+@pytest.mark.parametrize("size", [(32, 32), (480, 640), (3000, 1000), (33, 2000)])
+def test_pictures_keep_their_shape(size):
+    rng = np.random.default_rng(0)
+    small = rng.integers(90, 170, (8, 8, 3), np.uint8)
+    pixels = np.asarray(Image.fromarray(small).resize(size[::-1], Image.Resampling.BICUBIC))
+    picture = Image.open(io.BytesIO(field_jpeg(pixels)))
+    scale = min(1, FIELD_LONG_SIDE_PX / max(size))
+    assert picture.size == tuple(max(1, round(side * scale)) for side in size[::-1])
+    expected = Image.fromarray(pixels).resize(picture.size, Image.Resampling.BOX)
+    assert np.abs(np.asarray(picture, int) - np.asarray(expected)).mean() < 8
+
+
+@given(st.lists(st.floats(-50, 250, width=32), min_size=4, max_size=4))
+def test_patches_show_the_region_wherever_it_lies(sides):
+    x0, x1 = sorted(sides[:2])
+    y0, y1 = sorted(sides[2:])
+    pixels = np.full((120, 160, 3), 200, np.uint8)
+    patch = Image.open(io.BytesIO(patch_jpeg(pixels, np.array([x0, y0, x1, y1], np.float32))))
+    assert patch.size == (PATCH_PX, PATCH_PX)
+    assert np.abs(np.asarray(patch, int) - 200).max() <= 2  # nothing from beyond the frame
+
+
+def test_a_patch_is_centred_on_its_region():
+    pixels = np.zeros((200, 300, 3), np.uint8)
+    pixels[80:120, 140:180] = 255
+    patch = np.asarray(Image.open(io.BytesIO(patch_jpeg(pixels, np.array([140, 80, 180, 120])))))
+    ys, xs = np.nonzero(patch[..., 0] > 128)
+    assert (xs.mean(), ys.mean()) == pytest.approx((35.5, 35.5), abs=1)
+    assert np.ptp(xs) + 1 == pytest.approx(72 / 1.4, abs=2)
+
+
+def test_memory_does_not_grow_with_the_fields(with_frame, make_result, monkeypatch):
+    monkeypatch.setattr(findings_module, "FIELDS_BYTES", 100_000)
+    monkeypatch.setattr(findings_module, "FIELDS_LISTED", 50)
+    found = Findings(("disc", "sickle", "burr"))
+    for at in range(300):
+        found.add(with_frame(make_result("s", str(at), count=6, seed=at)))
+    assert found.fields == 300
+    assert len(found.rows) == 50
+    assert sum(len(one.jpeg) for one in found.pictures.of("s")) < 100_000
+    assert all(len(list(found.surest.of(("s", t)))) == 8 for t in range(3))

@@ -1,0 +1,447 @@
+"""report.html in a real Chromium: loads, sorts, filters, zooms, by mouse and by keyboard; quick; accessible."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+from rbc_engine.pack import Pack, find_pack
+from rbc_engine.report.page import visible
+from rbc_engine.sinks.report import ReportPage
+from rbc_engine.types import FieldResult, Frame, Regions
+
+FIRST_PAINT_MS = 1000
+MOST_BYTES = 20_000_000
+HOSTILE = [
+    "</script><script>window.hacked = 1</script>",
+    "<img src=x onerror='window.hacked = 2'>\nline",
+    '" onmouseover="window.hacked = 3" \'',
+    "x" * 250,
+]
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    found = os.environ.get("RBC_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        pytest.skip("no Chromium: apt-get install chromium, or name one in RBC_CHROMIUM")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def load(chromium):
+    """Opens a page that must say nothing on its console and ask for nothing but itself."""
+    said, asked, contexts = [], [], []
+
+    def open_page(path, *, waits=True, **options):
+        context = chromium.new_context(viewport={"width": 1360, "height": 1000}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("dialog", lambda dialog: said.append(dialog.message))
+        page.on("request", lambda request: asked.append(request.url[:60]))
+        page.goto(path.as_uri())
+        if waits:
+            page.wait_for_selector("#fields-table tbody tr")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert said == []
+    assert [url for url in asked if not url.startswith(("file://", "data:image/jpeg"))] == []
+
+
+def regions_of(rng, count, types, *, width, height):
+    corners = rng.random((count, 2)) * (width - 50, height - 50)
+    p = rng.beta(0.4, 2, (count, types)).astype(np.float32)
+    has = p >= 0.6
+    has[np.arange(count), p.argmax(axis=1)] = True
+    abnormal_p = rng.random(count).astype(np.float32)
+    return Regions(
+        boxes=np.hstack([corners, corners + rng.uniform(20, 48, (count, 2))]).astype(np.float32),
+        scores=rng.random(count).astype(np.float32),
+        probabilities=p,
+        has=has,
+        abnormal_p=abnormal_p,
+        abnormal=abnormal_p >= 0.5,
+        flags=(rng.random(count) < 0.1).astype(np.uint8),
+    )
+
+
+def write_report(folder, fields, *, slides, frames, regions=40, run=None):
+    """fields: how many, shared out among slides, on shifted copies of the frames."""
+    rng = np.random.default_rng(0)
+    pack = Pack.open(find_pack("chula12"))
+    page = ReportPage(folder, pack)
+    for at in range(fields):
+        name = slides[at * len(slides) // fields]
+        if at % 97 == 3:
+            failed = FieldResult(slide=name, field=f"{name}/{at}.jpg", error=f"{name}: damaged")
+            page.write(failed)
+            continue
+        frame = frames[at % len(frames)]
+        height, width = frame.shape[:2]
+        pixels = np.roll(frame, (37 * at, 53 * at), axis=(0, 1))
+        result = FieldResult(
+            slide=name,
+            field=f"{name}/{at}.jpg",
+            width=width,
+            height=height,
+            regions=regions_of(rng, regions + at % 7, len(pack.types), width=width, height=height),
+            saturated=at % 50 == 4,
+            frame=Frame(pixels=pixels),
+        )
+        page.write(result)
+    page.describe(run or {"warnings": ["one <b>warning</b>"], "stage_seconds": {"detect": 2.0}})
+    page.finish()
+    return folder / ReportPage.NAME
+
+
+@pytest.fixture(scope="module")
+def frames(repository):
+    paths = sorted((repository / "samples").rglob("*.jpg"))
+    return [np.asarray(Image.open(path)) for path in paths]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory, frames) -> Path:
+    """40 fields on four slides with ordinary names."""
+    slides = ["slide 2", "slide 10", "Slide 1", "control"]
+    return write_report(tmp_path_factory.mktemp("report"), 40, slides=slides, frames=frames)
+
+
+def column(page, table, at):
+    return page.locator(f"#{table} tbody tr > *:nth-child({at})").all_inner_texts()
+
+
+def test_slides_sort_by_name_and_number(load, report):
+    page = load(report)
+    names = lambda: column(page, "slides-table", 1)  # noqa: E731
+    assert names() == ["slide 2", "slide 10", "Slide 1", "control"]
+    head = page.get_by_role("columnheader", name="Slide")
+    head.get_by_role("button").click()
+    assert names() == ["control", "Slide 1", "slide 2", "slide 10"]
+    assert head.get_attribute("aria-sort") == "ascending"
+    head.get_by_role("button").press("Enter")
+    assert names() == ["slide 10", "slide 2", "Slide 1", "control"]
+    page.locator("#slides-table").get_by_role("button", name="Regions").click()
+    counts = [int(text.replace(",", "")) for text in column(page, "slides-table", 4)]
+    assert counts == sorted(counts, reverse=True)
+
+
+def test_slides_filter_by_name_type_and_grade(load, report):
+    page = load(report)
+    page.get_by_role("search", name="Filter the slides").get_by_label("Name").fill("sLiDe 1")
+    assert column(page, "slides-table", 1) == ["slide 10", "Slide 1"]
+    assert "1 to 2 of 2 (4 in all)" in page.locator("#slides-table .status").inner_text()
+    page.locator("#slide-text").fill("nothing such")
+    assert page.locator("#slides-table tbody").inner_text() == "No slide fits the filter."
+    page.locator("#slide-text").fill("")
+    data = page.evaluate("JSON.parse(document.getElementById('data').textContent)")
+    label = "schistocyte"
+    index = [t["label"] for t in data["types"]].index(label)
+    page.locator("#slide-type").select_option(label=label)
+    for least in ("1", "2", "3"):
+        page.locator("#slide-grade").select_option(least)
+        expected = [
+            s["name"] for s in data["slides"] if s["types"][index]["grades"][0] >= int(least)
+        ]
+        shown = column(page, "slides-table", 1)
+        assert shown == (expected or ["No slide fits the filter."])
+
+
+def test_choosing_a_slide_shows_its_types_gallery_and_fields(load, report):
+    page = load(report)
+    page.locator("#slides-table").get_by_role("button", name="Slide 1", exact=True).click()
+    assert page.locator("#fields-slide").inner_text() == "Slide 1"
+    assert all(name.startswith("Slide 1/") for name in column(page, "fields-table", 1))
+    data = page.evaluate("JSON.parse(document.getElementById('data').textContent)")
+    slide = data["slides"][2]
+    shown = dict(zip(column(page, "types-table", 1), column(page, "types-table", 2), strict=True))
+    expected = {t["label"]: k["count"] for t, k in zip(data["types"], slide["types"], strict=True)}
+    assert {label: int(text.replace(",", "")) for label, text in shown.items()} == expected
+    shares = [k["share"][0] for k in slide["types"]]
+    assert max(shares) == pytest.approx(
+        float(column(page, "types-table", 3)[0].rstrip(" %")) / 100, abs=0.0051
+    )
+    loaded = page.locator("#gallery img").evaluate_all(
+        "images => Promise.all(images.map(i => i.decode().then(() => i.naturalWidth)))"
+    )
+    assert len(loaded) > 50
+    assert set(loaded) == {72}
+    page.locator("#chosen-slide").select_option(label="control")
+    assert page.locator("#fields-slide").inner_text() == "control"
+
+
+def test_fields_filter_to_the_failed_and_say_why(load, report):
+    page = load(report)
+    page.locator("#field-which").select_option("failed")
+    assert column(page, "fields-table", 1) == ["slide 2/3.jpg"]
+    page.get_by_role("button", name="slide 2/3.jpg").click()
+    assert "slide 2: damaged" in page.locator(".field-name").inner_text()
+    page.locator("#field-which").select_option("saturated")
+    assert "saturated" in column(page, "fields-table", 4)[0]
+
+
+def inked(page):
+    """Pixels of the canvas, uint8 [H, W, 4]."""
+    page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    url = page.evaluate("document.querySelector('#viewer canvas').toDataURL('image/png')")
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))))
+
+
+def count_like(pixels, rgb):
+    return int((np.abs(pixels[..., :3].astype(int) - rgb).max(axis=-1) < 40).sum())
+
+
+VERMILION, BLUE, YELLOW = (213, 94, 0), (0, 114, 178), (255, 233, 77)
+
+
+def test_the_field_is_drawn_with_its_boxes(load, report):
+    page = load(report)
+    page.wait_for_function("document.querySelector('.told').textContent.includes('region')")
+    full = inked(page)
+    assert full[..., 3].any()
+    assert count_like(full, VERMILION) > 500
+    assert count_like(full, BLUE) > 300
+    page.locator("#viewer-which").select_option("abnormal")
+    assert count_like(inked(page), BLUE) < 50
+    page.locator("#viewer-which").select_option("none")
+    bare = inked(page)
+    assert count_like(bare, VERMILION) < 50
+    drawn = bare[..., 3] > 0
+    assert 0.5 < drawn.mean() <= 1
+
+
+@pytest.mark.parametrize("way", ["wheel", "buttons", "keys"])
+def test_the_field_zooms_and_moves(load, report, way):
+    page = load(report)
+    page.locator("#viewer-which").select_option("none")
+    canvas = page.locator("#viewer canvas")
+    canvas.scroll_into_view_if_needed()
+    fitted = inked(page)
+    box = canvas.bounding_box()
+    zoom = {
+        "wheel": lambda: (
+            page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2),
+            page.mouse.wheel(0, -600),
+        ),
+        "buttons": lambda: page.get_by_role("button", name="Zoom in").click(click_count=3),
+        "keys": lambda: [canvas.press("+") for _ in range(5)],
+    }[way]
+    zoom()
+    page.wait_for_timeout(100)
+    near = inked(page)
+    assert (near[..., 3] > 0).all()  # no margin is left
+    # What fills the canvas now is the middle of what did before, enlarged.
+    middle = near.shape[0] // 2, near.shape[1] // 2
+    assert np.abs(near[middle].astype(int) - fitted[middle]).max() < 30
+    assert (near != fitted).mean() > 0.3
+    canvas.press("ArrowLeft")
+    moved = inked(page)
+    assert np.abs(moved[:, 40:, :3].astype(int) - near[:, :-40, :3]).mean() < 1
+    if way == "wheel":
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] / 2 - 40, box["y"] + box["height"] / 2)
+        page.mouse.up()
+        assert np.abs(inked(page).astype(int) - near).mean() < 1
+    canvas.press("0")
+    np.testing.assert_array_equal(inked(page), fitted)
+
+
+def test_regions_are_told_by_keyboard_and_click(load, report):
+    page = load(report)
+    canvas, told = page.locator("#viewer canvas"), page.locator(".told")
+    page.wait_for_function("document.querySelector('.told').textContent.includes('region')")
+    boxes = page.evaluate("JSON.parse(document.getElementById('boxes-0').textContent)")
+    canvas.press("n")
+    assert told.inner_text().startswith("Region 0: ")
+    canvas.press("n")
+    assert told.inner_text().startswith("Region 1: ")
+    assert f"p {boxes[1]['p']:.2f}" in told.inner_text()
+    assert count_like(inked(page), YELLOW) > 100
+    canvas.press("p")
+    canvas.press("p")
+    assert told.inner_text().startswith(f"Region {len(boxes) - 1}: ")
+    canvas.press("Escape")
+    assert "Choose one" in told.inner_text()
+    canvas.press("0")
+    width, height = page.evaluate(
+        "[document.querySelector('#viewer canvas').clientWidth, document.querySelector('#viewer canvas').clientHeight]"
+    )
+    scale = min(width / 640, height / 480)
+    left, top = (width - 640 * scale) / 2, (height - 480 * scale) / 2
+    area = [box["box"][2] * box["box"][3] for box in boxes]
+    smallest = int(np.argmin(area))  # the one that a click on it means, whatever lies over it
+    x, y, across, down = boxes[smallest]["box"]
+    canvas.scroll_into_view_if_needed()
+    spot = {"x": left + scale * (x + across / 2), "y": top + scale * (y + down / 2)}
+    canvas.click(position=spot)
+    assert told.inner_text().startswith(f"Region {smallest}: ")
+
+
+def test_a_patch_opens_its_field_at_its_region(load, report):
+    page = load(report)
+    patches = page.evaluate("JSON.parse(document.getElementById('patches-0').textContent)")
+    label = page.evaluate("JSON.parse(document.getElementById('data').textContent).types[4].label")
+    patch = patches[4][0][0]
+    group = page.locator("#gallery .kind").filter(has=page.get_by_role("heading", name=label))
+    group.locator("button.patch").first.click()
+    page.wait_for_function("document.querySelector('.told').textContent.startsWith('Region')")
+    assert page.locator(".field-name bdi").inner_text() == patch["field"]
+    assert page.locator(".told").inner_text().startswith(f"Region {patch['region']}: ")
+    assert label in page.locator(".told").inner_text()
+    assert page.evaluate("document.activeElement.tagName") == "CANVAS"
+
+
+def test_everything_is_reached_by_keyboard(load, report):
+    page = load(report)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the results"
+    reached = set()
+    for _ in range(400):
+        page.keyboard.press("Tab")
+        reached.add(
+            page.evaluate(
+                "document.activeElement.id || document.activeElement.tagName + document.activeElement.className"
+            )
+        )
+        if "CANVAS" in reached:
+            break
+    wanted = {"slide-text", "slide-type", "chosen-slide", "field-text", "BUTTONpatch abnormal"}
+    assert wanted | {"viewer-which", "BUTTONlink", "CANVAS"} <= reached
+    page.keyboard.press("n")
+    assert page.locator(".told").inner_text().startswith("Region 0: ")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1360, 400])
+def test_accessible_by_axe(load, report, scheme, width):
+    """Contrast of 4.5, names, roles, labels, headings: what axe-core finds of WCAG 2.2 AA."""
+    page = load(report, color_scheme=scheme, bypass_csp=True)  # for axe, which is injected
+    page.set_viewport_size({"width": width, "height": 900})
+    page.locator("#slides-table tbody tr").first.hover()
+    found = Axe().run(page, options={"resultTypes": ["violations"]})
+    assert found.violations_count == 0, found.generate_report()
+
+
+def test_narrow_pages_do_not_scroll_sideways(load, report):
+    page = load(report)
+    for width in (320, 768):
+        page.set_viewport_size({"width": width, "height": 700})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_print_has_every_slide_and_no_controls(load, tmp_path, frames):
+    slides = [f"slide {at}" for at in range(30)]
+    page = load(write_report(tmp_path, 60, slides=slides, frames=frames, regions=5))
+    assert len(column(page, "slides-table", 1)) == 25
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert len(column(page, "slides-table", 1)) == 30
+    assert not page.locator("#fields").is_visible()
+    assert not page.locator(".filters").first.is_visible()
+    assert page.locator("#gallery img").first.is_visible()
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert len(column(page, "slides-table", 1)) == 25
+
+
+def test_hostile_names_are_shown_and_do_nothing(load, tmp_path, frames):
+    run = {"warnings": HOSTILE, "settings": {name: name for name in HOSTILE}}
+    path = write_report(tmp_path, 8, slides=HOSTILE, frames=frames, regions=6, run=run)
+    page = load(path)
+    assert column(page, "slides-table", 1) == [visible(name) for name in HOSTILE]
+    for at, name in enumerate(HOSTILE):
+        page.locator("#slides-table tbody button").nth(at).click()
+        assert page.locator("#fields-slide").inner_text() == visible(name)
+        page.locator("#fields-table tbody button").first.click()
+        page.locator("#gallery button").first.click()
+    assert page.locator(".notes li").all_inner_texts() == [visible(name) for name in HOSTILE]
+    assert page.evaluate("window.hacked") is None
+    page.set_viewport_size({"width": 400, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+
+
+def test_the_policy_forbids_other_scripts_and_the_network(chromium, report):
+    page = chromium.new_page()
+    page.goto(report.as_uri())
+    refused = page.evaluate(
+        """async () => {
+          const seen = [];
+          addEventListener('securitypolicyviolation', (e) => seen.push(e.effectiveDirective));
+          const image = new Image();
+          image.src = 'https://example.invalid/x.png';
+          await fetch('https://example.invalid/').catch(() => {});
+          try { document.body.innerHTML = '<b>x</b>'; } catch { seen.push('innerHTML'); }
+          const style = document.createElement('style');
+          style.textContent = 'body { color: red }';
+          document.head.append(style);
+          await new Promise((done) => setTimeout(done, 100));
+          return seen;
+        }"""
+    )
+    page.close()
+    assert {"img-src", "connect-src", "innerHTML", "style-src-elem"} <= set(refused)
+
+
+PAINTED = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+
+
+@pytest.mark.slow
+def test_two_hundred_fields_are_small_and_paint_at_once(load, tmp_path, frames):
+    path = write_report(tmp_path, 200, slides=["a", "b", "c", "d"], frames=frames, regions=75)
+    assert 3_000_000 < path.stat().st_size < MOST_BYTES
+    # The best of three: what the page needs, not what else the machine does.
+    painted = []
+    for _ in range(3):
+        page = load(path)
+        painted.append(page.evaluate(PAINTED))
+        page.close()
+    assert min(painted) < FIRST_PAINT_MS
+
+
+@pytest.mark.slow
+def test_ten_thousand_fields_are_quick(load, tmp_path, frames):
+    slides = [f"slide {at}" for at in range(10)]
+    small = [frame[:120, :160] for frame in frames]
+    path = write_report(tmp_path, 10_000, slides=slides, frames=small, regions=3)
+    assert path.stat().st_size < MOST_BYTES
+    page = load(path)
+    assert page.locator("tr").count() < 300
+    assert len(column(page, "fields-table", 1)) == 12
+    assert "1 to 12 of 1,000" in page.locator("#fields-table .status").inner_text()
+    # Each act, until its result is on the page: in milliseconds, the best of three.
+    acts = {
+        "sort": "document.querySelectorAll('#fields-table thead button')[1].click()",
+        "filter": "document.querySelector('#field-text').dispatchEvent(new Event('input'))",
+        "last page": "document.querySelector('#fields-table [aria-label=\"Last page\"]').click()",
+    }
+    for name, act in acts.items():
+        took = [
+            page.evaluate(
+                f"(() => {{ const began = performance.now(); {act}; return performance.now() - began; }})()"
+            )
+            for _ in range(3)
+        ]
+        assert min(took) < 100, name
+    page.locator("#fields-table").get_by_role("button", name="First page").click()
+    fields = page.evaluate("JSON.parse(document.getElementById('data').textContent).fields")
+    mine = [r for r, at in zip(fields["regions"], fields["slide"], strict=True) if at == 0]
+    shown = [int(text) for text in column(page, "fields-table", 2)]
+    assert shown == sorted(mine, reverse=True)[:12]  # sorted three times: down, up, down
