@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import takewhile
 from typing import Any
@@ -14,16 +15,21 @@ from rbc_engine import _kernels
 from rbc_engine.devices.select import cores_here
 from rbc_engine.engine import Engine
 from rbc_engine.errors import DeviceError
+from rbc_engine.replay import KeptResults
+from rbc_engine.resume import Plan
 from rbc_engine.sinks.output import RunOutput
+from rbc_engine.sinks.run_journal import RunJournal, field_key
 from rbc_engine.sources.dali import DaliSource
-from rbc_engine.sources.select import open_source
-from rbc_engine.types import Decoded, FieldRef, FieldResult
+from rbc_engine.sources.folder import entry_ref
+from rbc_engine.sources.select import decoder_of, open_source
+from rbc_engine.types import Decoded, FieldResult
 
-__all__ = ["RunCounts", "run_fields", "run_record"]
+__all__ = ["RunCounts", "run_fields", "run_head", "run_record"]
 
 SCHEMA = 1
 
-OnResult = Callable[[FieldResult], None]
+OnResult = Callable[[FieldResult, bool], None]
+"""Called with a result, and whether it was kept from an earlier run."""
 
 
 @dataclass(kw_only=True)
@@ -59,8 +65,9 @@ class RunCounts:
 
 def run_fields(
     engine: Engine,
-    entries: Sequence[FieldRef | Decoded],
+    plan: Plan,
     output: RunOutput,
+    journal: RunJournal,
     *,
     pixel_um: float | None = None,
     started: float,
@@ -69,7 +76,8 @@ def run_fields(
     stop: threading.Event,
     on_result: OnResult,
 ) -> dict[str, Any]:
-    """Runs all entries and completes the output.
+    """Runs what is pending of a plan, takes the rest from the journal, and completes the output; then the journal is
+    removed.
 
     started: time.perf_counter() of the start of the run; wall_seconds counts from it.
     settings, warnings: for run.json, beside what is added here.
@@ -77,31 +85,50 @@ def run_fields(
     on_result: called with every result, in order, after it was written.
 
     Returns what run.json holds. Raises OutputError if the results cannot be written, DeviceError if the last device
-    failed: after the output was completed with what was done, unless that is nothing.
+    failed: after the output was completed with what was done, unless that is nothing. The journal is left, with all
+    that was done until then, if the output is not completed.
     """
+    pending = plan.pending
     workers = cores_here()
     ahead = 2 * engine.lanes * engine.choice.lane_frames
     startup_s = time.perf_counter() - started
     counts = RunCounts()
     lost: DeviceError | None = None
-    source, decoder, decoder_notes = open_source(
-        entries, engine.choices, workers=workers, ahead=max(ahead, workers), pixel_um=pixel_um
+    decoder, decoder_notes = decoder_of(engine.choices)
+    source = open_source(
+        pending, engine.choices, workers=workers, ahead=max(ahead, workers), pixel_um=pixel_um
     )
-    with source:
+    with ExitStack() as stack:
+        stack.enter_context(source)
+        kept = stack.enter_context(
+            KeptResults(plan, journal, with_frames=output.needs_frames, workers=workers)
+        )
         going: Iterator[Decoded] = takewhile(lambda _: not stop.is_set(), source)
-        try:
-            for result in engine.run(going, keep_frames=output.needs_frames):
-                with engine.meter.stage("write"):
-                    output.write(result)
-                counts.add(result)
-                on_result(result)
-        except DeviceError as error:
-            # What was done before the last device failed is kept; without any of it there is nothing to keep.
-            if counts.failed == counts.fields:
-                raise
-            lost = error
+        results = engine.run(going, keep_frames=output.needs_frames)
+        for entry, stamp in zip(plan.entries, plan.stamps, strict=True):
+            key = field_key(entry_ref(entry))
+            was_kept = key in plan.kept
+            if was_kept:
+                result: FieldResult | None = kept.read(entry)
+            else:
+                try:
+                    result = next(results, None)  # None: stopped; what was kept is written all the same
+                except DeviceError as error:
+                    lost, result = error, None
+            if result is None:
+                continue
+            with engine.meter.stage("write"):
+                if not was_kept:
+                    result = replace(result, stamp=stamp)
+                    journal.write(result)
+                output.write(result)
+            counts.add(result)
+            on_result(result, was_kept)
+    if lost is not None and counts.failed == counts.fields:
+        raise lost  # nothing was done before the last device failed: there is nothing to keep
 
-    stated = [*decoder_notes, *warnings]
+    stated = [*decoder_notes, *plan.notes, *warnings]
+    total = len(plan.entries)
     if isinstance(source, DaliSource) and source.given_up:
         stated.append(
             f"DALI could not decode {source.given_up} batches of {engine.choice.lane_frames} files as a whole; "
@@ -109,12 +136,10 @@ def run_fields(
         )
     if lost is not None:
         stated.append(
-            f"ended early: {len(entries) - counts.fields} of {len(entries)} fields were not run: {lost}"
+            f"ended early: {total - counts.fields} of {total} fields were not run: {lost}"
         )
-    if stop.is_set() and counts.fields < len(entries):
-        stated.append(
-            f"interrupted: {len(entries) - counts.fields} of {len(entries)} fields were not run"
-        )
+    if stop.is_set() and counts.fields < total:
+        stated.append(f"interrupted: {total - counts.fields} of {total} fields were not run")
     run = run_record(
         engine,
         counts,
@@ -125,9 +150,18 @@ def run_fields(
     )
     run["wall_seconds"] = time.perf_counter() - started
     output.finish(run)
+    journal.remove()
     if lost is not None:
         raise lost
     return run
+
+
+def run_head(engine: Engine, *, settings: dict[str, Any]) -> dict[str, Any]:
+    """The head of a journal: run.json as far as it is known before the first field."""
+    decoder, _ = decoder_of(engine.choices)
+    return run_record(
+        engine, RunCounts(), decoder=decoder, startup_s=0.0, settings=settings, warnings=[]
+    )
 
 
 def run_record(

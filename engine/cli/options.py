@@ -8,13 +8,26 @@ import typer
 
 from rbc_engine.errors import UsageError
 
-__all__ = ["Device", "Json", "Lanes", "Overwrite", "Pack", "Precision", "Quiet", "check_um_per_px"]
+__all__ = [
+    "Device",
+    "Json",
+    "Lanes",
+    "Overwrite",
+    "Pack",
+    "Precision",
+    "Quiet",
+    "Resume",
+    "check_um_per_px",
+]
 
 Pack = Annotated[str, typer.Option(help="Name of a shipped model pack, or a pack's folder.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, cuda:N,M or cuda:all.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32, bf16, fp16, int8 or fp8.")]
 Lanes = Annotated[int | None, typer.Option(min=1, help="Batches in flight; by default what suits.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results in --out.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with the run in --out; keep what is done there.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print run.json, and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print only errors.")]
 
