@@ -11,6 +11,7 @@ from rbc_engine.cli.doctor import doctor
 from rbc_engine.cli.evaluate import evaluate
 from rbc_engine.cli.live import live
 from rbc_engine.cli.packs import app as packs_app
+from rbc_engine.cli.recall import recall
 from rbc_engine.cli.reproduce import app as reproduce_app
 from rbc_engine.cli.run import run
 from rbc_engine.cli.synth import synth
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(live)
+app.command()(recall)
 app.command()(build)
 app.add_typer(packs_app, name="packs")
 app.command()(doctor)

@@ -18,6 +18,7 @@ __all__ = [
     "Quiet",
     "Resume",
     "check_um_per_px",
+    "names",
 ]
 
 Pack = Annotated[str, typer.Option(help="Name of a shipped model pack, or a pack's folder.")]
@@ -36,3 +37,8 @@ def check_um_per_px(um_per_px: float | None) -> None:
     """Raises UsageError for a width of a pixel, in µm, that no microscope gives."""
     if um_per_px is not None and not 0.001 <= um_per_px <= 100:
         raise UsageError(f"--um-per-px must lie in 0.001..100 µm (got {um_per_px})")
+
+
+def names(text: str) -> list[str]:
+    """What stands between the commas."""
+    return [name for name in (part.strip() for part in text.split(",")) if name]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rbc_engine.sinks.slides_csv import SlideTally
     from rbc_engine.types import FieldResult
 
-__all__ = ["run"]
+__all__ = ["print_summary", "run"]
 
 EXIT_DONE = 0
 EXIT_NOTHING_DONE = 1
@@ -65,7 +65,7 @@ def run(
     from rbc_engine.engine import Engine
     from rbc_engine.sources.folder import find_fields
 
-    chosen = [name for name in (part.strip() for part in formats.split(",")) if name]
+    chosen = options.names(formats)
     found = find_fields(inputs)
     entries = found.entries[:limit]
     warnings = []
@@ -145,7 +145,7 @@ def run(
     if as_json:
         print(json.dumps(summary, indent=2, ensure_ascii=False))
     elif not quiet:
-        _print_summary(tally, summary["warnings"], out)
+        print_summary(tally, summary["warnings"], out)
     raise typer.Exit(_exit_code(summary["counts"], interrupted=stop.is_set()))
 
 
@@ -208,7 +208,8 @@ class _Progress:
         self._bar.stop()
 
 
-def _print_summary(tally: SlideTally, warnings: list[str], out: Path) -> None:
+def print_summary(tally: SlideTally, warnings: list[str], out: Path) -> None:
+    """A table of the slides, and what there is to know."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
