@@ -224,9 +224,7 @@ def _judge(changed: Verdict) -> Callable[[Regions], Regions]:
     return judge
 
 
-def _record(
-    run: RunFolder, changed: Verdict, counts: RunCounts, meter: Meter
-) -> dict[str, Any]:
+def _record(run: RunFolder, changed: Verdict, counts: RunCounts, meter: Meter) -> dict[str, Any]:
     source = run.run
     stage_seconds = meter.stage_seconds
     said = [line for line in source.get("warnings", []) if isinstance(line, str)]

@@ -23,9 +23,7 @@ class KeptResults(Closing):
     Raises ResultsError if images are needed, and are no longer what they were.
     """
 
-    def __init__(
-        self, plan: Plan, journal: RunJournal, *, with_frames: bool, workers: int
-    ) -> None:
+    def __init__(self, plan: Plan, journal: RunJournal, *, with_frames: bool, workers: int) -> None:
         self._journal = journal
         self._source: FolderSource | None = None
         self._frames: Iterator[Decoded] = iter(())

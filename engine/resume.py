@@ -178,7 +178,9 @@ def _refuse_differences(folder: Path, earlier: dict[str, Any], now: dict[str, An
     formats = _formats(now)
     missing = [name for name in _formats(earlier) if name not in formats]
     if missing:
-        differences.append(f"formats were {','.join(_formats(earlier))}, now {','.join(formats) or 'none'}")
+        differences.append(
+            f"formats were {','.join(_formats(earlier))}, now {','.join(formats) or 'none'}"
+        )
     if differences:
         raise ResultsError(
             f"--resume cannot go on with the run in {shown}, which was made otherwise: {'; '.join(differences)}. "

@@ -112,7 +112,9 @@ def run_fields(
                 result: FieldResult | None = kept.read(entry)
             else:
                 try:
-                    result = next(results, None)  # None: stopped; what was kept is written all the same
+                    result = next(
+                        results, None
+                    )  # None: stopped; what was kept is written all the same
                 except DeviceError as error:
                     lost, result = error, None
             if result is None:

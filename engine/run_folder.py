@@ -183,7 +183,9 @@ class RunFolder(Closing):
         types = tuple(name[2:] for name in schema.names if name.startswith("p_"))
         if not 1 <= len(types) <= _MOST_TYPES or not schema.equals(RegionsTable.schema(types)):
             raise self._wrong(RegionsParquet.NAME, "its columns are not those that a run writes")
-        sha256 = (schema.metadata or {}).get(b"rbc_engine.pack.sha256", b"").decode("utf-8", "replace")
+        sha256 = (
+            (schema.metadata or {}).get(b"rbc_engine.pack.sha256", b"").decode("utf-8", "replace")
+        )
         if sha256 != self.run["pack"]["sha256"]:
             raise self._wrong(
                 RegionsParquet.NAME, f"it was made with a pack that {RUN_JSON} does not name"
@@ -195,7 +197,11 @@ class RunFolder(Closing):
         told = self.run["counts"]
         for what, count, other in (
             (f"fields in {FieldsCsv.NAME}", len(self.rows), told["fields"]),
-            (f"failed fields in {FieldsCsv.NAME}", sum(not row.ok for row in self.rows), told["failed"]),
+            (
+                f"failed fields in {FieldsCsv.NAME}",
+                sum(not row.ok for row in self.rows),
+                told["failed"],
+            ),
             (f"regions in {FieldsCsv.NAME}", regions, told["regions"]),
             (f"regions in {RegionsParquet.NAME}", self._parquet.metadata.num_rows, told["regions"]),
         ):
@@ -234,7 +240,8 @@ class RunFolder(Closing):
 
     def _not_together(self, row: FieldRow) -> ResultsError:
         return self._wrong(
-            RegionsParquet.NAME, f"its rows of field {row.field!r} are not those of {FieldsCsv.NAME}"
+            RegionsParquet.NAME,
+            f"its rows of field {row.field!r} are not those of {FieldsCsv.NAME}",
         )
 
     def _group(self, index: int) -> RegionsTable:

@@ -7,6 +7,7 @@ import sys
 import typer
 
 from rbc_engine.cli.build import build
+from rbc_engine.cli.compare import compare
 from rbc_engine.cli.doctor import doctor
 from rbc_engine.cli.evaluate import evaluate
 from rbc_engine.cli.live import live
@@ -34,6 +35,7 @@ app = typer.Typer(
 app.command()(run)
 app.command()(live)
 app.command()(recall)
+app.command()(compare)
 app.command()(build)
 app.add_typer(packs_app, name="packs")
 app.command()(doctor)

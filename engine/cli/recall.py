@@ -28,7 +28,9 @@ _MOST_TOML_BYTES = 1 << 16
 
 def recall(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of a finished run.")],
-    out: Annotated[Path, typer.Option(help="Folder for the new tables; made if it does not exist.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the new tables; made if it does not exist.")
+    ],
     threshold: Annotated[
         list[str] | None,
         typer.Option(metavar="TYPE=P", help="has_TYPE is p_TYPE at or over P. May be repeated."),

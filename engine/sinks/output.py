@@ -165,9 +165,7 @@ def _filled(folder: Path) -> str:
                 f"--out {shown} holds {what} ({name}); pass --resume to go on with it, --overwrite to replace "
                 f"it, or name another --out"
             )
-    return (
-        f"--out {shown} is not empty; pass --overwrite to replace the results in it, or name another --out"
-    )
+    return f"--out {shown} is not empty; pass --overwrite to replace the results in it, or name another --out"
 
 
 def _remove_earlier_run(folder: Path) -> None:

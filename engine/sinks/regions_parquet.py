@@ -171,7 +171,11 @@ def _codes(column: Any) -> tuple[npt.NDArray[np.int32], list[str]]:
     """A column of text as indices into its distinct values."""
     encoded = column.combine_chunks().dictionary_encode()
     if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.chunk(0) if encoded.num_chunks else pa.array([], pa.string()).dictionary_encode()
+        encoded = (
+            encoded.chunk(0)
+            if encoded.num_chunks
+            else pa.array([], pa.string()).dictionary_encode()
+        )
     return encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
 
 

@@ -56,7 +56,12 @@ class RunJournal(Closing):
     """
 
     def __init__(
-        self, records: RecordWriter, stored: dict[FieldKey, StoredField], *, types: int, cut_bytes: int = 0
+        self,
+        records: RecordWriter,
+        stored: dict[FieldKey, StoredField],
+        *,
+        types: int,
+        cut_bytes: int = 0,
     ) -> None:
         """See create and reopen."""
         self.stored = stored
@@ -170,5 +175,3 @@ def refuse_if_running(folder: Path) -> None:
 
 def _stored(offset: int, result: FieldResult) -> StoredField:
     return StoredField(offset, result.ok, result.path, result.stamp)
-
-

@@ -87,7 +87,9 @@ class FieldLane(StubLane):
 
     def analyze(self, batch, *, keep_frames=False):
         results = []
-        for decoded, result in zip(batch, super().analyze(batch, keep_frames=keep_frames), strict=True):
+        for decoded, result in zip(
+            batch, super().analyze(batch, keep_frames=keep_frames), strict=True
+        ):
             os.write(self._log, decoded.ref.field.encode() + b"\n")
             name = {"path": str(decoded.ref.path), "seconds": 0.5}
             if decoded.frame is None:
