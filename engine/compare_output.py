@@ -34,7 +34,6 @@ class CompareOutput:
 
     def __init__(self, folder: Path, *, overwrite: bool = False) -> None:
         self._folder = folder
-        self._files: list[AtomicFile] = []
         with explain_os_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             if not overwrite and any(folder.iterdir()):
@@ -45,6 +44,7 @@ class CompareOutput:
             for name in _FILES:
                 remove_abandoned(folder / name)
         self._changes = CsvFile(folder / _CSV, _COLUMNS)
+        self._files: list[CsvFile | AtomicFile] = [self._changes]
 
     def write(self, change: Change) -> None:
         cells = (
@@ -59,19 +59,20 @@ class CompareOutput:
         text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         try:
             for name, content in ((_JSON, text), (_HTML, comparison_page(record))):
-                self._files.append(AtomicFile(self._folder / name))
-                self._files[-1].write(content.encode("utf-8", "backslashreplace"))
-            for file in (self._changes, *self._files):
-                file.complete()
-            for file in (self._changes, *self._files):
-                file.finish()
+                file = AtomicFile(self._folder / name)
+                self._files.append(file)
+                file.write(content.encode("utf-8", "backslashreplace"))
+            for each in self._files:
+                each.complete()
+            for each in self._files:
+                each.finish()
         except BaseException:
             self.discard()
             raise
 
     def discard(self) -> None:
         """Removes what is half-written; does nothing after finish."""
-        for file in (self._changes, *self._files):
+        for file in self._files:
             file.discard()
 
     def __enter__(self) -> CompareOutput:

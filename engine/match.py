@@ -46,7 +46,7 @@ def match_boxes(a: Float32, b: Float32, *, least_iou: float) -> tuple[Indices, I
         if not (taken_a[first] or taken_b[second]):
             taken_a[first] = taken_b[second] = True
             pairs.append(pair)
-    chosen = np.array(sorted(pairs, key=in_a.__getitem__))
+    chosen = np.array(sorted(pairs, key=in_a.__getitem__), np.intp)
     return in_a[chosen], in_b[chosen], iou[chosen]
 
 
@@ -78,4 +78,5 @@ def _iou(a: Float32, b: Float32) -> Float32:
     shared = np.maximum(sides, 0).prod(axis=2)
     area_a, area_b = ((boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (a, b))
     union = area_a[:, None] + area_b[None, :] - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    iou: Float32 = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return iou

@@ -218,7 +218,7 @@ def _judge(changed: Verdict) -> Callable[[Regions], Regions]:
             abnormal_p = regions.abnormal_p
             if caller is not None:
                 abnormal_p = caller(np.ascontiguousarray(probabilities[:, order]))
-            abnormal = abnormal_p >= threshold
+            abnormal = np.asarray(abnormal_p >= threshold)
         return replace(regions, has=has, abnormal_p=abnormal_p, abnormal=abnormal)
 
     return judge

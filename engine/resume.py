@@ -6,7 +6,7 @@ made with the same pack, program and settings, and of the same files.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from rbc_engine.sinks.output import RUN_JSON
 from rbc_engine.sinks.run_journal import RUN_JOURNAL, FieldKey, RunJournal, field_key
 from rbc_engine.sinks.text import encodable
 from rbc_engine.sources.folder import Entry, entry_ref, field_order
-from rbc_engine.types import FieldRef, FieldResult, FileStamp
+from rbc_engine.types import FieldRef, FileStamp
 
 __all__ = ["Plan", "fresh_plan", "open_earlier", "resume_plan"]
 
@@ -87,7 +87,7 @@ def open_earlier(folder: Path, pack: Pack, record: dict[str, Any]) -> RunJournal
     if (folder / RUN_JSON).exists():
         with RunFolder(folder) as earlier:
             check(earlier.run)
-            return RunJournal.create(folder, record, types=types, results=_done(earlier.results()))
+            return RunJournal.create(folder, record, types=types, results=earlier.results())
     if folder.is_dir():
         visible = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
         if visible:
@@ -102,6 +102,8 @@ def resume_plan(entries: Sequence[Entry], journal: RunJournal) -> Plan:
     """Keeps what is done of the files that are still the same, and runs what failed, has changed or is new.
 
     Done fields that are not among the entries are kept too; failed ones are not.
+
+    Raises ResultsError if one of those is the same file as an entry, under another name: it would count twice.
     """
     stamps = [FileStamp.of(entry_ref(entry).path) for entry in entries]
     kept: set[FieldKey] = set()
@@ -123,6 +125,7 @@ def resume_plan(entries: Sequence[Entry], journal: RunJournal) -> Plan:
         for key, earlier in journal.stored.items()
         if key not in named and earlier.ok
     ]
+    _refuse_renamed([ref for ref, _ in others], entries)
     dropped = sum(not earlier.ok for key, earlier in journal.stored.items() if key not in named)
     everything: list[tuple[Entry, FileStamp | None]] = [*zip(entries, stamps, strict=True), *others]
     everything.sort(key=lambda pair: field_order(entry_ref(pair[0])))
@@ -159,8 +162,17 @@ def resume_plan(entries: Sequence[Entry], journal: RunJournal) -> Plan:
     )
 
 
-def _done(results: Iterable[FieldResult]) -> Iterable[FieldResult]:
-    return (result for result in results if result.ok)
+def _refuse_renamed(others: Sequence[FieldRef], entries: Sequence[Entry]) -> None:
+    refs = [entry_ref(entry) for entry in entries] if others else []
+    by_path = {ref.path.absolute(): ref for ref in refs}
+    for other in others:
+        ref = by_path.get(other.path.absolute())
+        if ref is not None:
+            raise ResultsError(
+                f"{encodable(str(ref.path))} was done as field {other.field!r} of slide {other.slide!r} and is now field "
+                f"{encodable(ref.field)!r} of slide {encodable(ref.slide)!r}: its cells would count twice; give the INPUT "
+                f"that was given then"
+            )
 
 
 def _refuse_differences(folder: Path, earlier: dict[str, Any], now: dict[str, Any]) -> None:

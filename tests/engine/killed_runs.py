@@ -5,6 +5,7 @@ A program of its own: reads one JSON a line from stdin, answers one a line. {"ar
     "kill_event": N    SIGKILL itself at its Nth event: a call that opens, renames, removes or makes a file below --out,
                        or a write to the journal, which is then cut short somewhere
     "kill_after_s": S  is killed from outside after so long
+    "most_bytes": N    cannot make a file longer than so
 
 The answer: {"status": exit code or -signal, "events": how many, "output": what it printed}. Every field that is analysed is
 written to "log".
@@ -17,6 +18,7 @@ import io
 import json
 import os
 import random
+import resource
 import signal
 import sys
 import time
@@ -25,6 +27,8 @@ from dataclasses import replace
 from types import SimpleNamespace
 from unittest import mock
 
+# What the command imports late: once, before the forks.
+import rbc_engine.run
 from rbc_engine.bench.stub_engine import StubLane, stub_regions
 from rbc_engine.cli import app
 from rbc_engine.engine import Engine
@@ -32,10 +36,9 @@ from rbc_engine.errors import RbcError
 from rbc_engine.pack import Pack, find_pack
 from rbc_engine.sinks.records import RecordWriter
 
-# What the command imports late: once, before the forks.
-import rbc_engine.run  # noqa: F401  isort: skip
 import rbc_engine.cli.watch  # noqa: F401  isort: skip
-import rich.progress  # noqa: F401  isort: skip
+import rich.progress
+
 import rich.table  # noqa: F401  isort: skip
 
 PACK = Pack.open(find_pack("chula12"))
@@ -110,19 +113,27 @@ def stub(log: str, frame_s: float, precision: str) -> Engine:
         threads=1, notes=[],
     )  # fmt: skip
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    with mock.patch("rbc_engine.engine.Lane", lambda *_, **__: FieldLane(descriptor, frame_s)):
+
+    def lane(*_, **__):
+        return FieldLane(descriptor, frame_s)
+
+    with mock.patch("rbc_engine.engine.Lane", lane):
         return Engine(PACK, choice)
 
 
 def child(order: dict, answer: int) -> None:
     arguments = order["arguments"]
+    if "most_bytes" in order:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (order["most_bytes"],) * 2)
     events = Events(arguments[arguments.index("--out") + 1], order.get("kill_event"))
     made = RecordWriter.__init__
 
     def make(writer, path, file, **options):
         made(writer, path, CutFile(file, events), **options)
 
-    def opened(_pack, *, precision="fp32", **_):
+    def opened(_pack, *, precision, **_):
+        precision = "fp32" if precision == "auto" else precision
         return stub(order["log"], order.get("frame_s", 0.0), precision)
 
     printed = io.StringIO()
