@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from rbc_engine import _kernels
 from rbc_engine.errors import PackError, ResultsError, UsageError
@@ -213,12 +214,12 @@ def _judge(changed: Verdict) -> Callable[[Regions], Regions]:
         has = types_held(probabilities, settings=settings)
         if changed.by_types:
             abnormal_p = probabilities[:, abnormal_types].max(axis=1)
-            abnormal = has[:, abnormal_types].any(axis=1)
+            abnormal: npt.NDArray[np.bool_] = has[:, abnormal_types].any(axis=1)
         else:
             abnormal_p = regions.abnormal_p
             if caller is not None:
                 abnormal_p = caller(np.ascontiguousarray(probabilities[:, order]))
-            abnormal = np.asarray(abnormal_p >= threshold)
+            abnormal = np.asarray(abnormal_p >= threshold, np.bool_)
         return replace(regions, has=has, abnormal_p=abnormal_p, abnormal=abnormal)
 
     return judge
