@@ -19,10 +19,10 @@ h1 { font-size: 1.6rem } h2 { font-size: 1.2rem; margin-top: 2.5rem }
 .scroll { overflow-x: auto }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 caption { text-align: left; padding: .3rem 0; max-width: 60rem }
-th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top;
-  overflow-wrap: anywhere }
-thead th { border-bottom-width: 2px; overflow-wrap: normal }
-td.n, th.n { text-align: right; white-space: nowrap }
+th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top }
+td, tbody th { min-width: 5rem; overflow-wrap: anywhere }
+thead th { border-bottom-width: 2px }
+td.n { min-width: 0; text-align: right; white-space: nowrap }
 tr.changed { background: var(--soft) }
 tr.changed .why { color: var(--mark); font-weight: 600 }
 @media print { body { max-width: none; margin: 0; font-size: 9pt } details > * { display: block }
@@ -34,10 +34,10 @@ def comparison_page(record: dict[str, Any]) -> str:
     """record: of compare.json. Everything in it that came from outside is escaped."""
     parts = [
         _summary(record),
-        _runs(record),
         _slides(record["slides"]),
         _types(record["types"]),
         _relabellings(record),
+        _runs(record),
         _only(record["fields"]["only_a"], "A"),
         _only(record["fields"]["only_b"], "B"),
     ]
@@ -75,16 +75,16 @@ def _runs(record: dict[str, Any]) -> str:
         [key, _flat(a[key]), _flat(b[key])]
         for key in ("pack", "program", "backend", "precision", "decoder")
     ]
-    settings = {**a["settings"], **b["settings"]}
     rows += [
         [f"setting {key}", _flat(a["settings"].get(key)), _flat(b["settings"].get(key))]
-        for key in settings
+        for key in {**a["settings"], **b["settings"]}
+        if a["settings"].get(key) != b["settings"].get(key)
     ]
     if a["recalled_from"] or b["recalled_from"]:
         rows.append(["recalled from", _flat(a["recalled_from"]), _flat(b["recalled_from"])])
     return _table(
         "The runs",
-        "Rows that differ are marked.",
+        "What differs is marked; settings that are the same are left out.",
         ["", "A", "B"],
         ([*row, row[1] != row[2]] for row in rows),
     )

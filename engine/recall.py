@@ -214,7 +214,7 @@ def _judge(changed: Verdict) -> Callable[[Regions], Regions]:
         has = types_held(probabilities, settings=settings)
         if changed.by_types:
             abnormal_p = probabilities[:, abnormal_types].max(axis=1)
-            abnormal: npt.NDArray[np.bool_] = has[:, abnormal_types].any(axis=1)
+            abnormal: npt.NDArray[np.bool_] = np.asarray(has[:, abnormal_types].any(axis=1))
         else:
             abnormal_p = regions.abnormal_p
             if caller is not None:
