@@ -10,6 +10,7 @@ __all__ = [
     "OutputError",
     "PackError",
     "RbcError",
+    "ResultsError",
     "SessionClosedError",
     "UsageError",
 ]
@@ -41,6 +42,10 @@ class DeviceMemoryError(DeviceError):
 
 class OutputError(RbcError):
     """Results cannot be written."""
+
+
+class ResultsError(RbcError):
+    """The folder of an earlier run cannot be used: damaged, changed since, or made otherwise than now asked for."""
 
 
 class SessionClosedError(RbcError):

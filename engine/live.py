@@ -93,7 +93,6 @@ def run_live(
             if time.perf_counter() - ticked >= _TICK_S:
                 ticked = time.perf_counter()
                 journal.note_lost(session.counts.lost)
-                journal.sync()
                 tick()
     finally:
         stop.set()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import chain, takewhile
 from typing import Any, TypeVar
@@ -14,19 +15,24 @@ from rbc_engine import _kernels
 from rbc_engine.devices.select import cores_here
 from rbc_engine.engine import Engine
 from rbc_engine.errors import DeviceError
+from rbc_engine.replay import KeptResults
+from rbc_engine.resume import Plan, fields_first
 from rbc_engine.sinks.output import RunOutput
+from rbc_engine.sinks.run_journal import RunJournal, field_key
 from rbc_engine.sources.dali import DaliSource
-from rbc_engine.sources.select import open_source
+from rbc_engine.sources.folder import entry_ref
+from rbc_engine.sources.select import decoder_of, open_source
 from rbc_engine.sources.slide_tiles import SlideSource
-from rbc_engine.types import Decoded, FieldRef, FieldResult, SlideRef
+from rbc_engine.types import FieldResult, SlideRef
 from rbc_engine.whole_slides import WholeSlides
 
-__all__ = ["RunCounts", "run_fields", "run_record"]
+__all__ = ["RunCounts", "run_fields", "run_head", "run_record"]
 
 SCHEMA = 1
 
 Item = TypeVar("Item")
-OnResult = Callable[[FieldResult], None]
+OnResult = Callable[[FieldResult, bool], None]
+"""Called with a result, and whether it was kept from an earlier run."""
 
 
 @dataclass(kw_only=True)
@@ -62,8 +68,9 @@ class RunCounts:
 
 def run_fields(
     engine: Engine,
-    entries: Sequence[FieldRef | Decoded],
+    plan: Plan,
     output: RunOutput,
+    journal: RunJournal,
     *,
     pixel_um: float | None = None,
     started: float,
@@ -72,7 +79,8 @@ def run_fields(
     stop: threading.Event,
     on_result: OnResult,
 ) -> dict[str, Any]:
-    """Runs all entries, fields first, then whole slides, and completes the output.
+    """Runs what is pending of a plan, fields first, then whole slides, takes the rest from the journal, and completes
+    the output; then the journal is removed.
 
     started: time.perf_counter() of the start of the run; wall_seconds counts from it.
     settings, warnings: for run.json, beside what is added here.
@@ -80,23 +88,26 @@ def run_fields(
     on_result: called with every result, in order, after it was written.
 
     Returns what run.json holds. Raises OutputError if the results cannot be written, DeviceError if the last device
-    failed: after the output was completed with what was done, unless that is nothing.
+    failed: after the output was completed with what was done, unless that is nothing. The journal is left, with all
+    that was done until then, if the output is not completed.
     """
+    plan = fields_first(plan)
+    pending = plan.pending
     workers = cores_here()
     ahead = 2 * engine.lanes * engine.choice.lane_frames
     startup_s = time.perf_counter() - started
     counts = RunCounts()
     lost: DeviceError | None = None
-    slide_refs = [entry for entry in entries if isinstance(entry, SlideRef)]
-    source, decoder, decoder_notes = open_source(
-        [entry for entry in entries if not isinstance(entry, SlideRef)],
+    decoder, decoder_notes = decoder_of(engine.choices)
+    source = open_source(
+        [entry for entry in pending if not isinstance(entry, SlideRef)],
         engine.choices,
         workers=workers,
         ahead=max(ahead, workers),
         pixel_um=pixel_um,
     )
     tiles = SlideSource(
-        slide_refs,
+        [entry for entry in pending if isinstance(entry, SlideRef)],
         settings=engine.pack.manifest.detector,
         pixel_um=pixel_um,
         workers=workers,
@@ -107,27 +118,45 @@ def run_fields(
     def going(items: Iterable[Item]) -> Iterator[Item]:
         return takewhile(lambda _: not stop.is_set(), items)
 
-    with source, tiles:
+    with ExitStack() as stack:
+        stack.enter_context(source)
+        stack.enter_context(tiles)
+        kept = stack.enter_context(
+            KeptResults(plan, journal, with_frames=output.needs_frames, workers=workers)
+        )
         results = chain(
             engine.run(going(source), keep_frames=output.needs_frames),
             slides.results(going(tiles)),
         )
-        try:
-            for result in results:
-                with engine.meter.stage("write"):
-                    output.write(result)
-                counts.add(result)
-                on_result(result)
-        except DeviceError as error:
-            # What was done before the last device failed is kept; without any of it there is nothing to keep.
-            if counts.failed == counts.fields:
-                raise
-            lost = error
+        for entry, stamp in zip(plan.entries, plan.stamps, strict=True):
+            key = field_key(entry_ref(entry))
+            was_kept = key in plan.kept
+            if was_kept:
+                result: FieldResult | None = kept.read(entry)
+            else:
+                try:
+                    # None: stopped; what was kept is written all the same.
+                    result = next(results, None)
+                except DeviceError as error:
+                    lost, result = error, None
+            if result is None:
+                continue
+            with engine.meter.stage("write"):
+                if not was_kept:
+                    result = replace(result, stamp=stamp)
+                    journal.write(result)
+                output.write(result)
+            counts.add(result)
+            on_result(result, was_kept)
+    if lost is not None and counts.failed == counts.fields:
+        raise lost  # nothing was done before the last device failed: there is nothing to keep
 
-    stated = [*decoder_notes, *warnings, *slides.notes]
-    if slide_refs and output.needs_frames:
+    stated = [*decoder_notes, *plan.notes, *warnings, *slides.notes]
+    total = len(plan.entries)
+    slide_count = sum(isinstance(entry, SlideRef) for entry in plan.entries)
+    if slide_count and output.needs_frames:
         stated.append(
-            f"{len(slide_refs)} whole slides have no overlay: they are too large for one picture"
+            f"{slide_count} whole slides have no overlay: they are too large for one picture"
         )
     if isinstance(source, DaliSource) and source.given_up:
         stated.append(
@@ -136,12 +165,10 @@ def run_fields(
         )
     if lost is not None:
         stated.append(
-            f"ended early: {len(entries) - counts.fields} of {len(entries)} fields were not run: {lost}"
+            f"ended early: {total - counts.fields} of {total} fields were not run: {lost}"
         )
-    if stop.is_set() and counts.fields < len(entries):
-        stated.append(
-            f"interrupted: {len(entries) - counts.fields} of {len(entries)} fields were not run"
-        )
+    if stop.is_set() and counts.fields < total:
+        stated.append(f"interrupted: {total - counts.fields} of {total} fields were not run")
     run = run_record(
         engine,
         counts,
@@ -150,13 +177,22 @@ def run_fields(
         settings={"decode_workers": workers, "um_per_px": pixel_um, **settings},
         warnings=stated,
     )
-    if slide_refs:
+    if slides.records:
         run["whole_slides"] = slides.records
     run["wall_seconds"] = time.perf_counter() - started
     output.finish(run)
+    journal.remove()
     if lost is not None:
         raise lost
     return run
+
+
+def run_head(engine: Engine, *, settings: dict[str, Any]) -> dict[str, Any]:
+    """The head of a journal: run.json as far as it is known before the first field."""
+    decoder, _ = decoder_of(engine.choices)
+    return run_record(
+        engine, RunCounts(), decoder=decoder, startup_s=0.0, settings=settings, warnings=[]
+    )
 
 
 def run_record(

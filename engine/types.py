@@ -20,6 +20,7 @@ __all__ = [
     "Decoded",
     "FieldRef",
     "FieldResult",
+    "FileStamp",
     "Float32",
     "Frame",
     "Int32",
@@ -98,6 +99,25 @@ class Frame:
 
     def __repr__(self) -> str:
         return f"Frame({self.slide!r}, {self.field!r}, {self.width}x{self.height} px)"
+
+
+@dataclass(frozen=True)
+class FileStamp:
+    """What tells a file from an earlier version of it: its size, and when it was last modified, ns since 1970."""
+
+    bytes: int
+    modified_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> FileStamp | None:
+        """None if there is no such file, or its time is none that 64 bits hold."""
+        try:
+            found = path.stat()
+        except (OSError, ValueError):
+            return None
+        if not -(2**63) < found.st_mtime_ns < 2**63:
+            return None
+        return cls(found.st_size, found.st_mtime_ns)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +208,7 @@ class FieldResult:
     regions: None if the field failed; `error` then says why.
     saturated: the detector filled its fixed-size output, so regions may be missing.
     seconds: time spent on this field's decoding and its share of its batch.
+    stamp: of the image file, from before it was read; None if that is not known.
     """
 
     slide: str
@@ -199,6 +220,7 @@ class FieldResult:
     error: str | None = None
     saturated: bool = False
     seconds: float = 0.0
+    stamp: FileStamp | None = None
     frame: Frame | None = dataclasses.field(default=None, repr=False)
     """The image itself, kept only where a sink asked for it (overlays); a whole slide never has it."""
     tiles: TileCounts | None = None

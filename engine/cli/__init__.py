@@ -8,10 +8,12 @@ import typer
 
 from rbc_engine.cli.build import build
 from rbc_engine.cli.calibrate import calibrate
+from rbc_engine.cli.compare import compare
 from rbc_engine.cli.doctor import doctor
 from rbc_engine.cli.evaluate import evaluate
 from rbc_engine.cli.live import live
 from rbc_engine.cli.packs import app as packs_app
+from rbc_engine.cli.recall import recall
 from rbc_engine.cli.reproduce import app as reproduce_app
 from rbc_engine.cli.run import run
 from rbc_engine.cli.synth import synth
@@ -33,6 +35,8 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(live)
+app.command()(recall)
+app.command()(compare)
 app.command()(build)
 app.command()(calibrate)
 app.add_typer(packs_app, name="packs")

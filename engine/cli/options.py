@@ -8,13 +8,27 @@ import typer
 
 from rbc_engine.errors import UsageError
 
-__all__ = ["Device", "Json", "Lanes", "Overwrite", "Pack", "Precision", "Quiet", "check_um_per_px"]
+__all__ = [
+    "Device",
+    "Json",
+    "Lanes",
+    "Overwrite",
+    "Pack",
+    "Precision",
+    "Quiet",
+    "Resume",
+    "check_um_per_px",
+    "names",
+]
 
 Pack = Annotated[str, typer.Option(help="Name of a shipped model pack, or a pack's folder.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, cuda:N,M or cuda:all.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32, bf16, fp16, int8 or fp8.")]
 Lanes = Annotated[int | None, typer.Option(min=1, help="Batches in flight; by default what suits.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results in --out.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with the run in --out; keep what is done there.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print run.json, and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print only errors.")]
 
@@ -23,3 +37,8 @@ def check_um_per_px(um_per_px: float | None) -> None:
     """Raises UsageError for a width of a pixel, in µm, that no microscope gives."""
     if um_per_px is not None and not 0.001 <= um_per_px <= 100:
         raise UsageError(f"--um-per-px must lie in 0.001..100 µm (got {um_per_px})")
+
+
+def names(text: str) -> list[str]:
+    """What stands between the commas."""
+    return [name for name in (part.strip() for part in text.split(",")) if name]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,13 +13,13 @@ import typer
 
 from rbc_engine.cli import options
 from rbc_engine.cli.stopping import stop_on_signal
-from rbc_engine.errors import UsageError
+from rbc_engine.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from rbc_engine.sinks.slides_csv import SlideTally
     from rbc_engine.types import FieldResult
 
-__all__ = ["run"]
+__all__ = ["print_summary", "run"]
 
 EXIT_DONE = 0
 EXIT_NOTHING_DONE = 1
@@ -40,6 +42,7 @@ def run(
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     overwrite: options.Overwrite = False,
+    resume: options.Resume = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Run only the first N fields.")] = None,
     um_per_px: Annotated[
         float | None,
@@ -56,11 +59,15 @@ def run(
     """Finds the red cells of all images and writes regions.parquet, fields.csv, slides.csv and run.json."""
     started = time.perf_counter()
     options.check_um_per_px(um_per_px)
+    if resume and overwrite:
+        raise UsageError(
+            "--resume keeps what is done in --out and --overwrite replaces it; leave one of them out"
+        )
     from rbc_engine.cli.watch import CompileWatch
     from rbc_engine.engine import Engine
     from rbc_engine.sources.folder import find_fields
 
-    chosen = [name for name in (part.strip() for part in formats.split(",")) if name]
+    chosen = options.names(formats)
     found = find_fields(inputs)
     entries = found.entries[:limit]
     warnings = []
@@ -77,8 +84,10 @@ def run(
         Engine.open(pack, device=device, precision=precision, lanes=lanes, watch=watch) as engine,
     ):
         # Half a second of imports, while the engine compiles its networks.
-        from rbc_engine.run import run_fields
+        from rbc_engine.resume import fresh_plan, open_earlier, resume_plan
+        from rbc_engine.run import run_fields, run_head
         from rbc_engine.sinks.output import RunOutput
+        from rbc_engine.sinks.run_journal import RunJournal, refuse_if_running
         from rbc_engine.sinks.slides_csv import SlideTally
 
         tally = SlideTally()
@@ -87,31 +96,58 @@ def run(
                 f"--um-per-px {um_per_px} has no effect: pack {engine.pack.name} does not know its own scale; "
                 f"leave it out"
             )
-        with (
-            stop_on_signal() as stop,
-            RunOutput(out, engine.pack, formats=chosen, overwrite=overwrite) as output,
-            _Progress(len(entries), show=not (quiet or as_json)) as progress,
-        ):
-
-            def on_result(result: FieldResult) -> None:
-                tally.add(result)
-                progress.add(result)
-
-            summary = run_fields(
-                engine,
-                entries,
-                output,
-                pixel_um=um_per_px,
-                started=started,
-                settings={"limit": limit, "formats": chosen},
-                warnings=warnings,
-                stop=stop,
-                on_result=on_result,
+        settings = {"um_per_px": um_per_px, "limit": limit, "formats": chosen}
+        head = run_head(engine, settings=settings)
+        with stop_on_signal() as stop, ExitStack() as stack:
+            refuse_if_running(out)
+            journal = open_earlier(out, engine.pack, head) if resume else None
+            if journal is not None:
+                stack.enter_context(journal)
+                plan = resume_plan(entries, journal)
+                if not quiet:
+                    for note in plan.notes:
+                        print(f"rbc-engine: {note}", file=sys.stderr)
+            else:
+                plan = fresh_plan(entries)
+            output = stack.enter_context(
+                RunOutput(out, engine.pack, formats=chosen, overwrite=overwrite or resume)
             )
+            if journal is None:
+                journal = stack.enter_context(
+                    RunJournal.create(out, head, types=len(engine.pack.types))
+                )
+            progress = stack.enter_context(
+                _Progress(len(plan.entries), show=not (quiet or as_json))
+            )
+
+            def on_result(result: FieldResult, kept: bool) -> None:
+                tally.add(result)
+                progress.add(result, kept=kept)
+
+            try:
+                summary = run_fields(
+                    engine,
+                    plan,
+                    output,
+                    journal,
+                    pixel_um=um_per_px,
+                    started=started,
+                    settings=settings,
+                    warnings=warnings,
+                    stop=stop,
+                    on_result=on_result,
+                )
+            except OutputError as error:
+                if not journal.done:
+                    raise
+                raise OutputError(
+                    f"{error}; the {journal.done} fields done until then are kept: the same command with --resume "
+                    f"goes on from there"
+                ) from error
     if as_json:
         print(json.dumps(summary, indent=2, ensure_ascii=False))
     elif not quiet:
-        _print_summary(tally, summary["warnings"], out)
+        print_summary(tally, summary["warnings"], out)
     raise typer.Exit(_exit_code(summary["counts"], interrupted=stop.is_set()))
 
 
@@ -153,9 +189,11 @@ class _Progress:
         self._regions = 0
         self._started = time.perf_counter()
 
-    def add(self, result: FieldResult) -> None:
+    def add(self, result: FieldResult, *, kept: bool) -> None:
+        """kept: it was there already, so that it says nothing of the speed."""
         self._slides.add(result.slide)
-        self._regions += len(result.regions) if result.regions is not None else 0
+        if result.regions is not None and not kept:
+            self._regions += len(result.regions)
         seconds = time.perf_counter() - self._started
         self._bar.update(
             self._task,
@@ -172,7 +210,8 @@ class _Progress:
         self._bar.stop()
 
 
-def _print_summary(tally: SlideTally, warnings: list[str], out: Path) -> None:
+def print_summary(tally: SlideTally, warnings: list[str], out: Path) -> None:
+    """A table of the slides, and what there is to know."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

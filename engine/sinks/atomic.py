@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from rbc_engine.errors import OutputError
 from rbc_engine.sinks.text import encodable
 
-__all__ = ["AtomicFile", "explain_os_errors", "hidden_beside", "remove_abandoned", "sync_folder"]
+__all__ = [
+    "AtomicFile",
+    "explain_os_errors",
+    "file_sha256",
+    "hidden_beside",
+    "remove_abandoned",
+    "sync_folder",
+]
 
 _BUFFER_BYTES = 1 << 16
 """Room for any header: a file that could be made can also be begun, and only later writes can fail."""
@@ -71,6 +80,11 @@ class AtomicFile:
             os.fsync(self.file.fileno())
             self.file.close()
 
+    def sha256(self) -> str:
+        """Of the whole file, once it is complete."""
+        with explain_os_errors(self.path), self._beside.open("rb") as file:
+            return file_sha256(file)
+
     def finish(self) -> None:
         """Completes, then renames into place."""
         self.complete()
@@ -84,6 +98,15 @@ class AtomicFile:
             self.file.close()
         with suppress(OSError):
             self._beside.unlink()
+
+
+def file_sha256(file: BinaryIO) -> str:
+    """Of an open file, from its beginning. Raises OSError."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def hidden_beside(path: Path) -> Path:

@@ -31,6 +31,9 @@ class CsvFile:
     def complete(self) -> None:
         self._file.complete()
 
+    def sha256(self) -> str:
+        return self._file.sha256()
+
     def finish(self) -> None:
         self._file.finish()
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from rbc_engine.sinks.csv_file import CsvFile
 from rbc_engine.sinks.text import csv_text
 from rbc_engine.types import FieldResult
 
-__all__ = ["FieldsCsv"]
+__all__ = ["FIELD_COLUMNS", "FieldsCsv"]
 
-_COLUMNS = (
+FIELD_COLUMNS = (
     "slide",
     "field",
     "path",
@@ -22,20 +24,26 @@ _COLUMNS = (
     "abnormal",
     "saturated",
     "seconds",
+    "bytes",
+    "modified",
 )
+"""Those that read it back must agree: rbc_engine.run_folder."""
 
 
 class FieldsCsv:
-    """Status is `done` or `failed`. A failed field has a reason in `error` and empty cells for what is not known."""
+    """Status is `done` or `failed`. A failed field has a reason in `error` and empty cells for what is not known.
+
+    bytes and modified are those of the image file when it was read: its size, and UTC with nanoseconds.
+    """
 
     NAME = "fields.csv"
     needs_frames = False
 
     def __init__(self, folder: Path) -> None:
-        self._file = CsvFile(folder / self.NAME, _COLUMNS)
+        self._file = CsvFile(folder / self.NAME, FIELD_COLUMNS)
 
     def write(self, result: FieldResult) -> None:
-        regions = result.regions
+        regions, stamp = result.regions, result.stamp
         self._file.write_row(
             (
                 csv_text(result.slide),
@@ -49,11 +57,17 @@ class FieldsCsv:
                 "" if regions is None else int(regions.abnormal.sum()),
                 "" if regions is None else str(result.saturated).lower(),
                 f"{result.seconds:.6f}",
+                "" if stamp is None else stamp.bytes,
+                "" if stamp is None else f"{np.datetime64(stamp.modified_ns, 'ns')}Z",
             )
         )
 
     def complete(self) -> None:
         self._file.complete()
+
+    def sha256(self) -> str:
+        """Of the file, once it is complete."""
+        return self._file.sha256()
 
     def finish(self) -> None:
         self._file.finish()

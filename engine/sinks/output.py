@@ -13,9 +13,11 @@ from rbc_engine.pack import Pack
 from rbc_engine.sinks.atomic import AtomicFile, explain_os_errors, remove_abandoned
 from rbc_engine.sinks.base import Sink
 from rbc_engine.sinks.fields_csv import FieldsCsv
+from rbc_engine.sinks.journal import JOURNAL
 from rbc_engine.sinks.overlay import OverlayFolder
 from rbc_engine.sinks.regions_parquet import RegionsParquet
 from rbc_engine.sinks.report import ReportPage
+from rbc_engine.sinks.run_journal import RUN_JOURNAL
 from rbc_engine.sinks.slides_csv import SlidesCsv
 from rbc_engine.sinks.text import encodable
 from rbc_engine.types import FieldResult
@@ -62,13 +64,14 @@ class RunOutput:
                 )
         self._folder = folder
         self._sinks: list[Sink] = []
+        self._tables: list[RegionsParquet | FieldsCsv | SlidesCsv] = []
         self._report: ReportPage | None = None
         self._record: AtomicFile | None = None
         _prepare(folder, overwrite=overwrite)
         try:
-            self._sinks.append(RegionsParquet(folder, pack))
-            self._sinks.append(FieldsCsv(folder))
-            self._sinks.append(SlidesCsv(folder, pack.types))
+            self._add_table(RegionsParquet(folder, pack))
+            self._add_table(FieldsCsv(folder))
+            self._add_table(SlidesCsv(folder, pack.types))
             if "report" in formats:
                 self._report = ReportPage(folder, pack)
                 self._sinks.append(self._report)
@@ -93,16 +96,18 @@ class RunOutput:
 
         Everything is on the disk before the first file is moved: a full disk leaves none of them behind.
 
-        run: what run.json is to hold.
+        run: what run.json is to hold. Gets `files`: the sha256 of each table, by which it is known later whether they
+            are still what was written.
 
         Raises OutputError if the disk refuses, ValueError if `run` is no JSON.
         """
         try:
-            text = json.dumps(run, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
             if self._report is not None:
                 self._report.describe(run)
             for sink in self._sinks:
                 sink.complete()
+            run["files"] = {table.NAME: table.sha256() for table in self._tables}
+            text = json.dumps(run, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
             self._record = AtomicFile(self._folder / RUN_JSON)
             # A backslash escape is what JSON itself has for a lone surrogate.
             self._record.write(text.encode("utf-8", "backslashreplace"))
@@ -123,6 +128,10 @@ class RunOutput:
         if self._record is not None:
             self._record.discard()
 
+    def _add_table(self, table: RegionsParquet | FieldsCsv | SlidesCsv) -> None:
+        self._sinks.append(table)
+        self._tables.append(table)
+
     def __enter__(self) -> RunOutput:
         return self
 
@@ -141,18 +150,29 @@ def _prepare(folder: Path, *, overwrite: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if not overwrite:
             if any(folder.iterdir()):
-                raise OutputError(
-                    f"--out {shown} is not empty; pass --overwrite to replace the results in it, "
-                    f"or name another --out"
-                )
+                raise OutputError(_filled(folder))
             return
         for name in _FILES:
             if (folder / name).is_dir():
                 raise OutputError(
                     f"{name} in --out {shown} is a folder; move it, or name another --out"
                 )
-        for name in (*_FILES, OverlayFolder.NAME):
+        for name in (*_FILES, OverlayFolder.NAME, RUN_JOURNAL, JOURNAL):
             remove_abandoned(folder / name)
+
+
+def _filled(folder: Path) -> str:
+    shown = encodable(str(folder))
+    for name, what in (
+        (RUN_JOURNAL, "a run that was cut short"),
+        (RUN_JSON, "the results of a run"),
+    ):
+        if (folder / name).exists():
+            return (
+                f"--out {shown} holds {what} ({name}); pass --resume to go on with it, --overwrite to replace "
+                f"it, or name another --out"
+            )
+    return f"--out {shown} is not empty; pass --overwrite to replace the results in it, or name another --out"
 
 
 def _remove_earlier_run(folder: Path) -> None:

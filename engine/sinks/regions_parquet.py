@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -15,7 +17,7 @@ from rbc_engine.sinks.atomic import AtomicFile, explain_os_errors
 from rbc_engine.sinks.text import encodable
 from rbc_engine.types import FieldResult, RegionFlag, Regions
 
-__all__ = ["RegionsParquet"]
+__all__ = ["RegionsParquet", "RegionsTable"]
 
 _ROW_GROUP = 50_000
 """Regions held back before they are written: a few megabytes, whatever the length of the run."""
@@ -63,6 +65,10 @@ class RegionsParquet:
                 self._writer.close()
         self._file.complete()
 
+    def sha256(self) -> str:
+        """Of the file, once it is complete."""
+        return self._file.sha256()
+
     def finish(self) -> None:
         self.complete()
         self._file.finish()
@@ -103,19 +109,92 @@ class RegionsParquet:
         }
 
 
+class RegionsTable:
+    """Rows of a regions.parquet as arrays: what RegionsParquet wrote, read back.
+
+    slides, fields: int [N], index into `names`, for each row.
+    """
+
+    def __init__(self, table: Any, types: Sequence[str]) -> None:
+        """table: pyarrow table with the columns of `columns`. Raises ValueError for a flag that is not known."""
+
+        def array(name: str) -> Any:
+            return table.column(name).to_numpy()
+
+        def matrix(names: Sequence[str]) -> Any:
+            return np.stack([array(name) for name in names], axis=1)
+
+        self.numbers = array("region")
+        self.slides, self.slide_names = _codes(table.column("slide"))
+        self.fields, self.field_names = _codes(table.column("field"))
+        flags, flag_names = _codes(table.column("flags"))
+        unknown = set(flag_names) - set(_FLAG_NAMES)
+        if unknown:
+            raise ValueError(f"flags {min(unknown)!r:.80} are not known")
+        bits = np.array([_FLAG_NAMES.index(name) for name in flag_names], np.uint8)
+        self._regions = Regions(
+            boxes=matrix(("x0", "y0", "x1", "y1")),
+            scores=array("score"),
+            probabilities=matrix([f"p_{name}" for name in types]),
+            has=matrix([f"has_{name}" for name in types]),
+            abnormal_p=array("abnormal_p"),
+            abnormal=array("abnormal"),
+            flags=bits[flags],
+        )
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def regions(self, begin: int, end: int) -> Regions:
+        """Of some rows."""
+        return Regions(
+            **{
+                name: np.ascontiguousarray(getattr(self._regions, name)[begin:end])
+                for name in Regions.__dataclass_fields__
+            }
+        )
+
+    @staticmethod
+    def empty(types: int) -> Regions:
+        """No regions, of so many types."""
+        names = [str(number) for number in range(types)]
+        rows = pa.schema(_columns_of(names)).empty_table()
+        return RegionsTable(rows, names).regions(0, 0)
+
+    @staticmethod
+    def schema(types: Sequence[str]) -> Any:
+        """Of a file with these types, without its metadata."""
+        return pa.schema(_columns_of(types))
+
+
+def _codes(column: Any) -> tuple[npt.NDArray[np.int32], list[str]]:
+    """A column of text as indices into its distinct values."""
+    encoded = column.combine_chunks().dictionary_encode()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = (
+            encoded.chunk(0)
+            if encoded.num_chunks
+            else pa.array([], pa.string()).dictionary_encode()
+        )
+    return encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
+
+
 def _schema(pack: Pack) -> Any:
-    columns = [
+    described = {"name": pack.name, "version": pack.manifest.version, "sha256": pack.sha256}
+    return pa.schema(_columns_of(pack.types)).with_metadata(
+        {f"rbc_engine.pack.{key}": value for key, value in described.items()}
+    )
+
+
+def _columns_of(types: Sequence[str]) -> list[tuple[str, Any]]:
+    return [
         ("slide", pa.string()),
         ("field", pa.string()),
         ("region", pa.int32()),
         *((name, pa.float32()) for name in ("x0", "y0", "x1", "y1", "score")),
-        *((f"p_{name}", pa.float32()) for name in pack.types),
-        *((f"has_{name}", pa.bool_()) for name in pack.types),
+        *((f"p_{name}", pa.float32()) for name in types),
+        *((f"has_{name}", pa.bool_()) for name in types),
         ("abnormal_p", pa.float32()),
         ("abnormal", pa.bool_()),
         ("flags", pa.string()),
     ]
-    described = {"name": pack.name, "version": pack.manifest.version, "sha256": pack.sha256}
-    return pa.schema(columns).with_metadata(
-        {f"rbc_engine.pack.{key}": value for key, value in described.items()}
-    )

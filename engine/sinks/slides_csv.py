@@ -110,6 +110,10 @@ class SlidesCsv:
             self._written = True
         self._file.complete()
 
+    def sha256(self) -> str:
+        """Of the file, once it is complete."""
+        return self._file.sha256()
+
     def finish(self) -> None:
         self.complete()
         self._file.finish()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["csv_text", "encodable"]
+__all__ = ["csv_text", "encodable", "plain_text"]
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """The last four are full-width ones, which spreadsheets of some languages read alike."""
@@ -24,3 +24,8 @@ def csv_text(text: str) -> str:
     if text[:1].isspace() or text.startswith(("'", *_FORMULA_STARTS)):
         return "'" + text
     return text
+
+
+def plain_text(cell: str) -> str:
+    """The text that csv_text made a cell of, but for NULs and what UTF-8 cannot hold."""
+    return cell.removeprefix("'")

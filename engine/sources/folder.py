@@ -18,7 +18,15 @@ from rbc_engine.sources.decode import printable, read_image
 from rbc_engine.sources.slide import VENDOR_SUFFIXES, is_whole_slide
 from rbc_engine.types import Decoded, FieldRef, Frame, SlideRef
 
-__all__ = ["IMAGE_SUFFIXES", "Entry", "FolderSource", "Found", "find_fields"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "Entry",
+    "FolderSource",
+    "Found",
+    "entry_ref",
+    "field_order",
+    "find_fields",
+]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 """Which files of a folder count as images. A file that is itself an INPUT may have any name."""
@@ -61,7 +69,7 @@ def find_fields(inputs: Sequence[Path]) -> Found:
         found += [(given, entry) for entry in here.entries]
         skipped += here.skipped
     _refuse_repeats(found)
-    entries = sorted((entry for _, entry in found), key=lambda entry: _order(_ref(entry)))
+    entries = sorted((entry for _, entry in found), key=lambda entry: field_order(entry_ref(entry)))
     return Found(entries=entries, skipped=skipped)
 
 
@@ -170,7 +178,7 @@ def _refuse_repeats(found: Sequence[tuple[Path, Entry]]) -> None:
     files: dict[Path, Path] = {}
     slides: dict[str, tuple[Path, Path]] = {}
     for given, entry in found:
-        ref = _ref(entry)
+        ref = entry_ref(entry)
         parent = ref.path if isinstance(entry, Decoded) else ref.path.parent
         if parent not in resolved:
             resolved[parent] = parent.resolve()
@@ -230,11 +238,12 @@ def _reason(error: OSError | ValueError) -> str:
     return printable(getattr(error, "strerror", None) or str(error))
 
 
-def _ref(entry: Entry) -> FieldRef:
+def entry_ref(entry: Entry) -> FieldRef:
     return entry.ref if isinstance(entry, Decoded) else entry
 
 
-def _order(ref: FieldRef) -> tuple[object, ...]:
+def field_order(ref: FieldRef) -> tuple[object, ...]:
+    """By slide, then field, in natural order: the order of a run's tables."""
     return (_natural(ref.slide), ref.slide, _natural(ref.field), ref.field)
 
 

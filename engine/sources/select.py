@@ -11,7 +11,7 @@ from rbc_engine.sources.dali import DaliSource
 from rbc_engine.sources.folder import FolderSource
 from rbc_engine.types import Decoded, FieldRef
 
-__all__ = ["cpu_decoders", "dali_remedy", "open_source"]
+__all__ = ["cpu_decoders", "dali_remedy", "decoder_of", "open_source"]
 
 
 def cpu_decoders() -> str:
@@ -27,6 +27,16 @@ def dali_remedy() -> str | None:
     return "NVIDIA DALI is not installed; pip install 'rbc-engine[dali]'"
 
 
+def decoder_of(choices: Sequence[DeviceChoice]) -> tuple[str, list[str]]:
+    """What decodes the frames for these devices, and why nothing faster does."""
+    if any(choice.device_id is None for choice in choices):
+        return cpu_decoders(), []
+    remedy = dali_remedy()
+    if remedy is not None:
+        return cpu_decoders(), [f"images are decoded on the CPU: {remedy}"]
+    return f"DALI {library_version(*DALI)} for JPEG, else {cpu_decoders()}", []
+
+
 def open_source(
     entries: Sequence[FieldRef | Decoded],
     choices: Sequence[DeviceChoice],
@@ -34,18 +44,12 @@ def open_source(
     workers: int,
     ahead: int,
     pixel_um: float | None,
-) -> tuple[FolderSource | DaliSource, str, list[str]]:
-    """The frames of a run, decoded where that is fastest; what decodes; and why nothing faster does."""
+) -> FolderSource | DaliSource:
+    """The frames of a run, decoded where that is fastest: by `decoder_of` the devices."""
     device_ids = [choice.device_id for choice in choices]
-    if None in device_ids:
-        source = FolderSource(entries, workers=workers, ahead=ahead, pixel_um=pixel_um)
-        return source, cpu_decoders(), []
-    remedy = dali_remedy()
-    if remedy is not None:
-        source = FolderSource(entries, workers=workers, ahead=ahead, pixel_um=pixel_um)
-        return source, cpu_decoders(), [f"images are decoded on the CPU: {remedy}"]
-    decoder = f"DALI {library_version(*DALI)} for JPEG, else {cpu_decoders()}"
-    gpu_source = DaliSource(
+    if None in device_ids or dali_remedy() is not None:
+        return FolderSource(entries, workers=workers, ahead=ahead, pixel_um=pixel_um)
+    return DaliSource(
         entries,
         device_ids=device_ids,
         batch_size=choices[0].lane_frames,
@@ -53,4 +57,3 @@ def open_source(
         ahead=ahead,
         pixel_um=pixel_um,
     )
-    return gpu_source, decoder, []

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from rbc_engine.sinks.journal import JOURNAL
+from rbc_engine.sinks.records import RecordReader
 from rbc_engine.sources.synthetic import render_field
 
 FILES = {"regions.parquet", "fields.csv", "slides.csv", "run.json"}
@@ -135,14 +136,13 @@ def journal_bytes(out):
 
 def wait_for_fields(process, out, count):
     """Until the journal holds so many done fields of a replay."""
-    from rbc_engine.sinks.journal import _records
-
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
         if journal_bytes(out):
             with (out / JOURNAL).open("rb") as file:
-                done = [h["field"] for h, _ in _records(file) if h.get("status") == "done"]
+                headers = [record.header for record in RecordReader(file)]
+            done = [header["field"] for header in headers if header.get("status") == "done"]
             if len(done) >= count:
                 return done
         time.sleep(0.02)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import signal
@@ -80,7 +81,12 @@ def test_overwrite_replaces_only_the_runs_files_and_only_at_the_end(
         output.write(make_result(count=5))
         output.finish({"run": 2})
     assert pq.read_table(tmp_path / "regions.parquet").num_rows == 5
-    assert json.loads((tmp_path / "run.json").read_text()) == {"run": 2}
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert run["run"] == 2
+    tables = [name for name in ALL_FILES if name != "run.json"]
+    assert run["files"] == {
+        name: hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in tables
+    }
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 

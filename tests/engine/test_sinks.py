@@ -19,6 +19,7 @@ from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sinks.regions_parquet import RegionsParquet
 from rbc_engine.sinks.slides_csv import SlideTally
 from rbc_engine.sinks.text import csv_text
+from rbc_engine.types import FileStamp
 
 TYPES = ("disc", "sickle", "burr")  # of toy_pack
 ALL_FILES = ["fields.csv", "regions.parquet", "run.json", "slides.csv"]
@@ -94,7 +95,8 @@ def test_a_run_without_regions_has_all_files(tmp_path, toy_pack, make_failure):
 
 
 def test_fields_csv_has_a_row_an_image(tmp_path, toy_pack, make_result, make_failure):
-    done = make_result(count=5, saturated=True)
+    stamp = FileStamp(12345, 1_700_000_000_123_456_789)
+    done = make_result(count=5, saturated=True, stamp=stamp)
     with RunOutput(tmp_path, toy_pack) as output:
         output.write(done)
         output.write(make_failure(error='no "image", see\nthere'))
@@ -104,6 +106,7 @@ def test_fields_csv_has_a_row_an_image(tmp_path, toy_pack, make_result, make_fai
         "slide": "s", "field": "f.jpg", "path": "/in/f.jpg", "width": "640", "height": "480",
         "status": "done", "error": "", "regions": "5", "saturated": "true", "seconds": "0.250000",
         "abnormal": str(int(done.regions.abnormal.sum())),
+        "bytes": "12345", "modified": "2023-11-14T22:13:20.123456789Z",
     }  # fmt: skip
     assert (second["status"], second["error"]) == ("failed", 'no "image", see\nthere')
     assert {second[c] for c in ("width", "height", "regions", "abnormal", "saturated")} == {""}

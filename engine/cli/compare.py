@@ -1,0 +1,111 @@
+"""`rbc-engine compare`: what a later run sees otherwise than an earlier one."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rbc_engine.cli import options
+
+__all__ = ["compare"]
+
+_TABLE_ROWS = 40
+
+
+def compare(
+    run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="Folder of the earlier run.")],
+    run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="Folder of the later run.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for compare.html, compare.json and changes.csv."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a comparison in --out.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print compare.json, and nothing else.")
+    ] = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Shows regions gained, lost and relabelled, and slides that are judged otherwise."""
+    from rbc_engine.compare import Change, compare_runs
+    from rbc_engine.compare_output import CompareOutput, comparison_record
+    from rbc_engine.run_folder import RunFolder
+
+    with ExitStack() as stack:
+        a = stack.enter_context(RunFolder(run_a))
+        b = stack.enter_context(RunFolder(run_b))
+        output = None
+        if out is not None:
+            output = stack.enter_context(CompareOutput(out, overwrite=overwrite))
+
+        def on_change(change: Change) -> None:
+            if output is not None:
+                output.write(change)
+
+        record = comparison_record(a, b, compare_runs(a, b, on_change=on_change))
+        if output is not None:
+            output.finish(record)
+    if as_json:
+        print(json.dumps(record, indent=2, ensure_ascii=False))
+    elif not quiet:
+        _print(record, out)
+
+
+def _print(record: dict[str, Any], out: Path | None) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from rbc_engine.sinks.text import encodable
+
+    console = Console()
+
+    def table(title: str, heads: list[str], rows: list[list[Any]]) -> None:
+        shown = Table(*heads, title=title, title_justify="left")
+        shown.columns[0].overflow = "fold"
+        for column in shown.columns[1:]:
+            column.justify = "right"
+        for row in rows[:_TABLE_ROWS]:
+            shown.add_row(*(escape(str(cell)) for cell in row))
+        console.print(shown)
+        if len(rows) > _TABLE_ROWS:
+            console.print(f"and {len(rows) - _TABLE_ROWS} more")
+
+    columns = ["a", "b", "matched", "gained", "lost", "relabelled", "to_abnormal", "to_normal"]
+    heads = ["A", "B", "both", "gained", "lost", "types", "abn.", "norm.", "share"]
+    slides = sorted(record["slides"], key=lambda row: row["verdict"] is None)
+    rows = [
+        [row["slide"], *(row["regions"][name] for name in columns), row["verdict"] or ""]
+        for row in slides
+    ]
+    total = ["all", *(record["regions"][name] for name in columns), ""]
+    table(
+        "regions: in both with other types, now abnormal, now normal; abnormal share",
+        ["slide", *heads],
+        [*rows[: _TABLE_ROWS - 1], total],
+    )
+    if len(rows) > _TABLE_ROWS - 1:
+        console.print(f"and {len(rows) - _TABLE_ROWS + 1} more slides")
+    names = ["name", "a", "b", "kept", "gained", "lost", "new", "gone"]
+    table(
+        "regions that hold a type",
+        ["type", "A", "B", "in both", "gained", "lost", "new", "gone"],
+        [[row[name] for name in names] for row in record["types"]],
+    )
+    for run in ("a", "b"):
+        fields = record["fields"][f"only_{run}"]
+        if fields:
+            table(
+                f"fields done only in {run.upper()}",
+                ["field", "why"],
+                [[f"{row['slide']}: {row['field']}", row["why"]] for row in fields],
+            )
+    for note in record["notes"]:
+        console.print(f"note: {escape(note)}", soft_wrap=True)
+    if out is not None:
+        console.print(f"comparison in {escape(encodable(str(out)))}", soft_wrap=True)

@@ -1,0 +1,132 @@
+"""`rbc-engine recall`: other verdicts from a run's stored probabilities."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rbc_engine.cli import options
+from rbc_engine.errors import UsageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    from rbc_engine.types import FieldResult
+
+__all__ = ["recall"]
+
+_MOST_TOML_BYTES = 1 << 16
+
+
+def recall(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of a finished run.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the new tables; made if it does not exist.")
+    ],
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TYPE=P", help="has_TYPE is p_TYPE at or over P. May be repeated."),
+    ] = None,
+    thresholds: Annotated[
+        Path | None, typer.Option(help="TOML file with lines TYPE = P; --threshold comes first.")
+    ] = None,
+    at_least_one: Annotated[
+        bool | None,
+        typer.Option(
+            "--at-least-one/--no-at-least-one",
+            help="A region where no type reaches its threshold has the likeliest; by default as the pack says.",
+        ),
+    ] = None,
+    abnormal: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TYPES", help="Abnormal is what has any of these types (commas between them)."
+        ),
+    ] = None,
+    abnormal_threshold: Annotated[
+        float | None, typer.Option(help="abnormal is abnormal_p at or over it.")
+    ] = None,
+    caller: Annotated[
+        str | None, typer.Option(help="Pack, with the same types, whose caller gives abnormal_p.")
+    ] = None,
+    pack: Annotated[
+        str | None,
+        typer.Option(help="The pack of the run, if it is no shipped one: its folder."),
+    ] = None,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Makes a run's tables anew with other thresholds, abnormal types or caller; needs no images."""
+    started = time.perf_counter()
+    given = {**_of_file(thresholds), **_of_options(threshold or [])}
+    from rbc_engine.cli.run import print_summary
+    from rbc_engine.pack import Pack, find_pack
+    from rbc_engine.recall import pack_of, refuse_recalled, refuse_same_folder, verdict
+    from rbc_engine.recall import recall as make
+    from rbc_engine.run_folder import RunFolder
+    from rbc_engine.sinks.output import RunOutput
+    from rbc_engine.sinks.slides_csv import SlideTally
+
+    refuse_same_folder(run_dir, out)
+    with RunFolder(run_dir) as run:
+        refuse_recalled(run)
+        changed = verdict(
+            pack_of(run, pack),
+            thresholds=given,
+            at_least_one=at_least_one,
+            abnormal=None if abnormal is None else options.names(abnormal),
+            abnormal_threshold=abnormal_threshold,
+            caller=None if caller is None else Pack.open(find_pack(caller)),
+        )
+        tally = SlideTally()
+
+        def on_result(result: FieldResult) -> None:
+            tally.add(result)
+
+        with RunOutput(out, changed.pack, overwrite=overwrite) as output:
+            summary = make(run, changed, output, started=started, on_result=on_result)
+    if as_json:
+        print(json.dumps(summary, indent=2, ensure_ascii=False))
+    elif not quiet:
+        print_summary(tally, summary["warnings"], out)
+
+
+def _of_options(threshold: list[str]) -> dict[str, float]:
+    given: dict[str, float] = {}
+    for text in threshold:
+        name, sign, value = text.partition("=")
+        try:
+            if not sign or name.strip() in given:
+                raise ValueError
+            given[name.strip()] = float(value)
+        except ValueError as error:
+            raise UsageError(
+                f"--threshold must be TYPE=P, P a number, each TYPE once (got {text!r})"
+            ) from error
+    return given
+
+
+def _of_file(path: Path | None) -> dict[str, float]:
+    if path is None:
+        return {}
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MOST_TOML_BYTES + 1)
+        if len(data) > _MOST_TOML_BYTES:
+            raise ValueError(f"it is larger than {_MOST_TOML_BYTES} bytes")
+        values = tomllib.loads(data.decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"--thresholds {path}: {error}") from error
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise UsageError(f"--thresholds {path}: {name} must be a number (got {value!r:.80})")
+    return {name: float(value) for name, value in values.items()}
