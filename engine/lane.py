@@ -10,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
+from rbc_engine.cells import count_cells
 from rbc_engine.devices.base import Device
 from rbc_engine.errors import DeviceError, ImageError
 from rbc_engine.meter import Meter
@@ -207,5 +208,7 @@ def _flags(boxes: Float32, frame: Frame, fit: CanvasFit) -> UInt8:
     margin = _BORDER_CANVAS_PX / fit.scale
     low = (boxes[:, :2] <= margin).any(axis=1)
     high = (boxes[:, 2:] >= np.array([frame.width, frame.height]) - margin).any(axis=1)
-    flags: UInt8 = (low | high).astype(np.uint8) * np.uint8(RegionFlag.BORDER)
+    border = low | high
+    flags: UInt8 = border.astype(np.uint8) * np.uint8(RegionFlag.BORDER)
+    flags |= count_cells(boxes, cut=border).clump.astype(np.uint8) * np.uint8(RegionFlag.CLUMP)
     return flags

@@ -12,6 +12,7 @@ import typer
 from rbc_engine.cli import options
 from rbc_engine.cli.stopping import stop_on_signal
 from rbc_engine.errors import UsageError
+from rbc_engine.sinks.formats import FORMATS, check_formats
 
 if TYPE_CHECKING:
     from rbc_engine.sinks.slides_csv import SlideTally
@@ -45,7 +46,7 @@ def run(
         float | None, typer.Option(help="Width of an image pixel in µm, the same for all images.")
     ] = None,
     formats: Annotated[
-        str, typer.Option(help="Further outputs, separated by commas: overlay.")
+        str, typer.Option(help=f"Further outputs, separated by commas: {', '.join(FORMATS)}.")
     ] = "",
     lanes: options.Lanes = None,
     as_json: options.Json = False,
@@ -59,6 +60,7 @@ def run(
     from rbc_engine.sources.folder import find_fields
 
     chosen = [name for name in (part.strip() for part in formats.split(",")) if name]
+    check_formats(chosen)
     found = find_fields(inputs)
     entries = found.entries[:limit]
     warnings = []

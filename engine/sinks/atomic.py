@@ -53,10 +53,11 @@ class AtomicFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._beside = hidden_beside(path)
+        self.beside = hidden_beside(path)
+        """Where the file is until it is finished."""
         with explain_os_errors(path):
             # Exclusive, and with the permissions that any new file of this user gets.
-            self.file = self._beside.open("xb", buffering=_BUFFER_BYTES)
+            self.file = self.beside.open("xb", buffering=_BUFFER_BYTES)
 
     def write(self, data: bytes) -> None:
         with explain_os_errors(self.path):
@@ -75,7 +76,7 @@ class AtomicFile:
         """Completes, then renames into place."""
         self.complete()
         with explain_os_errors(self.path):
-            self._beside.replace(self.path)
+            self.beside.replace(self.path)
             sync_folder(self.path.parent)
 
     def discard(self) -> None:
@@ -83,7 +84,7 @@ class AtomicFile:
         with suppress(OSError):  # closing writes what is buffered, which may be what just failed
             self.file.close()
         with suppress(OSError):
-            self._beside.unlink()
+            self.beside.unlink()
 
 
 def hidden_beside(path: Path) -> Path:

@@ -8,25 +8,27 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rbc_engine.errors import OutputError, UsageError
+from rbc_engine.errors import OutputError
 from rbc_engine.pack import Pack
 from rbc_engine.sinks.atomic import AtomicFile, explain_os_errors, remove_abandoned
 from rbc_engine.sinks.base import Sink
 from rbc_engine.sinks.fields_csv import FieldsCsv
-from rbc_engine.sinks.overlay import OverlayFolder
+from rbc_engine.sinks.folder import remove_files
+from rbc_engine.sinks.formats import FORMATS, check_formats, open_sink
 from rbc_engine.sinks.regions_parquet import RegionsParquet
 from rbc_engine.sinks.slides_csv import SlidesCsv
 from rbc_engine.sinks.text import encodable
 from rbc_engine.types import FieldResult
 
-__all__ = ["FORMATS", "RUN_JSON", "RunOutput"]
-
-FORMATS = ("overlay",)
-"""What can be written beside the tables and run.json, which every run has."""
+__all__ = ["RUN_JSON", "RunOutput"]
 
 RUN_JSON = "run.json"
 
-_FILES = (RUN_JSON, RegionsParquet.NAME, FieldsCsv.NAME, SlidesCsv.NAME)
+_FILES = (
+    *(RUN_JSON, RegionsParquet.NAME, FieldsCsv.NAME, SlidesCsv.NAME),
+    *(chosen.output for chosen in FORMATS.values() if chosen.suffix is None),
+)
+_FOLDERS = tuple(chosen.output for chosen in FORMATS.values() if chosen.suffix is not None)
 
 
 class RunOutput:
@@ -47,18 +49,15 @@ class RunOutput:
         """Makes the folder if it does not exist.
 
         formats: of FORMATS; the tables are always written.
-        overwrite: replace what an earlier run left in the folder: the tables, run.json, and every .png in the
-            folders of overlays/. The earlier files stay as they are until finish; others are not touched.
+        overwrite: replace what an earlier run left in the folder: the tables, run.json, and what any of the formats
+            makes: its file, or every file of its kind in its folder. The earlier files stay as they are until
+            finish; others are not touched.
             What an unfinished run has there under hidden names is removed at once; if it still runs, it fails.
 
-        Raises UsageError for an unknown format; OutputError if the folder holds anything and overwrite is not
+        Raises UsageError for an unknown format or one whose library is missing; OutputError if the folder holds anything and overwrite is not
         set, or if it cannot be written.
         """
-        for name in formats:
-            if name not in FORMATS:
-                raise UsageError(
-                    f"--formats may name {', '.join(FORMATS)} (got {name!r}); the tables are always written"
-                )
+        check_formats(formats)
         self._folder = folder
         self._sinks: list[Sink] = []
         self._record: AtomicFile | None = None
@@ -67,8 +66,8 @@ class RunOutput:
             self._sinks.append(RegionsParquet(folder, pack))
             self._sinks.append(FieldsCsv(folder))
             self._sinks.append(SlidesCsv(folder, pack.types))
-            if "overlay" in formats:
-                self._sinks.append(OverlayFolder(folder, pack))
+            for name in dict.fromkeys(formats):
+                self._sinks.append(open_sink(name, folder, pack))
         except BaseException:
             self.discard()
             raise
@@ -144,7 +143,7 @@ def _prepare(folder: Path, *, overwrite: bool) -> None:
                 raise OutputError(
                     f"{name} in --out {shown} is a folder; move it, or name another --out"
                 )
-        for name in (*_FILES, OverlayFolder.NAME):
+        for name in (*_FILES, *_FOLDERS):
             remove_abandoned(folder / name)
 
 
@@ -152,9 +151,8 @@ def _remove_earlier_run(folder: Path) -> None:
     """What the new files do not replace. run.json first: without it, what is left is known to be no whole."""
     with explain_os_errors(folder):
         (folder / RUN_JSON).unlink(missing_ok=True)
-        for slide in list(folder.glob(f"{OverlayFolder.NAME}/*")):
-            pictures = list(slide.glob("*.png"))
-            for picture in pictures:
-                picture.unlink()
-            if pictures and not slide.is_symlink() and not any(slide.iterdir()):
-                slide.rmdir()
+        for chosen in FORMATS.values():
+            if chosen.suffix is None:
+                (folder / chosen.output).unlink(missing_ok=True)
+            else:
+                remove_files(folder / chosen.output, chosen.suffix)
