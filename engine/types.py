@@ -40,7 +40,7 @@ class RegionFlag(IntFlag):
     CLUMP = 2
     """More than one cell, likely."""
     BLURRED = 4
-    """Too little sharp to be classified as surely as sharp ones."""
+    """The field is out of focus, so that its regions are classified less surely."""
 
     def names(self) -> list[str]:
         """Lower-case names of the flags that are set, in order of their bits."""

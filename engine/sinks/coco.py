@@ -100,7 +100,7 @@ class CocoJson:
     def _annotated(self, regions: Regions) -> list[str]:
         boxes = regions.boxes.astype(np.float64).round(2)
         sides = boxes[:, 2:] - boxes[:, :2]
-        held = np.where(regions.has.any(axis=1)[:, None], regions.has, True)
+        held = regions.has | ~np.asarray(regions.has.any(axis=1))[:, None]
         category = 1 + np.where(held, regions.probabilities, -1).argmax(axis=1)
         numbers = np.concatenate(
             [

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import tarfile
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from rbc_engine.pack import Pack
 from rbc_engine.sinks.atomic import explain_os_errors
@@ -38,7 +38,7 @@ class WebDatasetFolder:
         self._shard_bytes = shard_bytes
         self._folder = AtomicFolder(folder / self.NAME)
         self._samples = self._shards = 0
-        self._shard: io.BufferedWriter | None = None
+        self._shard: BinaryIO | None = None
 
     def write(self, result: FieldResult) -> None:
         if result.regions is None:
@@ -63,10 +63,13 @@ class WebDatasetFolder:
 
     def discard(self) -> None:
         if self._shard is not None:
-            self._shard.raw.close()  # not what is buffered, which may be what just failed
+            with suppress(
+                OSError
+            ):  # closing writes what is buffered, which may be what just failed
+                self._shard.close()
         self._folder.discard()
 
-    def _open_shard(self) -> io.BufferedWriter:
+    def _open_shard(self) -> BinaryIO:
         if self._shard is None:
             name = f"patches-{self._shards:06d}{self.SUFFIX}"
             self._shard = (self._folder.beside / name).open("xb", buffering=1 << 20)
