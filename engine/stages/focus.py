@@ -12,7 +12,7 @@ from rbc_engine.types import Float32
 
 __all__ = ["BLURRED_UM", "blurred_frames", "edge_widths"]
 
-BLURRED_UM = 0.83
+BLURRED_UM = 0.82
 """A frame whose edges are wider is out of focus: in sharp fields of labelled smears they are 0.5 to 0.8 µm wide."""
 
 _REGIONS = 32

@@ -6,7 +6,10 @@ import dataclasses
 import gc
 import json
 import math
+import pickle
 import re
+import subprocess
+import sys
 import tarfile
 import uuid
 from collections import Counter
@@ -404,3 +407,49 @@ def test_patches_need_frames(tmp_path, toy_pack, make_result, name):
         with pytest.raises(ValueError, match="carry their frame"):
             output.write(make_result())
     assert list(tmp_path.iterdir()) == []
+
+
+# In a process of its own, since the limit on the size of files holds for a whole process.
+FULL_DISK = """
+import pickle, resource, sys
+from pathlib import Path
+from rbc_engine.errors import OutputError
+from rbc_engine.sinks.output import RunOutput
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+pack, results, cases = pickle.load(sys.stdin.buffer)
+for name, limit in cases:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    out = Path(sys.argv[1], f"{name}-{limit}")
+    try:
+        with RunOutput(out, pack, formats=[name]) as output:
+            for result in results:
+                output.write(result)
+            output.finish({})
+        print("done", flush=True)
+    except OutputError as error:
+        print(error, flush=True)
+"""
+
+
+def test_a_disk_that_refuses_leaves_nothing_behind(tmp_path, toy_pack, make_result):
+    results = [framed(make_result(field=f"{i}.png", count=400, seed=i)) for i in range(3)]
+    limits = {
+        "csv": [1000, 100_000],
+        "geojson": [100, 100_000],
+        "coco": [100, 100_000, 250_000],  # 250 kB hold the annotations, but not the images beside them
+        "anndata": [0, 1, 600, 3000, 5000, 10_000, 20_000, 40_000, 60_000, 100_000, 200_000, 400_000],
+        "patches": [500],
+        "webdataset": [1000, 1_000_000],
+        "overlay": [10_000],
+    }  # fmt: skip
+    assert limits.keys() == FORMATS.keys()
+    cases = [(name, limit) for name in limits for limit in limits[name]]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", FULL_DISK, str(tmp_path)],
+        input=pickle.dumps((toy_pack, results, cases)), capture_output=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    messages = done.stdout.decode().splitlines()
+    for (name, limit), message in zip(cases, messages, strict=True):
+        assert re.match(r"cannot write .*: File too large; raise the limit", message), (name, limit)
+        assert list((tmp_path / f"{name}-{limit}").iterdir()) == []
