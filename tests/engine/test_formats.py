@@ -335,9 +335,11 @@ def test_webdataset_reads_every_region(out, toy_pack, results):
         assert about["field"] == result.field.encode("utf-8", "backslashreplace").decode()
         assert (about["slide"], about["region"]) == (result.slide, index)
         np.testing.assert_allclose(about["box"], regions.boxes[index], atol=0.006)
-        assert about["p"] == regions.probabilities[index].tolist()
+        assert about["p"] == pytest.approx(regions.probabilities[index].tolist(), rel=1e-6)
+        assert about["abnormal"] is bool(regions.abnormal[index])
         assert about["types"] == [t for t, h in zip(TYPES, regions.has[index], strict=True) if h]
-        assert about["cells"] == [regions.cells_low[index], regions.cells_high[index]]
+        assert about["cells_low"] == regions.cells_low[index]
+        assert about["cells_high"] == regions.cells_high[index]
         assert about["flags"] == RegionFlag(int(regions.flags[index])).names()
         want = pixels_of(framed(result), index, toy_pack)
         assert sample["jpg"].shape == want.shape
