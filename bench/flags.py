@@ -110,7 +110,7 @@ def main() -> int:
     parser.add_argument("--fields", type=int, default=60, help="how many (60)")
     parser.add_argument("--blur", default="1.5,3", help="Gaussians, px (1.5,3)")
     options = parser.parse_args()
-    dataset = load_dataset("chula12", options.data)
+    dataset = load_dataset(options.data, data_format="chula12")
     fields = choose_fields(dataset.fields, most=options.fields)
     sigmas_px = [float(part) for part in options.blur.split(",") if part]
     with Engine.open(options.pack, device="cpu") as engine:
