@@ -10,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
+from rbc_engine.cells import count_cells
 from rbc_engine.devices.base import Device
 from rbc_engine.errors import DeviceError, ImageError
 from rbc_engine.meter import Meter
@@ -19,6 +20,7 @@ from rbc_engine.stages.call import Caller, types_held
 from rbc_engine.stages.classify import Classify
 from rbc_engine.stages.crop import crop_patches, crop_windows
 from rbc_engine.stages.detect import Detect, Detections
+from rbc_engine.stages.focus import blurred_frames
 from rbc_engine.types import Decoded, FieldResult, Float32, Frame, RegionFlag, Regions, UInt8
 
 __all__ = ["Analyze", "Lane"]
@@ -167,6 +169,7 @@ class Lane:
         """Crops, classifies and calls the detected boxes of all frames together."""
         settings = self._manifest.classifier
         counts = [len(found.boxes) for found in detections]
+        blurred: Sequence[bool] = ()
         if sum(counts):
             with self._stage("crop"):
                 windows = [
@@ -180,12 +183,18 @@ class Lane:
                 )
             with self._stage("classify"):
                 probabilities = self._classify(patches)
+            with self._stage("call"):
+                scales = [fit.scale for fit, count in zip(fits, counts, strict=True) if count]
+                blurred = blurred_frames(
+                    self.device, patches, windows, canvas_scales=scales, settings=self._manifest
+                )
         else:
             probabilities = np.zeros((0, len(self._manifest.types)), np.float32)
         with self._meter.stage("call"):
             abnormal_p = self._caller(probabilities)
         results = []
         begin = 0
+        of_filled = iter(blurred)
         for frame, fit, found, count in zip(frames, fits, detections, counts, strict=True):
             here = slice(begin, begin + count)
             begin += count
@@ -197,15 +206,20 @@ class Lane:
                     has=types_held(probabilities[here], settings=self._manifest.classifier),
                     abnormal_p=abnormal_p[here],
                     abnormal=abnormal_p[here] >= np.float32(self._manifest.caller.threshold),
-                    flags=_flags(found.boxes, frame, fit),
+                    flags=_flags(
+                        found.boxes, frame, fit, blurred=next(of_filled) if count else False
+                    ),
                 )
             )
         return results
 
 
-def _flags(boxes: Float32, frame: Frame, fit: CanvasFit) -> UInt8:
+def _flags(boxes: Float32, frame: Frame, fit: CanvasFit, *, blurred: bool) -> UInt8:
     margin = _BORDER_CANVAS_PX / fit.scale
     low = (boxes[:, :2] <= margin).any(axis=1)
     high = (boxes[:, 2:] >= np.array([frame.width, frame.height]) - margin).any(axis=1)
-    flags: UInt8 = (low | high).astype(np.uint8) * np.uint8(RegionFlag.BORDER)
+    border = np.asarray(low | high)
+    flags: UInt8 = border.astype(np.uint8) * np.uint8(RegionFlag.BORDER)
+    flags |= np.uint8(RegionFlag.BLURRED if blurred else 0)
+    flags |= count_cells(boxes, cut=border).clump.astype(np.uint8) * np.uint8(RegionFlag.CLUMP)
     return flags

@@ -7,16 +7,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from itertools import chain, takewhile
 from typing import Any, TypeVar
 
-from rbc_engine import _kernels
 from rbc_engine.devices.select import cores_here
 from rbc_engine.engine import Engine
 from rbc_engine.errors import DeviceError
 from rbc_engine.replay import KeptResults
 from rbc_engine.resume import Plan, fields_first
+from rbc_engine.sinks.origin import origin
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sinks.run_journal import RunJournal, field_key
 from rbc_engine.sources.dali import DaliSource
@@ -219,12 +218,7 @@ def run_record(
     stage_seconds = engine.meter.stage_seconds
     return {
         "schema": SCHEMA,
-        "pack": {
-            "name": engine.pack.name,
-            "version": engine.pack.manifest.version,
-            "sha256": engine.pack.sha256,
-        },
-        "program": {"version": version("rbc-engine"), "commit": _kernels.commit},
+        **origin(engine.pack),
         "device": "; ".join(choice.device.name for choice in engine.choices),
         "backend": engine.choice.device.backend,
         "precision": engine.choice.device.precision,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from enum import IntFlag
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from rbc_engine.cells import CellCounts, count_cells
 from rbc_engine.errors import ImageError
 
 if TYPE_CHECKING:
@@ -42,6 +44,10 @@ class RegionFlag(IntFlag):
     BORDER = 1
     """The box touches the edge of the field: the cell may be cut. In a whole slide also: joined from the parts that
     several tiles saw, none of them the whole."""
+    CLUMP = 2
+    """More than one cell, likely."""
+    BLURRED = 4
+    """The field is out of focus, so that its regions are classified less surely."""
 
     def names(self) -> list[str]:
         """Lower-case names of the flags that are set, in order of their bits."""
@@ -193,6 +199,19 @@ class Regions:
                     f"Regions.{name} must be {np.dtype(dtype).name} {list(shape)} "
                     f"(got {array.dtype} {list(array.shape)})"
                 )
+
+    @cached_property
+    def cells(self) -> CellCounts:
+        """How many cells each region may hold."""
+        return count_cells(self.boxes, cut=(self.flags & RegionFlag.BORDER) > 0)
+
+    @property
+    def cells_low(self) -> Int32:
+        return self.cells.low
+
+    @property
+    def cells_high(self) -> Int32:
+        return self.cells.high
 
     def __len__(self) -> int:
         return len(self.boxes)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
+from rbc_engine.cells import count_cells
 from rbc_engine.engine import Engine
 from rbc_engine.sources.slide_tiles import (
     BLANK_LEVELS,
@@ -15,7 +19,7 @@ from rbc_engine.sources.slide_tiles import (
     TileRead,
 )
 from rbc_engine.tile_merge import TileMerge
-from rbc_engine.types import Decoded, FieldResult, TileCounts
+from rbc_engine.types import Decoded, FieldResult, RegionFlag, Regions, TileCounts
 
 __all__ = ["WholeSlides"]
 
@@ -130,7 +134,7 @@ class _Assembly:
         counts = TileCounts(run=self._run, blank=self._blank)
         self._start.record["tiles"] = {"run": counts.run, "blank": counts.blank}
         with self._meter.stage("write"):
-            regions = self._merge.finish()
+            regions = _with_clumps(self._merge.finish())
         plan, ref = self._start.plan, end.ref
         return FieldResult(
             slide=ref.slide,
@@ -143,6 +147,14 @@ class _Assembly:
             seconds=self._seconds,
             tiles=counts,
         )
+
+
+def _with_clumps(regions: Regions) -> Regions:
+    """Told anew against the single cells of the whole slide: a tile knew only its own."""
+    flags = regions.flags & ~np.uint8(RegionFlag.CLUMP)
+    cut = (flags & RegionFlag.BORDER) > 0
+    clump = count_cells(regions.boxes, cut=cut).clump
+    return replace(regions, flags=flags | clump.astype(np.uint8) * np.uint8(RegionFlag.CLUMP))
 
 
 def _failed(end: SlideEnd, error: str, *, seconds: float = 0.0) -> FieldResult:

@@ -14,6 +14,7 @@ import typer
 from rbc_engine.cli import options
 from rbc_engine.cli.stopping import stop_on_signal
 from rbc_engine.errors import OutputError, UsageError
+from rbc_engine.sinks.formats import FORMATS, check_formats
 
 if TYPE_CHECKING:
     from rbc_engine.sinks.slides_csv import SlideTally
@@ -50,7 +51,9 @@ def run(
     ] = None,
     formats: Annotated[
         str,
-        typer.Option(help="Further outputs, separated by commas: report, overlay; '' for none."),
+        typer.Option(
+            help=f"Further outputs, separated by commas: {', '.join(FORMATS)}; '' for none."
+        ),
     ] = "report",
     lanes: options.Lanes = None,
     as_json: options.Json = False,
@@ -68,6 +71,7 @@ def run(
     from rbc_engine.sources.folder import find_fields
 
     chosen = options.names(formats)
+    check_formats(chosen)
     found = find_fields(inputs)
     entries = found.entries[:limit]
     warnings = []

@@ -62,10 +62,11 @@ class AtomicFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._beside = hidden_beside(path)
+        self.beside = hidden_beside(path)
+        """Where the file is until it is finished."""
         with explain_os_errors(path):
             # Exclusive, and with the permissions that any new file of this user gets.
-            self.file = self._beside.open("xb", buffering=_BUFFER_BYTES)
+            self.file = self.beside.open("xb", buffering=_BUFFER_BYTES)
 
     def write(self, data: bytes) -> None:
         with explain_os_errors(self.path):
@@ -82,14 +83,14 @@ class AtomicFile:
 
     def sha256(self) -> str:
         """Of the whole file, once it is complete."""
-        with explain_os_errors(self.path), self._beside.open("rb") as file:
+        with explain_os_errors(self.path), self.beside.open("rb") as file:
             return file_sha256(file)
 
     def finish(self) -> None:
         """Completes, then renames into place."""
         self.complete()
         with explain_os_errors(self.path):
-            self._beside.replace(self.path)
+            self.beside.replace(self.path)
             sync_folder(self.path.parent)
 
     def discard(self) -> None:
@@ -97,7 +98,7 @@ class AtomicFile:
         with suppress(OSError):  # closing writes what is buffered, which may be what just failed
             self.file.close()
         with suppress(OSError):
-            self._beside.unlink()
+            self.beside.unlink()
 
 
 def file_sha256(file: BinaryIO) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from rbc_engine.types import FieldResult
 
-__all__ = ["Sink"]
+__all__ = ["DescribedSink", "Sink"]
 
 
 class Sink(Protocol):
@@ -31,4 +31,13 @@ class Sink(Protocol):
 
     def discard(self) -> None:
         """Removes what is half-written."""
+        ...
+
+
+@runtime_checkable
+class DescribedSink(Sink, Protocol):
+    """A sink that shows what run.json says."""
+
+    def describe(self, run: dict[str, Any]) -> None:
+        """run: what run.json will hold. Before complete."""
         ...

@@ -8,28 +8,29 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rbc_engine.errors import OutputError, UsageError
+from rbc_engine.errors import OutputError
 from rbc_engine.pack import Pack
 from rbc_engine.sinks.atomic import AtomicFile, explain_os_errors, remove_abandoned
-from rbc_engine.sinks.base import Sink
+from rbc_engine.sinks.base import DescribedSink, Sink
 from rbc_engine.sinks.fields_csv import FieldsCsv
+from rbc_engine.sinks.folder import remove_files
+from rbc_engine.sinks.formats import FORMATS, check_formats, open_sink
 from rbc_engine.sinks.journal import JOURNAL
-from rbc_engine.sinks.overlay import OverlayFolder
 from rbc_engine.sinks.regions_parquet import RegionsParquet
-from rbc_engine.sinks.report import ReportPage
 from rbc_engine.sinks.run_journal import RUN_JOURNAL
 from rbc_engine.sinks.slides_csv import SlidesCsv
 from rbc_engine.sinks.text import encodable
 from rbc_engine.types import FieldResult
 
-__all__ = ["FORMATS", "RUN_JSON", "RunOutput"]
-
-FORMATS = ("report", "overlay")
-"""What can be written beside the tables and run.json, which every run has."""
+__all__ = ["RUN_JSON", "RunOutput"]
 
 RUN_JSON = "run.json"
 
-_FILES = (RUN_JSON, RegionsParquet.NAME, FieldsCsv.NAME, SlidesCsv.NAME, ReportPage.NAME)
+_FILES = (
+    *(RUN_JSON, RegionsParquet.NAME, FieldsCsv.NAME, SlidesCsv.NAME),
+    *(chosen.output for chosen in FORMATS.values() if chosen.suffix is None),
+)
+_FOLDERS = tuple(chosen.output for chosen in FORMATS.values() if chosen.suffix is not None)
 
 
 class RunOutput:
@@ -50,33 +51,26 @@ class RunOutput:
         """Makes the folder if it does not exist.
 
         formats: of FORMATS; the tables are always written.
-        overwrite: replace what an earlier run left in the folder: the tables, run.json, report.html, and every
-            .png in the folders of overlays/. The earlier files stay as they are until finish; others are not touched.
+        overwrite: replace what an earlier run left in the folder: the tables, run.json, and what any of the formats
+            makes: its file, or every file of its kind in its folder. The earlier files stay as they are until
+            finish; others are not touched.
             What an unfinished run has there under hidden names is removed at once; if it still runs, it fails.
 
-        Raises UsageError for an unknown format; OutputError if the folder holds anything and overwrite is not
+        Raises UsageError for an unknown format or one whose library is missing; OutputError if the folder holds anything and overwrite is not
         set, or if it cannot be written.
         """
-        for name in formats:
-            if name not in FORMATS:
-                raise UsageError(
-                    f"--formats may name {', '.join(FORMATS)} (got {name!r}); the tables are always written"
-                )
+        check_formats(formats)
         self._folder = folder
         self._sinks: list[Sink] = []
         self._tables: list[RegionsParquet | FieldsCsv | SlidesCsv] = []
-        self._report: ReportPage | None = None
         self._record: AtomicFile | None = None
         _prepare(folder, overwrite=overwrite)
         try:
             self._add_table(RegionsParquet(folder, pack))
             self._add_table(FieldsCsv(folder))
             self._add_table(SlidesCsv(folder, pack.types))
-            if "report" in formats:
-                self._report = ReportPage(folder, pack)
-                self._sinks.append(self._report)
-            if "overlay" in formats:
-                self._sinks.append(OverlayFolder(folder, pack))
+            for name in dict.fromkeys(formats):
+                self._sinks.append(open_sink(name, folder, pack))
         except BaseException:
             self.discard()
             raise
@@ -102,9 +96,9 @@ class RunOutput:
         Raises OutputError if the disk refuses, ValueError if `run` is no JSON.
         """
         try:
-            if self._report is not None:
-                self._report.describe(run)
             for sink in self._sinks:
+                if isinstance(sink, DescribedSink):
+                    sink.describe(run)
                 sink.complete()
             run["files"] = {table.NAME: table.sha256() for table in self._tables}
             text = json.dumps(run, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -157,7 +151,7 @@ def _prepare(folder: Path, *, overwrite: bool) -> None:
                 raise OutputError(
                     f"{name} in --out {shown} is a folder; move it, or name another --out"
                 )
-        for name in (*_FILES, OverlayFolder.NAME, RUN_JOURNAL, JOURNAL):
+        for name in (*_FILES, *_FOLDERS, RUN_JOURNAL, JOURNAL):
             remove_abandoned(folder / name)
 
 
@@ -179,10 +173,8 @@ def _remove_earlier_run(folder: Path) -> None:
     """What the new files do not replace. run.json first: without it, what is left is known to be no whole."""
     with explain_os_errors(folder):
         (folder / RUN_JSON).unlink(missing_ok=True)
-        (folder / ReportPage.NAME).unlink(missing_ok=True)
-        for slide in list(folder.glob(f"{OverlayFolder.NAME}/*")):
-            pictures = list(slide.glob("*.png"))
-            for picture in pictures:
-                picture.unlink()
-            if pictures and not slide.is_symlink() and not any(slide.iterdir()):
-                slide.rmdir()
+        for chosen in FORMATS.values():
+            if chosen.suffix is None:
+                (folder / chosen.output).unlink(missing_ok=True)
+            else:
+                remove_files(folder / chosen.output, chosen.suffix)

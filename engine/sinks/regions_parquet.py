@@ -14,19 +14,21 @@ import pyarrow.parquet as pq
 
 from rbc_engine.pack import Pack
 from rbc_engine.sinks.atomic import AtomicFile, explain_os_errors
-from rbc_engine.sinks.text import encodable
-from rbc_engine.types import FieldResult, RegionFlag, Regions
+from rbc_engine.sinks.region_rows import (
+    FLAG_NAMES,
+    ROWS_AT_ONCE,
+    RegionRows,
+    region_schema,
+    region_table,
+)
+from rbc_engine.types import FieldResult, Regions
 
 __all__ = ["RegionsParquet", "RegionsTable"]
 
-_ROW_GROUP = 50_000
-"""Regions held back before they are written: a few megabytes, whatever the length of the run."""
-
-_FLAG_NAMES = [";".join(RegionFlag(bits).names()) for bits in range(256)]
-
 
 class RegionsParquet:
-    """Columns slide, field, region, x0, y0, x1, y1, score, p_<type>…, has_<type>…, abnormal_p, abnormal, flags.
+    """Columns slide, field, region, x0, y0, x1, y1, score, p_<type>…, has_<type>…, abnormal_p, abnormal, cells_low,
+    cells_high, flags.
 
     region counts from 0 within its field. Boxes are px of the full-resolution image, origin top left. flags are
     names joined by ';'. The file's metadata name the pack, under rbc_engine.pack.name, .version and .sha256.
@@ -37,30 +39,26 @@ class RegionsParquet:
 
     def __init__(self, folder: Path, pack: Pack) -> None:
         self._types = pack.types
-        self._schema = _schema(pack)
-        self._pending: list[tuple[str, str, Regions]] = []
-        self._pending_rows = 0
+        self._rows = RegionRows()
         self._file = AtomicFile(folder / self.NAME)
+        described = {"name": pack.name, "version": pack.manifest.version, "sha256": pack.sha256}
         self._writer = pq.ParquetWriter(
             self._file.file,
-            self._schema,
+            region_schema(pack.types).with_metadata(
+                {f"rbc_engine.pack.{key}": value for key, value in described.items()}
+            ),
             compression="zstd",
             use_dictionary=["slide", "field", "flags"],
         )
 
     def write(self, result: FieldResult) -> None:
-        regions = result.regions
-        if regions is None or not len(regions):
-            return
-        self._pending.append((encodable(result.slide), encodable(result.field), regions))
-        self._pending_rows += len(regions)
-        if self._pending_rows >= _ROW_GROUP:
+        self._rows.add(result)
+        if len(self._rows) >= ROWS_AT_ONCE:
             self._write_row_group()
 
     def complete(self) -> None:
         if self._writer.is_open:
-            if self._pending:
-                self._write_row_group()
+            self._write_row_group()
             with explain_os_errors(self._file.path):
                 self._writer.close()
         self._file.complete()
@@ -74,39 +72,15 @@ class RegionsParquet:
         self._file.finish()
 
     def discard(self) -> None:
-        self._pending.clear()
         with suppress(OSError, ValueError):  # writes the footer, to a disk that may be full
             self._writer.close()
         self._file.discard()
 
     def _write_row_group(self) -> None:
-        table = pa.table(self._columns(), schema=self._schema)
-        with explain_os_errors(self._file.path):
-            self._writer.write_table(table, row_group_size=len(table))
-        self._pending.clear()
-        self._pending_rows = 0
-
-    def _columns(self) -> dict[str, Any]:
-        slides, fields, all_regions = zip(*self._pending, strict=True)
-        counts = [len(regions) for regions in all_regions]
-        field_of_row = pa.array(np.repeat(np.arange(len(counts)), counts))
-
-        def joined(name: str) -> Any:
-            return np.concatenate([getattr(regions, name) for regions in all_regions])
-
-        boxes, probabilities, has = joined("boxes"), joined("probabilities"), joined("has")
-        return {
-            "slide": pa.array(slides, pa.string()).take(field_of_row),
-            "field": pa.array(fields, pa.string()).take(field_of_row),
-            "region": np.concatenate([np.arange(count, dtype=np.int32) for count in counts]),
-            **dict(zip(("x0", "y0", "x1", "y1"), boxes.T, strict=True)),
-            "score": joined("scores"),
-            **{f"p_{name}": p for name, p in zip(self._types, probabilities.T, strict=True)},
-            **{f"has_{name}": has_it for name, has_it in zip(self._types, has.T, strict=True)},
-            "abnormal_p": joined("abnormal_p"),
-            "abnormal": joined("abnormal"),
-            "flags": pa.array(_FLAG_NAMES, pa.string()).take(pa.array(joined("flags"))),
-        }
+        if len(self._rows):
+            table = region_table(self._rows.take(), self._types)
+            with explain_os_errors(self._file.path):
+                self._writer.write_table(table, row_group_size=len(table))
 
 
 class RegionsTable:
@@ -128,10 +102,10 @@ class RegionsTable:
         self.slides, self.slide_names = _codes(table.column("slide"))
         self.fields, self.field_names = _codes(table.column("field"))
         flags, flag_names = _codes(table.column("flags"))
-        unknown = set(flag_names) - set(_FLAG_NAMES)
+        unknown = set(flag_names) - set(FLAG_NAMES)
         if unknown:
             raise ValueError(f"flags {min(unknown)!r:.80} are not known")
-        bits = np.array([_FLAG_NAMES.index(name) for name in flag_names], np.uint8)
+        bits = np.array([FLAG_NAMES.index(name) for name in flag_names], np.uint8)
         self._regions = Regions(
             boxes=matrix(("x0", "y0", "x1", "y1")),
             scores=array("score"),
@@ -158,13 +132,13 @@ class RegionsTable:
     def empty(types: int) -> Regions:
         """No regions, of so many types."""
         names = [str(number) for number in range(types)]
-        rows = pa.schema(_columns_of(names)).empty_table()
+        rows = region_schema(names).empty_table()
         return RegionsTable(rows, names).regions(0, 0)
 
     @staticmethod
     def schema(types: Sequence[str]) -> Any:
         """Of a file with these types, without its metadata."""
-        return pa.schema(_columns_of(types))
+        return region_schema(types)
 
 
 def _codes(column: Any) -> tuple[npt.NDArray[np.int32], list[str]]:
@@ -177,24 +151,3 @@ def _codes(column: Any) -> tuple[npt.NDArray[np.int32], list[str]]:
             else pa.array([], pa.string()).dictionary_encode()
         )
     return encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
-
-
-def _schema(pack: Pack) -> Any:
-    described = {"name": pack.name, "version": pack.manifest.version, "sha256": pack.sha256}
-    return pa.schema(_columns_of(pack.types)).with_metadata(
-        {f"rbc_engine.pack.{key}": value for key, value in described.items()}
-    )
-
-
-def _columns_of(types: Sequence[str]) -> list[tuple[str, Any]]:
-    return [
-        ("slide", pa.string()),
-        ("field", pa.string()),
-        ("region", pa.int32()),
-        *((name, pa.float32()) for name in ("x0", "y0", "x1", "y1", "score")),
-        *((f"p_{name}", pa.float32()) for name in types),
-        *((f"has_{name}", pa.bool_()) for name in types),
-        ("abnormal_p", pa.float32()),
-        ("abnormal", pa.bool_()),
-        ("flags", pa.string()),
-    ]

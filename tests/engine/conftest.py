@@ -68,14 +68,15 @@ def make_result():
         rng = np.random.default_rng((count, seed))
         probabilities = rng.random((count, len(_TYPES)), np.float32)
         abnormal_p = rng.random(count, np.float32)
+        corners, sides = rng.random((count, 2)) * 400, 10 + rng.random((count, 2)) * 60
         regions = Regions(
-            boxes=(rng.random((count, 4)) * 1000).astype(np.float32),
+            boxes=np.concatenate([corners, corners + sides], axis=1).astype(np.float32),
             scores=rng.random(count, np.float32),
             probabilities=probabilities,
             has=probabilities >= 0.5,
             abnormal_p=abnormal_p,
             abnormal=abnormal_p >= 0.5,
-            flags=rng.integers(0, 2, count, np.uint8),
+            flags=rng.integers(0, 8, count, np.uint8),
         )
         values = {"path": f"/in/{field}", "width": 640, "height": 480, "seconds": 0.25} | more
         return FieldResult(slide=slide, field=field, regions=regions, **values)

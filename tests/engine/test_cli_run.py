@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from rbc_engine.pack import find_pack
+from rbc_engine.sinks.formats import FORMATS
 from rbc_engine.sources.synthetic import render_field
 
 FILES = {"regions.parquet", "fields.csv", "slides.csv", "run.json"}
@@ -44,13 +45,13 @@ def summary(out: Path) -> dict[str, object]:
 
 
 def no_leftovers(out: Path) -> bool:
-    return {path.name for path in out.iterdir()} <= FILES | {"overlays", "report.html"}
+    return {path.name for path in out.iterdir()} <= FILES | {f.output for f in FORMATS.values()}
 
 
 @pytest.fixture(scope="module")
 def samples_run(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
     out = tmp_path_factory.mktemp("run") / "results"
-    done = rbc("run", repository / "samples", "--out", out, "--formats", "overlay")
+    done = rbc("run", repository / "samples", "--out", out, "--formats", ",".join(FORMATS))
     assert done.returncode == 0, done.stderr
     assert "healthy-1" in done.stdout
     assert done.stderr == ""  # no bar where stderr is no terminal
@@ -65,7 +66,7 @@ def test_samples_give_every_file_and_column(samples_run: Path) -> None:
         *("slide", "field", "region", "x0", "y0", "x1", "y1", "score"),
         *(f"p_{name}" for name in types),
         *(f"has_{name}" for name in types),
-        *("abnormal_p", "abnormal", "flags"),
+        *("abnormal_p", "abnormal", "cells_low", "cells_high", "flags"),
     ]
     assert table.num_rows > 100
     fields = rows(samples_run, "fields.csv")

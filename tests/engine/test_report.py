@@ -302,7 +302,7 @@ def test_the_report_goes_with_the_run_that_made_it(tmp_path, toy_pack, make_resu
     page.write(make_result())
     page.discard()
     assert not list(tmp_path.glob("*report*"))
-    with pytest.raises(UsageError, match="report, overlay"):
+    with pytest.raises(UsageError, match="may name report, csv"):
         RunOutput(tmp_path / "new", toy_pack, formats=["reports"])
 
 

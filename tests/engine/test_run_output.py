@@ -104,7 +104,7 @@ def test_out_that_cannot_be_a_folder_is_refused(tmp_path, toy_pack, overwrite):
 
 
 def test_unknown_format_is_refused_before_anything_is_made(tmp_path, toy_pack):
-    with pytest.raises(UsageError, match=r"may name report, overlay \(got 'xml'\)"):
+    with pytest.raises(UsageError, match=r"may name report, csv, geojson, .* \(got 'xml'\)"):
         RunOutput(tmp_path / "out", toy_pack, formats=["xml"])
     assert names(tmp_path) == []
 

@@ -46,11 +46,11 @@ def test_regions_read_back_as_they_were(tmp_path, toy_pack, make_result, make_fa
     assert table.schema.names == [
         *("slide", "field", "region", "x0", "y0", "x1", "y1", "score"),
         *("p_disc", "p_sickle", "p_burr", "has_disc", "has_sickle", "has_burr"),
-        *("abnormal_p", "abnormal", "flags"),
+        *("abnormal_p", "abnormal", "cells_low", "cells_high", "flags"),
     ]
     kinds = {name: str(table.schema.field(name).type) for name in table.schema.names}
     assert {kinds.pop(name) for name in ("slide", "field", "flags")} == {"string"}
-    assert kinds.pop("region") == "int32"
+    assert {kinds.pop(name) for name in ("region", "cells_low", "cells_high")} == {"int32"}
     assert {kinds.pop(name) for name in list(kinds) if "has_" in name} == {"bool"}
     assert kinds.pop("abnormal") == "bool"
     assert set(kinds.values()) == {"float"}
@@ -73,7 +73,11 @@ def test_regions_read_back_as_they_were(tmp_path, toy_pack, make_result, make_fa
             assert [row[f"has_{t}"] for t in TYPES] == regions.has[index].tolist()
             assert row["abnormal_p"] == regions.abnormal_p[index]
             assert row["abnormal"] == regions.abnormal[index]
-            assert row["flags"] == ("border" if regions.flags[index] else "")
+            assert row["cells_low"] == regions.cells_low[index]
+            assert row["cells_high"] == regions.cells_high[index]
+            names = {1: "border", 2: "clump", 4: "blurred"}
+            set_ = [name for bit, name in names.items() if regions.flags[index] & bit]
+            assert row["flags"] == ";".join(set_)
     assert next(rows, None) is None
 
 
@@ -84,7 +88,7 @@ def test_a_run_without_regions_has_all_files(tmp_path, toy_pack, make_failure):
     out = tmp_path / "new" / "out"
     assert names(out) == ALL_FILES
     table = pq.read_table(out / "regions.parquet")
-    assert (table.num_rows, table.num_columns) == (0, 17)
+    assert (table.num_rows, table.num_columns) == (0, 19)
     [slide] = read_csv(out / "slides.csv")
     assert (slide["fields"], slide["failed"], slide["regions"]) == ("1", "1", "0")
     assert [slide[c] for c in ("abnormal_fraction", "ci_low", "ci_high")] == ["", "", ""]

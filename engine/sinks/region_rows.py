@@ -1,0 +1,110 @@
+"""Regions of many fields as columns: what the tables of regions share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rbc_engine.sinks.text import encodable
+from rbc_engine.types import FieldResult, RegionFlag, Regions
+
+__all__ = [
+    "FLAG_NAMES",
+    "ROWS_AT_ONCE",
+    "FieldRegions",
+    "RegionRows",
+    "region_schema",
+    "region_table",
+]
+
+ROWS_AT_ONCE = 50_000
+"""Regions held back before they are written: a few megabytes, whatever the length of the run."""
+
+FLAG_NAMES = tuple(";".join(RegionFlag(bits).names()) for bits in range(256))
+"""How the tables write each value of Regions.flags."""
+
+
+@dataclass(eq=False, kw_only=True)
+class FieldRegions:
+    """The regions of some fields, at least one each."""
+
+    slides: list[str] = field(default_factory=list)
+    fields: list[str] = field(default_factory=list)
+    regions: list[Regions] = field(default_factory=list)
+
+    @property
+    def counts(self) -> list[int]:
+        """How many regions each field has."""
+        return [len(regions) for regions in self.regions]
+
+    def joined(self, name: str) -> Any:
+        """One of the arrays of Regions, over all fields."""
+        return np.concatenate([getattr(regions, name) for regions in self.regions])
+
+
+class RegionRows:
+    """Collects fields until there are rows enough to write them at once. Its length is the number of rows."""
+
+    def __init__(self) -> None:
+        self._held = FieldRegions()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, result: FieldResult) -> None:
+        if result.regions is not None and len(result.regions):
+            self._held.slides.append(result.slide)
+            self._held.fields.append(result.field)
+            self._held.regions.append(result.regions)
+            self._count += len(result.regions)
+
+    def take(self) -> FieldRegions:
+        """What was collected since the last time."""
+        held, self._held, self._count = self._held, FieldRegions(), 0
+        return held
+
+
+def region_schema(types: Sequence[str]) -> Any:
+    """Columns and types of the rows of regions."""
+    return pa.schema(
+        [
+            ("slide", pa.string()),
+            ("field", pa.string()),
+            ("region", pa.int32()),
+            *((name, pa.float32()) for name in ("x0", "y0", "x1", "y1", "score")),
+            *((f"p_{name}", pa.float32()) for name in types),
+            *((f"has_{name}", pa.bool_()) for name in types),
+            ("abnormal_p", pa.float32()),
+            ("abnormal", pa.bool_()),
+            ("cells_low", pa.int32()),
+            ("cells_high", pa.int32()),
+            ("flags", pa.string()),
+        ]
+    )
+
+
+def region_table(
+    rows: FieldRegions, types: Sequence[str], *, text: Callable[[str], str] = encodable
+) -> Any:
+    """An Arrow table of region_schema. text: what makes names from outside fit for the file."""
+    field_of_row = pa.array(np.repeat(np.arange(len(rows.counts)), rows.counts))
+    columns = {
+        "slide": pa.array(map(text, rows.slides), pa.string()).take(field_of_row),
+        "field": pa.array(map(text, rows.fields), pa.string()).take(field_of_row),
+        "region": np.concatenate([np.arange(count, dtype=np.int32) for count in rows.counts]),
+        **dict(zip(("x0", "y0", "x1", "y1"), rows.joined("boxes").T, strict=True)),
+        "score": rows.joined("scores"),
+        **dict(zip((f"p_{name}" for name in types), rows.joined("probabilities").T, strict=True)),
+        **dict(zip((f"has_{name}" for name in types), rows.joined("has").T, strict=True)),
+        "abnormal_p": rows.joined("abnormal_p"),
+        "abnormal": rows.joined("abnormal"),
+        "cells_low": rows.joined("cells_low"),
+        "cells_high": rows.joined("cells_high"),
+        "flags": pa.array(FLAG_NAMES, pa.string()).take(pa.array(rows.joined("flags"))),
+    }
+    return pa.table(columns, schema=region_schema(types))
