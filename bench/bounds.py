@@ -111,8 +111,9 @@ def memory_bytes_per_s(*, threads: int, passes: int = 7) -> float:
     largest = max(cache_bytes().values(), default=0)
     count = max(4 * largest, _LEAST_BYTES) // 8
     source, target = np.ones(count), np.empty(count)
-    cuts = [count * index // threads for index in range(threads + 1)]
-    parts = [slice(begin, end) for begin, end in zip(cuts, cuts[1:], strict=False)]
+    parts = [
+        slice(count * index // threads, count * (index + 1) // threads) for index in range(threads)
+    ]
     with ThreadPoolExecutor(threads) as pool:
 
         def copy() -> None:

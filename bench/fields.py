@@ -15,7 +15,7 @@ from rbc_engine.devices.select import cores_here
 from rbc_engine.errors import ImageError, UsageError
 from rbc_engine.manifest import DetectorSettings
 from rbc_engine.scale import fit_canvas
-from rbc_engine.sources.decode import read_image
+from rbc_engine.sources.decode import MAX_SIDE_PX, MIN_SIDE_PX, read_image
 from rbc_engine.sources.folder import find_fields
 from rbc_engine.sources.synthetic import render_field
 from rbc_engine.types import Decoded, FieldRef, Frame
@@ -49,10 +49,12 @@ class BenchFields:
 
 def check_size(size: Size, settings: DetectorSettings) -> str | None:
     """Why the detector cannot take a field of this size; None if it can."""
+    if min(size.width, size.height) < MIN_SIDE_PX or max(size.width, size.height) > MAX_SIDE_PX:
+        return f"its sides must lie in {MIN_SIDE_PX}..{MAX_SIDE_PX} px"
     try:
         fit_canvas((size.height, size.width), pixel_um=None, settings=settings)
-    except (ImageError, ZeroDivisionError) as error:
-        return str(error) or "it has no pixels"
+    except ImageError as error:
+        return str(error)
     return None
 
 

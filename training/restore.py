@@ -38,9 +38,7 @@ def restore_detector(pack: Pack) -> FasterRCNN:
     state = _weights(pack, "detector.onnx", _DETECTOR) | _weights(pack, "box_head.onnx", _BOX_HEAD)
     representation = len(state["roi_heads.box_head.fc6.weight"])
     models = (
-        build_detector(
-            trunk=trunk, settings=pack.manifest.detector, representation=representation
-        )
+        build_detector(trunk=trunk, settings=pack.manifest.detector, representation=representation)
         for trunk in get_args(DetectorTrunk)
     )
     return cast(FasterRCNN, _first_that_fits(models, state, pack, "detector.onnx"))
@@ -55,8 +53,7 @@ def restore_classifier(pack: Pack) -> Classifier:
     types = len(pack.types)
     hidden = len(state["head.first.weight"]) // types
     models = (
-        Classifier(types=types, trunk=trunk, hidden=hidden)
-        for trunk in get_args(ClassifierTrunk)
+        Classifier(types=types, trunk=trunk, hidden=hidden) for trunk in get_args(ClassifierTrunk)
     )
     return cast(Classifier, _first_that_fits(models, state, pack, "classifier.onnx"))
 

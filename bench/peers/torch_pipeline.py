@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,7 @@ __all__ = ["TorchPipeline"]
 
 class TorchPipeline:
     """detector: torchvision's. classify: patches [R, 3, P, P], normalised, to logits [R, T].
-    caller: scikit-learn's.
+    caller: scikit-learn's. dtype, device: of the networks.
     """
 
     def __init__(
@@ -34,12 +35,13 @@ class TorchPipeline:
         classify: Callable[[Tensor], Tensor],
         caller: GradientBoostingClassifier,
         dtype: torch.dtype = torch.float32,
+        device: str = "cpu",
     ) -> None:
         self._manifest = pack.manifest
         self._detector = detector
         self._classify = classify
         self._caller = caller
-        self._dtype = dtype
+        self._to: dict[str, Any] = {"device": device, "dtype": dtype}
         settings = pack.manifest.classifier
         self._mean = torch.tensor(settings.mean_rgb).view(1, 3, 1, 1)
         self._std = torch.tensor(settings.std_rgb).view(1, 3, 1, 1)
@@ -48,16 +50,16 @@ class TorchPipeline:
     def analyze(self, ref: FieldRef) -> Regions:
         with Image.open(ref.path) as opened:
             image = ImageOps.exif_transpose(opened).convert("RGB")
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).to(self._dtype) / 255
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).to(**self._to) / 255
         found = self._detector([pixels])[0]
-        boxes: Float32 = found["boxes"].float().numpy()
-        scores: Float32 = found["scores"].float().numpy()
+        boxes: Float32 = found["boxes"].float().cpu().numpy()
+        scores: Float32 = found["scores"].float().cpu().numpy()
         if not len(boxes):
             empty = np.zeros((0, len(self._manifest.types)), np.float32)
             return regions_of(boxes, scores, empty, np.zeros(0, np.float32), self._manifest)
         patches = (self._cut(image, boxes) - self._mean) / self._std
-        logits = self._classify(patches.to(self._dtype))
-        probabilities: Float32 = logits.float().sigmoid().numpy()
+        logits = self._classify(patches.to(**self._to))
+        probabilities: Float32 = logits.float().sigmoid().cpu().numpy()
         abnormal_p = self._caller.predict_proba(probabilities)[:, 1].astype(np.float32)
         return regions_of(boxes, scores, probabilities, abnormal_p, self._manifest)
 

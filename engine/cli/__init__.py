@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from rbc_engine.cli.bench import bench
 from rbc_engine.cli.build import build
 from rbc_engine.cli.doctor import doctor
 from rbc_engine.cli.evaluate import evaluate
@@ -33,6 +34,7 @@ app = typer.Typer(
 app.command()(run)
 app.command()(live)
 app.command()(build)
+app.command()(bench)
 app.add_typer(packs_app, name="packs")
 app.command()(doctor)
 app.command()(synth)
