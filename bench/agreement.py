@@ -84,7 +84,7 @@ def _pairs(a: Float32, b: Float32) -> list[tuple[int, int]]:
     shared = np.clip(high - low, 0, None).prod(axis=2)
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (a, b)]
     iou = shared / (areas[0][:, None] + areas[1][None, :] - shared)
-    pairs = []
+    pairs: list[tuple[int, int]] = []
     while True:
         i, j = (int(index) for index in np.unravel_index(iou.argmax(), iou.shape))
         if iou[i, j] < _IOU:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast, get_args
 
 import numpy as np
@@ -36,12 +36,16 @@ def restore_detector(pack: Pack) -> FasterRCNN:
     Raises PackError if the pack's detector is none that build_detector makes.
     """
     state = _weights(pack, "detector.onnx", _DETECTOR) | _weights(pack, "box_head.onnx", _BOX_HEAD)
-    representation = len(state["roi_heads.box_head.fc6.weight"])
-    models = (
-        build_detector(trunk=trunk, settings=pack.manifest.detector, representation=representation)
-        for trunk in get_args(DetectorTrunk)
-    )
-    return cast(FasterRCNN, _first_that_fits(models, state, pack, "detector.onnx"))
+    representation = len(state.get("roi_heads.box_head.fc6.weight", ()))
+
+    def build(trunk: str) -> nn.Module:
+        return build_detector(
+            trunk=cast(DetectorTrunk, trunk),
+            settings=pack.manifest.detector,
+            representation=representation,
+        )
+
+    return cast(FasterRCNN, _restored(build, get_args(DetectorTrunk), state, pack, "detector.onnx"))
 
 
 def restore_classifier(pack: Pack) -> Classifier:
@@ -51,26 +55,33 @@ def restore_classifier(pack: Pack) -> Classifier:
     """
     state = _weights(pack, "classifier.onnx", _CLASSIFIER)
     types = len(pack.types)
-    hidden = len(state["head.first.weight"]) // types
-    models = (
-        Classifier(types=types, trunk=trunk, hidden=hidden) for trunk in get_args(ClassifierTrunk)
-    )
-    return cast(Classifier, _first_that_fits(models, state, pack, "classifier.onnx"))
+    hidden = len(state.get("head.first.weight", ())) // types
+
+    def build(trunk: str) -> nn.Module:
+        return Classifier(types=types, trunk=cast(ClassifierTrunk, trunk), hidden=hidden)
+
+    trunks = get_args(ClassifierTrunk)
+    return cast(Classifier, _restored(build, trunks, state, pack, "classifier.onnx"))
 
 
-def _first_that_fits(
-    models: Iterable[nn.Module], state: Mapping[str, torch.Tensor], pack: Pack, name: str
+def _restored(
+    build: Callable[[str], nn.Module],
+    trunks: Sequence[str],
+    state: Mapping[str, torch.Tensor],
+    pack: Pack,
+    name: str,
 ) -> nn.Module:
-    reason = ""
-    for model in models:
-        folded = fold_batchnorm(model)
-        try:
-            folded.load_state_dict(state, strict=True)
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            continue
-        return folded.eval()
-    raise PackError(f"{name} of {pack.folder} is no network that this version trains: {reason}")
+    sizes = {key: value.shape for key, value in state.items()}
+    for trunk in trunks:
+        with torch.device("meta"):  # no memory, and no random weights that nobody needs
+            shapes = {key: v.shape for key, v in fold_batchnorm(build(trunk)).state_dict().items()}
+        if shapes == sizes:
+            model = fold_batchnorm(build(trunk))
+            model.load_state_dict(state, strict=True)
+            return model.eval()
+    raise PackError(
+        f"{name} of {pack.folder} is no network that this version trains; make the pack again"
+    )
 
 
 def _weights(pack: Pack, name: str, homes: Mapping[str, str]) -> dict[str, torch.Tensor]:

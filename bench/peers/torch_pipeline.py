@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image, ImageOps
 from sklearn.ensemble import GradientBoostingClassifier
@@ -76,10 +75,14 @@ class TorchPipeline:
         grey = tuple(round(level) for level in settings.mean_rgb)
         padded = ImageOps.expand(image, border, fill=grey)
         side = settings.patch_px
-        patches: npt.NDArray[np.uint8] = np.stack(
+        patches = np.stack(
             [
-                padded.resize(
-                    (side, side), Image.Resampling.BILINEAR, box=tuple((window + border).tolist())
+                np.asarray(
+                    padded.resize(
+                        (side, side),
+                        Image.Resampling.BILINEAR,
+                        box=tuple((window + border).tolist()),
+                    )
                 )
                 for window in windows
             ]
