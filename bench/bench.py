@@ -67,7 +67,7 @@ def run_bench(settings: BenchSettings, *, say: Say) -> dict[str, Any]:
         main_set = sets[min(1, len(sets) - 1)]
         on_host = engine.choice.device_id is None
         limits = _limits(engine, settings, gaps, say) if on_host else None
-        report = {
+        report: dict[str, Any] = {
             "schema": SCHEMA,
             "program": {"version": version("rbc-engine"), "commit": _kernels.commit},
             "pack": {

@@ -13,9 +13,11 @@ from rich.table import Table
 
 from rbc_engine.sinks.atomic import AtomicFile
 
-__all__ = ["BENCH_JSON", "print_report", "write_report"]
+__all__ = ["BENCH_JSON", "print_report", "report_console", "write_report"]
 
 BENCH_JSON = "bench.json"
+
+_FILE_WIDTH = 120
 
 Report = Mapping[str, Any]
 
@@ -33,6 +35,12 @@ def write_report(folder: Path, report: Report, plots: Mapping[str, bytes]) -> No
             file.discard()
 
 
+def report_console() -> Console:
+    """Standard output; in a file or a pipe as wide as the tables are."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_FILE_WIDTH)
+
+
 def print_report(report: Report, console: Console) -> None:
     """Everything that was measured, as tables."""
     machine, engine = report["machine"], report["engine"]
@@ -43,6 +51,7 @@ def print_report(report: Report, console: Console) -> None:
         soft_wrap=True,
     )
     console.print(_end_to_end(report["end_to_end"]))
+    console.print(_latency(report["end_to_end"]))
     if report["stages"] is not None:
         console.print(_limits(report["limits"]), soft_wrap=True)
         console.print(_stages(report["stages"]))
@@ -78,7 +87,6 @@ def _end_to_end(sets: Mapping[str, Any]) -> Table:
     table = _table(
         "End to end: medians (lowest to highest); a clump of cells counts as one cell",
         *("fields", "from", "fields/s", "cells/s", "cores busy", "peak MiB", "J/field"),
-        *("p50 ms", "p95 ms", "p99 ms"),
     )
     for name, entry in sets.items():
         for source in ("memory", "disk"):
@@ -86,7 +94,6 @@ def _end_to_end(sets: Mapping[str, Any]) -> Table:
             counted = one["counted"]
             joules = counted["energy_joules"]
             passes = one["fields_per_s"]["n"]
-            latency = entry["latency"] if source == "memory" else None
             table.add_row(
                 escape(name),
                 source,
@@ -95,11 +102,16 @@ def _end_to_end(sets: Mapping[str, Any]) -> Table:
                 f"{counted['cpu_busy']:.0%}",
                 f"{counted['peak_bytes'] / 2**20:.0f}",
                 "-" if joules is None else f"{joules / one['fields'] / passes:.2f}",
-                *(
-                    f"{latency[key]:.0f}" if latency else ""
-                    for key in ("p50_ms", "p95_ms", "p99_ms")
-                ),
             )
+    return table
+
+
+def _latency(sets: Mapping[str, Any]) -> Table:
+    table = _table("One frame at a time, ms", "fields", "p50", "p95", "p99", "frames")
+    for name, entry in sets.items():
+        latency = entry["latency"]
+        percentiles = (f"{latency[key]:.1f}" for key in ("p50_ms", "p95_ms", "p99_ms"))
+        table.add_row(escape(name), *percentiles, str(latency["n"]))
     return table
 
 

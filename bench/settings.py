@@ -44,7 +44,7 @@ class BenchSettings:
     data: Path | None = None
     sizes: tuple[Size, ...] = ()
     regions_per_field: int = 60
-    fields: int = 10
+    fields: int = 12
     repeats: int = 5
     peers: tuple[str, ...] = ("reference",)
     scaling_fields: int | None = None

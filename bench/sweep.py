@@ -23,9 +23,9 @@ def measure_sweep(
     """`sweep` of bench.json: fields/s from memory for each pair."""
     cores = cores_here()
     lanes = sorted({1, max(1, cores // 2), cores, 2 * cores})
-    batches = _BATCHES
+    batches = list(_BATCHES)
     if settings.short:
-        lanes, batches = lanes[:2], _BATCHES[:2]
+        lanes, batches = lanes[:2], batches[:2]
     points = []
     for lane_count in lanes:
         for batch in batches:

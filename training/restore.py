@@ -39,11 +39,12 @@ def restore_detector(pack: Pack) -> FasterRCNN:
     representation = len(state.get("roi_heads.box_head.fc6.weight", ()))
 
     def build(trunk: str) -> nn.Module:
-        return build_detector(
+        model: nn.Module = build_detector(
             trunk=cast(DetectorTrunk, trunk),
             settings=pack.manifest.detector,
             representation=representation,
         )
+        return model
 
     return cast(FasterRCNN, _restored(build, get_args(DetectorTrunk), state, pack, "detector.onnx"))
 

@@ -63,11 +63,15 @@ class TestCropResize:
         def run() -> Float32:
             patches = np.stack(
                 [
-                    image.resize((_PATCH_PX, _PATCH_PX), Image.Resampling.BILINEAR, box=tuple(w))
+                    np.asarray(
+                        image.resize(
+                            (_PATCH_PX, _PATCH_PX), Image.Resampling.BILINEAR, box=tuple(w)
+                        )
+                    )
                     for w in windows.tolist()
                 ]
             )
-            return ((patches - mean) / std).transpose(0, 3, 1, 2).astype(np.float32)
+            return np.ascontiguousarray(((patches - mean) / std).transpose(0, 3, 1, 2))
 
         benchmark(run)
 
@@ -96,7 +100,10 @@ class TestCropResize:
                 tv.resized_crop(image, y0, x0, y1 - y0, x1 - x0, size, antialias=True)
                 for x0, y0, x1, y1 in boxes.tolist()
             ]
-            return tv.normalize(torch.stack(patches).float(), list(_MEAN), list(_STD))
+            normal: torch.Tensor = tv.normalize(
+                torch.stack(patches).float(), list(_MEAN), list(_STD)
+            )
+            return normal
 
         benchmark(run)
 

@@ -38,7 +38,7 @@ def bench(
     regions_per_field: Annotated[
         int, typer.Option(min=0, max=600, help="Cells of a rendered field; none of them touch.")
     ] = 60,
-    fields: Annotated[int, typer.Option(min=1, help="Fields of one pass.")] = 10,
+    fields: Annotated[int, typer.Option(min=1, help="Fields of one pass.")] = 12,
     repeats: Annotated[int, typer.Option(min=1, help="Passes that count.")] = 5,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Frames a lane takes at once; by default what suits.")
@@ -94,7 +94,7 @@ def bench(
     from rich.console import Console
 
     from rbc_engine.bench.bench import run_bench
-    from rbc_engine.bench.report import print_report, write_report
+    from rbc_engine.bench.report import print_report, report_console, write_report
 
     with Console(stderr=True).status("opening the engine") as status:
         report = run_bench(settings, say=lambda line: status.update(line))
@@ -108,7 +108,7 @@ def bench(
     if as_json:
         print(json.dumps(report, indent=2, ensure_ascii=False))
         return
-    print_report(report, Console())
+    print_report(report, report_console())
     if out is not None:
         print(f"results in {out}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -131,5 +132,5 @@ def test_machine_tells_nothing_of_its_user():
     assert machine["memory_bytes"] > 2**28
     assert machine["libraries"]["numpy"] == np.__version__
     text = repr(machine)
-    for secret in (os.path.expanduser("~/"), os.uname().nodename, str(os.getcwd())):
+    for secret in (str(Path.home()), os.uname().nodename, str(Path.cwd())):
         assert secret not in text or secret == "/"
