@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rbc_engine.bench.peers.base import PeerMissingError
 from rbc_engine.bench.peers.boosting import sklearn_caller
+from rbc_engine.bench.peers.in_dtype import InDtype
 from rbc_engine.bench.peers.torch_pipeline import TorchPipeline
 from rbc_engine.pack import Pack
 from rbc_engine.stages.batches import split_batches
@@ -36,11 +37,11 @@ class CompiledPeer:
         dtype = torch.bfloat16 if bf16 else torch.float32
         self.precision = "bf16" if bf16 else "fp32"
         self.description = f"PyTorch {torch.__version__}, torch.compile (inductor), {self.precision}; torchvision, PIL, scikit-learn"
-        detector = restore_detector(pack).to(dtype)
-        detector.backbone = _compiled(detector.backbone)
-        detector.rpn.head = _compiled(detector.rpn.head)
-        detector.roi_heads.box_head = _compiled(detector.roi_heads.box_head)
-        classifier = _compiled(restore_classifier(pack).to(dtype))
+        detector = restore_detector(pack)
+        detector.backbone = _compiled(detector.backbone, dtype)
+        detector.rpn.head = _compiled(detector.rpn.head, dtype)
+        detector.roi_heads.box_head = _compiled(detector.roi_heads.box_head, dtype)
+        classifier = _compiled(restore_classifier(pack), dtype)
 
         def classify(patches: Tensor) -> Tensor:
             """Padded to whole batches."""
@@ -59,7 +60,6 @@ class CompiledPeer:
             detector=detector,
             classify=classify,
             caller=sklearn_caller(pack),
-            dtype=dtype,
         )
 
     def analyze(self, ref: FieldRef) -> Regions:
@@ -71,5 +71,6 @@ class CompiledPeer:
         torch._dynamo.reset()
 
 
-def _compiled(module: torch.nn.Module) -> Any:
-    return torch.compile(module.to(memory_format=torch.channels_last), dynamic=False)
+def _compiled(module: torch.nn.Module, dtype: torch.dtype) -> Any:
+    network = InDtype(module, dtype).to(memory_format=torch.channels_last)
+    return torch.compile(network, dynamic=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ __all__ = ["TorchPipeline"]
 
 class TorchPipeline:
     """detector: torchvision's. classify: patches [R, 3, P, P], normalised, to logits [R, T].
-    caller: scikit-learn's. dtype, device: of the networks.
+    caller: scikit-learn's. device: of the networks.
     """
 
     def __init__(
@@ -33,14 +32,13 @@ class TorchPipeline:
         detector: FasterRCNN,
         classify: Callable[[Tensor], Tensor],
         caller: GradientBoostingClassifier,
-        dtype: torch.dtype = torch.float32,
         device: str = "cpu",
     ) -> None:
         self._manifest = pack.manifest
         self._detector = detector
         self._classify = classify
         self._caller = caller
-        self._to: dict[str, Any] = {"device": device, "dtype": dtype}
+        self._device = device
         settings = pack.manifest.classifier
         self._mean = torch.tensor(settings.mean_rgb).view(1, 3, 1, 1)
         self._std = torch.tensor(settings.std_rgb).view(1, 3, 1, 1)
@@ -49,7 +47,7 @@ class TorchPipeline:
     def analyze(self, ref: FieldRef) -> Regions:
         with Image.open(ref.path) as opened:
             image = ImageOps.exif_transpose(opened).convert("RGB")
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).to(**self._to) / 255
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).to(self._device) / 255
         found = self._detector([pixels])[0]
         boxes: Float32 = found["boxes"].float().cpu().numpy()
         scores: Float32 = found["scores"].float().cpu().numpy()
@@ -57,7 +55,7 @@ class TorchPipeline:
             empty = np.zeros((0, len(self._manifest.types)), np.float32)
             return regions_of(boxes, scores, empty, np.zeros(0, np.float32), self._manifest)
         patches = (self._cut(image, boxes) - self._mean) / self._std
-        logits = self._classify(patches.to(**self._to))
+        logits = self._classify(patches.to(self._device))
         probabilities: Float32 = logits.float().sigmoid().cpu().numpy()
         abnormal_p = self._caller.predict_proba(probabilities)[:, 1].astype(np.float32)
         return regions_of(boxes, scores, probabilities, abnormal_p, self._manifest)

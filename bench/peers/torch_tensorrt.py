@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rbc_engine.bench.peers.base import PeerMissingError
 from rbc_engine.bench.peers.boosting import sklearn_caller
+from rbc_engine.bench.peers.in_dtype import InDtype
 from rbc_engine.bench.peers.torch_pipeline import TorchPipeline
 from rbc_engine.devices.cuda_driver import ask_driver
 from rbc_engine.pack import Pack
@@ -36,11 +37,11 @@ class TorchTensorRtPeer:
             )
         torch.set_num_threads(threads)
         self.description = f"PyTorch {torch.__version__}, torch-tensorrt, fp16; torchvision, PIL, scikit-learn"  # fmt: skip
-        detector = restore_detector(pack).half().cuda()
+        detector = restore_detector(pack).cuda()
         detector.backbone = _compiled(detector.backbone)
         detector.rpn.head = _compiled(detector.rpn.head)
         detector.roi_heads.box_head = _compiled(detector.roi_heads.box_head)
-        classifier = _compiled(restore_classifier(pack).half().cuda())
+        classifier = _compiled(restore_classifier(pack).cuda())
 
         def classify(patches: Tensor) -> Tensor:
             logits: Tensor = classifier(patches)[1]
@@ -51,7 +52,6 @@ class TorchTensorRtPeer:
             detector=detector,
             classify=classify,
             caller=sklearn_caller(pack),
-            dtype=torch.float16,
             device="cuda",
         )
 
@@ -64,4 +64,5 @@ class TorchTensorRtPeer:
 
 
 def _compiled(module: torch.nn.Module) -> Any:
-    return torch.compile(module, backend="torch_tensorrt", dynamic=True)
+    network = InDtype(module, torch.float16)
+    return torch.compile(network, backend="torch_tensorrt", dynamic=True)
