@@ -40,7 +40,8 @@ class CompiledPeer:
         detector = restore_detector(pack)
         detector.backbone = _compiled(detector.backbone, dtype)
         detector.rpn.head = _compiled(detector.rpn.head, dtype)
-        detector.roi_heads.box_head = _compiled(detector.roi_heads.box_head, dtype)
+        # A field may have fewer proposals than the most: the second count is compiled for any.
+        detector.roi_heads.box_head = _compiled(detector.roi_heads.box_head, dtype, dynamic=None)
         classifier = _compiled(restore_classifier(pack), dtype)
 
         def classify(patches: Tensor) -> Tensor:
@@ -71,6 +72,6 @@ class CompiledPeer:
         torch._dynamo.reset()
 
 
-def _compiled(module: torch.nn.Module, dtype: torch.dtype) -> Any:
+def _compiled(module: torch.nn.Module, dtype: torch.dtype, *, dynamic: bool | None = False) -> Any:
     network = InDtype(module, dtype).to(memory_format=torch.channels_last)
-    return torch.compile(network, dynamic=False)
+    return torch.compile(network, dynamic=dynamic)
