@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, takewhile
 from typing import Any, TypeVar
 
+from rbc_engine.bottleneck import bound_record
 from rbc_engine.devices.select import cores_here
 from rbc_engine.engine import Engine
 from rbc_engine.errors import DeviceError
@@ -235,6 +236,7 @@ def run_record(
         "network_seconds": engine.meter.network_seconds,
         "stage_seconds": stage_seconds,
         "bottleneck": max(stage_seconds, key=lambda stage: stage_seconds[stage]),
+        "bound": bound_record(stage_seconds),
         "counts": counts.record(),
         "warnings": stated,
     }

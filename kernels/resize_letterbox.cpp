@@ -5,21 +5,82 @@
 
 #include "parallel.h"
 #include "resample.h"
+#include "simd.h"
 
 namespace rbc {
 namespace {
+
+// A pixel of one row of the canvas: byte offsets of its two pixels in a row of the frame, and the second one's weight.
+struct AcrossTap {
+  int32_t low;
+  int32_t high;
+  float high_weight;
+};
+
+struct AcrossTaps {
+  std::vector<AcrossTap> taps;
+  int32_t whole;  // pixels 0 .. whole - 1 may be read and written four bytes at a time
+
+  AcrossTaps(int32_t width, int32_t frame_width) : taps(width), whole(0) {
+    const float scale = static_cast<float>(frame_width) / static_cast<float>(width);
+    for (int32_t x = 0; x < width; ++x) {
+      const BilinearTap tap = bilinear_tap(x, scale, frame_width);
+      taps[x] = {3 * tap.low, 3 * tap.high, tap.high_weight};
+      if (tap.high + 2 <= frame_width && x + 1 < width) whole = x + 1;
+    }
+  }
+};
 
 void fill_pixels(uint8_t* out, int64_t pixels, const uint8_t* rgb) {
   for (int64_t i = 0; i < pixels; ++i) std::memcpy(out + 3 * i, rgb, 3);
 }
 
-// One input row resized horizontally to float [width, 3].
-void resize_row(const uint8_t* row, const std::vector<BilinearTap>& taps, float* out) {
-  for (const BilinearTap& tap : taps) {
-    const uint8_t* low = row + 3 * tap.low;
-    const uint8_t* high = row + 3 * tap.high;
+#ifdef RBC_AVX2
+
+// The pixels of two rows at one place, as floats: r g b and a byte of the next one, of `above` and then of `below`.
+RBC_AVX2 inline __m256 load_pixels(const uint8_t* above, const uint8_t* below) {
+  int32_t bytes[2];
+  std::memcpy(&bytes[0], above, 4);
+  std::memcpy(&bytes[1], below, 4);
+  const __m128i both = _mm_insert_epi32(_mm_cvtsi32_si128(bytes[0]), bytes[1], 1);
+  return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(both));
+}
+
+// Pixels 0 .. whole - 1 of a row of the canvas, in the operations and the order of `blend`, so to the same bits.
+RBC_AVX2 void resize_whole(const uint8_t* above, const uint8_t* below, const AcrossTap* taps, int32_t whole,
+                           float below_weight, uint8_t* out) {
+  const __m128 down = _mm_set1_ps(below_weight), half = _mm_set1_ps(0.5f);
+  for (int32_t x = 0; x < whole; ++x) {
+    const __m256 low = load_pixels(above + taps[x].low, below + taps[x].low);
+    const __m256 high = load_pixels(above + taps[x].high, below + taps[x].high);
+    const __m256 weight = _mm256_broadcast_ss(&taps[x].high_weight);
+    const __m256 across = _mm256_add_ps(low, _mm256_mul_ps(_mm256_sub_ps(high, low), weight));
+    const __m128 top = _mm256_castps256_ps128(across), bottom = _mm256_extractf128_ps(across, 1);
+    const __m128 level = _mm_add_ps(top, _mm_mul_ps(_mm_sub_ps(bottom, top), down));
+    const __m128i rounded = _mm_cvttps_epi32(_mm_add_ps(level, half));
+    const __m128i packed = _mm_packus_epi16(_mm_packs_epi32(rounded, rounded), rounded);
+    const int32_t bytes = _mm_cvtsi128_si32(packed);
+    std::memcpy(out + 3 * x, &bytes, 4);  // the fourth byte is the next pixel's to overwrite
+  }
+}
+
+#endif
+
+void resize_row(const uint8_t* above, const uint8_t* below, const AcrossTaps& across, float below_weight,
+                uint8_t* out) {
+  size_t x = 0;
+#ifdef RBC_AVX2
+  if (has_avx2()) {
+    resize_whole(above, below, across.taps.data(), across.whole, below_weight, out);
+    x = across.whole;
+  }
+#endif
+  for (; x < across.taps.size(); ++x) {
+    const AcrossTap& tap = across.taps[x];
     for (int c = 0; c < 3; ++c) {
-      *out++ = blend(low[c], high[c], tap.high_weight);
+      const float top = blend(above[tap.low + c], above[tap.high + c], tap.high_weight);
+      const float bottom = blend(below[tap.low + c], below[tap.high + c], tap.high_weight);
+      out[3 * x + c] = static_cast<uint8_t>(blend(top, bottom, below_weight) + 0.5f);
     }
   }
 }
@@ -31,9 +92,7 @@ void resize_letterbox_cpu(const FrameView* frames, int64_t count, const int32_t*
                           uint8_t* canvases, int threads) {
   // One unit of work is one row of one canvas.
   parallel_for(count * canvas_height, threads, [&](int64_t begin, int64_t end) {
-    std::vector<BilinearTap> taps;
-    std::vector<float> rows[2];
-    int32_t held[2] = {-1, -1};  // which input row each buffer holds: neighbours are resized once
+    AcrossTaps across(0, 1);
     int64_t frame_of_taps = -1;
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t n = unit / canvas_height;
@@ -45,26 +104,11 @@ void resize_letterbox_cpu(const FrameView* frames, int64_t count, const int32_t*
         fill_pixels(out, canvas_width, fill_rgb);
         continue;
       }
-      if (n != frame_of_taps) {
-        const float scale = static_cast<float>(frame.width) / static_cast<float>(width);
-        taps.resize(width);
-        for (int32_t x = 0; x < width; ++x) taps[x] = bilinear_tap(x, scale, frame.width);
-        for (int slot = 0; slot < 2; ++slot) rows[slot].resize(static_cast<size_t>(width) * 3), held[slot] = -1;
-        frame_of_taps = n;
-      }
+      if (n != frame_of_taps) across = AcrossTaps(width, frame.width), frame_of_taps = n;
       const float scale = static_cast<float>(frame.height) / static_cast<float>(height);
-      const BilinearTap tap = bilinear_tap(y, scale, frame.height);
-      const int32_t wanted[2] = {tap.low, tap.high};
-      if (held[1] == tap.low) rows[0].swap(rows[1]), std::swap(held[0], held[1]);
-      for (int slot = 0; slot < 2; ++slot) {
-        if (held[slot] == wanted[slot]) continue;
-        resize_row(frame.pixels + wanted[slot] * frame.row_bytes, taps, rows[slot].data());
-        held[slot] = wanted[slot];
-      }
-      const float *low = rows[0].data(), *high = rows[1].data();
-      for (int32_t i = 0; i < 3 * width; ++i) {
-        out[i] = static_cast<uint8_t>(blend(low[i], high[i], tap.high_weight) + 0.5f);
-      }
+      const BilinearTap down = bilinear_tap(y, scale, frame.height);
+      resize_row(frame.pixels + down.low * frame.row_bytes, frame.pixels + down.high * frame.row_bytes,
+                 across, down.high_weight, out);
       fill_pixels(out + 3 * width, canvas_width - width, fill_rgb);
     }
   });

@@ -6,15 +6,16 @@
 
 #include "parallel.h"
 #include "roi.h"
+#include "simd.h"
 
 namespace rbc {
 namespace {
 
-constexpr int32_t kLane = 4;  // floats blended at a time: a constant, so that the compiler makes vectors of them
-
-// All boxes are pooled over this many channels before the next ones are touched: a few planes stay in cache,
-// and boxes that overlap, as proposals do, find their pixels there. Twice as fast as box by box.
-constexpr int32_t kChannelBlock = 8;
+// All boxes are pooled over so many channels before the next ones are touched: those planes, laid out pixel by pixel,
+// stay in the cache, boxes that overlap, as proposals do, find their pixels there, and a pixel's channels are one vector.
+constexpr int32_t kBlock = 8;
+using Block = Float8;
+static_assert(sizeof(Block) == kBlock * sizeof(float));
 
 // One axis of one box: for each bin, the pixels that it averages and their weights. The mean of bilinear samples
 // on a grid is separable, so rows are blended first, and then columns: not four pixels for every sample.
@@ -38,9 +39,7 @@ struct AxisTaps {
         offsets.push_back(tap.high), weights.push_back(tap.high_weight / static_cast<float>(samples));
       }
     }
-    // Whole lanes where the row is long enough, reaching back rather than past its end.
-    span = std::min((last - first + kLane) / kLane * kLane, size);
-    first = std::min(first, size - span);
+    span = last - first + 1;
     for (int32_t& offset : offsets) offset -= first;
   }
 };
@@ -51,37 +50,79 @@ struct Roi {
   AxisTaps down, across;
 };
 
-// line[x] = weighted sum of the rows of one bin, over the columns that `across` reads.
-void blend_rows(const float* plane, int32_t width, const Roi& roi, int32_t bin, float* line) {
-  const int32_t taps = roi.down.taps, span = roi.across.span;
-  const int32_t* row = roi.down.offsets.data() + bin * taps;
-  const float* weight = roi.down.weights.data() + bin * taps;
-  const float* corner = plane + static_cast<int64_t>(roi.down.first) * width + roi.across.first;
-  int32_t x = 0;
-  for (; x + kLane <= span; x += kLane) {
-    float sum[kLane] = {};
-    for (int32_t k = 0; k < taps; ++k) {
-      const float* pixels = corner + static_cast<int64_t>(row[k]) * width + x;
-      for (int32_t i = 0; i < kLane; ++i) sum[i] += weight[k] * pixels[i];
+// Planes [channels, pixels] to blocks [pixels, kBlock], zero beyond the channels that there are.
+RBC_CLONES
+void interleave(const float* planes, int64_t pixels, int32_t channels, float* blocks) {
+  if (channels < kBlock) std::fill(blocks, blocks + pixels * kBlock, 0.0f);
+  int64_t i = 0;
+  for (; channels == kBlock && i + 4 <= pixels; i += 4) {  // 4 x 4 at a time
+    for (int32_t c = 0; c < kBlock; c += 4) {
+      Float4 a, b, d, e;
+      load(a, planes + c * pixels + i), load(b, planes + (c + 1) * pixels + i);
+      load(d, planes + (c + 2) * pixels + i), load(e, planes + (c + 3) * pixels + i);
+      const Float4 ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), de = __builtin_shufflevector(d, e, 0, 4, 1, 5);
+      const Float4 ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7), de_high = __builtin_shufflevector(d, e, 2, 6, 3, 7);
+      float* to = blocks + i * kBlock + c;
+      store(__builtin_shufflevector(ab, de, 0, 1, 4, 5), to);
+      store(__builtin_shufflevector(ab, de, 2, 3, 6, 7), to + kBlock);
+      store(__builtin_shufflevector(ab_high, de_high, 0, 1, 4, 5), to + 2 * kBlock);
+      store(__builtin_shufflevector(ab_high, de_high, 2, 3, 6, 7), to + 3 * kBlock);
     }
-    for (int32_t i = 0; i < kLane; ++i) line[x + i] = sum[i];
   }
-  for (; x < span; ++x) {
-    line[x] = 0.0f;
-    for (int32_t k = 0; k < taps; ++k) line[x] += weight[k] * corner[static_cast<int64_t>(row[k]) * width + x];
+  for (; i < pixels; ++i) {
+    for (int32_t c = 0; c < channels; ++c) blocks[i * kBlock + c] = planes[c * pixels + i];
   }
 }
 
-void pool_plane(const float* plane, int32_t width, const Roi& roi, int32_t bins, float* line, float* out) {
+struct Scratch {
+  std::vector<float> line;    // [longest span, kBlock]
+  std::vector<float> pooled;  // [bins, bins, kBlock]
+};
+
+RBC_INLINE void pool_by(const float* blocks, int32_t width, const Roi& roi, int32_t bins, int32_t taps, float* line,
+                        float* pooled) {
+  const int32_t span = roi.across.span;
+  const float* corner = blocks + (static_cast<int64_t>(roi.down.first) * width + roi.across.first) * kBlock;
+  const int64_t row_floats = static_cast<int64_t>(width) * kBlock;
   for (int32_t y = 0; y < bins; ++y) {
-    blend_rows(plane, width, roi, y, line);
-    const int32_t* offset = roi.across.offsets.data();
-    const float* weight = roi.across.weights.data();
-    for (int32_t x = 0; x < bins; ++x) {
-      float sum = 0.0f;
-      for (int32_t k = 0; k < roi.across.taps; ++k) sum += *weight++ * line[*offset++];
-      *out++ = sum;
+    const int32_t* row = roi.down.offsets.data() + y * taps;
+    const float* down = roi.down.weights.data() + y * taps;
+    for (int32_t x = 0; x < span; ++x) {
+      Block sum = {};
+      for (int32_t k = 0; k < taps; ++k) {
+        Block pixel;
+        load(pixel, corner + row[k] * row_floats + x * kBlock);
+        sum += down[k] * pixel;
+      }
+      store(sum, line + x * kBlock);
     }
+    const int32_t* offset = roi.across.offsets.data();
+    const float* across = roi.across.weights.data();
+    for (int32_t x = 0; x < bins; ++x, offset += taps, across += taps) {
+      Block sum = {};
+      for (int32_t k = 0; k < taps; ++k) {
+        Block pixel;
+        load(pixel, line + offset[k] * kBlock);
+        sum += across[k] * pixel;
+      }
+      store(sum, pooled + (y * bins + x) * kBlock);
+    }
+  }
+}
+
+// One box over one block of channels. out: [channels, bins, bins].
+RBC_CLONES
+void pool_block(const float* blocks, int32_t width, const Roi& roi, int32_t bins, int32_t channels, Scratch& scratch,
+                float* out) {
+  float *line = scratch.line.data(), *pooled = scratch.pooled.data();
+  if (roi.across.taps == 4) {  // the usual two samples a bin, unrolled
+    pool_by(blocks, width, roi, bins, 4, line, pooled);
+  } else {
+    pool_by(blocks, width, roi, bins, roi.across.taps, line, pooled);
+  }
+  const int32_t places = bins * bins;
+  for (int32_t c = 0; c < channels; ++c) {
+    for (int32_t i = 0; i < places; ++i) out[c * places + i] = pooled[i * kBlock + c];
   }
 }
 
@@ -97,6 +138,10 @@ void roi_align_cpu(const FeatureLevel* levels, int32_t level_count, int64_t imag
     for (int64_t k = 0; k < counts[n]; ++k) rows.push_back(n * slots + k);
     std::fill(pooled + (n * slots + counts[n]) * row_floats, pooled + (n + 1) * slots * row_floats, 0.0f);
   }
+  std::vector<int64_t> level_begin(level_count + 1, 0);  // of each level among the pixels of one image
+  for (int32_t l = 0; l < level_count; ++l) {
+    level_begin[l + 1] = level_begin[l] + static_cast<int64_t>(levels[l].height) * levels[l].width;
+  }
   parallel_for(static_cast<int64_t>(rows.size()), threads, [&](int64_t begin, int64_t end) {
     std::vector<Roi> rois;
     rois.reserve(end - begin);
@@ -110,17 +155,24 @@ void roi_align_cpu(const FeatureLevel* levels, int32_t level_count, int64_t imag
                       AxisTaps(roi_axis(box.x0, box.x1, scale, bins), bins, samples, levels[l].width)});
       longest = std::max(longest, rois.back().across.span);
     }
-    std::vector<float> line(longest);
-    for (int32_t block = 0; block < channels; block += kChannelBlock) {
-      const int32_t block_end = std::min(block + kChannelBlock, channels);
+    Scratch scratch{std::vector<float>(static_cast<size_t>(longest) * kBlock),
+                    std::vector<float>(static_cast<size_t>(bins) * bins * kBlock)};
+    std::vector<float> blocks(static_cast<size_t>(level_begin[level_count]) * kBlock);
+    for (int32_t first = 0; first < channels; first += kBlock) {
+      const int32_t count = std::min(kBlock, channels - first);
+      int64_t held = -1;  // the image whose pixels the blocks hold
       for (const Roi& roi : rois) {
-        const FeatureLevel& level = levels[roi.level];
-        const int64_t plane_floats = static_cast<int64_t>(level.height) * level.width;
-        const float* planes = level.features + roi.row / slots * channels * plane_floats;
-        float* out = pooled + roi.row * row_floats;
-        for (int32_t c = block; c < block_end; ++c) {
-          pool_plane(planes + c * plane_floats, level.width, roi, bins, line.data(), out + c * bins * bins);
+        const int64_t image = roi.row / slots;
+        if (image != held) {
+          for (int32_t l = 0; l < level_count; ++l) {
+            const int64_t pixels = level_begin[l + 1] - level_begin[l];
+            interleave(levels[l].features + (image * channels + first) * pixels, pixels, count,
+                       blocks.data() + level_begin[l] * kBlock);
+          }
+          held = image;
         }
+        pool_block(blocks.data() + level_begin[roi.level] * kBlock, levels[roi.level].width, roi, bins, count,
+                   scratch, pooled + roi.row * row_floats + first * bins * bins);
       }
     }
   });

@@ -7,16 +7,13 @@ from collections.abc import Callable
 from importlib.util import find_spec
 
 import numpy as np
-import onnx
 import torch
-from onnx import numpy_helper
 from torch import Tensor, nn
 
 from rbc_engine.devices.cuda_driver import ask_driver
 from rbc_engine.errors import RbcError, UsageError
 from rbc_engine.pack import Pack
-from rbc_engine.training.export import fold_batchnorm
-from rbc_engine.training.models import Classifier
+from rbc_engine.training.restore import restore_classifier
 
 __all__ = ["CHECKS", "check_export"]
 
@@ -42,7 +39,7 @@ def check_export(
         raise UsageError(f"--check must be one of {', '.join(CHECKS)} (got {check!r})")
     if compile_module is None:
         compile_module = _torch_tensorrt()
-    model = _classifier(pack).to(device)
+    model = restore_classifier(pack).to(device)
     side = pack.manifest.classifier.patch_px
     patches = torch.from_numpy(
         np.random.default_rng(0).normal(size=(_PATCHES, 3, side, side)).astype(np.float32)
@@ -60,25 +57,6 @@ def check_export(
             f"PyTorch's, more than {_LIMIT:g}: do not release this pack for GPUs; export it again"
         )
     return difference
-
-
-def _classifier(pack: Pack) -> nn.Module:
-    """With every weight from the pack, BatchNorm folded, in fp32."""
-    weights = {
-        tensor.name.removeprefix("model."): torch.from_numpy(
-            numpy_helper.to_array(tensor).astype(np.float32)
-        )
-        for tensor in onnx.load_from_string(pack.read("classifier.onnx")).graph.initializer
-        if tensor.name.startswith("model.")
-    }
-    model = fold_batchnorm(Classifier(types=len(pack.types)))
-    try:
-        model.load_state_dict(weights, strict=True)
-    except RuntimeError as error:
-        raise RbcError(
-            f"{pack.name}: its classifier is none that this version trains: {error}"
-        ) from error
-    return model.eval()
 
 
 def _torch_tensorrt() -> Compile:

@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from rbc_engine.cli.bench import bench
 from rbc_engine.cli.build import build
 from rbc_engine.cli.calibrate import calibrate
 from rbc_engine.cli.compare import compare
@@ -39,6 +40,7 @@ app.command()(recall)
 app.command()(compare)
 app.command()(build)
 app.command()(calibrate)
+app.command()(bench)
 app.add_typer(packs_app, name="packs")
 app.command()(doctor)
 app.command()(synth)

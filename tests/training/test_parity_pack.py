@@ -7,27 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import torch
-from onnx import numpy_helper
-from torch import nn
 from torchvision.models.detection import FasterRCNN
 
 from rbc_engine import Engine, ops
-from rbc_engine.pack import Pack
 from rbc_engine.scale import fit_canvas
 from rbc_engine.sources.decode import read_image
-from rbc_engine.training.export import fold_batchnorm
-from rbc_engine.training.models import Classifier, build_detector
+from rbc_engine.training.restore import restore_classifier, restore_detector
 from rbc_engine.types import Float32, UInt8
-
-# Where the weights of the two graphs live in torchvision's module.
-_HOMES = {
-    "detector.onnx": {"backbone.": "backbone.", "head.": "rpn.head."},
-    "box_head.onnx": {"head.": "roi_heads.box_head.", "predictor.": "roi_heads.box_predictor."},
-    "classifier.onnx": {"model.": ""},
-}
 
 _SCORE = 1e-3
 
@@ -40,23 +28,7 @@ def engine() -> Iterator[Engine]:
 
 @pytest.fixture(scope="module")
 def detector(engine: Engine) -> FasterRCNN:
-    model = fold_batchnorm(build_detector(settings=engine.pack.manifest.detector))
-    _load(model, engine.pack, "detector.onnx", "box_head.onnx")
-    assert isinstance(model, FasterRCNN)
-    return model
-
-
-def _load(model: nn.Module, pack: Pack, *names: str) -> None:
-    """Takes every weight from the pack; a missing or left-over one fails."""
-    state = {}
-    for name in names:
-        for tensor in onnx.load_from_string(pack.read(name)).graph.initializer:
-            for prefix, home in _HOMES[name].items():
-                if tensor.name.startswith(prefix):
-                    values = torch.from_numpy(numpy_helper.to_array(tensor).astype(np.float32))
-                    state[home + tensor.name.removeprefix(prefix)] = values
-    model.load_state_dict(state, strict=True)
-    model.eval()
+    return restore_detector(engine.pack)
 
 
 @dataclass(frozen=True)
@@ -145,8 +117,7 @@ def test_detector_equals_torchvision_on_real_smears(
 
 def test_classifier_equals_torch(engine: Engine) -> None:
     pack = engine.pack
-    model = fold_batchnorm(Classifier(types=len(pack.types)))
-    _load(model, pack, "classifier.onnx")
+    model = restore_classifier(pack)
     side = pack.manifest.classifier.patch_px
     patches = np.random.default_rng(0).normal(0, 1, (16, 3, side, side)).astype(np.float32)
     with torch.inference_mode():

@@ -1,0 +1,66 @@
+"""What a peer is, and how one is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Protocol
+
+from rbc_engine.errors import RbcError
+from rbc_engine.pack import Pack
+from rbc_engine.types import FieldRef, Regions
+
+__all__ = ["Peer", "PeerMissingError", "open_peer"]
+
+
+class PeerMissingError(RbcError):
+    """A peer cannot be measured here; the message says why."""
+
+
+class Peer(Protocol):
+    """A pipeline that is open, with its networks loaded.
+
+    name: of rbc_engine.bench.settings.PEERS. precision: that its networks compute in.
+    description: what it is, for the report.
+    """
+
+    name: str
+    precision: str
+    description: str
+
+    def analyze(self, ref: FieldRef) -> Regions:
+        """The regions of one image file, read from the disk, as the engine gives them."""
+        ...
+
+    def close(self) -> None: ...
+
+
+_MODULES: Mapping[str, tuple[str, str]] = {
+    "reference": ("rbc_engine.bench.peers.reference", "ReferencePeer"),
+    "compiled": ("rbc_engine.bench.peers.compiled", "CompiledPeer"),
+    "onnxruntime": ("rbc_engine.bench.peers.onnxruntime", "OnnxRuntimePeer"),
+    "torch-tensorrt": ("rbc_engine.bench.peers.torch_tensorrt", "TorchTensorRtPeer"),
+}
+_TORCH = ("torch", "torchvision", "sklearn", "onnx", "PIL")
+_NEEDS: Mapping[str, Sequence[str]] = {
+    "reference": _TORCH,
+    "compiled": _TORCH,
+    "onnxruntime": ("onnxruntime", "onnx"),
+    "torch-tensorrt": _TORCH,
+}
+
+
+def open_peer(name: str, pack: Pack, *, threads: int) -> Peer:
+    """threads: CPU threads that it may use, all cores.
+
+    Raises PeerMissingError if something that it needs is not here.
+    """
+    missing = [module for module in _NEEDS[name] if find_spec(module) is None]
+    if missing:
+        raise PeerMissingError(
+            f"{', '.join(missing)} is not installed; pip install 'rbc-engine[bench]'"
+        )
+    module, kind = _MODULES[name]
+    peer: Peer = getattr(import_module(module), kind)(pack, threads=threads)
+    return peer

@@ -1,0 +1,31 @@
+"""A network that computes in another type between float32 in and float32 out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["InDtype"]
+
+
+class InDtype(nn.Module):
+    """What lies around the networks, anchors, boxes and suppression, has no bfloat16 kernels and needs float32."""
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.module = module.to(dtype)
+        self.dtype = dtype
+
+    def forward(self, inputs: Any) -> Any:
+        return _cast(self.module(_cast(inputs, self.dtype)), torch.float32)
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    """Every tensor in lists, tuples and dicts."""
+    if isinstance(value, Tensor):
+        return value.to(dtype)
+    if isinstance(value, dict):
+        return type(value)((key, _cast(one, dtype)) for key, one in value.items())
+    return type(value)(_cast(one, dtype) for one in value)

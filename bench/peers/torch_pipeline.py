@@ -1,0 +1,88 @@
+"""The paper's pipeline in PyTorch, around networks that may be compiled or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from sklearn.ensemble import GradientBoostingClassifier
+from torch import Tensor
+from torchvision.models.detection import FasterRCNN
+
+from rbc_engine.bench.peers.regions import regions_of
+from rbc_engine.pack import Pack
+from rbc_engine.scale import fit_canvas
+from rbc_engine.stages.crop import crop_windows
+from rbc_engine.types import FieldRef, Float32, Regions
+
+__all__ = ["TorchPipeline"]
+
+
+class TorchPipeline:
+    """detector: torchvision's. classify: patches [R, 3, P, P], normalised, to logits [R, T].
+    caller: scikit-learn's. device: of the networks.
+    """
+
+    def __init__(
+        self,
+        pack: Pack,
+        *,
+        detector: FasterRCNN,
+        classify: Callable[[Tensor], Tensor],
+        caller: GradientBoostingClassifier,
+        device: str = "cpu",
+    ) -> None:
+        self._manifest = pack.manifest
+        self._detector = detector
+        self._classify = classify
+        self._caller = caller
+        self._device = device
+        settings = pack.manifest.classifier
+        self._mean = torch.tensor(settings.mean_rgb).view(1, 3, 1, 1)
+        self._std = torch.tensor(settings.std_rgb).view(1, 3, 1, 1)
+
+    @torch.inference_mode()
+    def analyze(self, ref: FieldRef) -> Regions:
+        with Image.open(ref.path) as opened:
+            image = ImageOps.exif_transpose(opened).convert("RGB")
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).to(self._device) / 255
+        found = self._detector([pixels])[0]
+        boxes: Float32 = found["boxes"].float().cpu().numpy()
+        scores: Float32 = found["scores"].float().cpu().numpy()
+        if not len(boxes):
+            empty = np.zeros((0, len(self._manifest.types)), np.float32)
+            return regions_of(boxes, scores, empty, np.zeros(0, np.float32), self._manifest)
+        patches = (self._cut(image, boxes) - self._mean) / self._std
+        logits = self._classify(patches.to(self._device))
+        probabilities: Float32 = logits.float().sigmoid().cpu().numpy()
+        abnormal_p = self._caller.predict_proba(probabilities)[:, 1].astype(np.float32)
+        return regions_of(boxes, scores, probabilities, abnormal_p, self._manifest)
+
+    def _cut(self, image: Image.Image, boxes: Float32) -> Tensor:
+        """Crops by PIL: float32 [R, 3, P, P], grey levels. What lies outside the image has the mean colour."""
+        settings = self._manifest.classifier
+        fit = fit_canvas(
+            (image.height, image.width), pixel_um=None, settings=self._manifest.detector
+        )
+        windows = crop_windows(boxes, canvas_scale=fit.scale, settings=settings)
+        size = (image.width, image.height)
+        outside = max(0.0, -windows.min(), *(windows[:, 2:] - np.array(size)).max(axis=0))
+        border = int(outside) + 1
+        grey = tuple(round(level) for level in settings.mean_rgb)
+        padded = ImageOps.expand(image, border, fill=grey)
+        side = settings.patch_px
+        patches = np.stack(
+            [
+                np.asarray(
+                    padded.resize(
+                        (side, side),
+                        Image.Resampling.BILINEAR,
+                        box=tuple((window + border).tolist()),
+                    )
+                )
+                for window in windows
+            ]
+        )
+        return torch.from_numpy(patches).permute(0, 3, 1, 2).float()

@@ -1,0 +1,115 @@
+"""A device whose ops and networks are timed, one by one, while the engine runs on it as ever."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rbc_engine.devices.base import Device, DeviceArray, Network
+
+__all__ = ["NETWORKS", "Stopwatch", "WatchedDevice", "WatchedNetwork"]
+
+NETWORKS = {"canvas": "network A", "roi_features": "network B", "patches": "classifier"}
+"""What a network is called, by the name of its input."""
+
+
+class Stopwatch:
+    """Adds up, from any thread, the seconds of each part; and knows the networks of all lanes."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.networks: list[WatchedNetwork] = []
+
+    def reset(self) -> None:
+        with self._lock:
+            self.seconds.clear()
+            for network in self.networks:
+                network.calls = 0
+
+    def add(self, network: WatchedNetwork) -> None:
+        with self._lock:
+            self.networks.append(network)
+
+    @contextmanager
+    def time(self, part: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - began
+            with self._lock:
+                self.seconds[part] += seconds
+
+
+class WatchedDevice:
+    """Hands everything on to a device on the host; see rbc_engine.devices.base.Device.
+
+    Times mean nothing on a GPU, where a call returns before its work is done.
+    """
+
+    def __init__(self, device: Device, stopwatch: Stopwatch) -> None:
+        self._device = device
+        self._stopwatch = stopwatch
+        self.ops = _WatchedOps(device.ops, stopwatch)
+
+    def lane(self) -> WatchedDevice:
+        lane = self._device.lane()
+        return self if lane is self._device else WatchedDevice(lane, self._stopwatch)
+
+    def load(self, *args: Any, **options: Any) -> WatchedNetwork:
+        return WatchedNetwork(self._device.load(*args, **options), self._stopwatch)
+
+    def load_classifier(self, *args: Any, **options: Any) -> WatchedNetwork:
+        return WatchedNetwork(self._device.load_classifier(*args, **options), self._stopwatch)
+
+    def close(self) -> None:
+        """Nothing: the device belongs to the engine that opened it."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._device, name)
+
+
+class WatchedNetwork:
+    """One lane's network for one shape. name, input: of the network and its input. example: the last input.
+
+    calls: since the stopwatch was reset.
+    """
+
+    def __init__(self, network: Network, stopwatch: Stopwatch) -> None:
+        self.network = network
+        self.name = self.input = ""
+        self.example: DeviceArray = None
+        self.calls = 0
+        self._stopwatch = stopwatch
+        stopwatch.add(self)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.example.shape)
+
+    def __call__(self, inputs: Mapping[str, DeviceArray]) -> dict[str, DeviceArray]:
+        ((self.input, self.example),) = inputs.items()
+        self.name = NETWORKS[self.input]
+        self.calls += 1
+        with self._stopwatch.time(self.name):
+            return self.network(inputs)
+
+
+class _WatchedOps:
+    def __init__(self, ops: Any, stopwatch: Stopwatch) -> None:
+        self._ops = ops
+        self._stopwatch = stopwatch
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        op = getattr(self._ops, name)
+
+        def timed(*args: Any, **options: Any) -> Any:
+            with self._stopwatch.time(name):
+                return op(*args, **options)
+
+        return timed

@@ -1,0 +1,43 @@
+"""Everything on one thread, engine and libraries: what is compared is the work, not the number of cores."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from rbc_engine.pack import Pack, find_pack
+from rbc_engine.sources.synthetic import render_field
+from rbc_engine.types import UInt8
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    with torch.inference_mode():
+        yield
+    torch.set_num_threads(threads[0])
+    cv2.setNumThreads(threads[1])
+
+
+@pytest.fixture(scope="session")
+def pack() -> Pack:
+    """RBC_PACK, or the shipped one."""
+    return Pack.open(find_pack(os.environ.get("RBC_PACK", "chula12")))
+
+
+@pytest.fixture(scope="session")
+def frame() -> UInt8:
+    """uint8 [960, 1280, 3]."""
+    return render_field(seed=1, width=1280, height=960, cells=60).pixels
+
+
+@pytest.fixture(scope="session")
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
