@@ -189,7 +189,9 @@ def test_caller_in_scikit_learn_is_the_one_that_was_trained():
 def test_caller_that_differs_is_refused(pack, monkeypatch):
     regressor = boosting._regressor
     monkeypatch.setattr(
-        boosting, "_regressor", lambda tree, features, *, add: regressor(tree, features, add=0.0)
+        boosting,
+        "_regressor",
+        lambda tree, features, *, add, scale: regressor(tree, features, add=0.0, scale=scale),
     )
     checkpoint, _ = train_caller(
         np.random.default_rng(0).random((200, 4), np.float32),
