@@ -148,12 +148,12 @@ class _Graph:
         (tensor,) = [t for t in self._model.graph.initializer if t.name == name]
         weight = numpy_helper.to_array(tensor).astype(np.float32)
         axes = tuple(range(1, weight.ndim))
-        largest = np.abs(weight).max(axis=axes)
+        largest = np.maximum(weight.max(axis=axes), -weight.min(axis=axes))
         scale = np.maximum(largest / _LARGEST[self._to], _SMALLEST_SCALE).astype(np.float16)
-        wide = scale.astype(np.float32).reshape(-1, *[1] * len(axes))
+        weight /= scale.astype(np.float32).reshape(-1, *[1] * len(axes))
         self._constants += [
             numpy_helper.from_array(scale, f"{name}_scale"),
-            self._stored(f"{name}_q", weight / wide),
+            self._stored(f"{name}_q", weight),
             self._zero(f"{name}_zero", len(scale)),
         ]
         node = helper.make_node(
@@ -224,9 +224,8 @@ class _Graph:
 
     def _stored(self, name: str, scaled: npt.NDArray[np.float32]) -> onnx.TensorProto:
         if self._to == "int8":
-            return numpy_helper.from_array(
-                np.clip(np.rint(scaled), -127, 127).astype(np.int8), name
-            )
+            # A scale is rounded to a float16, so that the largest may be 127.06: it still rounds to 127.
+            return numpy_helper.from_array(np.rint(scaled, out=scaled).astype(np.int8), name)
         return helper.make_tensor(
             name, TensorProto.FLOAT8E4M3FN, scaled.shape, np.clip(scaled, -448, 448).ravel()
         )
