@@ -15,11 +15,12 @@ from rbc_engine.devices import cuda_needs, select
 from rbc_engine.devices.cuda_driver import DriverReport
 from rbc_engine.engine import Engine
 from rbc_engine.errors import OutputError
-from rbc_engine.pack import Pack, find_pack
-from rbc_engine.run import run_fields
+from rbc_engine.resume import fresh_plan
+from rbc_engine.run import run_fields, run_head
 from rbc_engine.sinks.output import RunOutput
+from rbc_engine.sinks.run_journal import RunJournal
 
-from .fakes.scripted import ScriptedDevice
+from .fakes.scripted import ScriptedDevice, scripted_pack
 from .test_lanes import source
 
 NO_DRIVER = DriverReport(problem="no NVIDIA driver; install one")
@@ -84,7 +85,7 @@ def test_the_watch_prints_lines_and_goes_on(capsys) -> None:
 
 
 def test_a_run_whose_gpu_is_lost_keeps_what_was_done(tmp_path: Path) -> None:
-    pack = Pack.open(find_pack("chula12"))
+    pack = scripted_pack()
     steps = 0
 
     def script(device: ScriptedDevice, name: str) -> None:
@@ -101,15 +102,17 @@ def test_a_run_whose_gpu_is_lost_keeps_what_was_done(tmp_path: Path) -> None:
         with (
             Engine(pack, device.choice(1, device_id=None)) as engine,
             RunOutput(out, pack) as output,
+            RunJournal.create(out, run_head(engine, settings={}), types=len(pack.types)) as journal,
         ):
             run_fields(
                 engine,
-                list(source(40)),
+                fresh_plan(list(source(40))),
                 output,
+                journal,
                 started=time.perf_counter(),
                 settings={},
                 stop=threading.Event(),
-                on_result=lambda result: None,
+                on_result=lambda result, kept: None,
             )
 
     out = tmp_path / "out"

@@ -290,5 +290,5 @@ def test_a_damaged_graph_is_refused_with_tensorrts_reason(device: CudaDevice) ->
 
 
 def test_other_precisions_are_refused(machine, tmp_path) -> None:
-    with pytest.raises(UsageError, match=r"auto or fp16 on a GPU \(got 'int8'\)"):
-        open_gpu(0, libraries=machine.libraries, cache_root=tmp_path, precision="int8")
+    with pytest.raises(UsageError, match=r"auto, fp8, int8, fp16 on a GPU \(got 'bf16'\)"):
+        open_gpu(0, libraries=machine.libraries, cache_root=tmp_path, precision="bf16")

@@ -100,7 +100,8 @@ def test_answers_are_the_cpus(monkeypatch, from_cpu) -> None:
         check(list(opened.run(source(7))), from_cpu)
         assert opened.choice.device.name == "cuda:0: Fake GPU 0"
         assert opened.choice.device.precision == "fp16"
-        assert (opened.lanes, opened.notes) == (4, [])
+        assert opened.lanes == 4
+        assert all("no verdict on cuda:" in note for note in opened.notes)
         assert opened.meter.network_seconds > 0
     assert machine.gpus.graphs_launched > 0
     builds = machine.trt.builds
@@ -155,7 +156,7 @@ def test_lanes_are_as_many_as_the_memory_holds(monkeypatch, from_cpu) -> None:
     machine = FakeMachine(total_bytes=int(2.6 * taken)).install(monkeypatch)
     with Engine.open("chula12", device="cuda") as opened:
         assert opened.lanes == 2
-        assert "lanes 2 instead of 4: the first lane took" in opened.notes[0]
+        assert any("lanes 2 instead of 4: the first lane took" in note for note in opened.notes)
         check(list(opened.run(source(5))), from_cpu)
     machine = FakeMachine(total_bytes=taken // 2).install(monkeypatch)
     with pytest.raises(DeviceError, match=r"out of GPU memory; it does not hold one lane"):

@@ -269,7 +269,7 @@ def test_describes_itself(device: HostDevice):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"precision": "int8"}, "auto, .*fp32 on this CPU .*'int8'"),
+        ({"precision": "fp16"}, "auto, .*fp32 on this CPU .*'fp16'"),
         ({"precision": "float32"}, "'float32'"),
         ({"lanes": 0}, "lanes must be at least 1"),
         ({"threads": 0}, "threads must be at least 1"),

@@ -13,17 +13,17 @@ import pytest
 
 from rbc_engine.engine import Engine
 from rbc_engine.errors import DeviceError, DeviceMemoryError
-from rbc_engine.pack import Pack, find_pack
+from rbc_engine.pack import Pack
 from rbc_engine.types import Decoded, FieldRef, FieldResult, Frame
 
-from .fakes.scripted import ScriptedDevice
+from .fakes.scripted import ScriptedDevice, scripted_pack
 
 COUNT = 60
 
 
 @pytest.fixture(scope="module")
 def pack() -> Pack:
-    return Pack.open(find_pack("chula12"))
+    return scripted_pack()
 
 
 class Elsewhere:

@@ -167,7 +167,7 @@ def test_weights_trained_on_what_is_held_out_here_are_refused(
     common = ["--data", data, "--work", tmp_path / "work", "--threads", 1]
     other_split = [*common, "--validation-share", 0.6, "--start-from", work]
     message = refused("detector", *other_split, *DETECTOR)
-    assert "was trained on smears that are held out here" in message
+    assert "images that are held out here" in message
     (tmp_path / "empty").mkdir()
     assert "knows of no data" in refused(
         "detector",
@@ -191,7 +191,7 @@ def test_a_training_begins_with_a_pack(data: Path, finished: Path, tmp_path: Pat
     assert made.exit_code == 0, made.output
     start = [*common, "--work", tmp_path / "work", "--start-from"]
     leaky = [*common, "--work", tmp_path / "leaky", "--start-from"]
-    assert "was trained on smears that are held out here" in refused(
+    assert "images that are held out here" in refused(
         "detector", *leaky, pack, "--validation-share", 0.6, *DETECTOR
     )
     # The shipped pack, by its name, was trained on every smear of data that are called so.

@@ -7,6 +7,7 @@ probability is that number too, so that a result that got another frame's shows.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,9 +15,16 @@ import numpy as np
 
 from rbc_engine.closing import Closing
 from rbc_engine.devices.select import DeviceChoice
-from rbc_engine.pack import Pack
+from rbc_engine.pack import Pack, find_pack
 
 Script = Callable[["ScriptedDevice", str], None]
+
+
+def scripted_pack() -> Pack:
+    """The shipped pack, without a scale: scripted patches show nothing that could be in focus."""
+    pack = Pack.open(find_pack("chula12"))
+    detector = pack.manifest.detector.model_copy(update={"um_per_canvas_px": None})
+    return replace(pack, manifest=pack.manifest.model_copy(update={"detector": detector}))
 
 
 class ScriptedDevice(Closing):
