@@ -218,11 +218,11 @@ def test_it_stops_when_it_is_sure(tmp_path, smear):
     out = tmp_path / "out"
     done = live(
         "--replay", smear, "--loop", "--fps", 20, "--out", out,
-        "--enough-width", 0.9, "--min-cells", 20, "--quiet",
+        "--enough-width", 0.9, "--min-cells", 120, "--quiet",
     )  # fmt: skip
     assert done.returncode == 3, done.stderr
     assert done.stdout == ""
-    assert check_output(out)["counts"]["regions"] >= 20
+    assert check_output(out)["counts"]["regions"] >= 120
 
 
 def test_a_missing_camera_library_is_named(tmp_path):
