@@ -8,44 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from rbc_engine.types import Float32, Regions
+from rbc_engine.match import match_boxes
+from rbc_engine.types import Regions
 
-__all__ = ["Drift", "match_boxes"]
+__all__ = ["Drift"]
 
 _SAME_IOU = 0.5
 _MOVED_PX = 1.0
-
-Indices = npt.NDArray[np.intp]
-
-
-def match_boxes(first: Float32, second: Float32) -> tuple[Indices, Indices]:
-    """Pairs boxes of one field, the most overlapping ones first, while their IoU is 0.5 or more.
-
-    first, second: float32 [A, 4] and [B, 4], x0 y0 x1 y1.
-
-    Returns the indices of the pairs, intp [P] each; no box is in two pairs.
-    """
-    a, b = first.astype(np.float64), second.astype(np.float64)
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    common = np.clip(high - low, 0, None).prod(axis=2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (a, b)]
-    union = areas[0][:, None] + areas[1][None] - common
-    iou = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
-    mine, theirs = np.nonzero(iou >= _SAME_IOU)
-    order = np.argsort(-iou[mine, theirs], kind="stable")
-    pairs: list[tuple[int, int]] = []
-    used_a: set[int] = set()
-    used_b: set[int] = set()
-    for i, j in zip(mine[order].tolist(), theirs[order].tolist(), strict=True):
-        if i not in used_a and j not in used_b:
-            used_a.add(i)
-            used_b.add(j)
-            pairs.append((i, j))
-    matched = np.array(sorted(pairs), np.intp).reshape(-1, 2)
-    return matched[:, 0], matched[:, 1]
 
 
 @dataclass(kw_only=True)
@@ -71,7 +41,7 @@ class Drift:
 
     def add(self, first: Regions, second: Regions) -> None:
         """The same field, computed in two ways."""
-        i, j = match_boxes(first.boxes, second.boxes)
+        i, j, _ = match_boxes(first.boxes, second.boxes, least_iou=_SAME_IOU)
         self.fields += 1
         self.regions += len(first)
         self.lost += len(first) - len(i)
