@@ -91,7 +91,8 @@ def quantize(
     ranges: largest absolute value of each of `observed_tensors`, greater than 0.
     keep_float: names of layers that stay as they are.
 
-    Returns ONNX. Raises PackError for a range that is missing or no positive number, and for an unknown layer.
+    Returns ONNX. Raises PackError for a range that is missing or no positive number, an unknown layer, and a network that
+    is not typed float16.
     """
     model = onnx.load_from_string(data)
     layers = find_layers(model)
@@ -146,6 +147,11 @@ class _Graph:
             return
         self._replaced.add(name)
         (tensor,) = [t for t in self._model.graph.initializer if t.name == name]
+        if tensor.data_type != TensorProto.FLOAT16:
+            raise PackError(
+                f"the network's weight {name} must be float16, as packs are exported "
+                f"(got {TensorProto.DataType.Name(tensor.data_type)}); export the pack again"
+            )
         weight = numpy_helper.to_array(tensor).astype(np.float32)
         axes = tuple(range(1, weight.ndim))
         largest = np.maximum(weight.max(axis=axes), -weight.min(axis=axes))

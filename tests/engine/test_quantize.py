@@ -115,6 +115,15 @@ def test_a_layer_can_stay_as_it_is() -> None:
         quantize(data, RANGES, keep_float=["third"])
 
 
+def test_a_network_of_another_type_is_refused() -> None:
+    model = onnx.load_model_from_string(toy()[0])
+    for tensor in model.graph.initializer:
+        wide = numpy_helper.to_array(tensor).astype(np.float32)
+        tensor.CopyFrom(numpy_helper.from_array(wide, tensor.name))
+    with pytest.raises(PackError, match=r"weight w0 must be float16, .*\(got FLOAT\); export"):
+        quantize(model.SerializeToString(), RANGES)
+
+
 def test_both_sides_of_a_max_pool_have_one_scale() -> None:
     data, _ = toy()
     model = onnx.load_model_from_string(quantize(data, RANGES))
