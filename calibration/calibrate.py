@@ -44,7 +44,7 @@ def calibrate(
     """Ranges from fields, and verdicts by other, labelled ones.
 
     paths: images to take the ranges from. judges: None leaves the verdicts out.
-    precisions: device and precision of each verdict, e.g. ('cpu', 'int8').
+    precisions: device and precision of each verdict, e.g. ('cpu', 'int8') or ('cuda:1', 'fp8').
     notes: for the record.
 
     Where int8 on the CPU is refused, layers are left in float, the worst first, as few as make it acceptable.
@@ -65,7 +65,7 @@ def calibrate(
         if (device, precision) == ("cpu", "int8") and not verdict.accepted:
             networks, verdict = _leave_in_float(pack, networks, probes, verdict, judges, exact, log)
             calibration = _calibration(networks, {}, about)
-        verdicts[f"{device}:{precision}"] = verdict
+        verdicts[f"{device.partition(':')[0]}:{precision}"] = verdict
     return _calibration(networks, verdicts, about)
 
 

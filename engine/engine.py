@@ -74,9 +74,13 @@ class Engine(Closing):
         self._closed = False
         self._closing = threading.Lock()
         self._taking_all = threading.Lock()
+        self._preparing: threading.Thread | None = None
         if self.choice.device_id is None:
-            # While the caller finds and reads the first frames. An error here comes up again at their first use.
-            self._workers.submit(self._prepare)
+            # While the caller reads the first frames and a lane compiles network A for them: it holds no lane.
+            self._preparing = threading.Thread(
+                target=self._prepare, args=(caller,), name="rbc-prepare"
+            )
+            self._preparing.start()
 
     @classmethod
     def open(
@@ -257,9 +261,8 @@ class Engine(Closing):
             if self._closed:
                 raise RbcError("the engine is closed; open a new one")
             try:
-                while (
-                    len(held) < self.lanes
-                ):  # a device may be lost meanwhile, and its lanes with it
+                # A device may be lost meanwhile, and its lanes with it.
+                while len(held) < self.lanes:
                     lane = self._lanes.take(timeout_s=_LANE_LOST_S)
                     if lane is not None:
                         held.append(lane)
@@ -281,6 +284,8 @@ class Engine(Closing):
             if self._closed:
                 return
             self._closed = True
+        if self._preparing is not None:
+            self._preparing.join()
         with self._taking_all:
             self._workers.shutdown(wait=True, cancel_futures=True)
             self._lanes.close()
@@ -308,12 +313,11 @@ class Engine(Closing):
     def _submit(self, batch: Sequence[Decoded], *, keep_frames: bool) -> Future[list[FieldResult]]:
         return self.on_lane(lambda analyze: analyze(batch, keep_frames=keep_frames))
 
-    def _prepare(self) -> None:
-        lane = self._lanes.take()
-        try:
-            lane.prepare()
-        finally:
-            self._lanes.give(lane)
+    def _prepare(self, caller: Caller) -> None:
+        """Compiles what does not depend on the frames; the host keeps it, and its lanes find it there."""
+        # An error here comes up again where a lane needs what is missing.
+        with suppress(Exception):
+            self._lane(self.choice, caller).prepare()
 
     def _work(
         self,
@@ -391,12 +395,8 @@ def _outcome(
         return future.result()
     except DeviceError:
         return [
-            FieldResult(
-                slide=decoded.ref.slide,
-                field=decoded.ref.field,
-                path=str(decoded.ref.path),
-                error=decoded.error or f"{decoded.ref.field or 'the image'}: {error}",
-                seconds=decoded.seconds,
+            FieldResult.failed(
+                decoded, decoded.error or f"{decoded.ref.field or 'the image'}: {error}"
             )
             for decoded in batch
         ]

@@ -115,15 +115,7 @@ class Lane:
         for index, decoded in enumerate(batch):
             ref = decoded.ref
             if index in errors:
-                results.append(
-                    FieldResult(
-                        slide=ref.slide,
-                        field=ref.field,
-                        path=str(ref.path),
-                        error=errors[index],
-                        seconds=decoded.seconds,
-                    )
-                )
+                results.append(FieldResult.failed(decoded, errors[index]))
                 continue
             frame, found, region = by_index[index]
             results.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from weakref import WeakKeyDictionary
 
+from rbc_engine.calibrated import NETWORKS
 from rbc_engine.errors import PackError
 from rbc_engine.pack import Pack
 
@@ -14,7 +15,9 @@ QUANTIZED = ("int8", "fp8")
 """Precisions whose networks are made from the pack's ranges."""
 
 _made: WeakKeyDictionary[Pack, dict[tuple[str, str], bytes]] = WeakKeyDictionary()
-_making = threading.Lock()
+_looking = threading.Lock()
+# One a network: what is small does not wait for what is large.
+_making = {name: threading.Lock() for name in NETWORKS}
 
 
 def network_of(pack: Pack, name: str, *, precision: str) -> bytes:
@@ -24,8 +27,9 @@ def network_of(pack: Pack, name: str, *, precision: str) -> bytes:
     """
     if precision not in QUANTIZED:
         return pack.read(name)
-    with _making:
+    with _looking:
         made = _made.setdefault(pack, {})
+    with _making[name]:
         if (name, precision) not in made:
             if pack.calibration is None:
                 raise PackError(

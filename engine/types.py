@@ -245,6 +245,18 @@ class FieldResult:
     tiles: TileCounts | None = None
     """Of a whole slide; None for an image."""
 
+    @classmethod
+    def failed(cls, decoded: Decoded, error: str) -> FieldResult:
+        """Of a field that came to nothing."""
+        ref = decoded.ref
+        return cls(
+            slide=ref.slide,
+            field=ref.field,
+            path=str(ref.path),
+            error=error,
+            seconds=decoded.seconds,
+        )
+
     @property
     def ok(self) -> bool:
         return self.error is None

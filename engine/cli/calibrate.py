@@ -110,19 +110,17 @@ def calibrate(
         return
     from rbc_engine.calibration.calibrate import calibrate as make
     from rbc_engine.calibration.release import write_calibration
-    from rbc_engine.devices.host import host_precisions
+    from rbc_engine.devices.select import precisions_of
     from rbc_engine.training.evaluation.precisions import FieldJudges
 
     if out is not None and out.exists():
         raise UsageError(f"--out {out} exists; remove it, or name another folder")
+    judging = [(name, p) for name in dict.fromkeys(("cpu", device)) for p in precisions_of(name)]
     dataset, judges, judged = _load(data, data_format), None, ""
     if dataset is not None:
         chosen = _judging(opened, dataset, groups, held_out)
         judges = FieldJudges(dataset, chosen)
         judged = ", ".join(sorted({field.group for field in chosen}))
-    precisions = [("cpu", name) for name in host_precisions() if name != "fp32"]
-    if device != "cpu":
-        precisions += [("cuda", name) for name in ("fp16", "int8", "fp8")]
     if (temper or temper_as) and out is None:
         raise UsageError(
             "--temper changes the networks of the pack: name a folder for it with --out"
@@ -138,7 +136,7 @@ def calibrate(
         opened,
         _paths(data, fields, dataset=dataset, without=judged.split(", ")),
         judges=judges,
-        precisions=precisions,
+        precisions=[way for way in judging if way != ("cpu", "fp32")],
         notes={
             "dataset": data_format if dataset is None else dataset.name,
             "judging_smear_groups": judged,

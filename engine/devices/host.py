@@ -122,7 +122,7 @@ class HostDevice(Closing):
         self.name = f"cpu: {self._core.get_property('CPU', 'FULL_DEVICE_NAME').strip()}"
         self.backend = f"OpenVINO {ov.__version__.split('-')[0]}"
         self.notes: list[str] = []
-        if floats == ["fp32"]:
+        if floats == ["fp32"] and self.precision == "fp32":
             self.notes.append("precision fp32: this CPU has no bf16 arithmetic")
         self._config = {
             "PERFORMANCE_HINT": "THROUGHPUT" if lanes > 1 else "LATENCY",

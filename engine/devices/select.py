@@ -12,7 +12,14 @@ from rbc_engine.devices.cuda_driver import ask_driver
 from rbc_engine.devices.cuda_needs import gpu_problems, usable_gpus
 from rbc_engine.errors import DeviceError, UsageError
 
-__all__ = ["DEVICES", "DeviceChoice", "cores_here", "open_device", "open_devices"]
+__all__ = [
+    "DEVICES",
+    "DeviceChoice",
+    "cores_here",
+    "open_device",
+    "open_devices",
+    "precisions_of",
+]
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8", "fp8")
 
@@ -141,6 +148,31 @@ def _numbers(which: str, device: str) -> list[int]:
     return numbers
 
 
+def precisions_of(device: str) -> list[str]:
+    """What a device, 'cpu', 'cuda' or 'cuda:N', computes in, fastest first.
+
+    Raises UsageError for another name, DeviceError for a GPU that is not here.
+    """
+    if device == "cpu":
+        from rbc_engine.devices.host import host_precisions
+
+        return host_precisions()
+    kind, _, which = device.partition(":")
+    if kind != "cuda" or not (which or "0").isdecimal():
+        raise UsageError(f"--device must be cpu, cuda or cuda:N here (got {device!r})")
+    number = int(which or 0)
+    if problems := gpu_problems(number):
+        raise DeviceError(f"--device {device}: {'; '.join(problems)}")
+    return _gpu_precisions(number)
+
+
+def _gpu_precisions(number: int) -> list[str]:
+    from rbc_engine.devices.cuda import FP8_CAPABILITY, GPU_PRECISIONS
+
+    capability = next((gpu.capability for gpu in ask_driver().gpus if gpu.number == number), (0, 0))
+    return [name for name in GPU_PRECISIONS if name != "fp8" or capability >= FP8_CAPABILITY]
+
+
 def _open_gpu(
     number: int,
     precision: str,
@@ -150,11 +182,9 @@ def _open_gpu(
     cache_name: str,
     watch: BuildWatch | None,
 ) -> DeviceChoice:
-    from rbc_engine.devices.cuda import FP8_CAPABILITY, GPU_PRECISIONS, open_gpu
+    from rbc_engine.devices.cuda import open_gpu
 
-    capability = next((gpu.capability for gpu in ask_driver().gpus if gpu.number == number), (0, 0))
-    offered = [name for name in GPU_PRECISIONS if name != "fp8" or capability >= FP8_CAPABILITY]
-    taken, notes = _decide(precision, calibration, "cuda", offered)
+    taken, notes = _decide(precision, calibration, "cuda", _gpu_precisions(number))
     gpu = open_gpu(number, precision=taken, cache_name=cache_name, watch=watch)
     gpu.notes += notes
     return DeviceChoice(

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rbc_engine.grade import ICSH_2015, cut_offs, grade
+from rbc_engine.grade import CAVEAT, ICSH_2015, cut_offs, grade
 from rbc_engine.pack import Pack
 from rbc_engine.report.findings import (
     FIELDS_LISTED,
@@ -66,6 +66,7 @@ def render(findings: Findings, pack: Pack, run: dict[str, Any], *, written: str)
             for name in pack.types
         ],
         icsh=ICSH_2015,
+        caveat=CAVEAT,
         left_out=_left_out(findings, pictured),
         style=Markup(style),  # noqa: S704
         script=Markup(script),  # noqa: S704

@@ -112,6 +112,16 @@ def test_wrong_ways(fields, pack_folder, way: str, says: str) -> None:
     assert says in done.stderr
 
 
+def test_a_device_that_cannot_judge_is_refused_at_once(fields, pack_folder) -> None:
+    for device, code, says in (
+        ("tpu", 2, "--device must be cpu, cuda or cuda:N"),
+        ("cuda:7", 1, "--device cuda:7: "),
+    ):
+        done = calibrate(pack_folder, "--data", fields, "--format", "images", "--device", device)
+        assert (done.returncode, says in done.stderr) == (code, True), done.stderr
+        assert "observed" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("values", "says"), [([0.0, 0.0], "always zero"), ([1.0, np.inf], "infinite")]
 )

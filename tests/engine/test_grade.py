@@ -1,4 +1,4 @@
-"""Grades against the table of Palmer et al. 2015, written out as its rows stand."""
+"""Grades against the cut-offs of docs/report.md, written out in whole per cent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ WHOLE_PER_CENT = {
             "stomatocyte",
             "target_cell",
             "teardrop",
-            "acanthocyte",
         ),
         ([], [5, 12, 20], [21, 60, 100]),
     ),

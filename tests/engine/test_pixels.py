@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 import pytest
 
@@ -171,6 +173,32 @@ def test_a_frame_on_the_engines_gpu_is_read_in_place():
         as_array(Cupy(pixels), device_ids=[None, 0])
     with pytest.raises(ImageError, match="layout mono"):
         check_raw(frame, PixelFormat(layout="mono"))
+
+
+def test_a_frame_on_a_gpu_is_copied_for_those_who_keep_it(monkeypatch):
+    """Through the driver's own calls, whose device memory is the host's here."""
+    driver = pytest.importorskip("cuda.bindings.driver")
+    pixels = np.arange(40 * 50 * 3, dtype=np.uint8).reshape(40, 50, 3)
+    asked = []
+
+    def synchronize():
+        asked.append("synchronize")
+        return (0,)
+
+    def copy(to, address, size):
+        asked.append("copy")
+        ctypes.memmove(to, address, size)
+        return (0,)
+
+    monkeypatch.setattr(driver, "cuCtxSynchronize", synchronize)
+    monkeypatch.setattr(driver, "cuMemcpyDtoH", copy)
+    frame = Frame(pixels=as_array(Cupy(pixels), device_ids=[1])).on_host()
+    np.testing.assert_array_equal(frame.pixels, pixels)
+    assert frame.pixels.ctypes.data != pixels.ctypes.data
+    assert asked == ["synchronize", "copy"], "what the GPU was asked for comes first"
+    monkeypatch.setattr(driver, "cuMemcpyDtoH", lambda *_: (700,))
+    with pytest.raises(ImageError, match=r"CUDA device 1 is lost \(700\)"):
+        Frame(pixels=as_array(Cupy(pixels), device_ids=[1])).on_host()
 
 
 @pytest.mark.parametrize(
