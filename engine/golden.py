@@ -32,7 +32,7 @@ _HEADER = re.compile(
 )
 # By precision, fp32 apart: of an edge in px, of a score or a probability, of abnormal_p. Whether a quantised network
 # is good enough is for the pack's calibration to say; these tell a broken one.
-_TOLERANCES = {"bf16": (1.0, 0.05, 0.2), "int8": (3.0, 0.25, 0.5), "fp8": (3.0, 0.25, 0.5)}
+_TOLERANCES = {"bf16": (1.0, 0.05, 0.2), "int8": (2.0, 0.1, 0.3), "fp8": (2.0, 0.1, 0.3)}
 _DTYPES: dict[str, np.dtype[Any]] = {
     "frame": np.dtype(np.uint8),
     "boxes": np.dtype(np.float32),
