@@ -205,7 +205,10 @@ def _open_host(
 ) -> DeviceChoice:
     from rbc_engine.devices.host import HostDevice, host_precisions
 
-    taken, why = _decide(precision, calibration, "cpu", host_precisions())
+    offered = host_precisions()
+    taken, why = _decide(precision, calibration, "cpu", offered)
+    if precision == "auto" and "int8" not in offered:
+        why.insert(0, "precision int8 is not taken: this CPU has no VNNI")
 
     cores = cores_here()
     # Two cores a lane: a field alone is done sooner, and the last ones of a run leave no core idle. At int8 networks on

@@ -8,6 +8,7 @@ import json
 import pytest
 
 from rbc_engine.calibrated import accepts, parse_calibration
+from rbc_engine.devices import host
 from rbc_engine.devices.host import host_precisions
 from rbc_engine.devices.select import open_device
 from rbc_engine.engine import Engine
@@ -106,6 +107,14 @@ def test_auto_takes_the_fastest_that_is_accepted(pack: Pack) -> None:
         assert device.precision == floats[0]
     if "int8" in here:
         assert "precision int8 is not taken: the pack has no calibration.json" in choice.notes
+
+
+def test_a_cpu_without_vnni_says_why_it_is_slower(pack: Pack, monkeypatch) -> None:
+    monkeypatch.setattr(host, "_has_vnni", lambda: False)
+    choice = open_device("cpu", calibration=pack.calibration)
+    with choice.device as device:
+        assert device.precision != "int8"
+    assert "precision int8 is not taken: this CPU has no VNNI" in choice.notes
 
 
 def test_what_is_not_accepted_can_be_asked_for_and_is_said(pack: Pack) -> None:
