@@ -221,7 +221,7 @@ def _open_host(
         threads=max(1, cores // lanes),
         lane_frames=4,
         batch_frames=1,
-        batch_patches=(4, 16, 64),
+        batch_patches=(4, 8, 32),
         notes=(*notes, *why, *device.notes),
     )
 
