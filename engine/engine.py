@@ -14,13 +14,7 @@ from rbc_engine.closing import Closing
 from rbc_engine.devices.base import BuildWatch
 from rbc_engine.devices.select import DeviceChoice, open_devices
 from rbc_engine.drift import Drift
-from rbc_engine.errors import (
-    DeviceError,
-    DeviceMemoryError,
-    ImageError,
-    RbcError,
-    UsageError,
-)
+from rbc_engine.errors import DeviceError, DeviceMemoryError, ImageError, RbcError, UsageError
 from rbc_engine.lane import Analyze, Lane
 from rbc_engine.lanes import DeviceLanes, LanePool
 from rbc_engine.meter import Meter
@@ -350,10 +344,9 @@ class Engine(Closing):
                 return done
 
     def _check_golden(self, choice: DeviceChoice) -> Drift:
-        def analyze(batch: Sequence[Decoded]) -> list[FieldResult]:
-            return self._work(batch, device_id=choice.device_id)
-
-        return check_golden(self.pack, choice, analyze)
+        return check_golden(
+            self.pack, choice, lambda batch: self._work(batch, device_id=choice.device_id)
+        )
 
     def _prove(self, choice: DeviceChoice) -> None:
         """Golden inputs through a GPU: they compile what is not compiled yet, warm it up, show what memory a lane
