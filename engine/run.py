@@ -98,6 +98,7 @@ def run_fields(
     startup_s = time.perf_counter() - started
     counts = RunCounts()
     lost: DeviceError | None = None
+    first_result_s: float | None = None
     decoder, decoder_notes = decoder_of(engine.choices)
     source = open_source(
         [entry for entry in pending if not isinstance(entry, SlideRef)],
@@ -141,6 +142,8 @@ def run_fields(
                     lost, result = error, None
             if result is None:
                 continue
+            if first_result_s is None and not was_kept:
+                first_result_s = time.perf_counter() - started
             with engine.meter.stage("write"):
                 if not was_kept:
                     result = replace(result, stamp=stamp)
@@ -179,6 +182,7 @@ def run_fields(
     )
     if slides.records:
         run["whole_slides"] = slides.records
+    run["first_result_seconds"] = first_result_s
     run["wall_seconds"] = time.perf_counter() - started
     output.finish(run)
     journal.remove()

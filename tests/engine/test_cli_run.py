@@ -98,6 +98,7 @@ def test_run_json_says_what_ran_and_adds_up(samples_run: Path) -> None:
     assert isinstance(stages, dict)
     assert list(stages) == ["decode", "detect", "crop", "classify", "call", "write"]
     assert 0 < run["network_seconds"] < run["wall_seconds"]  # type: ignore[operator]
+    assert run["startup_seconds"] < run["first_result_seconds"] < run["wall_seconds"]  # type: ignore[operator]
     assert run["bottleneck"] in stages
     counts = run["counts"]
     assert isinstance(counts, dict)
