@@ -93,6 +93,8 @@ def is_whole_slide(path: Path) -> bool:
     if name.endswith(VENDOR_SUFFIXES):
         return True
     try:
+        if not path.is_file():  # opening a pipe would wait for whoever writes into it
+            return False
         with path.open("rb") as file:
             if file.read(4) not in _TIFF_MAGIC:
                 return False

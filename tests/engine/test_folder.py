@@ -197,9 +197,10 @@ def test_bad_files_have_their_error_and_stop_nothing(tmp_path):
         (tmp_path / "s" / name).write_bytes(data)
     (tmp_path / "s" / "4 nowhere.png").symlink_to(tmp_path / "absent.png")
     save(tmp_path / "s" / "5 tiny.png", size=(1, 1))
-    save(tmp_path / "s" / "6 good.png")
+    os.mkfifo(tmp_path / "s" / "6 pipe.tif")  # opening it would wait for ever
+    save(tmp_path / "s" / "7 good.png")
     results = read(find_fields([tmp_path / "s"]).entries)
-    assert [decoded.error is None for decoded in results] == [True] + [False] * 5 + [True]
+    assert [decoded.error is None for decoded in results] == [True] + [False] * 6 + [True]
     for decoded in results[1:-1]:
         assert decoded.frame is None
         assert decoded.error.startswith(f"{decoded.ref.field}: ")
