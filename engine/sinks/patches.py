@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from rbc_engine.pack import Pack
 from rbc_engine.sinks.atomic import explain_os_errors
+from rbc_engine.sinks.behind import WorkBehind
 from rbc_engine.sinks.folder import AtomicFolder
 from rbc_engine.sinks.patch_pixels import cut_patches
 from rbc_engine.types import FieldResult
 
 __all__ = ["PatchFolder"]
+
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 class PatchFolder:
@@ -26,22 +31,42 @@ class PatchFolder:
     def __init__(self, folder: Path, pack: Pack) -> None:
         self._pack = pack
         self._folder = AtomicFolder(folder / self.NAME)
+        self._work: WorkBehind[None] = WorkBehind(lambda _: None)
 
     def write(self, result: FieldResult) -> None:
         if result.regions is None or not len(result.regions):
             return
-        folder = self._folder.make_field(result)
-        for region, patch in enumerate(cut_patches(result, self._pack)):
-            # No Path here: for small files it takes as long as the writing.
-            name = f"{folder}/{region:06d}{self.SUFFIX}"
-            with explain_os_errors(self._folder.path), open(name, "xb") as file:  # noqa: PTH123
-                file.write(patch)
+        patches = cut_patches(result, self._pack)
+        self._work.do(self._fill, self._folder.make_field(result), patches)
 
     def complete(self) -> None:
+        self._work.finish()
         self._folder.complete(flush=True)
 
     def finish(self) -> None:
         self._folder.finish()
 
     def discard(self) -> None:
+        self._work.close()
         self._folder.discard()
+
+    def _fill(self, folder: Path, patches: Iterator[bytes]) -> None:
+        with explain_os_errors(self._folder.path):
+            inside = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                for region, patch in enumerate(patches):
+                    # Three calls of the system and no more: for small files a Path or a file object takes as long.
+                    file = os.open(f"{region:06d}{self.SUFFIX}", _NEW_FILE, 0o666, dir_fd=inside)
+                    try:
+                        _write_whole(file, patch)
+                    finally:
+                        os.close(file)
+            finally:
+                os.close(inside)
+
+
+def _write_whole(file: int, data: bytes) -> None:
+    """A disk that is filling takes a part, and says why only when it is given the rest."""
+    written = os.write(file, data)
+    while written < len(data):
+        written += os.write(file, data[written:])

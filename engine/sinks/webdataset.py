@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from rbc_engine.pack import Pack
 from rbc_engine.sinks.atomic import explain_os_errors
+from rbc_engine.sinks.behind import WorkBehind
 from rbc_engine.sinks.folder import AtomicFolder
 from rbc_engine.sinks.patch_pixels import cut_patches
 from rbc_engine.sinks.region_rows import FLAG_NAMES
@@ -41,25 +43,23 @@ class WebDatasetFolder:
         self._shard_bytes = shard_bytes
         self._folder = AtomicFolder(folder / self.NAME)
         self._template = _json_template(len(pack.types))
+        # Most regions hold one of a few sets of types.
+        self._held = lru_cache(maxsize=1024)(partial(_held_json, pack.types))
         self._members = _Members()
         self._samples = self._shards = 0
         self._shard: BinaryIO | None = None
+        self._written = 0
+        self._work: WorkBehind[list[bytes]] = WorkBehind(self._append)
 
     def write(self, result: FieldResult) -> None:
         if result.regions is None:
             return
-        described = self._described(result, result.regions)
-        for patch, about in zip(cut_patches(result, self._pack), described, strict=True):
-            key = f"{self._samples:09d}"
-            with explain_os_errors(self._folder.path):
-                shard = self._open_shard()
-                shard.write(self._members.member(f"{key}.jpg", patch))
-                shard.write(self._members.member(f"{key}.json", about))
-                if shard.tell() >= self._shard_bytes:
-                    self._close_shard()
-            self._samples += 1
+        patches = cut_patches(result, self._pack)
+        self._work.do(self._make_samples, result, result.regions, patches, self._samples)
+        self._samples += len(result.regions)
 
     def complete(self) -> None:
+        self._work.finish()
         with explain_os_errors(self._folder.path):
             self._close_shard()
         self._folder.complete()
@@ -68,6 +68,7 @@ class WebDatasetFolder:
         self._folder.finish()
 
     def discard(self) -> None:
+        self._work.close()
         if self._shard is not None:
             with suppress(
                 OSError
@@ -75,11 +76,21 @@ class WebDatasetFolder:
                 self._shard.close()
         self._folder.discard()
 
+    def _append(self, samples: list[bytes]) -> None:
+        """To the open shard, or the next."""
+        with explain_os_errors(self._folder.path):
+            for sample in samples:
+                shard = self._open_shard()
+                self._written += shard.write(sample)
+                if self._written >= self._shard_bytes:
+                    self._close_shard()
+
     def _open_shard(self) -> BinaryIO:
         if self._shard is None:
             name = f"patches-{self._shards:06d}{self.SUFFIX}"
             self._shard = (self._folder.beside / name).open("xb", buffering=1 << 20)
             self._shards += 1
+            self._written = 0
         return self._shard
 
     def _close_shard(self) -> None:
@@ -89,6 +100,17 @@ class WebDatasetFolder:
             os.fsync(self._shard.fileno())
             self._shard.close()
             self._shard = None
+
+    def _make_samples(
+        self, result: FieldResult, regions: Regions, patches: Iterator[bytes], first: int
+    ) -> list[bytes]:
+        """For each region its two files, as they stand in a shard. first: number of the first in the run."""
+        member = self._members.member
+        described = self._described(result, regions)
+        return [
+            member(f"{key:09d}.jpg", patch) + member(f"{key:09d}.json", about)
+            for key, (patch, about) in enumerate(zip(patches, described, strict=True), first)
+        ]
 
     def _described(self, result: FieldResult, regions: Regions) -> Iterator[bytes]:
         """For each region its JSON."""
@@ -101,11 +123,12 @@ class WebDatasetFolder:
             ],
             axis=1,
         )
-        rows = zip(numbers.tolist(), regions.has, regions.abnormal, regions.flags, strict=True)
-        for index, (row, has, abnormal, bits) in enumerate(rows):
-            held = json.dumps([self._pack.types[held] for held in np.flatnonzero(has)])
-            about = self._template % (*row, held, "true" if abnormal else "false", _FLAGS[bits])
-            yield f'{head}, "region": {index}, {about}'.encode()
+        held = (self._held(row.tobytes()) for row in regions.has)
+        abnormal = ("true" if value else "false" for value in regions.abnormal.tolist())
+        flags = (_FLAGS[bits] for bits in regions.flags.tolist())
+        rows = zip(numbers.tolist(), held, abnormal, flags, strict=True)
+        for index, (row, *texts) in enumerate(rows):
+            yield f'{head}, "region": {index}, {self._template % (*row, *texts)}'.encode()
 
 
 _FLAGS = [json.dumps(names.split(";") if names else []) for names in FLAG_NAMES]
@@ -118,6 +141,11 @@ def _json_template(types: int) -> str:
         f'"p": [{", ".join(["%.7g"] * types)}], '
         '"abnormal_p": %.7g, "cells_low": %d, "cells_high": %d, "types": %s, "abnormal": %s, "flags": %s}'
     )
+
+
+def _held_json(types: Sequence[str], has: bytes) -> str:
+    """The types that a region holds, as JSON. has: a byte a type, as numpy stores bool."""
+    return json.dumps([name for name, held in zip(types, has, strict=True) if held])
 
 
 class _Members:

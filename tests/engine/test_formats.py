@@ -6,6 +6,7 @@ import dataclasses
 import gc
 import json
 import math
+import os
 import pickle
 import re
 import subprocess
@@ -26,7 +27,7 @@ from pycocotools.coco import COCO
 
 from rbc_engine.errors import OutputError, UsageError
 from rbc_engine.scale import fit_canvas
-from rbc_engine.sinks import formats
+from rbc_engine.sinks import behind, formats
 from rbc_engine.sinks.formats import FORMATS, check_formats
 from rbc_engine.sinks.geojson import type_colours
 from rbc_engine.sinks.output import RunOutput
@@ -360,6 +361,22 @@ def test_webdataset_shards_are_bounded(tmp_path, toy_pack, make_result):
         with tarfile.open(shard) as tar:
             members += tar.getnames()
     assert members == [f"{i:09d}.{end}" for i in range(200) for end in ("jpg", "json")]
+
+
+@pytest.mark.parametrize("name", ["patches", "webdataset"])
+def test_what_is_written_does_not_depend_on_the_threads(
+    tmp_path, toy_pack, make_result, monkeypatch, name
+):
+    results = [make_result("s", f"s/{i}.png", count=(i * 37) % 150, seed=i) for i in range(12)]
+    written = []
+    for workers in (1, 4):
+        monkeypatch.setattr(behind, "_MOST_WORKERS", workers)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
+        folder = tmp_path / str(workers)
+        write(folder, toy_pack, results, name)
+        written.append({path: (folder / name / path).read_bytes() for path in files(folder / name)})
+    assert written[0] == written[1]
+    assert written[0]
 
 
 def test_fields_of_one_name_are_kept_apart(tmp_path, toy_pack, make_result):
