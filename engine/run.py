@@ -24,7 +24,7 @@ from rbc_engine.sources.folder import entry_ref
 from rbc_engine.sources.select import decoder_of, open_source
 from rbc_engine.sources.slide_tiles import SlideSource
 from rbc_engine.types import FieldResult, SlideRef
-from rbc_engine.whole_slides import WholeSlides
+from rbc_engine.whole_slides import OnTile, WholeSlides
 
 __all__ = ["RunCounts", "run_fields", "run_head", "run_record"]
 
@@ -78,6 +78,7 @@ def run_fields(
     warnings: Sequence[str] = (),
     stop: threading.Event,
     on_result: OnResult,
+    on_tile: OnTile = lambda _: None,
 ) -> dict[str, Any]:
     """Runs what is pending of a plan, fields first, then whole slides, takes the rest from the journal, and completes
     the output; then the journal is removed.
@@ -86,6 +87,7 @@ def run_fields(
     settings, warnings: for run.json, beside what is added here.
     stop: when set, fields in flight are finished and no more are begun.
     on_result: called with every result, in order, after it was written.
+    on_tile: called after every tile of a whole slide, in the same thread.
 
     Returns what run.json holds. Raises OutputError if the results cannot be written, DeviceError if the last device
     failed: after the output was completed with what was done, unless that is nothing. The journal is left, with all
@@ -114,7 +116,7 @@ def run_fields(
         workers=workers,
         ahead=max(ahead, workers),
     )
-    slides = WholeSlides(engine)
+    slides = WholeSlides(engine, on_tile=on_tile)
 
     def going(items: Iterable[Item]) -> Iterator[Item]:
         return takewhile(lambda _: not stop.is_set(), items)

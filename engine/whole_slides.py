@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,19 +21,35 @@ from rbc_engine.sources.slide_tiles import (
 from rbc_engine.tile_merge import TileMerge
 from rbc_engine.types import Decoded, FieldResult, RegionFlag, Regions, TileCounts
 
-__all__ = ["WholeSlides"]
+__all__ = ["OnTile", "SlideProgress", "WholeSlides"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlideProgress:
+    """How far the slide in hand is: tiles done of all its tiles, and the regions found in them, those that lie in two
+    tiles twice."""
+
+    field: str
+    done: int
+    tiles: int
+    regions: int
+
+
+OnTile = Callable[[SlideProgress], object]
 
 
 class WholeSlides:
     """Iterating `results` yields one FieldResult a slide.
 
+    on_tile: called after every tile, in the thread that iterates.
     records, notes: what run.json says of the slides that have been begun.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, on_tile: OnTile = lambda _: None) -> None:
         self.records: list[dict[str, Any]] = []
         self.notes: list[str] = []
         self._engine = engine
+        self._on_tile = on_tile
         self._slide: _Assembly | None = None
 
     def results(self, steps: Iterable[SlideStep]) -> Iterator[FieldResult]:
@@ -56,6 +72,7 @@ class WholeSlides:
             assert isinstance(step, TileRead)
             assert self._slide is not None
             self._slide.add_result(step, tile_result)
+            self._on_tile(self._slide.progress)
             yield from self._take_until_frame(waiting)
         yield from self._take_until_frame(waiting)
 
@@ -73,6 +90,7 @@ class WholeSlides:
             elif isinstance(step, TileRead):
                 assert self._slide is not None
                 self._slide.add_unrun(step)
+                self._on_tile(self._slide.progress)
             elif self._slide is None:
                 yield _failed(step, step.error or "")
             else:
@@ -92,21 +110,34 @@ class _Assembly:
             start.plan, nms_iou=manifest.detector.nms_iou, types=len(manifest.types)
         )
         self._run = self._blank = 0
+        self._done = self._regions = 0
         self._saturated = 0
         self._seconds = 0.0
         self._error: str | None = None
 
+    @property
+    def progress(self) -> SlideProgress:
+        return SlideProgress(
+            field=self._start.ref.field,
+            done=self._done,
+            tiles=self._start.plan.count,
+            regions=self._regions,
+        )
+
     def add_result(self, step: TileRead, result: FieldResult) -> None:
         self._run += 1
+        self._done += 1
         self._seconds += result.seconds
         self._saturated += result.saturated
         if result.regions is None:
             x, y = step.tile.box[:2]
             self._error = self._error or f"{step.ref.field}: at x {x}, y {y}: {result.error}"
             return
+        self._regions += len(result.regions)
         self._merge.add(step.tile, result.regions)
 
     def add_unrun(self, step: TileRead) -> None:
+        self._done += 1
         self._meter.add("decode", step.seconds)
         self._seconds += step.seconds
         self._error = self._error or step.error

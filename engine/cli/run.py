@@ -19,6 +19,7 @@ from rbc_engine.sinks.formats import FORMATS, check_formats
 if TYPE_CHECKING:
     from rbc_engine.sinks.slides_csv import SlideTally
     from rbc_engine.types import FieldResult
+    from rbc_engine.whole_slides import SlideProgress
 
 __all__ = ["print_summary", "run"]
 
@@ -140,6 +141,7 @@ def run(
                     warnings=warnings,
                     stop=stop,
                     on_result=on_result,
+                    on_tile=progress.add_tile,
                 )
             except OutputError as error:
                 if not journal.done:
@@ -164,7 +166,8 @@ def _exit_code(counts: dict[str, int], *, interrupted: bool) -> int:
 
 
 class _Progress:
-    """A bar with fields, slides, cells per second and time left; nothing where stderr is no terminal."""
+    """A bar with fields, slides, cells per second and time left, and the tiles of the whole slide in hand; nothing
+    where stderr is no terminal."""
 
     def __init__(self, fields: int, *, show: bool) -> None:
         from rich.console import Console
@@ -181,14 +184,15 @@ class _Progress:
             TextColumn("fields"),
             MofNCompleteColumn(),
             BarColumn(),
-            TextColumn("{task.fields[slides]} slides"),
+            TextColumn("{task.fields[slides]} slides{task.fields[tiles]}"),
             TextColumn("{task.fields[regions_per_s]:.0f} cells/s"),
             TimeRemainingColumn(),
             console=console,
             transient=True,
             disable=not (show and console.is_terminal),
         )
-        self._task = self._bar.add_task("", total=fields, slides=0, regions_per_s=0.0)
+        self._task = self._bar.add_task("", total=fields, slides=0, tiles="", regions_per_s=0.0)
+        self._fields = self._in_hand = 0
         self._slides: set[str] = set()
         self._regions = 0
         self._started = time.perf_counter()
@@ -196,14 +200,26 @@ class _Progress:
     def add(self, result: FieldResult, *, kept: bool) -> None:
         """kept: it was there already, so that it says nothing of the speed."""
         self._slides.add(result.slide)
+        self._fields += 1
+        self._in_hand = 0
         if result.regions is not None and not kept:
             self._regions += len(result.regions)
+        self._show(self._fields, tiles="")
+
+    def add_tile(self, slide: SlideProgress) -> None:
+        """Of the slide in hand, which is a part of a field as long as it is not done."""
+        self._in_hand = slide.regions
+        tiles = f", {slide.done}/{slide.tiles} tiles of the next"
+        self._show(self._fields + slide.done / slide.tiles, tiles=tiles)
+
+    def _show(self, fields: float, *, tiles: str) -> None:
         seconds = time.perf_counter() - self._started
         self._bar.update(
             self._task,
-            advance=1,
+            completed=fields,
             slides=len(self._slides),
-            regions_per_s=self._regions / max(seconds, 1e-6),
+            tiles=tiles,
+            regions_per_s=(self._regions + self._in_hand) / max(seconds, 1e-6),
         )
 
     def __enter__(self) -> _Progress:
