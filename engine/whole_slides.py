@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -113,6 +115,7 @@ class _Assembly:
         self._done = self._regions = 0
         self._saturated = 0
         self._seconds = 0.0
+        self._spent = {name: {"read": 0.0, "merge": 0.0} for name in ("seconds", "cpu_seconds")}
         self._error: str | None = None
 
     @property
@@ -126,7 +129,7 @@ class _Assembly:
 
     def add_result(self, step: TileRead, result: FieldResult) -> None:
         self._run += 1
-        self._done += 1
+        self._count(step)
         self._seconds += result.seconds
         self._saturated += result.saturated
         if result.regions is None:
@@ -134,10 +137,11 @@ class _Assembly:
             self._error = self._error or f"{step.ref.field}: at x {x}, y {y}: {result.error}"
             return
         self._regions += len(result.regions)
-        self._merge.add(step.tile, result.regions)
+        with self._merging():
+            self._merge.add(step.tile, result.regions)
 
     def add_unrun(self, step: TileRead) -> None:
-        self._done += 1
+        self._count(step)
         self._meter.add("decode", step.seconds)
         self._seconds += step.seconds
         self._error = self._error or step.error
@@ -164,8 +168,9 @@ class _Assembly:
             return _failed(end, self._error, seconds=self._seconds)
         counts = TileCounts(run=self._run, blank=self._blank)
         self._start.record["tiles"] = {"run": counts.run, "blank": counts.blank}
-        with self._meter.stage("write"):
+        with self._meter.stage("write"), self._merging():
             regions = _with_clumps(self._merge.finish())
+        self._start.record.update(self._spent)
         plan, ref = self._start.plan, end.ref
         return FieldResult(
             slide=ref.slide,
@@ -178,6 +183,18 @@ class _Assembly:
             seconds=self._seconds,
             tiles=counts,
         )
+
+    def _count(self, step: TileRead) -> None:
+        self._done += 1
+        self._spent["seconds"]["read"] += step.seconds
+        self._spent["cpu_seconds"]["read"] += step.cpu_seconds
+
+    @contextmanager
+    def _merging(self) -> Iterator[None]:
+        started, cpu_started = time.perf_counter(), time.thread_time()
+        yield
+        self._spent["seconds"]["merge"] += time.perf_counter() - started
+        self._spent["cpu_seconds"]["merge"] += time.thread_time() - cpu_started
 
 
 def _with_clumps(regions: Regions) -> Regions:

@@ -51,13 +51,17 @@ class SlideStart:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TileRead:
-    """A tile: its frame; or none, because it shows nothing but background (error is None), or is damaged."""
+    """A tile: its frame; or none, because it shows nothing but background (error is None), or is damaged.
+
+    seconds, cpu_seconds: that reading it took, of a thread that waits for its turn on the cores as well.
+    """
 
     ref: SlideRef
     tile: Tile
     frame: Frame | None = None
     error: str | None = None
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -225,7 +229,7 @@ class SlideSource(Closing):
         if not isinstance(step, _Job):
             return step
         opened, tile, ref = step.opened, step.tile, step.opened.ref
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.thread_time()
         frame, reason = None, None
         try:
             pixels = None if opened.failed else _tile_pixels(opened, tile)
@@ -235,8 +239,14 @@ class SlideSource(Closing):
             opened.failed = True
             x, y = tile.box[:2]
             reason = f"{printable(ref.field)}: at x {x}, y {y}: {error}"
-        seconds = time.perf_counter() - started
-        return TileRead(ref=ref, tile=tile, frame=frame, error=reason, seconds=seconds)
+        return TileRead(
+            ref=ref,
+            tile=tile,
+            frame=frame,
+            error=reason,
+            seconds=time.perf_counter() - started,
+            cpu_seconds=time.thread_time() - cpu_started,
+        )
 
 
 def shows_only_background(pixels: UInt8, spot_px: float) -> bool:
