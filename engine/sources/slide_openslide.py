@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ __all__ = ["OpenSlideSlide", "openslide_vendor"]
 
 _GENERIC = "generic-tiff"
 _WHITE = (255, 255, 255)
+
+_MAX_TILE_PX = 1 << 24
+"""Of a part of a level that OpenSlide unpacks at once: 64 MiB."""
 
 
 def openslide_vendor(path: Path, *, needed: bool) -> str | None:
@@ -58,7 +62,9 @@ class OpenSlideSlide:
             raise self._damaged(error) from error
         try:
             properties = self._slide.properties
-            levels = checked_levels(self._slide.level_dimensions, notes=self.notes)
+            levels = self._bounded(
+                checked_levels(self._slide.level_dimensions, notes=self.notes), properties
+            )
             self._numbers = list(levels)
             self.levels: Sequence[Level] = list(levels.values())
             self._background = _colour(properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR))
@@ -89,6 +95,22 @@ class OpenSlideSlide:
     def close(self) -> None:
         self._slide.close()
 
+    def _bounded(self, levels: dict[int, Level], properties: Mapping[str, str]) -> dict[int, Level]:
+        """Without those whose parts are too large to unpack. Raises ImageError if level 0 is such."""
+        usable = {}
+        for index, level in levels.items():
+            width, height = _tile_size(properties, index)
+            if width * height <= _MAX_TILE_PX:
+                usable[index] = level
+                continue
+            reason = (
+                f"parts of {width}x{height} px, more than {_MAX_TILE_PX >> 20} million pixels each"
+            )
+            if index == 0:
+                raise ImageError(f"{reason}; export it as a pyramidal TIFF with smaller tiles")
+            self.notes.append(f"level {index} is not used: {reason}")
+        return usable
+
     def _stated_pixel_um(self, x: str | None, y: str | None) -> float | None:
         if x is None:
             return None
@@ -102,6 +124,26 @@ class OpenSlideSlide:
     @staticmethod
     def _damaged(error: Exception) -> ImageError:
         return ImageError(f"damaged slide ({printable(str(error)):.200}); copy or scan it again")
+
+
+def _tile_size(properties: Mapping[str, str], level: int) -> tuple[int, int]:
+    """Width and height of what is unpacked at once, px; 0 where OpenSlide does not say."""
+    keys = [
+        (f"openslide.level[{level}].tile-width", f"openslide.level[{level}].tile-height"),
+        *(
+            (key, key.removesuffix("WIDTH") + "HEIGHT")  # of any level of a MIRAX slide
+            for key in properties
+            if key.startswith("mirax.") and key.endswith(".DIGITIZER_WIDTH")
+        ),
+    ]
+    sizes = []
+    for names in keys:
+        try:
+            width, height = (int(properties.get(name, "0")) for name in names)
+        except ValueError:
+            continue  # OpenSlide does not read it as a number either
+        sizes.append((width, height))
+    return max(sizes, key=math.prod, default=(0, 0))
 
 
 def _colour(text: str | None) -> tuple[int, int, int]:

@@ -1,11 +1,10 @@
-"""Whole slides: opened, read and run; generic, OME and vendor files made here, whole and damaged."""
+"""Whole slides run: tiled, with background left out, whole and damaged, in bounded memory."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
 import json
-import struct
 import subprocess
 import sys
 
@@ -19,12 +18,9 @@ from PIL import Image
 from rbc_engine.bench.stub_engine import stub_engine
 from rbc_engine.devices.select import open_device
 from rbc_engine.engine import Engine
-from rbc_engine.errors import ImageError
 from rbc_engine.pack import Pack, find_pack
 from rbc_engine.scale import CanvasFit
 from rbc_engine.sources.decode import decode_image
-from rbc_engine.sources.folder import find_fields
-from rbc_engine.sources.slide import Box, is_whole_slide, open_slide
 from rbc_engine.sources.slide_tiles import (
     SlideEnd,
     SlideSource,
@@ -34,49 +30,10 @@ from rbc_engine.sources.slide_tiles import (
 )
 from rbc_engine.sources.synthetic import render_field
 from rbc_engine.tiles import plan_tiles
-from rbc_engine.types import FieldRef, Frame, SlideRef
+from rbc_engine.types import Frame, SlideRef
 from rbc_engine.whole_slides import WholeSlides
 
-UM = 0.25
-APERIO = (
-    "Aperio Image Library v11\n{w}x{h} [0,0 {w}x{h}] (256x256) JPEG/RGB Q=90|AppMag = 40|MPP = {um}"
-)
-
-
-def write_pyramid(path, pixels, *, um=UM, levels=3, subifds=True, compression="deflate", **options):
-    """A generic TIFF pyramid, tiled, each level half as large as the one before."""
-    settings = {
-        "tile": (256, 256),
-        "photometric": "rgb",
-        "compression": compression,
-        "metadata": None,
-        **options,
-    }
-    resolution = {}
-    if um is not None:
-        resolution = {"resolution": (1e4 / um, 1e4 / um), "resolutionunit": "CENTIMETER"}
-    with tifffile.TiffWriter(path, bigtiff=True) as tiff:
-        tiff.write(pixels, subifds=levels - 1 if subifds else 0, **resolution, **settings)
-        for level in range(1, levels):
-            tiff.write(reduced(pixels, 2**level), subfiletype=1, **settings)
-    return path
-
-
-def write_svs(path, pixels, *, um=UM):
-    height, width = pixels.shape[:2]
-    text = APERIO.format(w=width, h=height, um=um)
-    settings = {"photometric": "rgb", "compression": "jpeg", "metadata": None}
-    with tifffile.TiffWriter(path) as tiff:
-        tiff.write(pixels, tile=(256, 256), description=text, **settings)
-        tiff.write(reduced(pixels, 8), rowsperstrip=16, description="Aperio thumbnail", **settings)
-        tiff.write(reduced(pixels, 4), tile=(256, 256), description=text, **settings)
-    return path
-
-
-def reduced(pixels, by):
-    height, width = (side // by * by for side in pixels.shape[:2])
-    blocks = pixels[:height, :width].reshape(height // by, by, width // by, by, 3)
-    return blocks.mean(axis=(1, 3)).round().astype(np.uint8)
+from .slide_files import UM, write_pyramid, write_svs
 
 
 @pytest.fixture(scope="module")
@@ -178,116 +135,9 @@ def test_a_slide_tiled_any_way_equals_the_same_pixels_as_one_frame(
             assert (some.has == others.has[match]).all(axis=1)[same].mean() > 0.97
 
 
-def test_every_level_of_every_format_is_read_as_it_was_written(noise, tmp_path):
-    levels = [noise, reduced(noise, 2), reduced(noise, 4)]
-    ome = tmp_path / "o.ome.tif"
-    metadata = {"axes": "YXS", "PhysicalSizeX": 0.2, "PhysicalSizeXUnit": "µm"}
-    metadata |= {"PhysicalSizeY": 200.0, "PhysicalSizeYUnit": "nm"}
-    with tifffile.TiffWriter(ome, bigtiff=True) as tiff:
-        tiff.write(noise, tile=(128, 128), subifds=2, metadata=metadata, photometric="rgb")
-        for level in levels[1:]:
-            tiff.write(level, tile=(128, 128), subfiletype=1, photometric="rgb")
-    pages = write_pyramid(tmp_path / "p.tif", noise, subifds=False, compression="lzw")
-    planes = write_pyramid(
-        tmp_path / "planes.tif", noise.transpose(2, 0, 1), levels=1, planarconfig="separate"
-    )
-    strips = write_pyramid(
-        tmp_path / "strips.tif", noise, levels=1, tile=None, rowsperstrip=700, compression=None
-    )
-    packed = write_pyramid(tmp_path / "packed.tif", noise, levels=1, tile=None, rowsperstrip=50)
-    rng = np.random.default_rng(0)
-    for path, um, count in (
-        (write_pyramid(tmp_path / "g.tif", noise), UM, 3),
-        (ome, 0.2, 3),
-        (pages, UM, 3),
-        (planes, UM, 1),
-        (strips, UM, 1),
-        (packed, UM, 1),
-    ):
-        slide = open_slide(path, name=path.name)
-        assert slide.pixel_um == pytest.approx(um), path
-        assert len(slide.levels) == count, (path, slide.notes)
-        for number, level in enumerate(slide.levels):
-            truth = levels[number]
-            assert (level.height, level.width) == truth.shape[:2]
-            for _ in range(8):
-                x0, x1 = sorted(rng.choice(level.width + 1, 2, replace=False).tolist())
-                y0, y1 = sorted(rng.choice(level.height + 1, 2, replace=False).tolist())
-                pixels, all_there = slide.read(number, Box(x0, y0, x1, y1))
-                np.testing.assert_array_equal(pixels, truth[y0:y1, x0:x1])
-                assert all_there
-        slide.close()
-
-
-def test_a_vendor_slide_is_read_by_openslide(smear, tmp_path):
-    path = write_svs(tmp_path / "a.svs", smear)
-    slide = open_slide(path, name="a.svs")
-    assert "OpenSlide" in slide.reader
-    assert "aperio" in slide.reader
-    assert slide.pixel_um == UM
-    assert [round(level.down) for level in slide.levels] == [1, 4]
-    pixels, all_there = slide.read(0, Box(300, 200, 900, 800))
-    assert all_there
-    reference = tifffile.imread(path, key=0)[200:800, 300:900]
-    assert np.abs(pixels.astype(int) - reference).max() <= 4  # two JPEG decoders
-    slide.close()
-
-
-def test_openslide_missing_names_the_extra(smear, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "openslide", None)
-    path = write_svs(tmp_path / "a.svs", smear[:300, :300])
-    with pytest.raises(ImageError, match=r"rbc-engine\[slides\]"):
-        open_slide(path, name="a.svs")
-
-
-def test_what_is_a_slide_and_what_is_a_field(noise, tmp_path):
-    folder = tmp_path / "in"
-    folder.mkdir()
-    write_pyramid(folder / "pyramid.tif", noise)
-    write_pyramid(folder / "field.tif", noise, levels=1)
-    with tifffile.TiffWriter(folder / "thumb.tif") as tiff:
-        tiff.write(noise, photometric="rgb", metadata=None)
-        tiff.write(noise[:60, :80], photometric="rgb", subfiletype=1, metadata=None)
-    tifffile.imwrite(folder / "wide.tif", np.zeros((40, 9000, 3), np.uint8), photometric="rgb")
-    write_svs(folder / "a.SVS", noise)
-    (folder / "x.vms").write_text("[Virtual Microscope Specimen]\nImageFile=x(0,0).jpg\n")
-    (folder / "x(0,0).jpg").write_bytes(b"")
-    (folder / "broken.tif").write_bytes(b"II*\0")
-    entries = find_fields([folder]).entries
-    kinds = {entry.field: type(entry) for entry in entries}
-    slides = {"pyramid.tif", "wide.tif", "a.SVS", "x.vms"}
-    fields = {"field.tif", "thumb.tif", "broken.tif"}
-    assert kinds == dict.fromkeys(slides, SlideRef) | dict.fromkeys(fields, FieldRef)
-    assert {e.slide for e in entries} == slides | {"in"}
-    assert not is_whole_slide(tmp_path / "missing.tif")
-
-
-def set_tag(path, page, tag, value):
-    with tifffile.TiffFile(path, mode="r+b") as tiff:
-        tiff.pages[page].tags[tag].overwrite(value)
-
-
 def steps_of(path, detector, um=None):
     with SlideSource([ref(path)], settings=detector, pixel_um=um, workers=2, ahead=4) as source:
         return list(source)
-
-
-def test_damaged_slides_are_refused_whole(noise, tmp_path):
-    good = write_pyramid(tmp_path / "good.tif", noise, levels=1).read_bytes()
-    for name, data in {
-        "cut.tif": good[: len(good) // 2],
-        "empty.tif": b"",
-        "text.svs": b"no slide",
-        "empty.ndpi": b"",
-        "cut.svs": write_svs(tmp_path / "whole.svs", noise).read_bytes()[:20_000],
-    }.items():
-        (tmp_path / name).write_bytes(data)
-        with pytest.raises(ImageError) as caught:
-            open_slide(tmp_path / name, name=name)
-        assert str(caught.value).startswith(f"{name}: ")
-        assert "\n" not in str(caught.value)
-    with pytest.raises(ImageError, match="not a regular file"):
-        open_slide(tmp_path, name="folder")
 
 
 def test_a_damaged_tile_fails_the_slide_and_says_where(noise, tmp_path):
@@ -303,39 +153,6 @@ def test_a_damaged_tile_fails_the_slide_and_says_where(noise, tmp_path):
     assert result.error.startswith("s.tif: at x ")
     assert "damaged" in result.error
     assert "tiles" not in slides.records[0]
-
-
-def test_a_jpeg_larger_than_its_tile_is_not_unpacked(noise, tmp_path):
-    path = write_pyramid(tmp_path / "s.tif", noise, levels=1, compression="jpeg")
-    with tifffile.TiffFile(path) as tiff:
-        offset = tiff.pages[0].dataoffsets[0]
-    data = bytearray(path.read_bytes())
-    frame = data.index(b"\xff\xc0", offset)
-    data[frame + 5 : frame + 9] = struct.pack(">HH", 60_000, 60_000)
-    path.write_bytes(data)
-    slide = open_slide(path, name="s.tif")
-    with pytest.raises(ImageError, match="larger than its tile"):
-        slide.read(0, Box(0, 0, 50, 50))
-    slide.close()
-
-
-def test_a_pyramid_with_a_missing_level_is_read_without_it(noise, tmp_path):
-    path = write_pyramid(tmp_path / "s.tif", noise, subifds=False)
-    with tifffile.TiffFile(path, mode="r+b") as tiff:
-        tags = tiff.pages[1].tags
-        tags[324].overwrite([0] * len(tiff.pages[1].dataoffsets))  # TileOffsets
-    slide = open_slide(path, name="s.tif")
-    assert [round(level.down) for level in slide.levels] == [1, 4]
-    assert any("level 1" in note and "missing" in note for note in slide.notes)
-    np.testing.assert_array_equal(slide.read(0, Box(0, 0, 900, 700))[0], noise)
-    slide.close()
-    lost = write_pyramid(tmp_path / "lost.tif", noise)
-    set_tag(lost, 0, 330, [2**40, 2**41])  # where the smaller levels should be
-    assert is_whole_slide(lost)
-    slide = open_slide(lost, name="lost.tif")
-    assert len(slide.levels) == 1
-    assert any("missing" in note for note in slide.notes)
-    slide.close()
 
 
 @pytest.mark.parametrize("um", [1e-5, 352.8, None])
@@ -355,20 +172,6 @@ def test_absurd_um_per_px_are_ignored_and_said(noise, tmp_path, um):
     assert len(refused) == 1
     assert isinstance(refused[0], SlideEnd)
     assert "--um-per-px" in refused[0].error
-
-
-def test_strips_too_large_to_unpack_are_refused(tmp_path):
-    path = tmp_path / "s.tif"
-    pixels = np.full((3000, 9000, 3), 230, np.uint8)
-    settings = {"photometric": "rgb", "metadata": None, "rowsperstrip": 3000}
-    tifffile.imwrite(path, pixels, compression="deflate", **settings)
-    assert is_whole_slide(path)
-    with pytest.raises(ImageError, match="64 MiB"):
-        open_slide(path, name="s.tif")
-    tifffile.imwrite(path, pixels, **settings)  # as large, but its rows can be read one by one
-    slide = open_slide(path, name="s.tif")
-    assert (slide.read(0, Box(8000, 2000, 9000, 3000))[0] == 230).all()
-    slide.close()
 
 
 def test_background_is_left_out_and_no_cell_ever_is(tmp_path):
