@@ -10,11 +10,9 @@ import logging
 import math
 import os
 import re
-import struct
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,32 +23,19 @@ import tifffile
 from rbc_engine.errors import ImageError
 from rbc_engine.sources.decode import printable
 from rbc_engine.sources.slide import Box, Level, checked_levels, checked_pixel_um
+from rbc_engine.sources.slide_tiff_level import TiffLevel
 from rbc_engine.types import UInt8
 
 __all__ = ["TiffSlide", "slide_levels"]
 
 _MAX_PAGES = 256
-_MAX_SEGMENT_BYTES = 64 * 2**20
 _CACHE_BYTES = 256 * 2**20
 """Of decoded segments: what the tiles of one row share in a slide of 60,000 px in strips; in tiled ones far more."""
 
-_NONE, _JPEG = 1, 7
-_COMPRESSIONS = {
-    _NONE: "none",
-    5: "LZW",
-    _JPEG: "JPEG",
-    8: "deflate",
-    32773: "PackBits",
-    32946: "deflate",
-}
-"""Those whose decoders never write more than a segment holds; of JPEG the header is looked at first."""
-
-_INVERTED, _GRAY, _RGB, _YCBCR = 0, 1, 2, 6
-_SAMPLES = {_INVERTED: (1, 2), _GRAY: (1, 2), _RGB: (3, 4), _YCBCR: (3,)}
 _AXES = ("YXS", "YX", "SYX")
 _UM_PER_UNIT = {"nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "mm": 1e3, "cm": 1e4}
 _UM_PER_RESOLUTION_UNIT = {2: 25_400.0, 3: 10_000.0}
-_ORIENTATION, _SUBIFDS = 0x0112, 330
+_SUBIFDS = 330
 
 # See rbc_engine.sources.decode.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -118,10 +103,10 @@ class TiffSlide:
             [(int(page.imagewidth), int(page.imagelength)) for page in pages], notes=self.notes
         )
         usable: list[Level] = []
-        self._images: list[_Image] = []
+        self._images: list[TiffLevel] = []
         for index, level in levels.items():
             try:
-                image = _Image.of(pages[index], file_bytes)
+                image = TiffLevel.of(pages[index], file_bytes)
             except ImageError as error:
                 if index == 0:
                     raise
@@ -153,7 +138,7 @@ class TiffSlide:
         widths = [unit * denominator / numerator for numerator, denominator in rationals]
         return checked_pixel_um((widths[0], widths[1]), stated_in="resolution", notes=self.notes)
 
-    def _read_rows(self, image: _Image, box: Box, pixels: UInt8) -> None:
+    def _read_rows(self, image: TiffLevel, box: Box, pixels: UInt8) -> None:
         """Uncompressed strips, of any size: only the rows and columns that are wanted."""
         stored = image.stored
         width_bytes = (box.x1 - box.x0) * stored
@@ -164,7 +149,7 @@ class TiffSlide:
             row_pixels = np.frombuffer(data, np.uint8).reshape(-1, stored)
             pixels[y - box.y0] = row_pixels[:, : image.samples]
 
-    def _read_segments(self, level: int, image: _Image, box: Box, pixels: UInt8) -> None:
+    def _read_segments(self, level: int, image: TiffLevel, box: Box, pixels: UInt8) -> None:
         height, width = image.segment_hw
         for row in range(box.y0 // height, -(-box.y1 // height)):
             for column in range(box.x0 // width, -(-box.x1 // width)):
@@ -180,7 +165,7 @@ class TiffSlide:
                     else:
                         target[..., plane] = part[..., 0]
 
-    def _segment(self, level: int, image: _Image, plane: int, row: int, column: int) -> UInt8:
+    def _segment(self, level: int, image: TiffLevel, plane: int, row: int, column: int) -> UInt8:
         """uint8 [h, w, samples], one decoded tile or strip; at the image's edges it may be smaller than others."""
         rows, columns = image.grid
         index = (plane * rows + row) * columns + column
@@ -188,27 +173,9 @@ class TiffSlide:
         if found is not None:
             return found
         data = self._bytes(image.offsets[index], image.byte_counts[index])
-        where = f"level {level}, part {index}"
-        if image.jpeg and _jpeg_bytes(data) > _MAX_SEGMENT_BYTES:
-            raise ImageError(
-                f"damaged TIFF ({where}: a JPEG larger than its tile); export it again"
-            )
-        try:
-            decoded, _, _ = image.decode(data, index, **image.jpeg)
-            segment: UInt8 = np.ascontiguousarray(decoded[0])
-        except MemoryError:
-            raise
-        except Exception as error:
-            reason = printable(" ".join(str(error).split()) or type(error).__name__)
-            raise ImageError(
-                f"damaged TIFF ({where}: {reason:.200}); copy or export it again"
-            ) from error
-        needed = (
-            min(image.segment_hw[0], image.height - row * image.segment_hw[0]),
-            min(image.segment_hw[1], image.width - column * image.segment_hw[1]),
+        segment = image.unpack(
+            data, index, needed_hw=image.shown_hw(row, column), where=f"level {level}, part {index}"
         )
-        if segment.shape[0] < needed[0] or segment.shape[1] < needed[1]:
-            raise ImageError(f"damaged TIFF ({where} is cut short); copy or export it again")
         self._cache.put((level, index), segment)
         return segment
 
@@ -222,98 +189,6 @@ class TiffSlide:
         if len(data) != count:
             raise ImageError("the file has become shorter while it was read; copy it again")
         return data
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class _Image:
-    """One level as it is stored.
-
-    samples: 1 or 3, of a pixel as it is read; stored: as it is stored, with alpha. planes: 1, or 3 where each colour is stored on its own.
-    segment_hw: height and width of a tile, or of a strip. grid: segments along y and x.
-    offsets, byte_counts: of each segment in the file.
-    rows_are_plain: uncompressed strips, whose rows can be read one by one.
-    decode: tifffile's decoder of a segment. jpeg: what of a JPEG stands elsewhere, for it; empty without JPEG.
-    """
-
-    width: int
-    height: int
-    samples: int
-    planes: int
-    inverted: bool
-    segment_hw: tuple[int, int]
-    grid: tuple[int, int]
-    offsets: tuple[int, ...]
-    byte_counts: tuple[int, ...]
-    rows_are_plain: bool
-    stored: int
-    decode: Callable[..., Any]
-    jpeg: dict[str, Any]
-
-    @classmethod
-    def of(cls, page: Any, file_bytes: int) -> _Image:
-        """Raises ImageError for what is not read, or is not all there."""
-        width, height = int(page.imagewidth), int(page.imagelength)
-        stored = int(page.samplesperpixel)
-        if page.dtype != np.uint8 or page.bitspersample != 8:
-            raise ImageError(
-                f"{page.bitspersample}-bit samples; export it with unsigned samples of 8 bits"
-            )
-        if page.imagedepth != 1 or stored not in _SAMPLES.get(int(page.photometric), ()):
-            photometric = getattr(page.photometric, "name", page.photometric)
-            raise ImageError(
-                f"photometric {photometric}, {stored} samples a pixel; export it as an RGB or grayscale slide"
-            )
-        if int(page.compression) not in _COMPRESSIONS:
-            compression = getattr(page.compression, "name", page.compression)
-            readable = ", ".join(dict.fromkeys(_COMPRESSIONS.values()))
-            raise ImageError(f"compression {compression}; export it with another ({readable})")
-        if int(page.photometric) == _YCBCR and int(page.compression) != _JPEG:
-            raise ImageError("YCbCr without JPEG; export it as RGB")
-        if page.tags.valueof(_ORIENTATION, 1) != 1:
-            raise ImageError("turned or mirrored by its Orientation tag; export it upright")
-        segment_hw = (
-            (int(page.tilelength), int(page.tilewidth))
-            if page.is_tiled
-            else (min(int(page.rowsperstrip), height), width)
-        )
-        separate = int(page.planarconfig) == 2 and stored > 1
-        planes = (3 if stored >= 3 else 1) if separate else 1
-        plain = not page.is_tiled and int(page.compression) == _NONE and not separate
-        segment_bytes = math.prod(segment_hw) * (1 if separate else stored)
-        if min(segment_hw) < 1 or (segment_bytes > _MAX_SEGMENT_BYTES and not plain):
-            kind = "tiles" if page.is_tiled else "strips"
-            raise ImageError(
-                f"{kind} of {segment_hw[1]}x{segment_hw[0]} px, more than {_MAX_SEGMENT_BYTES >> 20} MiB each; "
-                f"export it with tiles of 256 to 1024 px"
-            )
-        grid = (-(-height // segment_hw[0]), -(-width // segment_hw[1]))
-        offsets, byte_counts = tuple(page.dataoffsets), tuple(page.databytecounts)
-        segments = list(zip(offsets, byte_counts, strict=True))
-        whole = all(start > 0 and 0 < size <= file_bytes - start for start, size in segments)
-        if len(segments) != math.prod(grid) * (stored if separate else 1) or not whole:
-            raise ImageError("damaged TIFF (pixel data are missing); copy or export it again")
-        if plain:
-            rows = [min(segment_hw[0], height - row * segment_hw[0]) for row in range(grid[0])]
-            if any(size < n * width * stored for n, size in zip(rows, byte_counts, strict=True)):
-                raise ImageError("damaged TIFF (strips are too short); copy or export it again")
-        jpeg = {}
-        if int(page.compression) == _JPEG:
-            jpeg = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
-        return cls(
-            width=width,
-            height=height,
-            samples=3 if stored >= 3 else 1,
-            planes=planes,
-            inverted=int(page.photometric) == _INVERTED,
-            segment_hw=segment_hw,
-            grid=grid,
-            offsets=offsets,
-            byte_counts=byte_counts,
-            rows_are_plain=plain,
-            stored=stored,
-            decode=page.decode,  # while the file is open
-            jpeg=jpeg,
-        )
 
 
 class _Cache:
@@ -380,25 +255,3 @@ def _ome_pixel_um(xml: str, series: int, notes: list[str]) -> float | None:
             )
             return None
     return checked_pixel_um((widths[0], widths[1]), stated_in="PhysicalSizeX", notes=notes)
-
-
-def _jpeg_bytes(data: bytes) -> int:
-    """What a JPEG unpacks to, by its frame header: bytes; more than any limit if it has none."""
-    position = 2
-    while position + 9 <= len(data):
-        if data[position] != 0xFF:
-            break
-        marker = data[position + 1]
-        if marker == 0xFF:  # padding
-            position += 1
-            continue
-        (size,) = struct.unpack_from(">H", data, position + 2)
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width, samples = struct.unpack_from(">HHB", data, position + 5)
-            return (
-                max(int(height) * int(width) * int(samples), 1)
-                if height
-                else _MAX_SEGMENT_BYTES + 1
-            )
-        position += 2 + size
-    return _MAX_SEGMENT_BYTES + 1
