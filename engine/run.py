@@ -43,6 +43,7 @@ class RunCounts:
     fields: int = 0
     failed: int = 0
     saturated: int = 0
+    rescaled: int = 0
     regions: int = 0
     abnormal: int = 0
 
@@ -51,6 +52,7 @@ class RunCounts:
         self.fields += 1
         self.failed += not result.ok
         self.saturated += result.saturated
+        self.rescaled += result.um_per_px_estimated is not None
         if result.regions is not None:
             self.regions += len(result.regions)
             self.abnormal += int(result.regions.abnormal.sum())
@@ -219,6 +221,12 @@ def run_record(
         stated.append(
             f"{counts.saturated} fields filled the detector's output of {limit} regions and are marked saturated: "
             f"cells may be missing there"
+        )
+    if counts.rescaled:
+        stated.append(
+            f"{counts.rescaled} fields show cells of a size that no blood has at the scale they were taken to have; "
+            f"their scale was estimated from their cells (um_per_px_estimated in fields.csv), so that macrocytes and "
+            f"microcytes are so against their own field: give the true one with --um-per-px"
         )
     stage_seconds = engine.meter.stage_seconds
     return {

@@ -53,6 +53,7 @@ class FieldRow:
     error: str | None
     regions: int | None
     saturated: bool
+    um_per_px_estimated: float | None
     seconds: float
     stamp: FileStamp | None
     first_region: int
@@ -106,6 +107,7 @@ class RunFolder(Closing):
             regions=None if row.regions is None else self._regions(row),
             error=row.error,
             saturated=row.saturated,
+            um_per_px_estimated=row.um_per_px_estimated,
             seconds=row.seconds,
             stamp=row.stamp,
         )
@@ -305,6 +307,9 @@ def _field_row(cells: list[str], first_region: int) -> FieldRow:
         error=error if status == "failed" else None,
         regions=_count(by_name["regions"]) if status == "done" else None,
         saturated=by_name["saturated"] == "true",
+        um_per_px_estimated=float(by_name["um_per_px_estimated"])
+        if by_name["um_per_px_estimated"]
+        else None,
         seconds=float(by_name["seconds"]),
         stamp=_stamp(by_name["bytes"], by_name["modified"]),
         first_region=first_region,

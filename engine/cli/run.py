@@ -49,6 +49,12 @@ def run(
         float | None,
         typer.Option(help="Width of an image pixel in µm, the same for all images and slides."),
     ] = None,
+    estimate_scale: Annotated[
+        bool,
+        typer.Option(
+            help="Without --um-per-px: where the cells of a field have a size that no blood has, take its scale from them."
+        ),
+    ] = True,
     formats: Annotated[
         str,
         typer.Option(
@@ -85,7 +91,14 @@ def run(
         )
     with (
         CompileWatch(quiet=quiet or as_json) as watch,
-        Engine.open(pack, device=device, precision=precision, lanes=lanes, watch=watch) as engine,
+        Engine.open(
+            pack,
+            device=device,
+            precision=precision,
+            lanes=lanes,
+            estimate_scale=estimate_scale,
+            watch=watch,
+        ) as engine,
     ):
         # Half a second of imports, while the engine compiles its networks.
         from rbc_engine.resume import fresh_plan, open_earlier, resume_plan
@@ -100,7 +113,12 @@ def run(
                 f"--um-per-px {um_per_px} has no effect: pack {engine.pack.name} does not know its own scale; "
                 f"leave it out"
             )
-        settings = {"um_per_px": um_per_px, "limit": limit, "formats": chosen}
+        settings = {
+            "um_per_px": um_per_px,
+            "estimate_scale": estimate_scale,
+            "limit": limit,
+            "formats": chosen,
+        }
         head = run_head(engine, settings=settings)
         with stop_on_signal() as stop, ExitStack() as stack:
             refuse_if_running(out)
