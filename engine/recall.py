@@ -239,6 +239,7 @@ def _record(run: RunFolder, changed: Verdict, counts: RunCounts, meter: Meter) -
         "schema": source["schema"],
         "pack": source["pack"],
         "program": {"version": version("rbc-engine"), "commit": _kernels.commit},
+        "abnormal_types": list(changed.pack.manifest.abnormal),
         **{key: source.get(key) for key in ("device", "backend", "precision", "decoder")},
         "settings": {**source["settings"], "recall": changed.record()},
         "recalled_from": {

@@ -224,6 +224,7 @@ def run_record(
     return {
         "schema": SCHEMA,
         **origin(engine.pack),
+        "abnormal_types": list(engine.pack.manifest.abnormal),
         "device": "; ".join(choice.device.name for choice in engine.choices),
         "backend": engine.choice.device.backend,
         "precision": engine.choice.device.precision,

@@ -31,7 +31,7 @@ def compare(
     ] = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Shows regions gained, lost and relabelled, and slides that are judged otherwise."""
+    """Shows regions gained, lost and relabelled, and slides that are judged or graded otherwise."""
     from rbc_engine.compare import Change, compare_runs
     from rbc_engine.compare_output import CompareOutput, comparison_record
     from rbc_engine.run_folder import RunFolder
@@ -91,6 +91,14 @@ def _print(record: dict[str, Any], out: Path | None) -> None:
     )
     if len(rows) > _TABLE_ROWS - 1:
         console.print(f"and {len(rows) - _TABLE_ROWS + 1} more slides")
+    regraded = [
+        [row["slide"], each["name"], each["a"]["grades"]["grade"], each["b"]["grades"]["grade"]]
+        for row in record["slides"]
+        for each in row["grades"]
+        if each["changed"]
+    ]
+    if regraded:
+        table("slides whose grade changed", ["slide", "type", "A", "B"], regraded)
     names = ["name", "a", "b", "kept", "gained", "lost", "new", "gone"]
     table(
         "regions that hold a type",

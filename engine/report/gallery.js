@@ -16,7 +16,9 @@ function drawGallery(data, slide, open) {
         "ul",
         {},
         end.map((patch) => {
-          const name = `${data.types[type].label}, p ${patch.p.toFixed(2)}, ${patch.abnormal ? "abnormal" : "normal"}`;
+          const several = patch.cells[1] > 1 ? cellsIn(patch.cells) : null;
+          const told = [data.types[type].label, `p ${patch.p.toFixed(2)}`, patch.abnormal ? "abnormal" : "normal", several];
+          const name = told.filter((part) => part !== null).join(", ");
           return h(
             "li",
             {},
@@ -30,6 +32,7 @@ function drawGallery(data, slide, open) {
               },
               h("img", { src: `data:image/jpeg;base64,${patch.jpeg}`, alt: `${name}. Open ${patch.field}`, width: 72, height: 72 }),
               h("span", { "aria-hidden": "true" }, patch.p.toFixed(2)),
+              several === null ? null : h("span", { "aria-hidden": "true" }, several),
             ),
           );
         }),

@@ -6,10 +6,11 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-from rbc_engine.grade import CAVEAT, ICSH_2015, cut_offs, grade
+from rbc_engine.grade import CAVEAT, ICSH_2015, TypeShare, cut_offs, type_shares
 from rbc_engine.pack import Pack
 from rbc_engine.report.findings import (
     FIELDS_LISTED,
@@ -22,7 +23,6 @@ from rbc_engine.report.findings import (
 )
 from rbc_engine.report.pictures import FIELD_LONG_SIDE_PX
 from rbc_engine.sinks.text import encodable
-from rbc_engine.statistics import wilson_interval
 
 __all__ = ["render"]
 
@@ -148,31 +148,42 @@ def _data(findings: Findings, pack: Pack, pictured: list[PicturedField]) -> dict
 
 def _slide(found: SlideFindings, pack: Pack) -> dict[str, Any]:
     counts = found.counts
-    kept = {
+    share = (counts.abnormal_fraction, counts.ci_low, counts.ci_high)
+    type_counts = counts.type_counts.tolist() or [0] * len(pack.types)
+    shares = type_shares(counts, pack.types, abnormal=pack.manifest.abnormal)
+    return {
         "name": visible(counts.slide),
         "fields": counts.fields,
         "failed": counts.failed,
         "regions": counts.regions,
+        "whole": counts.whole,
+        "cells": (counts.cells_low, counts.cells_high),
         "abnormal": counts.abnormal,
         "saturated": found.saturated,
         "flags": found.flags.tolist(),
-        "share": _interval(counts.abnormal, counts.regions),
-        "types": [],
+        "share": _rounded(share),
+        "types": [
+            _type(count, of_type) for count, of_type in zip(type_counts, shares, strict=True)
+        ],
     }
-    for name, count in zip(pack.types, counts.type_counts.tolist(), strict=True):
-        share = _interval(count, counts.regions)
-        graded = name in pack.manifest.abnormal and share is not None
-        grades = [grade(end, name) for end in share] if graded and share else None
-        kept["types"].append({"count": count, "share": share, "grades": grades})
-    return kept
 
 
-def _interval(count: int, of: int) -> tuple[float, float, float] | None:
-    """Share, and the ends of its 95 % interval, 0..1, to six decimals; None of none."""
-    if not of:
-        return None
-    low, high = wilson_interval(count, of)
-    return round(count / of, 6), round(low, 6), round(high, 6)
+def _type(count: int, found: TypeShare | None) -> dict[str, Any]:
+    """count: regions of the type; cut: those of them that the share leaves out."""
+    if found is None:
+        return {"count": count, "cut": count, "share": None, "grades": None}
+    return {
+        "count": count,
+        "cut": count - found.count,
+        "share": _rounded((found.share, found.low, found.high)),
+        "grades": None if found.grades is None else astuple(found.grades),
+    }
+
+
+def _rounded(share: tuple[float | None, ...]) -> tuple[float, ...] | None:
+    """A share with the ends of its interval, to six decimals; None of none."""
+    known = tuple(round(value, 6) for value in share if value is not None)
+    return known or None
 
 
 def _picture(picture: PicturedField) -> tuple[int, str, str]:
@@ -191,6 +202,7 @@ def _picture(picture: PicturedField) -> tuple[int, str, str]:
                 "p": round(float(regions.abnormal_p[index]), 3),
                 "abnormal": int(regions.abnormal[index]),
                 "flags": int(regions.flags[index]),
+                "cells": (int(regions.cells_low[index]), int(regions.cells_high[index])),
                 "types": types,
                 **({} if types else {"likeliest": likeliest}),
             }
@@ -208,6 +220,7 @@ def _patches(findings: Findings, slide: str, pack: Pack) -> list[list[list[dict[
             "region": patch.region,
             "p": round(patch.p, 3),
             "abnormal": patch.abnormal,
+            "cells": patch.cells,
             "jpeg": base64.b64encode(patch.jpeg).decode("ascii"),
         }
 

@@ -119,6 +119,8 @@ def test_thresholds_and_an_abnormal_threshold(source, pack, tmp_path):
 
 def test_another_set_of_abnormal_types(source, pack, tmp_path):
     recall(source, "--out", tmp_path / "out", "--abnormal", "teardrop, schistocyte")
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert run["abnormal_types"] == ["teardrop", "schistocyte"]
     rows = table(tmp_path / "out")
     chosen = ("teardrop", "schistocyte")
     np.testing.assert_array_equal(rows["abnormal"], matrix(rows, "has", chosen).any(axis=1))

@@ -145,6 +145,53 @@ def test_slides_sort_by_name_and_number(load, report):
     assert counts == sorted(counts, reverse=True)
 
 
+def between(cells):
+    return " to ".join(f"{count:,}" for count in dict.fromkeys(cells))
+
+
+def test_cells_are_told_as_a_range_and_sort_by_the_fewest(load, report):
+    page = load(report)
+    slides = page.evaluate("JSON.parse(document.getElementById('data').textContent)")["slides"]
+    total = [sum(slide["cells"][end] for slide in slides) for end in (0, 1)]
+    assert total[0] < total[1]
+    card = page.locator("#totals .card").filter(has_text="Red cells")
+    regions = sum(slide["regions"] for slide in slides)
+    assert card.locator(".value").inner_text() == between(total)
+    assert card.locator(".note").inner_text().startswith(f"in {regions:,} regions")
+    assert f", {between(slides[0]['cells'])} cells in {slides[0]['regions']} regions, " in (
+        page.locator("#slide-summary").inner_text()
+    )
+    page.locator("#slides-table").get_by_role("button", name="Cells").click()
+    by_fewest = sorted(slides, key=lambda slide: -slide["cells"][0])
+    assert column(page, "slides-table", 5) == [between(slide["cells"]) for slide in by_fewest]
+
+
+def test_a_clump_says_how_many_cells_it_may_hold(load, report):
+    page = load(report)
+    page.wait_for_function("document.querySelector('.told').textContent.includes('region')")
+    boxes = page.evaluate("JSON.parse(document.getElementById('boxes-0').textContent)")
+    clump = next(at for at, box in enumerate(boxes) if 1 < box["cells"][1] != box["cells"][0])
+    single = next(at for at, box in enumerate(boxes) if box["cells"] == [1, 1])
+    told = {}
+    for at in range(max(clump, single) + 1):
+        page.locator("#viewer canvas").press("n")
+        told[at] = page.locator(".told").inner_text()
+    assert f" {between(boxes[clump]['cells'])} cells. " in told[clump]
+    assert "cell" not in told[single]
+    patches = page.evaluate("JSON.parse(document.getElementById('patches-0').textContent)")
+    several = [p for ends in patches for end in ends for p in end if p["cells"][1] > 1]
+    assert several
+    shown = page.locator("#gallery button.patch").filter(has_text="cells")
+    # Each has its range under the picture, and in what a screen reader says of it.
+    assert sorted(shown.locator("span:last-child").all_inner_texts()) == sorted(
+        f"{between(p['cells'])} cells" for p in several
+    )
+    assert all(
+        " cells. Open " in alt
+        for alt in shown.locator("img").evaluate_all("i => i.map(x => x.alt)")
+    )
+
+
 def test_slides_filter_by_name_type_and_grade(load, report):
     page = load(report)
     page.get_by_role("search", name="Filter the slides").get_by_label("Name").fill("sLiDe 1")
@@ -176,9 +223,19 @@ def test_choosing_a_slide_shows_its_types_gallery_and_fields(load, report):
     shown = dict(zip(column(page, "types-table", 1), column(page, "types-table", 2), strict=True))
     expected = {t["label"]: k["count"] for t, k in zip(data["types"], slide["types"], strict=True)}
     assert {label: int(text.replace(",", "")) for label, text in shown.items()} == expected
+    cut = dict(zip(column(page, "types-table", 1), column(page, "types-table", 3), strict=True))
+    assert {label: int(text) for label, text in cut.items()} == {
+        t["label"]: k["cut"] for t, k in zip(data["types"], slide["types"], strict=True)
+    }
+    assert sum(map(int, cut.values())) > 0
+    left_out = slide["regions"] - slide["whole"]
+    assert page.locator("#types-basis").inner_text() == (
+        f"Shares and grades of types are of the {slide['whole']} regions that no border cuts; "
+        f"{left_out} regions at the border are left out."
+    )
     shares = [k["share"][0] for k in slide["types"]]
     assert max(shares) == pytest.approx(
-        float(column(page, "types-table", 3)[0].rstrip(" %")) / 100, abs=0.0051
+        float(column(page, "types-table", 4)[0].rstrip(" %")) / 100, abs=0.0051
     )
     loaded = page.locator("#gallery img").evaluate_all(
         "images => Promise.all(images.map(i => i.decode().then(() => i.naturalWidth)))"
