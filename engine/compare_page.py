@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
+from rbc_engine.grade import grade_text
+
 __all__ = ["comparison_page"]
 
 _MOST_ROWS = 1000
@@ -140,7 +142,8 @@ def _grades(slides: Sequence[dict[str, Any]]) -> str:
 
 def _grade(share: dict[str, Any]) -> str:
     grades = share["grades"]
-    return f"{grades['grade']} ({share['share']:.1%}, {grades['low']} to {grades['high']})"
+    at, low, high = (grade_text(grades[key]) for key in ("grade", "low", "high"))
+    return f"{at} ({share['share']:.1%}, {low} to {high})"
 
 
 def _types(types: Sequence[dict[str, Any]]) -> str:

@@ -21,6 +21,7 @@ __all__ = [
     "TypeShare",
     "cut_offs",
     "grade",
+    "grade_text",
     "type_shares",
 ]
 
@@ -139,3 +140,8 @@ def type_shares(
             grades = Grades(*(grade(at, name) for at in (share, low, high)))
         shares.append(TypeShare(count=count, share=share, low=low, high=high, grades=grades))
     return shares
+
+
+def grade_text(grade: int) -> str:
+    """As laboratories write it: 0, 1+, 2+, 3+."""
+    return f"{grade}+" if grade else "0"

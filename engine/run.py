@@ -159,7 +159,7 @@ def run_fields(
     slide_count = sum(isinstance(entry, SlideRef) for entry in plan.entries)
     if slide_count and output.needs_frames:
         stated.append(
-            f"{slide_count} whole slides have no overlay: they are too large for one picture"
+            f"{slide_count} whole slides have no picture in report.html and no overlay: they are too large for one"
         )
     if isinstance(source, DaliSource) and source.given_up:
         stated.append(

@@ -73,7 +73,10 @@ def polygon(geometry: dict[str, Any]) -> list[list[Point]]:
     check(geometry["type"] == "Polygon", "regions are polygons")
     rings = geometry["coordinates"]
     for ring in rings:
-        check(len(ring) >= 4 and ring[0] == ring[-1], "a LinearRing is closed, by at least four points")
+        check(
+            len(ring) >= 4 and ring[0] == ring[-1],
+            "a LinearRing is closed, by at least four points",
+        )
         check(all(len(point) == 2 and all(map(is_number, point)) for point in ring), "x and y")
     return [[(x, y) for x, y in ring] for ring in rings]
 

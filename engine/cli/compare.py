@@ -61,6 +61,7 @@ def _print(record: dict[str, Any], out: Path | None) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from rbc_engine.grade import grade_text
     from rbc_engine.sinks.text import encodable
 
     console = Console()
@@ -92,7 +93,11 @@ def _print(record: dict[str, Any], out: Path | None) -> None:
     if len(rows) > _TABLE_ROWS - 1:
         console.print(f"and {len(rows) - _TABLE_ROWS + 1} more slides")
     regraded = [
-        [row["slide"], each["name"], each["a"]["grades"]["grade"], each["b"]["grades"]["grade"]]
+        [
+            row["slide"],
+            each["name"],
+            *(grade_text(each[run]["grades"]["grade"]) for run in ("a", "b")),
+        ]
         for row in record["slides"]
         for each in row["grades"]
         if each["changed"]
@@ -116,4 +121,5 @@ def _print(record: dict[str, Any], out: Path | None) -> None:
     for note in record["notes"]:
         console.print(f"note: {escape(note)}", soft_wrap=True)
     if out is not None:
-        console.print(f"comparison in {escape(encodable(str(out)))}", soft_wrap=True)
+        shown = encodable(f"{out}, to look at: {out / 'compare.html'}")
+        console.print(f"comparison in {escape(shown)}", soft_wrap=True)

@@ -129,6 +129,8 @@ def test_bad_files_get_their_row_and_the_others_finish(tmp_path: Path) -> None:
     for name in bad:
         assert name in by_field[name]["error"]
         assert "\n" not in by_field[name]["error"]
+        assert f"failed: {by_field[name]['error']}" in done.stdout
+    assert f"results in {out}, to look at: {out / 'report.html'}" in done.stdout
     assert "8192" in by_field["wide.png"]["error"]
     assert all(by_field[name]["slide"] == "ein Träger №1" for name in by_field)
     assert int(by_field["good 1.jpg"]["regions"]) > 0
@@ -176,8 +178,8 @@ def test_existing_folder_is_refused_then_overwritten(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "notes.txt").write_text("keep me")
-    refused = rbc("run", tmp_path / "in", "--out", out)
-    assert refused.returncode == 1
+    refused = rbc("run", tmp_path / "in", "--out", out, "--pack", tmp_path / "none")
+    assert refused.returncode == 1  # before the pack is looked at, and before networks are compiled
     assert "--overwrite" in refused.stderr
     assert [path.name for path in out.iterdir()] == ["notes.txt"]
     done = rbc("run", tmp_path / "in", "--out", out, "--overwrite", "--json")

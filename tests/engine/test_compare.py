@@ -197,7 +197,7 @@ def test_slides_whose_grade_changed_are_told(runs, tmp_path):
     assert changed == [("one", "burr"), ("two", "sickle")]
     page = Page((tmp_path / "out" / "compare.html").read_text(encoding="utf-8"))
     at = page.text.index("Slides whose grade changed")
-    assert page.text[at:].count("3 (25.0%, 0 to 3)") == 1
+    assert page.text[at:].count("3+ (25.0%, 0 to 3+)") == 1
     assert "On 2 slides a type has another grade." in " ".join(page.text)
 
 
