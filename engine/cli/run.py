@@ -177,7 +177,7 @@ def _failure(field: str, error: str) -> str:
 
 
 class _Progress:
-    """A bar with fields, slides, cells per second and time left; nothing where stderr is no terminal."""
+    """A bar with fields, slides, regions per second and time left; nothing where stderr is no terminal."""
 
     def __init__(self, fields: int, *, show: bool) -> None:
         from rich.console import Console
@@ -195,7 +195,7 @@ class _Progress:
             MofNCompleteColumn(),
             BarColumn(),
             TextColumn("{task.fields[slides]} slides"),
-            TextColumn("{task.fields[regions_per_s]:.0f} cells/s"),
+            TextColumn("{task.fields[regions_per_s]:.0f} regions/s"),
             TimeRemainingColumn(),
             console=console,
             transient=True,

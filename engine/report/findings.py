@@ -56,13 +56,15 @@ class PicturedField(NamedTuple):
 
 
 class Patch(NamedTuple):
-    """region: its index within the field. p: of the type that it stands for. cells: the fewest and the most in it."""
+    """region: its index within the field. p: of the type that it stands for. cells: the fewest and the most in it.
+    flags: bits of RegionFlag."""
 
     field: str
     region: int
     p: float
     abnormal: bool
     cells: tuple[int, int]
+    flags: int
     jpeg: bytes
 
 
@@ -135,9 +137,16 @@ class Findings:
                     if region not in drawn:
                         drawn[region] = patch_jpeg(pixels, regions.boxes[region])
                     jpeg = drawn[region]
-                    cells = int(regions.cells_low[region]), int(regions.cells_high[region])
-                    patch = Patch(row.name, region, p, bool(regions.abnormal[region]), cells, jpeg)
-                    stock.add(group, rank, patch, size=round(len(jpeg) * _BASE64) + 96)
+                    patch = Patch(
+                        field=row.name,
+                        region=region,
+                        p=p,
+                        abnormal=bool(regions.abnormal[region]),
+                        cells=(int(regions.cells_low[region]), int(regions.cells_high[region])),
+                        flags=int(regions.flags[region]),
+                        jpeg=jpeg,
+                    )
+                    stock.add(group, rank, patch, size=round(len(jpeg) * _BASE64) + 100)
 
 
 def _row(result: FieldResult, number: int) -> FieldRow:

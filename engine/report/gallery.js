@@ -16,9 +16,12 @@ function drawGallery(data, slide, open) {
         "ul",
         {},
         end.map((patch) => {
-          const several = patch.cells[1] > 1 ? cellsIn(patch.cells) : null;
-          const told = [data.types[type].label, `p ${patch.p.toFixed(2)}`, patch.abnormal ? "abnormal" : "normal", several];
-          const name = told.filter((part) => part !== null).join(", ");
+          const notes = [
+            hasFlag(data, patch, "clump") ? cellsIn(patch.cells) : null,
+            hasFlag(data, patch, "border") ? "at border" : null,
+          ].filter((note) => note !== null);
+          const verdict = patch.abnormal ? "abnormal" : "normal";
+          const name = [data.types[type].label, `p ${patch.p.toFixed(2)}`, verdict, ...notes].join(", ");
           return h(
             "li",
             {},
@@ -32,7 +35,7 @@ function drawGallery(data, slide, open) {
               },
               h("img", { src: `data:image/jpeg;base64,${patch.jpeg}`, alt: `${name}. Open ${patch.field}`, width: 72, height: 72 }),
               h("span", { "aria-hidden": "true" }, patch.p.toFixed(2)),
-              several === null ? null : h("span", { "aria-hidden": "true" }, several),
+              notes.map((note) => h("span", { "aria-hidden": "true" }, note)),
             ),
           );
         }),

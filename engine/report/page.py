@@ -221,6 +221,7 @@ def _patches(findings: Findings, slide: str, pack: Pack) -> list[list[list[dict[
             "p": round(patch.p, 3),
             "abnormal": patch.abnormal,
             "cells": patch.cells,
+            "flags": patch.flags,
             "jpeg": base64.b64encode(patch.jpeg).decode("ascii"),
         }
 

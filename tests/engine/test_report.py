@@ -172,6 +172,7 @@ def test_the_gallery_holds_the_surest_and_the_least_sure(
             for one in (*surest, *least):
                 regions, at = fields[one["field"]], one["region"]
                 assert one["cells"] == [regions.cells_low[at], regions.cells_high[at]]
+                assert one["flags"] == regions.flags[at]
                 assert Image.open(io.BytesIO(base64.b64decode(one["jpeg"]))).size == (72, 72)
 
 

@@ -14,6 +14,7 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
+from rbc_engine.cells import count_cells
 from rbc_engine.pack import Pack, find_pack
 from rbc_engine.report.page import visible
 from rbc_engine.sinks.report import ReportPage
@@ -68,19 +69,24 @@ def load(chromium):
 
 
 def regions_of(rng, count, types, *, width, height):
-    corners = rng.random((count, 2)) * (width - 50, height - 50)
+    sides = rng.uniform(20, 48, (count, 2))
+    sides[::7] += 40  # clumps
+    corners = rng.random((count, 2)) * ((width, height) - sides)
     p = rng.beta(0.4, 2, (count, types)).astype(np.float32)
     has = p >= 0.6
     has[np.arange(count), p.argmax(axis=1)] = True
     abnormal_p = rng.random(count).astype(np.float32)
+    boxes = np.hstack([corners, corners + sides]).astype(np.float32)
+    cut = (rng.random(count) < 0.1).astype(np.uint8)
+    clumps = count_cells(boxes, cut=cut > 0).clump.astype(np.uint8)
     return Regions(
-        boxes=np.hstack([corners, corners + rng.uniform(20, 48, (count, 2))]).astype(np.float32),
+        boxes=boxes,
         scores=rng.random(count).astype(np.float32),
         probabilities=p,
         has=has,
         abnormal_p=abnormal_p,
         abnormal=abnormal_p >= 0.5,
-        flags=(rng.random(count) < 0.1).astype(np.uint8),
+        flags=cut | clumps << 1,
     )
 
 
@@ -170,8 +176,8 @@ def test_a_clump_says_how_many_cells_it_may_hold(load, report):
     page = load(report)
     page.wait_for_function("document.querySelector('.told').textContent.includes('region')")
     boxes = page.evaluate("JSON.parse(document.getElementById('boxes-0').textContent)")
-    clump = next(at for at, box in enumerate(boxes) if 1 < box["cells"][1] != box["cells"][0])
-    single = next(at for at, box in enumerate(boxes) if box["cells"] == [1, 1])
+    clump = next(at for at, box in enumerate(boxes) if box["flags"] & 2)
+    single = next(at for at, box in enumerate(boxes) if not box["flags"] & 2)
     told = {}
     for at in range(max(clump, single) + 1):
         page.locator("#viewer canvas").press("n")
@@ -179,17 +185,18 @@ def test_a_clump_says_how_many_cells_it_may_hold(load, report):
     assert f" {between(boxes[clump]['cells'])} cells. " in told[clump]
     assert "cell" not in told[single]
     patches = page.evaluate("JSON.parse(document.getElementById('patches-0').textContent)")
-    several = [p for ends in patches for end in ends for p in end if p["cells"][1] > 1]
-    assert several
-    shown = page.locator("#gallery button.patch").filter(has_text="cells")
-    # Each has its range under the picture, and in what a screen reader says of it.
-    assert sorted(shown.locator("span:last-child").all_inner_texts()) == sorted(
-        f"{between(p['cells'])} cells" for p in several
-    )
-    assert all(
-        " cells. Open " in alt
-        for alt in shown.locator("img").evaluate_all("i => i.map(x => x.alt)")
-    )
+    # Under each picture, and in what a screen reader says of it.
+    expected = []
+    for patch in (patch for ends in patches for end in ends for patch in end):
+        notes = [f"{between(patch['cells'])} cells"] if patch["flags"] & 2 else []
+        notes += ["at border"] if patch["flags"] & 1 else []
+        expected.append([f"{patch['p']:.2f}", *notes])
+    assert {len(notes) for notes in expected} == {1, 2, 3}
+    shown = page.locator("#gallery button.patch").all()
+    told = [patch.locator("span").all_inner_texts() for patch in shown]
+    assert sorted(told) == sorted(expected)
+    for patch, notes in zip(shown, told, strict=True):
+        assert f"{', '.join(notes[1:])}. Open " in patch.locator("img").get_attribute("alt")
 
 
 def test_slides_filter_by_name_type_and_grade(load, report):
