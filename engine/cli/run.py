@@ -148,6 +148,7 @@ def run(
                     warnings=warnings,
                     stop=stop,
                     on_result=on_result,
+                    on_tile=progress.add_tile,
                 )
             except OutputError as error:
                 if not journal.done:
@@ -177,7 +178,8 @@ def _failure(field: str, error: str) -> str:
 
 
 class _Progress:
-    """A bar with fields, slides, regions per second and time left; nothing where stderr is no terminal."""
+    """A bar with fields, slides, the tile of a whole slide, regions per second and time left; nothing where stderr is no
+    terminal."""
 
     def __init__(self, fields: int, *, show: bool) -> None:
         from rich.console import Console
@@ -194,14 +196,15 @@ class _Progress:
             TextColumn("fields"),
             MofNCompleteColumn(),
             BarColumn(),
-            TextColumn("{task.fields[slides]} slides"),
+            TextColumn("{task.fields[slides]} slides{task.fields[tile]}"),
             TextColumn("{task.fields[regions_per_s]:.0f} regions/s"),
             TimeRemainingColumn(),
             console=console,
             transient=True,
             disable=not (show and console.is_terminal),
         )
-        self._task = self._bar.add_task("", total=fields, slides=0, regions_per_s=0.0)
+        self._task = self._bar.add_task("", total=fields, slides=0, tile="", regions_per_s=0.0)
+        self._done = 0
         self._slides: set[str] = set()
         self._regions = 0
         self._started = time.perf_counter()
@@ -212,11 +215,19 @@ class _Progress:
         if result.regions is not None and not kept:
             self._regions += len(result.regions)
         seconds = time.perf_counter() - self._started
+        self._done += 1
         self._bar.update(
             self._task,
-            advance=1,
+            completed=self._done,
             slides=len(self._slides),
+            tile="",
             regions_per_s=self._regions / max(seconds, 1e-6),
+        )
+
+    def add_tile(self, tile: int, of: int) -> None:
+        """Tile by tile the bar goes on within the field that a whole slide is."""
+        self._bar.update(
+            self._task, completed=self._done + (tile - 1) / of, tile=f", tile {tile} of {of}"
         )
 
     def __enter__(self) -> _Progress:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -15,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import tifffile
 from PIL import Image
 
 from rbc_engine.pack import find_pack
@@ -137,6 +140,42 @@ def test_bad_files_get_their_row_and_the_others_finish(tmp_path: Path) -> None:
     run = summary(out)
     assert run["counts"]["failed"] == 5  # type: ignore[index]
     assert no_leftovers(out)
+
+
+def test_a_terminal_sees_a_whole_slide_go_on_tile_by_tile(tmp_path: Path) -> None:
+    pixels = render_field(seed=1, width=1000, height=700, cells=80, cell_px=30).pixels
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        tiff.write(pixels, tile=(256, 256), photometric="rgb", subifds=1)
+        tiff.write(pixels[::2, ::2], tile=(256, 256), photometric="rgb", subfiletype=1)
+    ours, theirs = os.openpty()
+    command = [
+        sys.executable,
+        "-m",
+        "rbc_engine",
+        "run",
+        tmp_path / "a.tif",
+        "--out",
+        tmp_path / "o",
+    ]
+    environment = os.environ | {"COLUMNS": "120", "TERM": "xterm"}
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=theirs, env=environment
+    ) as process:
+        os.close(theirs)
+        seen = b""
+        with contextlib.suppress(OSError):  # EIO: the other end is closed
+            while part := os.read(ours, 1 << 16):
+                seen += part
+    os.close(ours)
+    assert process.returncode == 0
+    [slide] = summary(tmp_path / "o")["whole_slides"]  # type: ignore[misc]
+    count = slide["tiles"]["run"] + slide["tiles"]["blank"]
+    assert count > 1
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
+    told = [(int(tile), int(of)) for tile, of in re.findall(r", tile (\d+) of (\d+)", plain)]
+    assert {of for _, of in told} == {count}
+    assert [tile for tile, _ in told] == sorted(tile for tile, _ in told)
+    assert 1 <= told[0][0] <= told[-1][0] <= count
 
 
 def test_nothing_usable_is_exit_1_with_reasons(tmp_path: Path) -> None:
