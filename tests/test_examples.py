@@ -17,7 +17,7 @@ def run(repository: Path, name: str, *arguments: str) -> str:
         [sys.executable, "-W", "error", str(repository / "examples" / name), *arguments],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr
