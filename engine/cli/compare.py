@@ -62,7 +62,7 @@ def _print(record: dict[str, Any], out: Path | None) -> None:
     from rich.table import Table
 
     from rbc_engine.grade import grade_text
-    from rbc_engine.sinks.text import encodable
+    from rbc_engine.sources.decode import printable
 
     console = Console()
 
@@ -72,7 +72,7 @@ def _print(record: dict[str, Any], out: Path | None) -> None:
         for column in shown.columns[1:]:
             column.justify = "right"
         for row in rows[:_TABLE_ROWS]:
-            shown.add_row(*(escape(str(cell)) for cell in row))
+            shown.add_row(*(escape(printable(str(cell))) for cell in row))
         console.print(shown)
         if len(rows) > _TABLE_ROWS:
             console.print(f"and {len(rows) - _TABLE_ROWS} more")
@@ -119,7 +119,7 @@ def _print(record: dict[str, Any], out: Path | None) -> None:
                 [[f"{row['slide']}: {row['field']}", row["why"]] for row in fields],
             )
     for note in record["notes"]:
-        console.print(f"note: {escape(note)}", soft_wrap=True)
+        console.print(f"note: {escape(printable(note))}", soft_wrap=True)
     if out is not None:
-        shown = encodable(f"{out}, to look at: {out / 'compare.html'}")
+        shown = printable(f"{out}, to look at: {out / 'compare.html'}")
         console.print(f"comparison in {escape(shown)}", soft_wrap=True)

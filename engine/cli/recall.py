@@ -119,9 +119,11 @@ class _Changes:
                 counts[:] = [count + more for count, more in zip(counts, held, strict=True)]
 
     def print(self) -> None:
+        from rbc_engine.sources.decode import printable
+
         for name, before, now in zip(self._names, self._before, self._now, strict=True):
             if before != now:
-                print(f"changed: {name} from {before} to {now} regions")
+                print(f"changed: {printable(name)} from {before} to {now} regions")
         if self._before == self._now:
             print("changed: no count of any type, nor of abnormal regions")
 

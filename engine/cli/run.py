@@ -254,7 +254,7 @@ def print_summary(
     from rich.markup import escape
     from rich.table import Table
 
-    from rbc_engine.sinks.text import encodable
+    from rbc_engine.sources.decode import printable
 
     console = Console()
     table = Table("slide", "fields", "failed", "regions", "abnormal", "share", "95 % interval")
@@ -265,7 +265,7 @@ def print_summary(
     rows = list(tally.rows())
     for row in rows[:_TABLE_ROWS]:
         table.add_row(
-            escape(row.slide),
+            escape(printable(row.slide)),
             str(row.fields),
             str(row.failed),
             str(row.regions),
@@ -277,11 +277,11 @@ def print_summary(
     if len(rows) > _TABLE_ROWS:
         console.print(f"and {len(rows) - _TABLE_ROWS} more slides in slides.csv")
     for failure in failures:
-        console.print(f"failed: {escape(encodable(failure))}", soft_wrap=True)
+        console.print(f"failed: {escape(printable(failure))}", soft_wrap=True)
     unshown = sum(row.failed for row in rows) - len(failures)
     if failures and unshown:
         console.print(f"and {unshown} more failed; fields.csv says why")
     for warning in warnings:
-        console.print(f"note: {escape(warning)}", soft_wrap=True)
+        console.print(f"note: {escape(printable(warning))}", soft_wrap=True)
     page = f", to look at: {out / 'report.html'}" if report else ""
-    console.print(f"results in {escape(encodable(f'{out}{page}'))}", soft_wrap=True)
+    console.print(f"results in {escape(printable(f'{out}{page}'))}", soft_wrap=True)

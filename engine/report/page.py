@@ -22,7 +22,7 @@ from rbc_engine.report.findings import (
     SlideFindings,
 )
 from rbc_engine.report.pictures import FIELD_LONG_SIDE_PX
-from rbc_engine.sinks.text import encodable
+from rbc_engine.sources.decode import printable
 
 __all__ = ["render"]
 
@@ -88,14 +88,6 @@ def embedded(value: Any) -> str:
     return text
 
 
-def visible(text: str) -> str:
-    """The text with line breaks, control characters and marks that turn its direction as backslash escapes."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii")
-        for c in encodable(text)
-    )
-
-
 def _sha256(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
 
@@ -133,14 +125,14 @@ def _data(findings: Findings, pack: Pack, pictured: list[PicturedField]) -> dict
         "fields": {
             "number": [row.number for row in rows],
             "slide": [slide_number[row.slide] for row in rows],
-            "name": [visible(row.name) for row in rows],
+            "name": [printable(row.name) for row in rows],
             "width": [row.width for row in rows],
             "height": [row.height for row in rows],
             "regions": [row.regions for row in rows],
             "abnormal": [row.abnormal for row in rows],
             "flags": [row.flags for row in rows],
             "saturated": [row.number for row in rows if row.saturated],
-            "error": {row.number: visible(row.error) for row in rows if row.error is not None},
+            "error": {row.number: printable(row.error) for row in rows if row.error is not None},
         },
         "pictured": [picture.row.number for picture in pictured],
     }
@@ -152,7 +144,7 @@ def _slide(found: SlideFindings, pack: Pack) -> dict[str, Any]:
     type_counts = counts.type_counts.tolist() or [0] * len(pack.types)
     shares = type_shares(counts, pack.types, abnormal=pack.manifest.abnormal)
     return {
-        "name": visible(counts.slide),
+        "name": printable(counts.slide),
         "fields": counts.fields,
         "failed": counts.failed,
         "regions": counts.regions,
@@ -216,7 +208,7 @@ def _patches(findings: Findings, slide: str, pack: Pack) -> list[list[list[dict[
 
     def shown(patch: Patch) -> dict[str, Any]:
         return {
-            "field": visible(patch.field),
+            "field": printable(patch.field),
             "region": patch.region,
             "p": round(patch.p, 3),
             "abnormal": patch.abnormal,
@@ -281,7 +273,7 @@ def _facts(run: dict[str, Any], pack: Pack) -> list[tuple[str, str]]:
         ("Commit", program.get("commit")),
         *((key.title(), run.get(key)) for key in ("device", "backend", "precision", "decoder")),
     ]
-    return [(label, visible(str(value))) for label, value in known if value]
+    return [(label, printable(str(value))) for label, value in known if value]
 
 
 def _drift(run: dict[str, Any], pack: Pack) -> list[tuple[str, str]]:
@@ -311,7 +303,7 @@ def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
             for pair in _flat(branch, f"{prefix}.{key}" if prefix else str(key))
         ]
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return [(visible(prefix), visible(text))]
+    return [(printable(prefix), printable(text))]
 
 
 def _plain(run: dict[str, Any]) -> dict[str, Any]:
@@ -322,5 +314,5 @@ def _plain(run: dict[str, Any]) -> dict[str, Any]:
         "network_seconds": run.get("network_seconds"),
         "bottleneck": run.get("bottleneck"),
         "counts": run.get("counts", {}),
-        "warnings": [visible(str(text)) for text in run.get("warnings", [])],
+        "warnings": [printable(str(text)) for text in run.get("warnings", [])],
     }

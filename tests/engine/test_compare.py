@@ -277,6 +277,19 @@ def test_the_page_holds_it_all_and_no_name_breaks_it(runs, tmp_path):
     compare(*runs, "--out", out, "--overwrite")
 
 
+def test_a_strangers_run_cannot_steer_the_terminal(tmp_path, toy_pack):
+    evil = "\x1b]0;title\x07\x1b[2J[b]"
+    for name, held in (("a", "d"), ("b", "s")):
+        write(tmp_path / name, toy_pack, field(evil, evil, (0, held, True)))
+    write(tmp_path / "c", toy_pack, field(evil, evil + "2", (0, "d", True)))
+    for other in ("b", "c"):
+        done = CliRunner().invoke(app, ["compare", str(tmp_path / "a"), str(tmp_path / other)])
+        assert done.exit_code == 0
+        shown = "".join(done.stdout.split())
+        assert not set("\x1b\x07") & set(done.stdout)
+        assert "\\x1b" in shown
+
+
 def test_the_table_names_the_slides(runs):
     done = CliRunner().invoke(app, ["compare", *map(str, runs)])
     assert done.exit_code == 0

@@ -22,11 +22,12 @@ from rbc_engine.calibrated import NETWORKS, Calibration, NetworkRanges, Verdict
 from rbc_engine.errors import UsageError
 from rbc_engine.report import findings as findings_module
 from rbc_engine.report.findings import Findings
-from rbc_engine.report.page import embedded, visible
+from rbc_engine.report.page import embedded
 from rbc_engine.report.pictures import FIELD_LONG_SIDE_PX, PATCH_PX, field_jpeg, patch_jpeg
 from rbc_engine.report.stock import Stock
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sinks.report import ReportPage
+from rbc_engine.sources.decode import printable
 from rbc_engine.types import Frame
 
 RUN = {
@@ -203,15 +204,15 @@ def test_hostile_names_are_text_everywhere(
     run["bottleneck"] = HOSTILE[2]
     run["stage_seconds"] = {HOSTILE[2]: 1.0, HOSTILE[0]: 2.0}
     page = Page(write(tmp_path, toy_pack, results, run))
-    assert [slide["name"] for slide in page.data["slides"]] == [visible(name) for name in HOSTILE]
-    assert [row["name"] for row in rows(page)][::2] == [visible(name) for name in HOSTILE]
-    assert set(page.data["fields"]["error"].values()) == {visible(name) for name in HOSTILE}
+    assert [slide["name"] for slide in page.data["slides"]] == [printable(name) for name in HOSTILE]
+    assert [row["name"] for row in rows(page)][::2] == [printable(name) for name in HOSTILE]
+    assert set(page.data["fields"]["error"].values()) == {printable(name) for name in HOSTILE}
     scripts = [script for script in page.root.iter("script") if script.get("type") is None]
     assert len(scripts) == 1
     assert not list(page.root.iter("img"))
     assert not [e for e in page.root.iter() for name in e.attrib if str(name).startswith("on")]
     text = page.text()
-    assert all(text.count(visible(name)) >= 2 for name in HOSTILE)
+    assert all(text.count(printable(name)) >= 2 for name in HOSTILE)
 
 
 @given(st.text(st.characters()))
@@ -224,9 +225,9 @@ def test_embedded_text_comes_back_and_cannot_end_its_block(text):
 
 @given(st.text(st.characters()))
 def test_visible_text_has_no_hidden_characters(text):
-    assert visible(text).isprintable()
+    assert printable(text).isprintable()
     if text.isprintable():
-        assert visible(text) == text
+        assert printable(text) == text
 
 
 def test_the_page_allows_its_own_script_and_style_and_nothing_else(tmp_path, toy_pack):

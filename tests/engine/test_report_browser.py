@@ -16,8 +16,8 @@ from playwright.sync_api import sync_playwright
 
 from rbc_engine.cells import count_cells
 from rbc_engine.pack import Pack, find_pack
-from rbc_engine.report.page import visible
 from rbc_engine.sinks.report import ReportPage
+from rbc_engine.sources.decode import printable
 from rbc_engine.types import FieldResult, Frame, Regions
 
 FIRST_PAINT_MS = 1000
@@ -430,13 +430,13 @@ def test_hostile_names_are_shown_and_do_nothing(load, tmp_path, frames):
     run = {"warnings": HOSTILE, "settings": {name: name for name in HOSTILE}}
     path = write_report(tmp_path, 8, slides=HOSTILE, frames=frames, regions=6, run=run)
     page = load(path)
-    assert column(page, "slides-table", 1) == [visible(name) for name in HOSTILE]
+    assert column(page, "slides-table", 1) == [printable(name) for name in HOSTILE]
     for at, name in enumerate(HOSTILE):
         page.locator("#slides-table tbody button").nth(at).click()
-        assert page.locator("#fields-slide").inner_text() == visible(name)
+        assert page.locator("#fields-slide").inner_text() == printable(name)
         page.locator("#fields-table tbody button").first.click()
         page.locator("#gallery button").first.click()
-    assert page.locator(".notes li").all_inner_texts() == [visible(name) for name in HOSTILE]
+    assert page.locator(".notes li").all_inner_texts() == [printable(name) for name in HOSTILE]
     assert page.evaluate("window.hacked") is None
     page.set_viewport_size({"width": 400, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
