@@ -67,6 +67,7 @@ class RunFolder(Closing):
     """A finished run. Close it, or use it in a `with` block.
 
     run: run.json. sha256: of run.json, fields.csv and regions.parquet. types: of the pack, in its order.
+    abnormal_types: those of them that were taken as abnormal; None for a run of a version that did not say.
     rows: of fields.csv, in its order.
 
     Raises ResultsError if the folder holds no finished run, or one that is damaged or was changed since.
@@ -82,6 +83,7 @@ class RunFolder(Closing):
             self._check_sha256(RegionsParquet.NAME, self._file)
             self._parquet = self._open_parquet()
             self.types = self._read_types()
+            self.abnormal_types = self._read_abnormal_types()
             self._check_counts()
         except BaseException:
             self._file.close()
@@ -193,6 +195,16 @@ class RunFolder(Closing):
                 RegionsParquet.NAME, f"it was made with a pack that {RUN_JSON} does not name"
             )
         return types
+
+    def _read_abnormal_types(self) -> frozenset[str] | None:
+        told = self.run.get("abnormal_types")
+        if told is None:
+            return None
+        if not isinstance(told, list) or any(name not in self.types for name in told):
+            raise self._wrong(
+                RUN_JSON, f"abnormal_types must name types of the pack (got {told!r:.80})"
+            )
+        return frozenset(told)
 
     def _check_counts(self) -> None:
         regions = sum(row.regions or 0 for row in self.rows)

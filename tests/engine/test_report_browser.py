@@ -14,9 +14,10 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
+from rbc_engine.cells import count_cells
 from rbc_engine.pack import Pack, find_pack
-from rbc_engine.report.page import visible
 from rbc_engine.sinks.report import ReportPage
+from rbc_engine.sources.decode import printable
 from rbc_engine.types import FieldResult, Frame, Regions
 
 FIRST_PAINT_MS = 1000
@@ -68,19 +69,24 @@ def load(chromium):
 
 
 def regions_of(rng, count, types, *, width, height):
-    corners = rng.random((count, 2)) * (width - 50, height - 50)
+    sides = rng.uniform(20, 48, (count, 2))
+    sides[::7] += 40  # clumps
+    corners = rng.random((count, 2)) * ((width, height) - sides)
     p = rng.beta(0.4, 2, (count, types)).astype(np.float32)
     has = p >= 0.6
     has[np.arange(count), p.argmax(axis=1)] = True
     abnormal_p = rng.random(count).astype(np.float32)
+    boxes = np.hstack([corners, corners + sides]).astype(np.float32)
+    cut = (rng.random(count) < 0.1).astype(np.uint8)
+    clumps = count_cells(boxes, cut=cut > 0).clump.astype(np.uint8)
     return Regions(
-        boxes=np.hstack([corners, corners + rng.uniform(20, 48, (count, 2))]).astype(np.float32),
+        boxes=boxes,
         scores=rng.random(count).astype(np.float32),
         probabilities=p,
         has=has,
         abnormal_p=abnormal_p,
         abnormal=abnormal_p >= 0.5,
-        flags=(rng.random(count) < 0.1).astype(np.uint8),
+        flags=cut | clumps << 1,
     )
 
 
@@ -145,6 +151,54 @@ def test_slides_sort_by_name_and_number(load, report):
     assert counts == sorted(counts, reverse=True)
 
 
+def between(cells):
+    return " to ".join(f"{count:,}" for count in dict.fromkeys(cells))
+
+
+def test_cells_are_told_as_a_range_and_sort_by_the_fewest(load, report):
+    page = load(report)
+    slides = page.evaluate("JSON.parse(document.getElementById('data').textContent)")["slides"]
+    total = [sum(slide["cells"][end] for slide in slides) for end in (0, 1)]
+    assert total[0] < total[1]
+    card = page.locator("#totals .card").filter(has_text="Red cells")
+    regions = sum(slide["regions"] for slide in slides)
+    assert card.locator(".value").inner_text() == between(total)
+    assert card.locator(".note").inner_text().startswith(f"in {regions:,} regions")
+    assert f", {between(slides[0]['cells'])} cells in {slides[0]['regions']} regions, " in (
+        page.locator("#slide-summary").inner_text()
+    )
+    page.locator("#slides-table").get_by_role("button", name="Cells").click()
+    by_fewest = sorted(slides, key=lambda slide: -slide["cells"][0])
+    assert column(page, "slides-table", 5) == [between(slide["cells"]) for slide in by_fewest]
+
+
+def test_a_clump_says_how_many_cells_it_may_hold(load, report):
+    page = load(report)
+    page.wait_for_function("document.querySelector('.told').textContent.includes('region')")
+    boxes = page.evaluate("JSON.parse(document.getElementById('boxes-0').textContent)")
+    clump = next(at for at, box in enumerate(boxes) if box["flags"] & 2)
+    single = next(at for at, box in enumerate(boxes) if not box["flags"] & 2)
+    told = {}
+    for at in range(max(clump, single) + 1):
+        page.locator("#viewer canvas").press("n")
+        told[at] = page.locator(".told").inner_text()
+    assert f" {between(boxes[clump]['cells'])} cells. " in told[clump]
+    assert "cell" not in told[single]
+    patches = page.evaluate("JSON.parse(document.getElementById('patches-0').textContent)")
+    # Under each picture, and in what a screen reader says of it.
+    expected = []
+    for patch in (patch for ends in patches for end in ends for patch in end):
+        notes = [f"{between(patch['cells'])} cells"] if patch["flags"] & 2 else []
+        notes += ["at border"] if patch["flags"] & 1 else []
+        expected.append([f"{patch['p']:.2f}", *notes])
+    assert {len(notes) for notes in expected} == {1, 2, 3}
+    shown = page.locator("#gallery button.patch").all()
+    told = [patch.locator("span").all_inner_texts() for patch in shown]
+    assert sorted(told) == sorted(expected)
+    for patch, notes in zip(shown, told, strict=True):
+        assert f"{', '.join(notes[1:])}. Open " in patch.locator("img").get_attribute("alt")
+
+
 def test_slides_filter_by_name_type_and_grade(load, report):
     page = load(report)
     page.get_by_role("search", name="Filter the slides").get_by_label("Name").fill("sLiDe 1")
@@ -176,9 +230,19 @@ def test_choosing_a_slide_shows_its_types_gallery_and_fields(load, report):
     shown = dict(zip(column(page, "types-table", 1), column(page, "types-table", 2), strict=True))
     expected = {t["label"]: k["count"] for t, k in zip(data["types"], slide["types"], strict=True)}
     assert {label: int(text.replace(",", "")) for label, text in shown.items()} == expected
+    cut = dict(zip(column(page, "types-table", 1), column(page, "types-table", 3), strict=True))
+    assert {label: int(text) for label, text in cut.items()} == {
+        t["label"]: k["cut"] for t, k in zip(data["types"], slide["types"], strict=True)
+    }
+    assert sum(map(int, cut.values())) > 0
+    left_out = slide["regions"] - slide["whole"]
+    assert page.locator("#types-basis").inner_text() == (
+        f"Shares and grades of types are of the {slide['whole']} regions that no border cuts; "
+        f"{left_out} regions at the border are left out."
+    )
     shares = [k["share"][0] for k in slide["types"]]
     assert max(shares) == pytest.approx(
-        float(column(page, "types-table", 3)[0].rstrip(" %")) / 100, abs=0.0051
+        float(column(page, "types-table", 4)[0].rstrip(" %")) / 100, abs=0.0051
     )
     loaded = page.locator("#gallery img").evaluate_all(
         "images => Promise.all(images.map(i => i.decode().then(() => i.naturalWidth)))"
@@ -366,13 +430,13 @@ def test_hostile_names_are_shown_and_do_nothing(load, tmp_path, frames):
     run = {"warnings": HOSTILE, "settings": {name: name for name in HOSTILE}}
     path = write_report(tmp_path, 8, slides=HOSTILE, frames=frames, regions=6, run=run)
     page = load(path)
-    assert column(page, "slides-table", 1) == [visible(name) for name in HOSTILE]
+    assert column(page, "slides-table", 1) == [printable(name) for name in HOSTILE]
     for at, name in enumerate(HOSTILE):
         page.locator("#slides-table tbody button").nth(at).click()
-        assert page.locator("#fields-slide").inner_text() == visible(name)
+        assert page.locator("#fields-slide").inner_text() == printable(name)
         page.locator("#fields-table tbody button").first.click()
         page.locator("#gallery button").first.click()
-    assert page.locator(".notes li").all_inner_texts() == [visible(name) for name in HOSTILE]
+    assert page.locator(".notes li").all_inner_texts() == [printable(name) for name in HOSTILE]
     assert page.evaluate("window.hacked") is None
     page.set_viewport_size({"width": 400, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
