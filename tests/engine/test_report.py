@@ -1,4 +1,4 @@
-"""report.html without a browser: what it counts, keeps and escapes. In a browser: test_report_browser.py."""
+"""report.html without a browser: what it counts, keeps and escapes. In a browser: browser/."""
 
 from __future__ import annotations
 
