@@ -29,6 +29,7 @@ def open_engine(
         device=settings.device,
         precision=settings.precision,
         lanes=lanes or settings.lanes,
+        estimate_scale=False,  # every field the same work, and the peers estimate nothing
     ) as engine:
         if batch is None:
             yield engine

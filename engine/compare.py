@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rbc_engine.grade import TypeShare, type_shares
 from rbc_engine.match import match_boxes
 from rbc_engine.run_folder import FieldRow, RunFolder
 from rbc_engine.sinks.run_journal import FieldKey
@@ -23,6 +24,7 @@ from rbc_engine.types import FieldResult, Regions
 __all__ = [
     "Change",
     "Comparison",
+    "GradeDifference",
     "SlideDifference",
     "TypeDifference",
     "compare_runs",
@@ -101,14 +103,31 @@ class RegionDifference:
 
 
 @dataclass(kw_only=True)
+class GradeDifference:
+    """Of a type that both runs take as abnormal, on a slide. a, b: None without regions that no border cuts."""
+
+    name: str
+    a: TypeShare | None
+    b: TypeShare | None
+
+    @property
+    def changed(self) -> bool:
+        """Whether the grade is another now. Where only one run has any, it is not."""
+        if self.a is None or self.b is None or self.a.grades is None or self.b.grades is None:
+            return False
+        return self.a.grades.grade != self.b.grades.grade
+
+
+@dataclass(kw_only=True)
 class SlideDifference:
-    """a, b: counts over the fields that both runs have done. verdict: how it is judged otherwise, None if it is not."""
+    """a, b, grades: over the fields that both runs have done. verdict: how it is judged otherwise, None if it is not."""
 
     slide: str
     fields: int
     regions: RegionDifference
     a: SlideCounts
     b: SlideCounts
+    grades: list[GradeDifference]
     verdict: str | None
 
 
@@ -119,6 +138,7 @@ class Comparison:
     other_images: of the fields compared, those whose image has another size in px or bytes in B.
     only_a, only_b: fields that one run has and has done, and the other has not or could not.
     types: those of both runs. types_only_a, types_only_b: of one.
+    ungraded: A, B, where the run does not say which types are abnormal, so that there are no grades to compare.
     relabellings: the commonest ones, (types in A, types in B) and how often.
     """
 
@@ -130,6 +150,7 @@ class Comparison:
     types: list[TypeDifference] = field(default_factory=list)
     types_only_a: list[str] = field(default_factory=list)
     types_only_b: list[str] = field(default_factory=list)
+    ungraded: list[str] = field(default_factory=list)
     slides: list[SlideDifference] = field(default_factory=list)
     relabellings: list[tuple[str, str, int]] = field(default_factory=list)
     relabellings_left_out: int = 0
@@ -149,10 +170,12 @@ def compare_runs(
     Raises ResultsError if a run turns out to be damaged.
     """
     common = [name for name in a.types if name in b.types]
+    graded = (a.abnormal_types or frozenset()) & (b.abnormal_types or frozenset())
     found = Comparison(
         types=[TypeDifference(name=name) for name in common],
         types_only_a=[name for name in a.types if name not in b.types],
         types_only_b=[name for name in b.types if name not in a.types],
+        ungraded=[name for name, run in (("A", a), ("B", b)) if run.abnormal_types is None],
     )
     pairs = _pair_fields(a, b, found)
     comparer = _Comparer(a.types, b.types, common, found, on_change)
@@ -165,6 +188,7 @@ def compare_runs(
         difference = by_slide.setdefault(result_a.slide, RegionDifference())
         comparer.add(result_a, result_b, difference)
     for counts_a, counts_b in zip(tallies[0].rows(), tallies[1].rows(), strict=True):
+        shares_a, shares_b = _shares(counts_a, a.types, graded), _shares(counts_b, b.types, graded)
         found.slides.append(
             SlideDifference(
                 slide=counts_a.slide,
@@ -172,6 +196,11 @@ def compare_runs(
                 regions=by_slide[counts_a.slide],
                 a=counts_a,
                 b=counts_b,
+                grades=[
+                    GradeDifference(name=name, a=shares_a[name], b=shares_b[name])
+                    for name in common
+                    if name in graded
+                ],
                 verdict=slide_verdict(counts_a, counts_b),
             )
         )
@@ -180,6 +209,12 @@ def compare_runs(
     ]
     found.relabellings_left_out = len(comparer.relabellings) - len(found.relabellings)
     return found
+
+
+def _shares(
+    counts: SlideCounts, types: tuple[str, ...], graded: frozenset[str]
+) -> dict[str, TypeShare | None]:
+    return dict(zip(types, type_shares(counts, types, abnormal=graded), strict=True))
 
 
 def _pair_fields(a: RunFolder, b: RunFolder, found: Comparison) -> Iterator[tuple[int, int]]:

@@ -102,6 +102,11 @@ def comparison_record(a: RunFolder, b: RunFolder, found: Comparison) -> dict[str
                 + [f"{name} (B)" for name in found.types_only_b]
             )
         )
+    if found.ungraded:
+        notes.append(
+            f"grades are not compared: run.json of {' and '.join(found.ungraded)} does not say which types are abnormal, "
+            f"as earlier versions did not; run it again for grades"
+        )
     return {
         "schema": 1,
         "a": _run(a),
@@ -147,6 +152,7 @@ def _slide(row: SlideDifference) -> dict[str, Any]:
         "regions": asdict(row.regions),
         "abnormal_a": _share(row.a),
         "abnormal_b": _share(row.b),
+        "grades": [asdict(each) | {"changed": each.changed} for each in row.grades],
     }
 
 

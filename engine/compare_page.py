@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
+from rbc_engine.grade import grade_text
+
 __all__ = ["comparison_page"]
 
 _MOST_ROWS = 1000
@@ -35,6 +37,7 @@ def comparison_page(record: dict[str, Any]) -> str:
     parts = [
         _summary(record),
         _slides(record["slides"]),
+        _grades(record["slides"]),
         _types(record["types"]),
         _relabellings(record),
         _runs(record),
@@ -54,6 +57,7 @@ def comparison_page(record: dict[str, Any]) -> str:
 def _summary(record: dict[str, Any]) -> str:
     regions, slides = record["regions"], record["slides"]
     changed = sum(row["verdict"] is not None for row in slides)
+    regraded = sum(any(each["changed"] for each in row["grades"]) for row in slides)
     flips = regions["to_abnormal"] + regions["to_normal"]
     lines = [
         f"{record['fields']['compared']:,} fields of {len(slides):,} slides are compared, with {regions['a']:,} regions "
@@ -62,7 +66,8 @@ def _summary(record: dict[str, Any]) -> str:
         f"{record['least_iou']}): {regions['relabelled']:,} of them have other types now, {flips:,} another verdict "
         f"({regions['to_abnormal']:,} abnormal now, {regions['to_normal']:,} no longer).",
         f"{regions['gained']:,} regions are only in B, {regions['lost']:,} only in A.",
-        f"{changed:,} slides are judged otherwise: the 95 % intervals of their abnormal shares do not overlap.",
+        f"{changed:,} slides are judged otherwise: the 95 % intervals of their abnormal shares do not overlap. On "
+        f"{regraded:,} slides a type has another grade.",
     ]
     notes = "".join(f"<p><strong>Note:</strong> {escape(note)}.</p>\n" for note in record["notes"])
     return "".join(f"<p>{line}</p>\n" for line in lines) + notes
@@ -117,6 +122,28 @@ def _slides(slides: Sequence[dict[str, Any]]) -> str:
         heads,
         rows,
     )
+
+
+def _grades(slides: Sequence[dict[str, Any]]) -> str:
+    rows = (
+        [row["slide"], each["name"], *map(_grade, (each["a"], each["b"])), False]
+        for row in slides
+        for each in row["grades"]
+        if each["changed"]
+    )
+    return _table(
+        "Slides whose grade changed",
+        "Of types that both runs take as abnormal, over the fields that both have done, regions at the border left out. "
+        "In brackets the share, and the grades of the ends of its 95 % interval.",
+        ["slide", "type", "grade in A", "grade in B"],
+        rows,
+    )
+
+
+def _grade(share: dict[str, Any]) -> str:
+    grades = share["grades"]
+    at, low, high = (grade_text(grades[key]) for key in ("grade", "low", "high"))
+    return f"{at} ({share['share']:.1%}, {low} to {high})"
 
 
 def _types(types: Sequence[dict[str, Any]]) -> str:

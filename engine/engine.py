@@ -45,9 +45,10 @@ class Engine(Closing):
     Methods may be called from several threads. Close it, or use it in a `with` block.
     """
 
-    def __init__(self, pack: Pack, *choices: DeviceChoice) -> None:
+    def __init__(self, pack: Pack, *choices: DeviceChoice, estimate_scale: bool = False) -> None:
         """See `Engine.open`, which most callers want. Takes over the devices."""
         self.pack = pack
+        self._estimate_scale = estimate_scale
         self.choices = choices
         self.choice = choices[0]
         self.meter = Meter()
@@ -84,6 +85,7 @@ class Engine(Closing):
         device: str = "auto",
         precision: str = "auto",
         lanes: int | None = None,
+        estimate_scale: bool = True,
         watch: BuildWatch | None = None,
     ) -> Engine:
         """Opens a pack, by the name of a shipped one or by its folder, on a device.
@@ -93,6 +95,8 @@ class Engine(Closing):
             opening, the pack's golden inputs are run on it.
         precision: one that the device offers, or 'auto' for the fastest of them that the pack's calibration accepts.
         lanes: batches in flight on each device; None for what suits it.
+        estimate_scale: whether a frame that comes without its µm per pixel, and whose cells have a size that no blood
+            has at the scale it is taken to have, is detected again at the scale that they tell. Its result says so.
         watch: is told of compilations.
 
         Raises PackError for a damaged pack, DeviceError for a device that is not here or gives wrong answers,
@@ -109,7 +113,7 @@ class Engine(Closing):
             cache_name=opened.name,
             watch=watch,
         )
-        engine = cls(opened, *choices)
+        engine = cls(opened, *choices, estimate_scale=estimate_scale)
         try:
             for choice in choices:
                 if choice.device_id is not None:
@@ -302,6 +306,7 @@ class Engine(Closing):
             batch_patches=choice.batch_patches,
             threads=choice.threads,
             meter=self.meter,
+            estimate_scale=self._estimate_scale,
         )
 
     def _submit(self, batch: Sequence[Decoded], *, keep_frames: bool) -> Future[list[FieldResult]]:

@@ -1,10 +1,29 @@
-"""How much of a cell type a slide holds, in the grades that laboratories report."""
+"""How much of a cell type a slide holds, in the grades that laboratories report.
+
+Regions with the flag border do not count, neither as holding a type nor among those that it is a share of: a cell that
+the edge of its field cuts has lost its shape, and is easily told to be a schistocyte.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-__all__ = ["CAVEAT", "DEFAULT", "ICSH_2015", "CutOffs", "cut_offs", "grade"]
+from rbc_engine.sinks.slides_csv import SlideCounts
+from rbc_engine.statistics import wilson_interval
+
+__all__ = [
+    "CAVEAT",
+    "DEFAULT",
+    "ICSH_2015",
+    "CutOffs",
+    "Grades",
+    "TypeShare",
+    "cut_offs",
+    "grade",
+    "grade_text",
+    "type_shares",
+]
 
 ICSH_2015 = (
     "L. Palmer et al., ICSH recommendations for the standardization of nomenclature and grading of peripheral "
@@ -78,3 +97,51 @@ def grade(fraction: float, type_name: str) -> int:
     if fraction >= cuts.moderate:
         return 2
     return int(cuts.few and fraction > 0)
+
+
+@dataclass(frozen=True)
+class Grades:
+    """Of a share, and of the ends of its interval."""
+
+    grade: int
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TypeShare:
+    """Of a slide's regions that no border cuts, those that hold a type.
+
+    share, low, high: 0..1, with the ends of the 95 % Wilson interval. grades: None for a type that is not abnormal.
+    """
+
+    count: int
+    share: float
+    low: float
+    high: float
+    grades: Grades | None
+
+
+def type_shares(
+    counts: SlideCounts, types: Sequence[str], *, abnormal: Collection[str]
+) -> list[TypeShare | None]:
+    """Of each type, in order; None for all of a slide without a region that no border cuts.
+
+    types: of the counts. abnormal: those of them that have grades.
+    """
+    if not counts.whole:
+        return [None] * len(types)
+    shares: list[TypeShare | None] = []
+    for name, count in zip(types, counts.whole_type_counts.tolist(), strict=True):
+        share = count / counts.whole
+        low, high = wilson_interval(count, counts.whole)
+        grades = None
+        if name in abnormal:
+            grades = Grades(*(grade(at, name) for at in (share, low, high)))
+        shares.append(TypeShare(count=count, share=share, low=low, high=high, grades=grades))
+    return shares
+
+
+def grade_text(grade: int) -> str:
+    """As laboratories write it: 0, 1+, 2+, 3+."""
+    return f"{grade}+" if grade else "0"

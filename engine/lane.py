@@ -15,18 +15,16 @@ from rbc_engine.devices.base import Device
 from rbc_engine.errors import DeviceError, ImageError
 from rbc_engine.meter import Meter
 from rbc_engine.pack import Pack
-from rbc_engine.scale import CanvasFit, fit_canvas
+from rbc_engine.scale import CanvasFit, at_border, fit_canvas
 from rbc_engine.stages.call import Caller, types_held
+from rbc_engine.stages.cell_scale import CellScale, Sighting
 from rbc_engine.stages.classify import Classify
 from rbc_engine.stages.crop import crop_patches, crop_windows
-from rbc_engine.stages.detect import Detect, Detections
+from rbc_engine.stages.detect import Detect
 from rbc_engine.stages.focus import blurred_frames
 from rbc_engine.types import Decoded, FieldResult, Float32, Frame, RegionFlag, Regions, UInt8
 
 __all__ = ["Analyze", "Lane"]
-
-# A box this near to the edge of the frame, in canvas px, touches it: the detector places edges no better.
-_BORDER_CANVAS_PX = 1.5
 
 
 class Analyze(Protocol):
@@ -43,6 +41,7 @@ class Lane:
     batch_frames: how many frames of one canvas shape the detector takes at once.
     batch_patches: the fixed batch sizes of the classifier.
     threads: CPU threads for each kernel.
+    estimate_scale: see Engine.open.
     """
 
     def __init__(
@@ -55,6 +54,7 @@ class Lane:
         batch_patches: Sequence[int],
         threads: int,
         meter: Meter,
+        estimate_scale: bool = False,
     ) -> None:
         self.device = device.lane()
         self._owns_device = self.device is not device
@@ -64,6 +64,7 @@ class Lane:
         self._detect = Detect(self.device, pack, batch=batch_frames, threads=threads, meter=meter)
         self._classify = Classify(self.device, pack, batch_sizes=batch_patches, meter=meter)
         self._caller = caller
+        self._cell_scale = CellScale(pack.manifest.detector) if estimate_scale else None
 
     def prepare(self) -> None:
         """Compiles what does not depend on the frames, so that it is done while the first ones are read."""
@@ -107,17 +108,24 @@ class Lane:
                 for frame in frames
             ]
             detections = self._detect(here, fits)
-        regions = self._regions(here, fits, detections)
+            if self._cell_scale is None:
+                sightings = [
+                    Sighting(found=found, fit=fit, cell_scale=fit.scale)
+                    for found, fit in zip(detections, fits, strict=True)
+                ]
+            else:
+                sightings = self._cell_scale.settle(here, fits, detections, self._detect)
+        regions = self._regions(here, sightings)
         share_s = (time.perf_counter() - started) / max(len(frames), 1)
 
-        by_index = dict(zip(taken, zip(frames, detections, regions, strict=True), strict=True))
+        by_index = dict(zip(taken, zip(frames, sightings, regions, strict=True), strict=True))
         results = []
         for index, decoded in enumerate(batch):
             ref = decoded.ref
             if index in errors:
                 results.append(FieldResult.failed(decoded, errors[index]))
                 continue
-            frame, found, region = by_index[index]
+            frame, sighting, region = by_index[index]
             results.append(
                 FieldResult(
                     slide=ref.slide,
@@ -126,7 +134,8 @@ class Lane:
                     width=frame.width,
                     height=frame.height,
                     regions=region,
-                    saturated=found.saturated,
+                    saturated=sighting.found.saturated,
+                    um_per_px_estimated=sighting.um_per_px,
                     seconds=decoded.seconds + share_s,
                     frame=frame.on_host() if keep_frames else None,
                 )
@@ -152,31 +161,31 @@ class Lane:
         except DeviceError as error:
             raise type(error)(f"stage {name} on {self.device.name}: {error}") from error
 
-    def _regions(
-        self,
-        frames: Sequence[Frame],
-        fits: Sequence[CanvasFit],
-        detections: Sequence[Detections],
-    ) -> list[Regions]:
+    def _regions(self, frames: Sequence[Frame], sightings: Sequence[Sighting]) -> list[Regions]:
         """Crops, classifies and calls the detected boxes of all frames together."""
         settings = self._manifest.classifier
-        counts = [len(found.boxes) for found in detections]
+        counts = [len(seen.found.boxes) for seen in sightings]
         blurred: Sequence[bool] = ()
         if sum(counts):
+            filled = [index for index, count in enumerate(counts) if count]
+            scales = [sightings[index].cell_scale for index in filled]
             with self._stage("crop"):
                 windows = [
-                    crop_windows(found.boxes, canvas_scale=fit.scale, settings=settings)
-                    for found, fit in zip(detections, fits, strict=True)
-                    if len(found.boxes)
+                    crop_windows(
+                        sightings[index].found.boxes, canvas_scale=scale, settings=settings
+                    )
+                    for index, scale in zip(filled, scales, strict=True)
                 ]
-                filled = [frame for frame, count in zip(frames, counts, strict=True) if count]
                 patches = crop_patches(
-                    self.device, filled, windows, settings=settings, threads=self._threads
+                    self.device,
+                    [frames[index] for index in filled],
+                    windows,
+                    settings=settings,
+                    threads=self._threads,
                 )
             with self._stage("classify"):
                 probabilities = self._classify(patches)
             with self._stage("call"):
-                scales = [fit.scale for fit, count in zip(fits, counts, strict=True) if count]
                 blurred = blurred_frames(
                     self.device, patches, windows, canvas_scales=scales, settings=self._manifest
                 )
@@ -187,7 +196,8 @@ class Lane:
         results = []
         begin = 0
         of_filled = iter(blurred)
-        for frame, fit, found, count in zip(frames, fits, detections, counts, strict=True):
+        for frame, seen, count in zip(frames, sightings, counts, strict=True):
+            found = seen.found
             here = slice(begin, begin + count)
             begin += count
             results.append(
@@ -199,7 +209,7 @@ class Lane:
                     abnormal_p=abnormal_p[here],
                     abnormal=abnormal_p[here] >= np.float32(self._manifest.caller.threshold),
                     flags=_flags(
-                        found.boxes, frame, fit, blurred=next(of_filled) if count else False
+                        found.boxes, frame, seen.fit, blurred=next(of_filled) if count else False
                     ),
                 )
             )
@@ -207,10 +217,7 @@ class Lane:
 
 
 def _flags(boxes: Float32, frame: Frame, fit: CanvasFit, *, blurred: bool) -> UInt8:
-    margin = _BORDER_CANVAS_PX / fit.scale
-    low = (boxes[:, :2] <= margin).any(axis=1)
-    high = (boxes[:, 2:] >= np.array([frame.width, frame.height]) - margin).any(axis=1)
-    border = np.asarray(low | high)
+    border = at_border(boxes, frame_hw=(frame.height, frame.width), scale=fit.scale)
     flags: UInt8 = border.astype(np.uint8) * np.uint8(RegionFlag.BORDER)
     flags |= np.uint8(RegionFlag.BLURRED if blurred else 0)
     flags |= count_cells(boxes, cut=border).clump.astype(np.uint8) * np.uint8(RegionFlag.CLUMP)

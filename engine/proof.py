@@ -12,6 +12,7 @@ from rbc_engine.drift import Drift
 from rbc_engine.errors import DeviceError
 from rbc_engine.golden import ExpectedRegions, judge, read_golden
 from rbc_engine.pack import Pack
+from rbc_engine.scale import fit_canvas
 from rbc_engine.stages.call import types_held
 from rbc_engine.types import Decoded, FieldRef, FieldResult, Frame, Regions
 
@@ -33,7 +34,13 @@ def check_golden(
     batch = [
         Decoded(
             ref=FieldRef(slide="", field=f"golden {index}", path=Path()),
-            frame=Frame(pixels=case.frame),
+            # On the canvas that the answers were made on, whatever the cells look like.
+            frame=Frame(
+                pixels=case.frame,
+                canvas=fit_canvas(
+                    case.frame.shape[:2], pixel_um=None, settings=pack.manifest.detector
+                ),
+            ),
         )
         for index, case in enumerate(cases)
     ]

@@ -172,11 +172,12 @@ def recall(
     output: RunOutput,
     *,
     started: float,
-    on_result: Callable[[FieldResult], object],
+    on_result: Callable[[FieldResult, FieldResult], object],
 ) -> dict[str, Any]:
     """Writes the tables of a run with another verdict, field by field, and completes the output.
 
-    started: time.perf_counter() of the start of the command. on_result: called with every result.
+    started: time.perf_counter() of the start of the command. on_result: called with every result,
+    as the run had it and as it is now.
 
     Returns what run.json holds. Raises ResultsError if the run turns out to be damaged, OutputError if the disk refuses.
     """
@@ -185,14 +186,14 @@ def recall(
     judge = _judge(changed)
     for index in range(len(run.rows)):
         with meter.stage("decode"):
-            result = run.result(index)
+            before = result = run.result(index)
         if result.regions is not None:
             with meter.stage("call"):
                 result = replace(result, regions=judge(result.regions))
         with meter.stage("write"):
             output.write(result)
         counts.add(result)
-        on_result(result)
+        on_result(before, result)
     record = _record(run, changed, counts, meter)
     record["wall_seconds"] = time.perf_counter() - started
     output.finish(record)
@@ -239,6 +240,7 @@ def _record(run: RunFolder, changed: Verdict, counts: RunCounts, meter: Meter) -
         "schema": source["schema"],
         "pack": source["pack"],
         "program": {"version": version("rbc-engine"), "commit": _kernels.commit},
+        "abnormal_types": list(changed.pack.manifest.abnormal),
         **{key: source.get(key) for key in ("device", "backend", "precision", "decoder")},
         "settings": {**source["settings"], "recall": changed.record()},
         "recalled_from": {

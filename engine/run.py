@@ -22,9 +22,9 @@ from rbc_engine.sinks.run_journal import RunJournal, field_key
 from rbc_engine.sources.dali import DaliSource
 from rbc_engine.sources.folder import entry_ref
 from rbc_engine.sources.select import decoder_of, open_source
-from rbc_engine.sources.slide_tiles import SlideSource
+from rbc_engine.sources.slide_tiles import SlideSource, SlideStart, SlideStep, TileRead
 from rbc_engine.types import FieldResult, SlideRef
-from rbc_engine.whole_slides import OnTile, WholeSlides
+from rbc_engine.whole_slides import WholeSlides
 
 __all__ = ["RunCounts", "run_fields", "run_head", "run_record"]
 
@@ -33,6 +33,8 @@ SCHEMA = 1
 Item = TypeVar("Item")
 OnResult = Callable[[FieldResult, bool], None]
 """Called with a result, and whether it was kept from an earlier run."""
+OnTile = Callable[[int, int], object]
+"""Called as a tile of a whole slide sets out: which one, from 1, and of how many."""
 
 
 @dataclass(kw_only=True)
@@ -43,6 +45,7 @@ class RunCounts:
     fields: int = 0
     failed: int = 0
     saturated: int = 0
+    rescaled: int = 0
     regions: int = 0
     abnormal: int = 0
 
@@ -51,6 +54,7 @@ class RunCounts:
         self.fields += 1
         self.failed += not result.ok
         self.saturated += result.saturated
+        self.rescaled += result.um_per_px_estimated is not None
         if result.regions is not None:
             self.regions += len(result.regions)
             self.abnormal += int(result.regions.abnormal.sum())
@@ -78,7 +82,7 @@ def run_fields(
     warnings: Sequence[str] = (),
     stop: threading.Event,
     on_result: OnResult,
-    on_tile: OnTile = lambda _: None,
+    on_tile: OnTile = lambda tile, of: None,
 ) -> dict[str, Any]:
     """Runs what is pending of a plan, fields first, then whole slides, takes the rest from the journal, and completes
     the output; then the journal is removed.
@@ -86,8 +90,7 @@ def run_fields(
     started: time.perf_counter() of the start of the run; wall_seconds counts from it.
     settings, warnings: for run.json, beside what is added here.
     stop: when set, fields in flight are finished and no more are begun.
-    on_result: called with every result, in order, after it was written.
-    on_tile: called after every tile of a whole slide, in the same thread.
+    on_result: called with every result, in order, after it was written. on_tile: from any thread.
 
     Returns what run.json holds. Raises OutputError if the results cannot be written, DeviceError if the last device
     failed: after the output was completed with what was done, unless that is nothing. The journal is left, with all
@@ -116,7 +119,7 @@ def run_fields(
         workers=workers,
         ahead=max(ahead, workers),
     )
-    slides = WholeSlides(engine, on_tile=on_tile)
+    slides = WholeSlides(engine)
 
     def going(items: Iterable[Item]) -> Iterator[Item]:
         return takewhile(lambda _: not stop.is_set(), items)
@@ -129,7 +132,7 @@ def run_fields(
         )
         results = chain(
             engine.run(going(source), keep_frames=output.needs_frames),
-            slides.results(going(tiles)),
+            slides.results(_told(going(tiles), on_tile)),
         )
         for entry, stamp in zip(plan.entries, plan.stamps, strict=True):
             key = field_key(entry_ref(entry))
@@ -161,7 +164,7 @@ def run_fields(
     slide_count = sum(isinstance(entry, SlideRef) for entry in plan.entries)
     if slide_count and output.needs_frames:
         stated.append(
-            f"{slide_count} whole slides have no overlay: they are too large for one picture"
+            f"{slide_count} whole slides have no picture in report.html and no overlay: they are too large for one"
         )
     if isinstance(source, DaliSource) and source.given_up:
         stated.append(
@@ -193,6 +196,17 @@ def run_fields(
     return run
 
 
+def _told(steps: Iterable[SlideStep], on_tile: OnTile) -> Iterator[SlideStep]:
+    tile = of = 0
+    for step in steps:
+        if isinstance(step, SlideStart):
+            tile, of = 0, step.plan.count
+        elif isinstance(step, TileRead):
+            tile += 1
+            on_tile(tile, of)
+        yield step
+
+
 def run_head(engine: Engine, *, settings: dict[str, Any]) -> dict[str, Any]:
     """The head of a journal: run.json as far as it is known before the first field."""
     decoder, _ = decoder_of(engine.choices)
@@ -222,10 +236,17 @@ def run_record(
             f"{counts.saturated} fields filled the detector's output of {limit} regions and are marked saturated: "
             f"cells may be missing there"
         )
+    if counts.rescaled:
+        stated.append(
+            f"{counts.rescaled} fields show cells of a size that no blood has at the scale they were taken to have; "
+            f"their scale was estimated from their cells (um_per_px_estimated in fields.csv), so that macrocytes and "
+            f"microcytes are so against their own field: give the true one with --um-per-px"
+        )
     stage_seconds = engine.meter.stage_seconds
     return {
         "schema": SCHEMA,
         **origin(engine.pack),
+        "abnormal_types": list(engine.pack.manifest.abnormal),
         "device": "; ".join(choice.device.name for choice in engine.choices),
         "backend": engine.choice.device.backend,
         "precision": engine.choice.device.precision,

@@ -53,6 +53,7 @@ class FieldRow:
     error: str | None
     regions: int | None
     saturated: bool
+    um_per_px_estimated: float | None
     seconds: float
     stamp: FileStamp | None
     first_region: int
@@ -66,6 +67,7 @@ class RunFolder(Closing):
     """A finished run. Close it, or use it in a `with` block.
 
     run: run.json. sha256: of run.json, fields.csv and regions.parquet. types: of the pack, in its order.
+    abnormal_types: those of them that were taken as abnormal; None for a run of a version that did not say.
     rows: of fields.csv, in its order.
 
     Raises ResultsError if the folder holds no finished run, or one that is damaged or was changed since.
@@ -81,6 +83,7 @@ class RunFolder(Closing):
             self._check_sha256(RegionsParquet.NAME, self._file)
             self._parquet = self._open_parquet()
             self.types = self._read_types()
+            self.abnormal_types = self._read_abnormal_types()
             self._check_counts()
         except BaseException:
             self._file.close()
@@ -106,6 +109,7 @@ class RunFolder(Closing):
             regions=None if row.regions is None else self._regions(row),
             error=row.error,
             saturated=row.saturated,
+            um_per_px_estimated=row.um_per_px_estimated,
             seconds=row.seconds,
             stamp=row.stamp,
         )
@@ -191,6 +195,16 @@ class RunFolder(Closing):
                 RegionsParquet.NAME, f"it was made with a pack that {RUN_JSON} does not name"
             )
         return types
+
+    def _read_abnormal_types(self) -> frozenset[str] | None:
+        told = self.run.get("abnormal_types")
+        if told is None:
+            return None
+        if not isinstance(told, list) or any(name not in self.types for name in told):
+            raise self._wrong(
+                RUN_JSON, f"abnormal_types must name types of the pack (got {told!r:.80})"
+            )
+        return frozenset(told)
 
     def _check_counts(self) -> None:
         regions = sum(row.regions or 0 for row in self.rows)
@@ -305,6 +319,9 @@ def _field_row(cells: list[str], first_region: int) -> FieldRow:
         error=error if status == "failed" else None,
         regions=_count(by_name["regions"]) if status == "done" else None,
         saturated=by_name["saturated"] == "true",
+        um_per_px_estimated=float(by_name["um_per_px_estimated"])
+        if by_name["um_per_px_estimated"]
+        else None,
         seconds=float(by_name["seconds"]),
         stamp=_stamp(by_name["bytes"], by_name["modified"]),
         first_region=first_region,

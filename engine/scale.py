@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from rbc_engine.errors import ImageError
 from rbc_engine.manifest import DetectorSettings
 
-__all__ = ["MAX_CANVAS_SIDE_PX", "CanvasFit", "fit_canvas"]
+__all__ = ["MAX_CANVAS_SIDE_PX", "CanvasFit", "at_border", "fit_canvas"]
 
 MAX_CANVAS_SIDE_PX = 4096
 """A larger canvas would take gigabytes of feature maps."""
+
+# A box this near to the edge of the frame, in canvas px, touches it: the detector places edges no better.
+_BORDER_CANVAS_PX = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,3 +58,16 @@ def fit_canvas(
             f"or correct --um-per-px"
         )
     return CanvasFit(resized_hw=resized, canvas_hw=canvas, scale=scale)
+
+
+def at_border(
+    boxes: npt.NDArray[np.float32], *, frame_hw: tuple[int, int], scale: float
+) -> npt.NDArray[np.bool_]:
+    """Which boxes touch the edge of their frame, bool [R].
+
+    boxes: float32 [R, 4], x0 y0 x1 y1 in frame px. scale: canvas px per frame px, of the canvas they were found on.
+    """
+    margin = _BORDER_CANVAS_PX / scale
+    low = (boxes[:, :2] <= margin).any(axis=1)
+    high = (boxes[:, 2:] >= np.array(frame_hw[::-1]) - margin).any(axis=1)
+    return np.asarray(low | high)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,35 +23,19 @@ from rbc_engine.sources.slide_tiles import (
 from rbc_engine.tile_merge import TileMerge
 from rbc_engine.types import Decoded, FieldResult, RegionFlag, Regions, TileCounts
 
-__all__ = ["OnTile", "SlideProgress", "WholeSlides"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SlideProgress:
-    """How far the slide in hand is: tiles done of all its tiles, and the regions found in them, those that lie in two
-    tiles twice."""
-
-    field: str
-    done: int
-    tiles: int
-    regions: int
-
-
-OnTile = Callable[[SlideProgress], object]
+__all__ = ["WholeSlides"]
 
 
 class WholeSlides:
     """Iterating `results` yields one FieldResult a slide.
 
-    on_tile: called after every tile, in the thread that iterates.
     records, notes: what run.json says of the slides that have been begun.
     """
 
-    def __init__(self, engine: Engine, *, on_tile: OnTile = lambda _: None) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.records: list[dict[str, Any]] = []
         self.notes: list[str] = []
         self._engine = engine
-        self._on_tile = on_tile
         self._slide: _Assembly | None = None
 
     def results(self, steps: Iterable[SlideStep]) -> Iterator[FieldResult]:
@@ -74,7 +58,6 @@ class WholeSlides:
             assert isinstance(step, TileRead)
             assert self._slide is not None
             self._slide.add_result(step, tile_result)
-            self._on_tile(self._slide.progress)
             yield from self._take_until_frame(waiting)
         yield from self._take_until_frame(waiting)
 
@@ -92,7 +75,6 @@ class WholeSlides:
             elif isinstance(step, TileRead):
                 assert self._slide is not None
                 self._slide.add_unrun(step)
-                self._on_tile(self._slide.progress)
             elif self._slide is None:
                 yield _failed(step, step.error or "")
             else:
@@ -112,20 +94,10 @@ class _Assembly:
             start.plan, nms_iou=manifest.detector.nms_iou, types=len(manifest.types)
         )
         self._run = self._blank = 0
-        self._done = self._regions = 0
         self._saturated = 0
         self._seconds = 0.0
         self._spent = {name: {"read": 0.0, "merge": 0.0} for name in ("seconds", "cpu_seconds")}
         self._error: str | None = None
-
-    @property
-    def progress(self) -> SlideProgress:
-        return SlideProgress(
-            field=self._start.ref.field,
-            done=self._done,
-            tiles=self._start.plan.count,
-            regions=self._regions,
-        )
 
     def add_result(self, step: TileRead, result: FieldResult) -> None:
         self._run += 1
@@ -136,7 +108,6 @@ class _Assembly:
             x, y = step.tile.box[:2]
             self._error = self._error or f"{step.ref.field}: at x {x}, y {y}: {result.error}"
             return
-        self._regions += len(result.regions)
         with self._merging():
             self._merge.add(step.tile, result.regions)
 
@@ -185,7 +156,6 @@ class _Assembly:
         )
 
     def _count(self, step: TileRead) -> None:
-        self._done += 1
         self._spent["seconds"]["read"] += step.seconds
         self._spent["cpu_seconds"]["read"] += step.cpu_seconds
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +17,7 @@ def run(repository: Path, name: str, *arguments: str) -> str:
         [sys.executable, "-W", "error", str(repository / "examples" / name), *arguments],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -23,7 +26,13 @@ def run(repository: Path, name: str, *arguments: str) -> str:
 
 def test_every_example_has_its_test(repository: Path) -> None:
     names = {path.name for path in (repository / "examples").glob("*.py")}
-    assert names == {"embed.py", "live_demo_camera.py", "stop_when_sure.py"}
+    assert names == {
+        "embed.py",
+        "live_demo_camera.py",
+        "read_geojson.py",
+        "stop_when_sure.py",
+        "technicians_afternoon.py",
+    }
 
 
 def test_embed_is_twenty_lines_and_runs(repository: Path) -> None:
@@ -45,3 +54,54 @@ def test_stop_when_sure_stops_early_and_counts_once(repository: Path) -> None:
     assert 2 <= fields < 36
     assert cells >= 50
     assert " 0 seen twice" not in printed
+
+
+@pytest.mark.slow
+def test_a_technicians_afternoon(repository: Path, tmp_path: Path) -> None:
+    """Fields, a vendor's slide and a broken file; killed, resumed, read, recalled, compared."""
+    printed = run(repository, "technicians_afternoon.py", str(tmp_path / "afternoon"))
+    assert printed.endswith("The afternoon is over: everything was as it should be.\n")
+    geojson = str(tmp_path / "afternoon" / "results" / "geojson")
+    printed = run(repository, "read_geojson.py", geojson)
+    assert printed.count(" objects") == 9
+
+
+def test_what_qupath_would_not_read_as_meant_is_refused(repository: Path, tmp_path: Path) -> None:
+    """The reader of the example can fail: each of these QuPath refuses, or takes for something else."""
+    corners = [[0, 0], [4, 0], [4, 4], [0, 4], [0, 0]]
+    feature = {
+        "type": "Feature",
+        "id": "00000000-0000-4000-8000-000000000000",
+        "geometry": {"type": "Polygon", "coordinates": [corners]},
+        "properties": {
+            "objectType": "detection",
+            "classification": {"name": "a: b", "color": [1, 2, 3]},
+            "measurements": {"score": 0.5},
+        },
+    }
+    read_objects = runpy.run_path(str(repository / "examples" / "read_geojson.py"))["read_objects"]
+    path = tmp_path / "x.geojson"
+
+    def read(text: str) -> list[Any]:
+        path.write_text(text)
+        objects: list[Any] = read_objects(path)
+        return objects
+
+    whole = json.dumps({"type": "FeatureCollection", "features": [feature]})
+    [found] = read(whole)
+    assert (found.names, found.color) == (("a", "b"), (1, 2, 3))
+    for old, new in (
+        ("FeatureCollection", "Features"),
+        ('"Polygon"', '"Point"'),
+        ("[0, 4], [0, 0]]", "[0, 4]]"),
+        ('"detection"', '"region"'),
+        ("0.5", "NaN"),
+        ("0.5", '"0.5"'),
+        ("[1, 2, 3]", "[1, 2, 300]"),
+        ('"color": [1, 2, 3]', '"colorRGB": 66051'),
+        ('{"score": 0.5}', '[{"name": "score", "value": 0.5}]'),
+        ("0000-4000", "x000-4000"),
+    ):
+        assert old in whole
+        with pytest.raises(ValueError):
+            read(whole.replace(old, new))

@@ -165,7 +165,7 @@ class _Draft:
         with tempfile.TemporaryDirectory(dir=self.scratch, prefix="draft-") as folder:
             pack = Path(folder) / "pack"
             write_pack(pack, manifest=self._manifest(score_threshold, {}, files), files=files)
-            with Engine.open(pack, device="cpu", precision="fp32") as engine:
+            with Engine.open(pack, device="cpu", precision="fp32", estimate_scale=False) as engine:
                 yield engine
 
     def write(self, out: Path, *, score_threshold: float, accuracy: Notes) -> Pack:

@@ -31,7 +31,7 @@ def compare(
     ] = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Shows regions gained, lost and relabelled, and slides that are judged otherwise."""
+    """Shows regions gained, lost and relabelled, and slides that are judged or graded otherwise."""
     from rbc_engine.compare import Change, compare_runs
     from rbc_engine.compare_output import CompareOutput, comparison_record
     from rbc_engine.run_folder import RunFolder
@@ -61,7 +61,8 @@ def _print(record: dict[str, Any], out: Path | None) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from rbc_engine.sinks.text import encodable
+    from rbc_engine.grade import grade_text
+    from rbc_engine.sources.decode import printable
 
     console = Console()
 
@@ -71,7 +72,7 @@ def _print(record: dict[str, Any], out: Path | None) -> None:
         for column in shown.columns[1:]:
             column.justify = "right"
         for row in rows[:_TABLE_ROWS]:
-            shown.add_row(*(escape(str(cell)) for cell in row))
+            shown.add_row(*(escape(printable(str(cell))) for cell in row))
         console.print(shown)
         if len(rows) > _TABLE_ROWS:
             console.print(f"and {len(rows) - _TABLE_ROWS} more")
@@ -91,6 +92,18 @@ def _print(record: dict[str, Any], out: Path | None) -> None:
     )
     if len(rows) > _TABLE_ROWS - 1:
         console.print(f"and {len(rows) - _TABLE_ROWS + 1} more slides")
+    regraded = [
+        [
+            row["slide"],
+            each["name"],
+            *(grade_text(each[run]["grades"]["grade"]) for run in ("a", "b")),
+        ]
+        for row in record["slides"]
+        for each in row["grades"]
+        if each["changed"]
+    ]
+    if regraded:
+        table("slides whose grade changed", ["slide", "type", "A", "B"], regraded)
     names = ["name", "a", "b", "kept", "gained", "lost", "new", "gone"]
     table(
         "regions that hold a type",
@@ -106,6 +119,7 @@ def _print(record: dict[str, Any], out: Path | None) -> None:
                 [[f"{row['slide']}: {row['field']}", row["why"]] for row in fields],
             )
     for note in record["notes"]:
-        console.print(f"note: {escape(note)}", soft_wrap=True)
+        console.print(f"note: {escape(printable(note))}", soft_wrap=True)
     if out is not None:
-        console.print(f"comparison in {escape(encodable(str(out)))}", soft_wrap=True)
+        shown = printable(f"{out}, to look at: {out / 'compare.html'}")
+        console.print(f"comparison in {escape(shown)}", soft_wrap=True)

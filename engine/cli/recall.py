@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -88,9 +89,11 @@ def recall(
             caller=None if caller is None else Pack.open(find_pack(caller)),
         )
         tally = SlideTally()
+        changes = _Changes(changed.pack.types)
 
-        def on_result(result: FieldResult) -> None:
-            tally.add(result)
+        def on_result(before: FieldResult, now: FieldResult) -> None:
+            tally.add(now)
+            changes.add(before, now)
 
         with RunOutput(out, changed.pack, overwrite=overwrite) as output:
             summary = make(run, changed, output, started=started, on_result=on_result)
@@ -98,6 +101,31 @@ def recall(
         print(json.dumps(summary, indent=2, ensure_ascii=False))
     elif not quiet:
         print_summary(tally, summary["warnings"], out)
+        changes.print()
+
+
+class _Changes:
+    """Regions of each type, and abnormal ones, before and now."""
+
+    def __init__(self, types: Sequence[str]) -> None:
+        self._names = (*types, "abnormal")
+        self._before = [0] * len(self._names)
+        self._now = [0] * len(self._names)
+
+    def add(self, before: FieldResult, now: FieldResult) -> None:
+        for counts, regions in ((self._before, before.regions), (self._now, now.regions)):
+            if regions is not None:
+                held = (*regions.has.sum(axis=0).tolist(), int(regions.abnormal.sum()))
+                counts[:] = [count + more for count, more in zip(counts, held, strict=True)]
+
+    def print(self) -> None:
+        from rbc_engine.sources.decode import printable
+
+        for name, before, now in zip(self._names, self._before, self._now, strict=True):
+            if before != now:
+                print(f"changed: {printable(name)} from {before} to {now} regions")
+        if self._before == self._now:
+            print("changed: no count of any type, nor of abnormal regions")
 
 
 def _of_options(threshold: list[str]) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +20,6 @@ from rbc_engine.sinks.formats import FORMATS, check_formats
 if TYPE_CHECKING:
     from rbc_engine.sinks.slides_csv import SlideTally
     from rbc_engine.types import FieldResult
-    from rbc_engine.whole_slides import SlideProgress
 
 __all__ = ["print_summary", "run"]
 
@@ -29,6 +29,7 @@ EXIT_SOME_FAILED = 3
 EXIT_INTERRUPTED = 130
 
 _TABLE_ROWS = 40
+_FAILURES_SHOWN = 10
 
 
 def run(
@@ -50,6 +51,12 @@ def run(
         float | None,
         typer.Option(help="Width of an image pixel in µm, the same for all images and slides."),
     ] = None,
+    estimate_scale: Annotated[
+        bool,
+        typer.Option(
+            help="Without --um-per-px: where the cells of a field have a size that no blood has, take its scale from them."
+        ),
+    ] = True,
     formats: Annotated[
         str,
         typer.Option(
@@ -69,11 +76,14 @@ def run(
         )
     from rbc_engine.cli.watch import CompileWatch
     from rbc_engine.engine import Engine
+    from rbc_engine.sinks.out_folder import refuse_filled
     from rbc_engine.sources.folder import find_fields
 
     chosen = options.names(formats)
     check_formats(chosen)
     found = find_fields(inputs)
+    if not resume and not overwrite:
+        refuse_filled(out)
     entries = found.entries[:limit]
     warnings = []
     if found.skipped:
@@ -86,7 +96,14 @@ def run(
         )
     with (
         CompileWatch(quiet=quiet or as_json) as watch,
-        Engine.open(pack, device=device, precision=precision, lanes=lanes, watch=watch) as engine,
+        Engine.open(
+            pack,
+            device=device,
+            precision=precision,
+            lanes=lanes,
+            estimate_scale=estimate_scale,
+            watch=watch,
+        ) as engine,
     ):
         # Half a second of imports, while the engine compiles its networks.
         from rbc_engine.resume import fresh_plan, open_earlier, resume_plan
@@ -96,12 +113,18 @@ def run(
         from rbc_engine.sinks.slides_csv import SlideTally
 
         tally = SlideTally()
+        failures: list[str] = []
         if um_per_px is not None and engine.pack.manifest.detector.um_per_canvas_px is None:
             raise UsageError(
                 f"--um-per-px {um_per_px} has no effect: pack {engine.pack.name} does not know its own scale; "
                 f"leave it out"
             )
-        settings = {"um_per_px": um_per_px, "limit": limit, "formats": chosen}
+        settings = {
+            "um_per_px": um_per_px,
+            "estimate_scale": estimate_scale,
+            "limit": limit,
+            "formats": chosen,
+        }
         head = run_head(engine, settings=settings)
         with stop_on_signal() as stop, ExitStack() as stack:
             refuse_if_running(out)
@@ -127,6 +150,8 @@ def run(
 
             def on_result(result: FieldResult, kept: bool) -> None:
                 tally.add(result)
+                if result.error is not None and len(failures) < _FAILURES_SHOWN:
+                    failures.append(_failure(result.field, result.error))
                 progress.add(result, kept=kept)
 
             try:
@@ -153,7 +178,7 @@ def run(
     if as_json:
         print(json.dumps(summary, indent=2, ensure_ascii=False))
     elif not quiet:
-        print_summary(tally, summary["warnings"], out)
+        print_summary(tally, summary["warnings"], out, failures=failures, report="report" in chosen)
     raise typer.Exit(_exit_code(summary["counts"], interrupted=stop.is_set()))
 
 
@@ -165,9 +190,14 @@ def _exit_code(counts: dict[str, int], *, interrupted: bool) -> int:
     return EXIT_SOME_FAILED if counts["failed"] else EXIT_DONE
 
 
+def _failure(field: str, error: str) -> str:
+    """Most errors name their file themselves."""
+    return error if error.startswith(field) else f"{field}: {error}"
+
+
 class _Progress:
-    """A bar with fields, slides, cells per second and time left, and the tiles of the whole slide in hand; nothing
-    where stderr is no terminal."""
+    """A bar with fields, slides, the tile of a whole slide, regions per second and time left; nothing where stderr is no
+    terminal."""
 
     def __init__(self, fields: int, *, show: bool) -> None:
         from rich.console import Console
@@ -184,15 +214,15 @@ class _Progress:
             TextColumn("fields"),
             MofNCompleteColumn(),
             BarColumn(),
-            TextColumn("{task.fields[slides]} slides{task.fields[tiles]}"),
-            TextColumn("{task.fields[regions_per_s]:.0f} cells/s"),
+            TextColumn("{task.fields[slides]} slides{task.fields[tile]}"),
+            TextColumn("{task.fields[regions_per_s]:.0f} regions/s"),
             TimeRemainingColumn(),
             console=console,
             transient=True,
             disable=not (show and console.is_terminal),
         )
-        self._task = self._bar.add_task("", total=fields, slides=0, tiles="", regions_per_s=0.0)
-        self._fields = self._in_hand = 0
+        self._task = self._bar.add_task("", total=fields, slides=0, tile="", regions_per_s=0.0)
+        self._done = 0
         self._slides: set[str] = set()
         self._regions = 0
         self._started = time.perf_counter()
@@ -200,26 +230,22 @@ class _Progress:
     def add(self, result: FieldResult, *, kept: bool) -> None:
         """kept: it was there already, so that it says nothing of the speed."""
         self._slides.add(result.slide)
-        self._fields += 1
-        self._in_hand = 0
         if result.regions is not None and not kept:
             self._regions += len(result.regions)
-        self._show(self._fields, tiles="")
-
-    def add_tile(self, slide: SlideProgress) -> None:
-        """Of the slide in hand, which is a part of a field as long as it is not done."""
-        self._in_hand = slide.regions
-        tiles = f", {slide.done}/{slide.tiles} tiles of the next"
-        self._show(self._fields + slide.done / slide.tiles, tiles=tiles)
-
-    def _show(self, fields: float, *, tiles: str) -> None:
         seconds = time.perf_counter() - self._started
+        self._done += 1
         self._bar.update(
             self._task,
-            completed=fields,
+            completed=self._done,
             slides=len(self._slides),
-            tiles=tiles,
-            regions_per_s=(self._regions + self._in_hand) / max(seconds, 1e-6),
+            tile="",
+            regions_per_s=self._regions / max(seconds, 1e-6),
+        )
+
+    def add_tile(self, tile: int, of: int) -> None:
+        """Tile by tile the bar goes on within the field that a whole slide is."""
+        self._bar.update(
+            self._task, completed=self._done + (tile - 1) / of, tile=f", tile {tile} of {of}"
         )
 
     def __enter__(self) -> _Progress:
@@ -230,21 +256,34 @@ class _Progress:
         self._bar.stop()
 
 
-def print_summary(tally: SlideTally, warnings: list[str], out: Path) -> None:
-    """A table of the slides, and what there is to know."""
+def print_summary(
+    tally: SlideTally,
+    warnings: list[str],
+    out: Path,
+    *,
+    failures: Sequence[str] = (),
+    report: bool = False,
+) -> None:
+    """A table of the slides, and what there is to know.
+
+    failures: the first fields that failed, with why. report: whether there is a page to open.
+    """
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from rbc_engine.sources.decode import printable
 
     console = Console()
     table = Table("slide", "fields", "failed", "regions", "abnormal", "share", "95 % interval")
     table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
         column.justify = "right"
+        column.no_wrap = True
     rows = list(tally.rows())
     for row in rows[:_TABLE_ROWS]:
         table.add_row(
-            escape(row.slide),
+            escape(printable(row.slide)),
             str(row.fields),
             str(row.failed),
             str(row.regions),
@@ -255,6 +294,12 @@ def print_summary(tally: SlideTally, warnings: list[str], out: Path) -> None:
     console.print(table)
     if len(rows) > _TABLE_ROWS:
         console.print(f"and {len(rows) - _TABLE_ROWS} more slides in slides.csv")
+    for failure in failures:
+        console.print(f"failed: {escape(printable(failure))}", soft_wrap=True)
+    unshown = sum(row.failed for row in rows) - len(failures)
+    if failures and unshown:
+        console.print(f"and {unshown} more failed; fields.csv says why")
     for warning in warnings:
-        console.print(f"note: {escape(warning)}", soft_wrap=True)
-    console.print(f"results in {escape(str(out))}", soft_wrap=True)
+        console.print(f"note: {escape(printable(warning))}", soft_wrap=True)
+    page = f", to look at: {out / 'report.html'}" if report else ""
+    console.print(f"results in {escape(printable(f'{out}{page}'))}", soft_wrap=True)

@@ -23,6 +23,10 @@ const json = (id) => {
 
 const count = (number) => number.toLocaleString("en");
 const counted = (number, one) => `${count(number)} ${number === 1 ? one : `${one}s`}`;
+// From the fewest to the most.
+const between = ([low, high]) => (low === high ? count(low) : `${count(low)} to ${count(high)}`);
+const cellsIn = ([low, high]) => (low === high ? counted(low, "cell") : `${between([low, high])} cells`);
+const hasFlag = (data, { flags }, name) => (flags & data.flagBits[data.flags.indexOf(name)]) !== 0;
 const percent = (share) => `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`;
 const range = (share) => `${percent(share[1])} to ${percent(share[2])}`;
 

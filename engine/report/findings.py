@@ -29,7 +29,7 @@ FIELDS_LISTED = 20_000
 PATCHES_PER_END = 8
 """Of a type on a slide: so many of the surest, and as many of the least sure."""
 
-_BYTES_PER_REGION = 45
+_BYTES_PER_REGION = 105
 _BASE64 = 4 / 3
 
 
@@ -56,12 +56,15 @@ class PicturedField(NamedTuple):
 
 
 class Patch(NamedTuple):
-    """region: its index within the field. p: of the type that it stands for."""
+    """region: its index within the field. p: of the type that it stands for. cells: the fewest and the most in it.
+    flags: bits of RegionFlag."""
 
     field: str
     region: int
     p: float
     abnormal: bool
+    cells: tuple[int, int]
+    flags: int
     jpeg: bytes
 
 
@@ -100,8 +103,7 @@ class Findings:
         slide, regions = result.slide, result.regions
         found = self.slides.get(slide)
         if found is None:
-            counts = SlideCounts(slide=slide, type_counts=np.zeros(len(self._types), np.int64))
-            found = self.slides[slide] = SlideFindings(counts=counts)
+            found = self.slides[slide] = SlideFindings(counts=SlideCounts(slide=slide))
         row = _row(result, self.fields)
         self.fields += 1
         if len(self.rows) < FIELDS_LISTED:
@@ -135,8 +137,16 @@ class Findings:
                     if region not in drawn:
                         drawn[region] = patch_jpeg(pixels, regions.boxes[region])
                     jpeg = drawn[region]
-                    patch = Patch(row.name, region, p, bool(regions.abnormal[region]), jpeg)
-                    stock.add(group, rank, patch, size=round(len(jpeg) * _BASE64) + 80)
+                    patch = Patch(
+                        field=row.name,
+                        region=region,
+                        p=p,
+                        abnormal=bool(regions.abnormal[region]),
+                        cells=(int(regions.cells_low[region]), int(regions.cells_high[region])),
+                        flags=int(regions.flags[region]),
+                        jpeg=jpeg,
+                    )
+                    stock.add(group, rank, patch, size=round(len(jpeg) * _BASE64) + 100)
 
 
 def _row(result: FieldResult, number: int) -> FieldRow:

@@ -16,7 +16,12 @@ function drawGallery(data, slide, open) {
         "ul",
         {},
         end.map((patch) => {
-          const name = `${data.types[type].label}, p ${patch.p.toFixed(2)}, ${patch.abnormal ? "abnormal" : "normal"}`;
+          const notes = [
+            hasFlag(data, patch, "clump") ? cellsIn(patch.cells) : null,
+            hasFlag(data, patch, "border") ? "at border" : null,
+          ].filter((note) => note !== null);
+          const verdict = patch.abnormal ? "abnormal" : "normal";
+          const name = [data.types[type].label, `p ${patch.p.toFixed(2)}`, verdict, ...notes].join(", ");
           return h(
             "li",
             {},
@@ -30,6 +35,7 @@ function drawGallery(data, slide, open) {
               },
               h("img", { src: `data:image/jpeg;base64,${patch.jpeg}`, alt: `${name}. Open ${patch.field}`, width: 72, height: 72 }),
               h("span", { "aria-hidden": "true" }, patch.p.toFixed(2)),
+              notes.map((note) => h("span", { "aria-hidden": "true" }, note)),
             ),
           );
         }),

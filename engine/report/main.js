@@ -19,10 +19,10 @@ function chooseSlide(given, go = false) {
   slides.choose(slide);
   chooser.value = data.slides.indexOf(slide);
   byId("fields-slide").textContent = slide.name;
-  const abnormal = slide.share
-    ? `${percent(slide.share[0])} abnormal (${count(slide.abnormal)} of ${counted(slide.regions, "region")}; 95 % interval ${range(slide.share)})`
+  const found = slide.share
+    ? `${cellsIn(slide.cells)} in ${counted(slide.regions, "region")}, ${percent(slide.share[0])} abnormal (${counted(slide.abnormal, "region")}; 95 % interval ${range(slide.share)})`
     : "no regions";
-  byId("slide-summary").textContent = `${counted(slide.fields, "field")}, ${abnormal}.`;
+  byId("slide-summary").textContent = `${counted(slide.fields, "field")}, ${found}.`;
   showTypes(slide);
   showFlags(slide);
   showPictures();

@@ -6,10 +6,11 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-from rbc_engine.grade import CAVEAT, ICSH_2015, cut_offs, grade
+from rbc_engine.grade import CAVEAT, ICSH_2015, TypeShare, cut_offs, type_shares
 from rbc_engine.pack import Pack
 from rbc_engine.report.findings import (
     FIELDS_LISTED,
@@ -21,8 +22,7 @@ from rbc_engine.report.findings import (
     SlideFindings,
 )
 from rbc_engine.report.pictures import FIELD_LONG_SIDE_PX
-from rbc_engine.sinks.text import encodable
-from rbc_engine.statistics import wilson_interval
+from rbc_engine.sources.decode import printable
 
 __all__ = ["render"]
 
@@ -88,14 +88,6 @@ def embedded(value: Any) -> str:
     return text
 
 
-def visible(text: str) -> str:
-    """The text with line breaks, control characters and marks that turn its direction as backslash escapes."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii")
-        for c in encodable(text)
-    )
-
-
 def _sha256(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
 
@@ -133,14 +125,14 @@ def _data(findings: Findings, pack: Pack, pictured: list[PicturedField]) -> dict
         "fields": {
             "number": [row.number for row in rows],
             "slide": [slide_number[row.slide] for row in rows],
-            "name": [visible(row.name) for row in rows],
+            "name": [printable(row.name) for row in rows],
             "width": [row.width for row in rows],
             "height": [row.height for row in rows],
             "regions": [row.regions for row in rows],
             "abnormal": [row.abnormal for row in rows],
             "flags": [row.flags for row in rows],
             "saturated": [row.number for row in rows if row.saturated],
-            "error": {row.number: visible(row.error) for row in rows if row.error is not None},
+            "error": {row.number: printable(row.error) for row in rows if row.error is not None},
         },
         "pictured": [picture.row.number for picture in pictured],
     }
@@ -148,31 +140,42 @@ def _data(findings: Findings, pack: Pack, pictured: list[PicturedField]) -> dict
 
 def _slide(found: SlideFindings, pack: Pack) -> dict[str, Any]:
     counts = found.counts
-    kept = {
-        "name": visible(counts.slide),
+    share = (counts.abnormal_fraction, counts.ci_low, counts.ci_high)
+    type_counts = counts.type_counts.tolist() or [0] * len(pack.types)
+    shares = type_shares(counts, pack.types, abnormal=pack.manifest.abnormal)
+    return {
+        "name": printable(counts.slide),
         "fields": counts.fields,
         "failed": counts.failed,
         "regions": counts.regions,
+        "whole": counts.whole,
+        "cells": (counts.cells_low, counts.cells_high),
         "abnormal": counts.abnormal,
         "saturated": found.saturated,
         "flags": found.flags.tolist(),
-        "share": _interval(counts.abnormal, counts.regions),
-        "types": [],
+        "share": _rounded(share),
+        "types": [
+            _type(count, of_type) for count, of_type in zip(type_counts, shares, strict=True)
+        ],
     }
-    for name, count in zip(pack.types, counts.type_counts.tolist(), strict=True):
-        share = _interval(count, counts.regions)
-        graded = name in pack.manifest.abnormal and share is not None
-        grades = [grade(end, name) for end in share] if graded and share else None
-        kept["types"].append({"count": count, "share": share, "grades": grades})
-    return kept
 
 
-def _interval(count: int, of: int) -> tuple[float, float, float] | None:
-    """Share, and the ends of its 95 % interval, 0..1, to six decimals; None of none."""
-    if not of:
-        return None
-    low, high = wilson_interval(count, of)
-    return round(count / of, 6), round(low, 6), round(high, 6)
+def _type(count: int, found: TypeShare | None) -> dict[str, Any]:
+    """count: regions of the type; cut: those of them that the share leaves out."""
+    if found is None:
+        return {"count": count, "cut": count, "share": None, "grades": None}
+    return {
+        "count": count,
+        "cut": count - found.count,
+        "share": _rounded((found.share, found.low, found.high)),
+        "grades": None if found.grades is None else astuple(found.grades),
+    }
+
+
+def _rounded(share: tuple[float | None, ...]) -> tuple[float, ...] | None:
+    """A share with the ends of its interval, to six decimals; None of none."""
+    known = tuple(round(value, 6) for value in share if value is not None)
+    return known or None
 
 
 def _picture(picture: PicturedField) -> tuple[int, str, str]:
@@ -191,6 +194,7 @@ def _picture(picture: PicturedField) -> tuple[int, str, str]:
                 "p": round(float(regions.abnormal_p[index]), 3),
                 "abnormal": int(regions.abnormal[index]),
                 "flags": int(regions.flags[index]),
+                "cells": (int(regions.cells_low[index]), int(regions.cells_high[index])),
                 "types": types,
                 **({} if types else {"likeliest": likeliest}),
             }
@@ -204,10 +208,12 @@ def _patches(findings: Findings, slide: str, pack: Pack) -> list[list[list[dict[
 
     def shown(patch: Patch) -> dict[str, Any]:
         return {
-            "field": visible(patch.field),
+            "field": printable(patch.field),
             "region": patch.region,
             "p": round(patch.p, 3),
             "abnormal": patch.abnormal,
+            "cells": patch.cells,
+            "flags": patch.flags,
             "jpeg": base64.b64encode(patch.jpeg).decode("ascii"),
         }
 
@@ -267,7 +273,7 @@ def _facts(run: dict[str, Any], pack: Pack) -> list[tuple[str, str]]:
         ("Commit", program.get("commit")),
         *((key.title(), run.get(key)) for key in ("device", "backend", "precision", "decoder")),
     ]
-    return [(label, visible(str(value))) for label, value in known if value]
+    return [(label, printable(str(value))) for label, value in known if value]
 
 
 def _drift(run: dict[str, Any], pack: Pack) -> list[tuple[str, str]]:
@@ -297,7 +303,7 @@ def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
             for pair in _flat(branch, f"{prefix}.{key}" if prefix else str(key))
         ]
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return [(visible(prefix), visible(text))]
+    return [(printable(prefix), printable(text))]
 
 
 def _plain(run: dict[str, Any]) -> dict[str, Any]:
@@ -308,5 +314,5 @@ def _plain(run: dict[str, Any]) -> dict[str, Any]:
         "network_seconds": run.get("network_seconds"),
         "bottleneck": run.get("bottleneck"),
         "counts": run.get("counts", {}),
-        "warnings": [visible(str(text)) for text in run.get("warnings", [])],
+        "warnings": [printable(str(text)) for text in run.get("warnings", [])],
     }

@@ -9,6 +9,7 @@ const gradedOf = (slide) =>
 function drawTotals(data) {
   const sum = (key) => data.slides.reduce((total, slide) => total + slide[key], 0);
   const regions = sum("regions");
+  const cells = [0, 1].map((end) => data.slides.reduce((total, slide) => total + slide.cells[end], 0));
   const abnormal = sum("abnormal");
   const failed = sum("failed");
   const saturated = sum("saturated");
@@ -22,7 +23,7 @@ function drawTotals(data) {
     );
   byId("totals").replaceChildren(
     card("Slides", count(data.slides.length), `${counted(sum("fields"), "field")}`),
-    card("Regions of red cells", count(regions), "single cells or several that touch"),
+    card("Red cells", between(cells), `in ${counted(regions, "region")}: single cells, or several that touch`),
     card(
       "Called abnormal",
       regions ? percent(abnormal / regions) : "–",
@@ -64,6 +65,7 @@ function slidesTable(data, onChoose) {
       show: (slide) => (slide.failed ? h("b", { class: "bad" }, count(slide.failed)) : "0"),
     },
     { key: "regions", label: "Regions", number: true, value: (slide) => slide.regions, show: (slide) => count(slide.regions) },
+    { key: "cells", label: "Cells", number: true, value: (slide) => slide.cells[0], show: (slide) => between(slide.cells) },
     {
       key: "share",
       label: "Abnormal",
@@ -140,6 +142,7 @@ function typesTable(data) {
       ],
     },
     { key: "count", label: "Regions", number: true, value: ({ count: n }) => n, show: ({ count: n }) => count(n) },
+    { key: "cut", label: "At border", number: true, value: ({ cut }) => cut, show: ({ cut }) => count(cut) },
     { key: "share", label: "Share", number: true, value: ({ share }) => (share ? share[0] : -1), show: ({ share }) => (share ? percent(share[0]) : "–") },
     {
       key: "interval",
@@ -162,6 +165,9 @@ function typesTable(data) {
   return (slide) => {
     table.top = niceTop(Math.max(0, ...slide.types.map(({ share }) => (share ? share[2] : 0))));
     made.setRows(slide.types.map((found, type) => ({ type, ...found })));
+    byId("types-basis").textContent =
+      `Shares and grades of types are of the ${counted(slide.whole, "region")} that no border cuts; ` +
+      `${counted(slide.regions - slide.whole, "region")} at the border ${slide.regions - slide.whole === 1 ? "is" : "are"} left out.`;
   };
 }
 

@@ -165,6 +165,7 @@ function makeViewer(data) {
       h("b", {}, `Region ${state.at}: `),
       `${holds}. `,
       h("span", { class: region.abnormal ? "bad" : "" }, `${region.abnormal ? "Abnormal" : "Normal"}, p ${region.p.toFixed(2)}. `),
+      hasFlag(data, region, "clump") ? `${cellsIn(region.cells)}. ` : "",
       flags.length ? `Flagged ${flags.join(", ")}. ` : "",
       h("span", { class: "faint" }, `${Math.round(across)} by ${Math.round(down)} px at ${Math.round(left)}, ${Math.round(top)}.`),
     );

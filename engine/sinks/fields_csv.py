@@ -26,6 +26,7 @@ FIELD_COLUMNS = (
     "seconds",
     "bytes",
     "modified",
+    "um_per_px_estimated",
 )
 """Those that read it back must agree: rbc_engine.run_folder."""
 
@@ -43,7 +44,7 @@ class FieldsCsv:
         self._file = CsvFile(folder / self.NAME, FIELD_COLUMNS)
 
     def write(self, result: FieldResult) -> None:
-        regions, stamp = result.regions, result.stamp
+        regions, stamp, estimate = result.regions, result.stamp, result.um_per_px_estimated
         self._file.write_row(
             (
                 csv_text(result.slide),
@@ -59,6 +60,7 @@ class FieldsCsv:
                 f"{result.seconds:.6f}",
                 "" if stamp is None else stamp.bytes,
                 "" if stamp is None else f"{np.datetime64(stamp.modified_ns, 'ns')}Z",
+                "" if estimate is None else repr(estimate),
             )
         )
 

@@ -16,6 +16,7 @@ from rbc_engine.sinks.fields_csv import FieldsCsv
 from rbc_engine.sinks.folder import remove_files
 from rbc_engine.sinks.formats import FORMATS, check_formats, open_sink
 from rbc_engine.sinks.journal import JOURNAL
+from rbc_engine.sinks.out_folder import RUN_JSON, refuse_filled
 from rbc_engine.sinks.regions_parquet import RegionsParquet
 from rbc_engine.sinks.run_journal import RUN_JOURNAL
 from rbc_engine.sinks.slides_csv import SlidesCsv
@@ -23,8 +24,6 @@ from rbc_engine.sinks.text import encodable
 from rbc_engine.types import FieldResult
 
 __all__ = ["RUN_JSON", "RunOutput"]
-
-RUN_JSON = "run.json"
 
 _FILES = (
     *(RUN_JSON, RegionsParquet.NAME, FieldsCsv.NAME, SlidesCsv.NAME),
@@ -143,8 +142,7 @@ def _prepare(folder: Path, *, overwrite: bool) -> None:
     with explain_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if not overwrite:
-            if any(folder.iterdir()):
-                raise OutputError(_filled(folder))
+            refuse_filled(folder)
             return
         for name in _FILES:
             if (folder / name).is_dir():
@@ -153,20 +151,6 @@ def _prepare(folder: Path, *, overwrite: bool) -> None:
                 )
         for name in (*_FILES, *_FOLDERS, RUN_JOURNAL, JOURNAL):
             remove_abandoned(folder / name)
-
-
-def _filled(folder: Path) -> str:
-    shown = encodable(str(folder))
-    for name, what in (
-        (RUN_JOURNAL, "a run that was cut short"),
-        (RUN_JSON, "the results of a run"),
-    ):
-        if (folder / name).exists():
-            return (
-                f"--out {shown} holds {what} ({name}); pass --resume to go on with it, --overwrite to replace "
-                f"it, or name another --out"
-            )
-    return f"--out {shown} is not empty; pass --overwrite to replace the results in it, or name another --out"
 
 
 def _remove_earlier_run(folder: Path) -> None:

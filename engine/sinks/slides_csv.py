@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from rbc_engine.sinks.csv_file import CsvFile
 from rbc_engine.sinks.text import csv_text
 from rbc_engine.statistics import wilson_interval
-from rbc_engine.types import FieldResult
+from rbc_engine.types import FieldResult, RegionFlag
 
 __all__ = ["SlideCounts", "SlideTally", "SlidesCsv"]
 
@@ -28,11 +28,17 @@ _COLUMNS = (
 )
 
 
+def _no_types() -> npt.NDArray[np.int64]:
+    return np.zeros(0, np.int64)
+
+
 @dataclass(eq=False, kw_only=True)
 class SlideCounts:
     """What the fields of one slide add up to.
 
     type_counts: int64 [T], the regions that hold each type; [0] as long as every field failed.
+    whole, whole_type_counts: the same of regions without the flag border, which grades are of (grade.py).
+    cells_low, cells_high: the fewest and the most cells that all regions together may hold.
     """
 
     slide: str
@@ -40,7 +46,11 @@ class SlideCounts:
     failed: int = 0
     regions: int = 0
     abnormal: int = 0
-    type_counts: npt.NDArray[np.int64]
+    type_counts: npt.NDArray[np.int64] = field(default_factory=_no_types)
+    whole: int = 0
+    whole_type_counts: npt.NDArray[np.int64] = field(default_factory=_no_types)
+    cells_low: int = 0
+    cells_high: int = 0
 
     @property
     def abnormal_fraction(self) -> float | None:
@@ -65,8 +75,17 @@ class SlideCounts:
             return
         self.regions += len(regions)
         self.abnormal += int(regions.abnormal.sum())
-        counts = regions.has.sum(axis=0, dtype=np.int64)
-        self.type_counts = self.type_counts + counts if self.type_counts.size else counts
+        whole = (regions.flags & RegionFlag.BORDER) == 0
+        self.whole += int(whole.sum())
+        self.cells_low += int(regions.cells_low.sum())
+        self.cells_high += int(regions.cells_high.sum())
+        self.type_counts = _added(self.type_counts, regions.has)
+        self.whole_type_counts = _added(self.whole_type_counts, regions.has[whole])
+
+
+def _added(counts: npt.NDArray[np.int64], has: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    more: npt.NDArray[np.int64] = has.sum(axis=0, dtype=np.int64)
+    return counts + more if counts.size else more
 
 
 class SlideTally:
@@ -78,8 +97,7 @@ class SlideTally:
     def add(self, result: FieldResult) -> None:
         counts = self._slides.get(result.slide)
         if counts is None:
-            counts = SlideCounts(slide=result.slide, type_counts=np.zeros(0, np.int64))
-            self._slides[result.slide] = counts
+            counts = self._slides[result.slide] = SlideCounts(slide=result.slide)
         counts.add(result)
 
     def rows(self) -> Iterator[SlideCounts]:
@@ -95,7 +113,7 @@ class SlidesCsv:
 
     def __init__(self, folder: Path, types: Sequence[str]) -> None:
         self._tally = SlideTally()
-        self._no_types = np.zeros(len(types), np.int64)
+        self._types = len(types)
         self._written = False
         columns = (*_COLUMNS, *(f"n_{name}" for name in types))
         self._file = CsvFile(folder / self.NAME, columns)
@@ -123,7 +141,7 @@ class SlidesCsv:
 
     def _cells(self, row: SlideCounts) -> list[str | int]:
         shares = (row.abnormal_fraction, row.ci_low, row.ci_high)
-        type_counts = row.type_counts if row.type_counts.size else self._no_types
+        type_counts = row.type_counts.tolist() or [0] * self._types
         return [
             csv_text(row.slide),
             row.fields,
@@ -131,5 +149,5 @@ class SlidesCsv:
             row.regions,
             row.abnormal,
             *("" if share is None else f"{share:.6f}" for share in shares),
-            *type_counts.tolist(),
+            *type_counts,
         ]

@@ -17,6 +17,7 @@ from rbc_engine.types import FieldResult, FileStamp, Regions, TileCounts
 __all__ = ["check_result", "pack_result", "unpack_result"]
 
 _MOST_PX = 1e7
+_MOST_UM = 1e3
 
 _ARRAYS: dict[str, tuple[type, int | None]] = {
     # Of each array of Regions its type, and how many numbers a region has there; None for one a type.
@@ -40,6 +41,7 @@ def pack_result(result: FieldResult) -> tuple[dict[str, Any], list[bytes]]:
         "height": result.height,
         "error": None if result.error is None else encodable(result.error),
         "saturated": result.saturated,
+        "um_per_px_estimated": result.um_per_px_estimated,
         "seconds": result.seconds,
     }
     if result.stamp is not None:
@@ -70,6 +72,7 @@ def unpack_result(header: dict[str, Any], data: bytes, *, types: int) -> FieldRe
             height=header["height"],
             error=header["error"],
             saturated=header["saturated"],
+            um_per_px_estimated=header["um_per_px_estimated"],
             seconds=header["seconds"],
             stamp=stamp,
             tiles=tiles,
@@ -89,6 +92,9 @@ def check_result(result: FieldResult) -> None:
             raise ValueError(f"{name} must lie in 0..{_MOST_PX:.0f} px (got {value!r})")
     if not math.isfinite(result.seconds) or result.seconds < 0:
         raise ValueError(f"seconds must be at least 0 (got {result.seconds})")
+    estimate = result.um_per_px_estimated
+    if estimate is not None and not (isinstance(estimate, float) and 0 < estimate < _MOST_UM):
+        raise ValueError(f"um_per_px_estimated must lie in 0..{_MOST_UM:g} µm (got {estimate!r})")
     if (result.error is None) != (result.regions is not None):
         raise ValueError("a field has either regions or an error")
     regions = result.regions

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -15,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import tifffile
 from PIL import Image
 
 from rbc_engine.pack import find_pack
@@ -129,12 +132,50 @@ def test_bad_files_get_their_row_and_the_others_finish(tmp_path: Path) -> None:
     for name in bad:
         assert name in by_field[name]["error"]
         assert "\n" not in by_field[name]["error"]
+        assert f"failed: {by_field[name]['error']}" in done.stdout
+    assert f"results in {out}, to look at: {out / 'report.html'}" in done.stdout
     assert "8192" in by_field["wide.png"]["error"]
     assert all(by_field[name]["slide"] == "ein Träger №1" for name in by_field)
     assert int(by_field["good 1.jpg"]["regions"]) > 0
     run = summary(out)
     assert run["counts"]["failed"] == 5  # type: ignore[index]
     assert no_leftovers(out)
+
+
+def test_a_terminal_sees_a_whole_slide_go_on_tile_by_tile(tmp_path: Path) -> None:
+    pixels = render_field(seed=1, width=1000, height=700, cells=80, cell_px=30).pixels
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        tiff.write(pixels, tile=(256, 256), photometric="rgb", subifds=1)
+        tiff.write(pixels[::2, ::2], tile=(256, 256), photometric="rgb", subfiletype=1)
+    ours, theirs = os.openpty()
+    command = [
+        sys.executable,
+        "-m",
+        "rbc_engine",
+        "run",
+        tmp_path / "a.tif",
+        "--out",
+        tmp_path / "o",
+    ]
+    environment = os.environ | {"COLUMNS": "120", "TERM": "xterm"}
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=theirs, env=environment
+    ) as process:
+        os.close(theirs)
+        seen = b""
+        with contextlib.suppress(OSError):  # EIO: the other end is closed
+            while part := os.read(ours, 1 << 16):
+                seen += part
+    os.close(ours)
+    assert process.returncode == 0
+    [slide] = summary(tmp_path / "o")["whole_slides"]  # type: ignore[misc]
+    count = slide["tiles"]["run"] + slide["tiles"]["blank"]
+    assert count > 1
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
+    told = [(int(tile), int(of)) for tile, of in re.findall(r", tile (\d+) of (\d+)", plain)]
+    assert {of for _, of in told} == {count}
+    assert [tile for tile, _ in told] == sorted(tile for tile, _ in told)
+    assert 1 <= told[0][0] <= told[-1][0] <= count
 
 
 def test_nothing_usable_is_exit_1_with_reasons(tmp_path: Path) -> None:
@@ -176,8 +217,8 @@ def test_existing_folder_is_refused_then_overwritten(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "notes.txt").write_text("keep me")
-    refused = rbc("run", tmp_path / "in", "--out", out)
-    assert refused.returncode == 1
+    refused = rbc("run", tmp_path / "in", "--out", out, "--pack", tmp_path / "none")
+    assert refused.returncode == 1  # before the pack is looked at, and before networks are compiled
     assert "--overwrite" in refused.stderr
     assert [path.name for path in out.iterdir()] == ["notes.txt"]
     done = rbc("run", tmp_path / "in", "--out", out, "--overwrite", "--json")

@@ -52,7 +52,14 @@ def write(folder, pack, *results: FieldResult) -> None:
         for result in results:
             output.write(result)
         output.finish(
-            {"schema": 1, "pack": record, "program": {}, "settings": {"x": EVIL}, "counts": counts}
+            {
+                "schema": 1,
+                "pack": record,
+                "abnormal_types": list(pack.manifest.abnormal),
+                "program": {},
+                "settings": {"x": EVIL},
+                "counts": counts,
+            }
         )
 
 
@@ -152,13 +159,75 @@ def test_fields_in_another_order_are_found(runs, tmp_path, toy_pack):
 
 def test_types_of_one_run_only_are_named(runs, tmp_path, toy_pack):
     types = ("burr", "disc", "teardrop")
-    manifest = toy_pack.manifest.model_copy(update={"types": types})
+    manifest = toy_pack.manifest.model_copy(
+        update={"types": types, "abnormal": ("burr", "teardrop")}
+    )
     write(tmp_path / "c", replace(toy_pack, manifest=manifest), field("one", "f1", (100, "ds", True)))  # fmt: skip
     found = compare(runs[0], tmp_path / "c")
     # In c the initials d, s, b stand for burr, disc and teardrop; in a the region is a sickle.
     assert [row["name"] for row in found["types"]] == ["disc", "burr"]
+    assert [each["name"] for each in found["slides"][0]["grades"]] == ["burr"]
     assert found["relabellings"] == [{"types_a": "sickle", "types_b": "burr;disc", "regions": 1}]
     assert "sickle (A), teardrop (B)" in " ".join(found["notes"])
+
+
+def test_slides_whose_grade_changed_are_told(runs, tmp_path):
+    found = compare(*runs, "--out", tmp_path / "out")
+    grades = {
+        (slide["slide"], each["name"]): [
+            each[run] and each[run]["grades"]["grade"] for run in ("a", "b")
+        ]
+        for slide in found["slides"]
+        for each in slide["grades"]
+    }
+    # Sickle and burr have the default cut-offs: 2 from 5 %, 3 over 20 %. Of slide one 2 of 4 and 2 of 4 regions are
+    # sickles, none and 1 are burrs; of slide two none of 40 and 40 of 41, none and 1 of 41.
+    assert grades == {
+        ("one", "sickle"): [3, 3],
+        ("one", "burr"): [0, 3],
+        ("two", "sickle"): [0, 3],
+        ("two", "burr"): [0, 0],
+    }
+    changed = [
+        (slide["slide"], each["name"])
+        for slide in found["slides"]
+        for each in slide["grades"]
+        if each["changed"]
+    ]
+    assert changed == [("one", "burr"), ("two", "sickle")]
+    page = Page((tmp_path / "out" / "compare.html").read_text(encoding="utf-8"))
+    at = page.text.index("Slides whose grade changed")
+    assert page.text[at:].count("3+ (25.0%, 0 to 3+)") == 1
+    assert "On 2 slides a type has another grade." in " ".join(page.text)
+
+
+def test_grades_leave_out_regions_at_the_border(tmp_path, toy_pack):
+    inside = field("s", "f", (0, "s", True), *((50.0 * i, "d", False) for i in range(1, 21)))
+    flags = np.array([1, *[0] * 20], np.uint8)
+    cut = replace(inside, regions=replace(inside.regions, flags=flags))
+    write(tmp_path / "a", toy_pack, inside)
+    write(tmp_path / "b", toy_pack, cut)
+    found = compare(tmp_path / "a", tmp_path / "b")
+    sickle = found["slides"][0]["grades"][0]
+    # 1 of 21 is under 5 %: neither run reports it, and in B there is none left to count.
+    assert (sickle["a"]["share"], sickle["b"]["share"]) == (1 / 21, 0)
+    nearer = field("s", "f", (0, "s", True), *((50.0 * i, "d", False) for i in range(1, 20)))
+    cut = replace(nearer, regions=replace(nearer.regions, flags=flags[:20]))
+    write(tmp_path / "c", toy_pack, nearer)
+    write(tmp_path / "d", toy_pack, cut)
+    sickle = compare(tmp_path / "c", tmp_path / "d")["slides"][0]["grades"][0]
+    assert sickle["changed"]
+    assert [sickle[run]["grades"]["grade"] for run in ("a", "b")] == [2, 0]
+
+
+def test_runs_that_do_not_say_which_types_are_abnormal_have_no_grades(runs):
+    path = runs[0] / "run.json"
+    record = json.loads(path.read_text())
+    del record["abnormal_types"]
+    path.write_text(json.dumps(record))
+    found = compare(*runs)
+    assert all(slide["grades"] == [] for slide in found["slides"])
+    assert "grades are not compared: run.json of A does not say" in " ".join(found["notes"])
 
 
 class Page(HTMLParser):
@@ -193,7 +262,7 @@ def test_the_page_holds_it_all_and_no_name_breaks_it(runs, tmp_path):
     assert page.open == []
     assert "script" not in page.tags
     assert EVIL in page.text
-    assert page.tags.count("table") == page.tags.count("caption") == 6
+    assert page.tags.count("table") == page.tags.count("caption") == 7
     with (out / "changes.csv").open(newline="", encoding="utf-8") as file:
         changes = list(csv.DictReader(file))
     kinds = [row["kind"] for row in changes if row["field"] == "f1"]
@@ -208,8 +277,29 @@ def test_the_page_holds_it_all_and_no_name_breaks_it(runs, tmp_path):
     compare(*runs, "--out", out, "--overwrite")
 
 
+def test_a_strangers_run_cannot_steer_the_terminal(tmp_path, toy_pack):
+    evil = "\x1b]0;title\x07\x1b[2J[b]"
+    for name, held in (("a", "d"), ("b", "s")):
+        write(tmp_path / name, toy_pack, field(evil, evil, (0, held, True)))
+    write(tmp_path / "c", toy_pack, field(evil, evil + "2", (0, "d", True)))
+    for other in ("b", "c"):
+        done = CliRunner().invoke(app, ["compare", str(tmp_path / "a"), str(tmp_path / other)])
+        assert done.exit_code == 0
+        shown = "".join(done.stdout.split())
+        assert not set("\x1b\x07") & set(done.stdout)
+        assert "\\x1b" in shown
+
+
 def test_the_table_names_the_slides(runs):
     done = CliRunner().invoke(app, ["compare", *map(str, runs)])
     assert done.exit_code == 0
-    for text in ("one", "two", "higher", "burr", "failed in B", "not in A"):
+    for text in (
+        "one",
+        "two",
+        "higher",
+        "slides whose grade changed",
+        "burr",
+        "failed in B",
+        "not in A",
+    ):
         assert text in done.stdout

@@ -9,10 +9,10 @@ import math
 import os
 import pickle
 import re
+import runpy
 import subprocess
 import sys
 import tarfile
-import uuid
 from collections import Counter
 
 import anndata
@@ -119,60 +119,8 @@ def test_csv_has_the_rows_of_parquet(out):
     assert not re.search(rb'^"?[=+@-]', (out / "regions.csv").read_bytes(), re.MULTILINE)
 
 
-class QuPath:
-    """What QuPath 0.4 and later does with a file, from PathIO.readObjectsFromGeoJSON on: the same members in the same
-    order of trying, and an error where its Gson would have one."""
-
-    def __init__(self, path):
-        self.objects = []
-        self._add(json.loads(path.read_bytes().decode("ascii")))
-
-    def _add(self, element):
-        if isinstance(element, list):
-            for part in element:
-                self._add(part)
-        elif isinstance(element, dict) and element.get("type") == "Feature":
-            self.objects.append(self._feature(element))
-        elif isinstance(element, dict) and element.get("type") == "FeatureCollection":
-            assert isinstance(element["features"], list)
-            self.objects += [self._feature(feature) for feature in element["features"]]
-
-    def _feature(self, feature):
-        geometry = feature["geometry"]
-        assert geometry["type"] == "Polygon"
-        assert not {"plane", "isEllipse"} & geometry.keys()
-        rings = geometry["coordinates"]
-        for ring in rings:
-            assert (
-                ring[0] == ring[-1]
-            )  # JTS refuses a LinearRing that is not closed, or of fewer than four points
-            assert len(ring) >= 4
-            assert all(len(point) == 2 and all(map(math.isfinite, point)) for point in ring)
-        properties = feature["properties"]
-        measurements = properties["measurements"]
-        assert isinstance(measurements, dict)
-        assert all(type(value) in (int, float) for value in measurements.values())
-        assert all(map(math.isfinite, measurements.values()))
-        assert not {"name", "color", "isLocked", "metadata", "childObjects"} & properties.keys()
-        return {
-            "id": uuid.UUID(feature["id"]),
-            "polygon": shapely.geometry.shape(geometry),
-            "type": properties["objectType"],
-            "class": self._class(properties.get("classification")),
-            "measurements": measurements,
-        }
-
-    def _class(self, found):
-        """PathClassTypeAdapter: a name with a colour; PathClass.fromString parts it at colons."""
-        if found is None:
-            return None
-        assert not {"colorRGB", "parentClass"} & found.keys()  # the form before 0.4
-        assert len(found["color"]) == 3
-        assert all(type(part) is int and 0 <= part <= 255 for part in found["color"])
-        return tuple(name.strip() for name in found["name"].split(":")), tuple(found["color"])
-
-
-def test_qupath_reads_every_region_as_a_detection(out, results):
+def test_qupath_reads_every_region_as_a_detection(out, results, repository):
+    read_objects = runpy.run_path(str(repository / "examples" / "read_geojson.py"))["read_objects"]
     paths = {
         path.relative_to(out / "geojson").as_posix(): path
         for path in (out / "geojson").rglob("*.geojson")
@@ -188,20 +136,20 @@ def test_qupath_reads_every_region_as_a_detection(out, results):
     ids, colours = Counter(), {}
     for result in done:
         field = result.field.encode("utf-8", "backslashreplace").decode()
-        objects = QuPath(by_field[result.slide, field]).objects
+        objects = read_objects(by_field[result.slide, field])
         assert len(objects) == len(result.regions)
         for index, found in enumerate(objects):
             regions = result.regions
-            assert found["type"] == "detection"
-            assert found["polygon"].is_valid
-            np.testing.assert_allclose(found["polygon"].bounds, regions.boxes[index], atol=0.006)
+            assert found.object_type == "detection"
+            polygon = shapely.geometry.Polygon(*found.rings)
+            assert polygon.is_valid
+            np.testing.assert_allclose(polygon.bounds, regions.boxes[index], atol=0.006)
             held = tuple(t for t, has in zip(TYPES, regions.has[index], strict=True) if has)
             if held:
-                names, colour = found["class"]
-                assert names == held
-                assert colours.setdefault(names, colour) == colour
+                assert found.names == held
+                assert colours.setdefault(found.names, found.color) == found.color
             else:
-                assert found["class"] is None
+                assert found.names is found.color is None
             values = {
                 "score": regions.scores[index],
                 **{f"p {t}": p for t, p in zip(TYPES, regions.probabilities[index], strict=True)},
@@ -213,11 +161,11 @@ def test_qupath_reads_every_region_as_a_detection(out, results):
                 "clump": bool(regions.flags[index] & RegionFlag.CLUMP),
                 "blurred": bool(regions.flags[index] & RegionFlag.BLURRED),
             }
-            assert list(found["measurements"]) == list(values)
-            assert found["measurements"] == pytest.approx(
+            assert list(found.measurements) == list(values)
+            assert found.measurements == pytest.approx(
                 {k: float(v) for k, v in values.items()}, rel=1e-6
             )
-            ids[found["id"]] += 1
+            ids[found.id] += 1
     assert set(ids.values()) == {1}
 
 

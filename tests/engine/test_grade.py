@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
-from rbc_engine.grade import DEFAULT, cut_offs, grade
+from rbc_engine.grade import DEFAULT, Grades, cut_offs, grade, type_shares
 from rbc_engine.pack import Pack, find_pack
+from rbc_engine.sinks.slides_csv import SlideCounts
+from rbc_engine.types import FieldResult, Regions
 
 # Type: whole per cent that are grade 1, 2 and 3.
 WHOLE_PER_CENT = {
@@ -69,3 +73,59 @@ def test_every_abnormal_type_of_the_shipped_pack_is_published():
 def test_what_is_no_fraction_is_refused(fraction):
     with pytest.raises(ValueError, match=r"0\.\.1"):
         grade(fraction, "macrocyte")
+
+
+TYPES = ("normal", "schistocyte", "target_cell")
+Row = tuple[set[str], bool]
+
+
+def field_of(rows: list[Row]) -> FieldResult:
+    """Regions by the types that each holds, and whether the border cuts it."""
+    count = len(rows)
+    has = np.array([[name in held for name in TYPES] for held, _ in rows], bool).reshape(-1, 3)
+    regions = Regions(
+        boxes=np.tile(np.array([0, 0, 30, 30], np.float32), (count, 1)),
+        scores=np.ones(count, np.float32),
+        probabilities=has.astype(np.float32),
+        has=has,
+        abnormal_p=np.zeros(count, np.float32),
+        abnormal=np.zeros(count, bool),
+        flags=np.array([6 | cut for _, cut in rows], np.uint8),
+    )
+    return FieldResult(slide="s", field="f", regions=regions)
+
+
+row = st.tuples(st.sets(st.sampled_from(TYPES)), st.booleans())
+
+
+@given(st.lists(st.lists(row, max_size=30), max_size=4))
+def test_shares_and_grades_are_of_the_regions_that_no_border_cuts(fields: list[list[Row]]):
+    counts = SlideCounts(slide="s")
+    for rows in fields:
+        counts.add(field_of(rows))
+    counts.add(FieldResult(slide="s", field="bad", error="damaged"))
+    shares = type_shares(counts, TYPES, abnormal=TYPES[1:])
+    kept = [held for rows in fields for held, cut in rows if not cut]
+    if not kept:
+        assert shares == [None] * 3
+        return
+    for name, found in zip(TYPES, shares, strict=True):
+        holding = sum(name in held for held in kept)
+        low, high = binomtest(holding, len(kept)).proportion_ci(method="wilson")
+        assert found.count == holding
+        assert found.share == holding / len(kept)
+        assert (found.low, found.high) == pytest.approx((low, high), abs=1e-9)
+        if name == "normal":
+            assert found.grades is None
+        else:
+            expected = Grades(*(grade(at, name) for at in (found.share, found.low, found.high)))
+            assert found.grades == expected
+
+
+def test_a_cut_cell_makes_no_schistocyte():
+    """ICSH: any schistocyte is 1+, so that one cell which the border cuts would already grade the slide."""
+    counts = SlideCounts(slide="s")
+    counts.add(field_of([({"schistocyte"}, True), *[({"normal"}, False)] * 200]))
+    assert type_shares(counts, TYPES, abnormal=TYPES[1:])[1].grades.grade == 0
+    counts.add(field_of([({"schistocyte"}, False)]))
+    assert type_shares(counts, TYPES, abnormal=TYPES[1:])[1].grades.grade == 1

@@ -117,8 +117,27 @@ def test_thresholds_and_an_abnormal_threshold(source, pack, tmp_path):
     assert "of the run it came from: w" in run["warnings"]
 
 
+def test_what_changed_is_told(source, pack, tmp_path):
+    arguments = ["recall", source, "--out", tmp_path / "out", "--threshold", "teardrop=0.9"]
+    done = CliRunner().invoke(app, [*map(str, arguments), "--no-at-least-one"])
+    assert done.exit_code == 0
+    told = [line for line in done.stdout.splitlines() if line.startswith("changed: ")]
+    expected = []
+    for name in pack.types:
+        before, now = (sum(table(run)[f"has_{name}"].to_pylist()) for run in (source, tmp_path / "out"))  # fmt: skip
+        if before != now:
+            expected.append(f"changed: {name} from {before} to {now} regions")
+    assert told == expected
+    assert expected
+    same = ["recall", source, "--out", tmp_path / "same", "--abnormal-threshold", pack.manifest.caller.threshold]  # fmt: skip
+    done = CliRunner().invoke(app, [*map(str, same)])
+    assert "changed: no count of any type, nor of abnormal regions" in done.stdout
+
+
 def test_another_set_of_abnormal_types(source, pack, tmp_path):
     recall(source, "--out", tmp_path / "out", "--abnormal", "teardrop, schistocyte")
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert run["abnormal_types"] == ["teardrop", "schistocyte"]
     rows = table(tmp_path / "out")
     chosen = ("teardrop", "schistocyte")
     np.testing.assert_array_equal(rows["abnormal"], matrix(rows, "has", chosen).any(axis=1))

@@ -1,4 +1,4 @@
-"""report.html without a browser: what it counts, keeps and escapes. In a browser: test_report_browser.py."""
+"""report.html without a browser: what it counts, keeps and escapes. In a browser: browser/."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from rbc_engine.calibrated import NETWORKS, Calibration, NetworkRanges, Verdict
 from rbc_engine.errors import UsageError
 from rbc_engine.report import findings as findings_module
 from rbc_engine.report.findings import Findings
-from rbc_engine.report.page import embedded, visible
+from rbc_engine.report.page import embedded
 from rbc_engine.report.pictures import FIELD_LONG_SIDE_PX, PATCH_PX, field_jpeg, patch_jpeg
 from rbc_engine.report.stock import Stock
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sinks.report import ReportPage
+from rbc_engine.sources.decode import printable
 from rbc_engine.types import Frame
 
 RUN = {
@@ -75,6 +76,12 @@ def rows(page):
     ]
 
 
+def share_of(count, of):
+    """As scipy has it."""
+    interval = binomtest(count, of).proportion_ci(method="wilson")
+    return pytest.approx([count / of, *interval], abs=1e-6)
+
+
 def test_counts_intervals_and_flags_are_those_of_the_results(
     tmp_path, toy_pack, with_frame, make_result, make_failure
 ):
@@ -96,13 +103,20 @@ def test_counts_intervals_and_flags_are_those_of_the_results(
         assert slide["regions"] == total
         assert slide["saturated"] == (name == "s2")
         assert slide["flags"][0] == sum(int((regions.flags & 1).sum()) for regions in done)
-        counts = [(slide["abnormal"], slide["share"], sum(int(r.abnormal.sum()) for r in done))]
+        abnormal = sum(int(regions.abnormal.sum()) for regions in done)
+        assert slide["abnormal"] == abnormal
+        assert slide["share"] == share_of(abnormal, total)
+        assert slide["cells"] == [
+            sum(int(regions.cells_low.sum()) for regions in done),
+            sum(int(regions.cells_high.sum()) for regions in done),
+        ]
+        whole = [(regions, at) for regions in done for at in np.flatnonzero(regions.flags & 1 == 0)]
+        assert 0 < slide["whole"] == len(whole) < total
         for t, kind in enumerate(slide["types"]):
-            counts.append((kind["count"], kind["share"], sum(int(r.has[:, t].sum()) for r in done)))
-        for count, share, expected in counts:
-            assert count == expected
-            interval = binomtest(expected, total).proportion_ci(method="wilson")
-            assert share == pytest.approx([expected / total, *interval], abs=1e-6)
+            counted = sum(bool(regions.has[at, t]) for regions, at in whole)
+            assert kind["count"] == sum(int(regions.has[:, t].sum()) for regions in done)
+            assert kind["cut"] == kind["count"] - counted
+            assert kind["share"] == share_of(counted, len(whole))
         assert slide["types"][0]["grades"] is None  # disc is normal
         assert len(slide["types"][1]["grades"]) == 3
     assert [row["regions"] for row in rows(page)] == [
@@ -128,6 +142,7 @@ def test_pictures_and_boxes_are_those_of_the_field(tmp_path, toy_pack, make_resu
         assert box["p"] == pytest.approx(regions.abnormal_p[at], abs=1e-3)
         assert box["abnormal"] == regions.abnormal[at]
         assert box["flags"] == regions.flags[at]
+        assert box["cells"] == [regions.cells_low[at], regions.cells_high[at]]
         assert {t for t, _ in box["types"]} == set(np.flatnonzero(regions.has[at]))
         for t, p in [*box["types"], box.get("likeliest", [0, regions.probabilities[at, 0]])]:
             assert p == pytest.approx(regions.probabilities[at, t], abs=1e-3)
@@ -154,7 +169,11 @@ def test_the_gallery_holds_the_surest_and_the_least_sure(
             assert [(one["field"], one["region"]) for one in surest] == [e[1:] for e in every[:8]]
             rest = [e for e in every[::-1][:8] if e not in every[:8]]
             assert [(one["field"], one["region"]) for one in least] == [e[1:] for e in rest]
+            fields = {result.field: result.regions for result in mine}
             for one in (*surest, *least):
+                regions, at = fields[one["field"]], one["region"]
+                assert one["cells"] == [regions.cells_low[at], regions.cells_high[at]]
+                assert one["flags"] == regions.flags[at]
                 assert Image.open(io.BytesIO(base64.b64decode(one["jpeg"]))).size == (72, 72)
 
 
@@ -185,15 +204,15 @@ def test_hostile_names_are_text_everywhere(
     run["bottleneck"] = HOSTILE[2]
     run["stage_seconds"] = {HOSTILE[2]: 1.0, HOSTILE[0]: 2.0}
     page = Page(write(tmp_path, toy_pack, results, run))
-    assert [slide["name"] for slide in page.data["slides"]] == [visible(name) for name in HOSTILE]
-    assert [row["name"] for row in rows(page)][::2] == [visible(name) for name in HOSTILE]
-    assert set(page.data["fields"]["error"].values()) == {visible(name) for name in HOSTILE}
+    assert [slide["name"] for slide in page.data["slides"]] == [printable(name) for name in HOSTILE]
+    assert [row["name"] for row in rows(page)][::2] == [printable(name) for name in HOSTILE]
+    assert set(page.data["fields"]["error"].values()) == {printable(name) for name in HOSTILE}
     scripts = [script for script in page.root.iter("script") if script.get("type") is None]
     assert len(scripts) == 1
     assert not list(page.root.iter("img"))
     assert not [e for e in page.root.iter() for name in e.attrib if str(name).startswith("on")]
     text = page.text()
-    assert all(text.count(visible(name)) >= 2 for name in HOSTILE)
+    assert all(text.count(printable(name)) >= 2 for name in HOSTILE)
 
 
 @given(st.text(st.characters()))
@@ -206,9 +225,9 @@ def test_embedded_text_comes_back_and_cannot_end_its_block(text):
 
 @given(st.text(st.characters()))
 def test_visible_text_has_no_hidden_characters(text):
-    assert visible(text).isprintable()
+    assert printable(text).isprintable()
     if text.isprintable():
-        assert visible(text) == text
+        assert printable(text) == text
 
 
 def test_the_page_allows_its_own_script_and_style_and_nothing_else(tmp_path, toy_pack):
@@ -285,6 +304,32 @@ def test_the_drift_certificate_is_that_of_the_device_and_precision(tmp_path, toy
     assert "0.0123" in text
     for other in (run | {"precision": "bf16"}, run | {"device": "cuda: H100"}, {}):
         assert "Drift certificate" not in Page(write(tmp_path / "b", pack, [], other)).text()
+
+
+def test_grades_leave_out_regions_at_the_border_and_the_page_says_how_many(
+    tmp_path, toy_pack, make_result
+):
+    """21 of 100 regions hold a burr, which is over 20 %; of the 80 whole ones 1 does, which is under 5 %."""
+    result = make_result("s", "f", count=100)
+    has, flags = np.zeros((100, 3), bool), np.zeros(100, np.uint8)
+    flags[:20] = 1
+    has[:21, 2] = True
+    whole = dataclasses.replace(result.regions, has=has, flags=np.zeros(100, np.uint8))
+    pages = [
+        Page(write(tmp_path, toy_pack, [dataclasses.replace(result, regions=regions)]))
+        for regions in (whole, dataclasses.replace(whole, flags=flags))
+    ]
+    burrs = [page.data["slides"][0]["types"][2] for page in pages]
+    assert [(burr["count"], burr["cut"], burr["grades"][0]) for burr in burrs] == [
+        (21, 0, 3),
+        (21, 20, 0),
+    ]
+    assert "left out of the shares and grades" in pages[1].text()
+    every = dataclasses.replace(whole, flags=np.ones(100, np.uint8))
+    page = Page(write(tmp_path, toy_pack, [dataclasses.replace(result, regions=every)]))
+    [slide] = page.data["slides"]
+    assert slide["types"][2] == {"count": 21, "cut": 21, "share": None, "grades": None}
+    assert slide["share"] is not None
 
 
 def test_a_page_of_an_empty_run_stands(tmp_path, toy_pack, make_failure):

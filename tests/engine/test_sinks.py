@@ -111,6 +111,7 @@ def test_fields_csv_has_a_row_an_image(tmp_path, toy_pack, make_result, make_fai
         "status": "done", "error": "", "regions": "5", "saturated": "true", "seconds": "0.250000",
         "abnormal": str(int(done.regions.abnormal.sum())),
         "bytes": "12345", "modified": "2023-11-14T22:13:20.123456789Z",
+        "um_per_px_estimated": "",
     }  # fmt: skip
     assert (second["status"], second["error"]) == ("failed", 'no "image", see\nthere')
     assert {second[c] for c in ("width", "height", "regions", "abnormal", "saturated")} == {""}
