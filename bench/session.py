@@ -115,9 +115,10 @@ def measure_capacity(engine: Engine, frame: UInt8, *, frames: int) -> float:
     times_s = []
     for _ in engine.run(source()):
         times_s.append(time.perf_counter())
-    skip = max(frames // 10, 2 * engine.choice.lanes * engine.choice.lane_frames)
-    # Results come in order: two at once from each lane. From the end of one batch to the end of another.
-    last = len(times_s) - 1
+    # The results of a batch come at once: from the last one of a batch to the last one of another.
+    batch = engine.choice.lane_frames
+    skip = -(-max(frames // 10, 2 * engine.choice.lanes * batch) // batch) * batch - 1
+    last = len(times_s) // batch * batch - 1
     return (last - skip) / (times_s[last] - times_s[skip])
 
 
