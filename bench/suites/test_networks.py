@@ -13,6 +13,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from rbc_engine.bench.peers.fp32_graph import as_fp32
 from rbc_engine.devices.host import HostDevice
 from rbc_engine.errors import UsageError
+from rbc_engine.networks import network_of
 from rbc_engine.pack import Pack
 from rbc_engine.training.restore import restore_classifier, restore_detector
 
@@ -59,7 +60,9 @@ def test_engine(benchmark: BenchmarkFixture, pack: Pack, network: str, precision
     name, array = _example(pack, network)
     with opened as device:
         loaded = device.load(
-            pack.read(network), outputs=_OUTPUTS[network], shapes={name: array.shape}
+            network_of(pack, network, precision=precision),
+            outputs=_OUTPUTS[network],
+            shapes={name: array.shape},
         )
         benchmark(loaded, {name: array})
 

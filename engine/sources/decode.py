@@ -177,7 +177,7 @@ def _decode_png(data: bytes) -> UInt8:
             gray = np.asarray(image).astype(np.uint16)[..., np.newaxis]
             pixels = np.repeat(_to_8_bits(gray), 3, axis=2)
         else:
-            pixels = np.array(image.convert("RGB"))
+            pixels = _to_rgb(image)
             bits_per_sample = data[24]
             if bits_per_sample == 16:
                 _check_bits(int(pixels.max()) << 8)
@@ -187,7 +187,7 @@ def _decode_png(data: bytes) -> UInt8:
 def _decode_bmp(data: bytes) -> UInt8:
     with BmpImageFile(io.BytesIO(data)) as image:
         _load(image)
-        return np.array(image.convert("RGB"))
+        return _to_rgb(image)
 
 
 def _decode_webp(data: bytes) -> UInt8:
@@ -197,7 +197,7 @@ def _decode_webp(data: bytes) -> UInt8:
         raise ImageError(f"larger than {MAX_SIDE_PX} px a side; cut it into fields") from error
     with image:
         _load(image)
-        pixels = np.array(image.convert("RGB"))
+        pixels = _to_rgb(image)
         return _upright(pixels, _exif_orientation(image.info.get("exif", b"")))
 
 
@@ -207,6 +207,11 @@ def _load(image: ImageFile) -> None:
     if count > 1:
         raise ImageError(f"an animation of {count} images; export each as a file of its own")
     image.load()
+
+
+def _to_rgb(image: Image.Image) -> UInt8:
+    """Of its own memory. numpy.array(image) would ask Pillow for all its bytes several times."""
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB")).copy()
 
 
 def _decode_tiff(data: bytes) -> UInt8:
@@ -302,7 +307,7 @@ def _to_8_bits(samples: npt.NDArray[np.unsignedinteger]) -> UInt8:
 def _cmyk_to_rgb(inks: UInt8, *, raw_mode: str) -> UInt8:
     height, width = inks.shape[:2]
     image = Image.frombytes("CMYK", (width, height), inks.tobytes(), "raw", raw_mode)
-    return np.array(image.convert("RGB"))
+    return _to_rgb(image)
 
 
 def _upright(pixels: UInt8, orientation: int) -> UInt8:

@@ -76,6 +76,7 @@ def test_samples_give_every_file_and_column(samples_run: Path) -> None:
     assert list(fields[0]) == [
         *("slide", "field", "path", "width", "height", "status", "error"),
         *("regions", "abnormal", "saturated", "seconds", "bytes", "modified"),
+        "um_per_px_estimated",
     ]
     assert [row["field"] for row in fields] == [
         f"{slide}/field-{i}.jpg" for slide in ("healthy-1", "sickle-1") for i in (1, 2, 3)
