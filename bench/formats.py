@@ -79,13 +79,16 @@ def measure(name: str, out: Path, *, regions: int, regions_a_field: int) -> dict
     sink.complete()
     sink.finish()
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
+    peak_kb = resource.getrusage(
+        resource.RUSAGE_SELF
+    ).ru_maxrss  # before a million paths are listed
     written = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     return {
         "format": name,
         "regions": fields * regions_a_field,
         "seconds": round(seconds, 2),
         "cpu_seconds": round(cpu_seconds, 2),
-        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "peak_mb": round(peak_kb / 1024, 1),
         "written_mb": round(written / 2**20, 1),
     }
 

@@ -6,9 +6,10 @@ import io
 from pathlib import Path
 
 from rbc_engine.pack import Pack
+from rbc_engine.sinks.behind import WorkBehind
 from rbc_engine.sinks.folder import AtomicFolder
 from rbc_engine.sinks.overlay_drawing import OverlayStyle, draw_overlay
-from rbc_engine.types import FieldResult
+from rbc_engine.types import FieldResult, Regions, UInt8
 
 __all__ = ["OverlayFolder"]
 
@@ -27,24 +28,34 @@ class OverlayFolder:
     def __init__(self, folder: Path, pack: Pack) -> None:
         self._style = OverlayStyle.of(pack)
         self._folder = AtomicFolder(folder / self.NAME)
+        self._work = WorkBehind(self._put)
 
     def write(self, result: FieldResult) -> None:
         if result.regions is None or result.tiles is not None:
             return
         if result.frame is None:
             raise ValueError("overlays need results that carry their frame (got none)")
-        picture = draw_overlay(
-            result.frame.pixels, result.regions, style=self._style, saturated=result.saturated
-        )
-        encoded = io.BytesIO()
-        picture.save(encoded, "png", compress_level=_PNG_COMPRESSION)
-        self._folder.write_field(result, encoded.getvalue(), suffix=self.SUFFIX)
+        self._work.do(self._draw, result, result.frame.pixels, result.regions)
 
     def complete(self) -> None:
+        self._work.finish()
         self._folder.complete()
 
     def finish(self) -> None:
         self._folder.finish()
 
     def discard(self) -> None:
+        self._work.close()
         self._folder.discard()
+
+    def _draw(
+        self, result: FieldResult, pixels: UInt8, regions: Regions
+    ) -> tuple[FieldResult, bytes]:
+        picture = draw_overlay(pixels, regions, style=self._style, saturated=result.saturated)
+        encoded = io.BytesIO()
+        picture.save(encoded, "png", compress_level=_PNG_COMPRESSION)
+        return result, encoded.getvalue()
+
+    def _put(self, drawn: tuple[FieldResult, bytes]) -> None:
+        result, encoded = drawn
+        self._folder.write_field(result, encoded, suffix=self.SUFFIX)

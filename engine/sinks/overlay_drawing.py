@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -63,7 +64,7 @@ def draw_overlay(
     height, width = pixels.shape[:2]
     line_px = max(1, round(min(height, width) / _PX_PER_LINE_PX))
     font_px = max(_SMALLEST_FONT_PX, round(min(height, width) / _PX_PER_FONT_PX))
-    font = ImageFont.load_default(font_px)
+    font = _font(font_px)
     picture = Image.new("RGB", (width, height + 2 * font_px), _WHITE)
     picture.paste(Image.fromarray(pixels))
     draw = ImageDraw.Draw(picture)
@@ -86,7 +87,7 @@ def draw_overlay(
         corners,
         types=style.types,
         abnormal_types=style.abnormal_types,
-        measure=lambda text: round(draw.textlength(text, font)) + 2 * padding_px,
+        measure=lambda text: _text_px(text, font_px) + 2 * padding_px,
         height=label_height,
         image_size=(width, height),
     ):
@@ -103,6 +104,17 @@ def draw_overlay(
         strip=(0, height, width, height + 2 * font_px),
     )
     return picture
+
+
+@lru_cache(maxsize=16)
+def _font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size_px)
+
+
+@lru_cache(maxsize=1 << 14)
+def _text_px(text: str, font_px: int) -> int:
+    """Kept, because fields share most of their labels."""
+    return round(_font(font_px).getlength(text))
 
 
 def _draw_box(

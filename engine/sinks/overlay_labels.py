@@ -59,12 +59,12 @@ def place_labels(
             width = measure(text)
             if width > widest:
                 continue
-            for spot in _spots(box, width, height, image_size):
-                if _overlap(spot, placed).any():
-                    continue
-                hidden = float(_overlap(spot, boxes).sum()) / (width * height)
-                if hidden < least:
-                    best_text, best, least = text, spot, hidden
+            spots = _spots(box, width, height, image_size)
+            free = ~_overlaps(spots, placed).any(axis=1)
+            hidden = _overlaps(spots, boxes).sum(axis=1) / (width * height)
+            for spot, share in zip(spots[free], hidden[free].tolist(), strict=True):
+                if share < least:
+                    best_text, best, least = text, spot, share
             if least == 0:
                 break
         if best is not None:
@@ -93,19 +93,23 @@ def _texts(
     yield f"{name}{more}"
 
 
-def _spots(box: Float32, width: int, height: int, image_size: tuple[int, int]) -> Iterator[Float32]:
-    """Where one looks for the label of a box, the best place first: float32 [4] each, within the image."""
+def _spots(box: Float32, width: int, height: int, image_size: tuple[int, int]) -> Float32:
+    """Where one looks for the label of a box, the best place first: float32 [S, 4], within the image."""
     x0, y0, x1, y1 = (round(float(side)) for side in box)
     image_width, image_height = image_size
+    spots = []
     for left in (x0, x1 - width):
         left = max(0, min(left, image_width - width))
         for top in (y0 - height, y1):
             if 0 <= top <= image_height - height:
-                yield np.array([left, top, left + width, top + height], np.float32)
+                spots.append((left, top, left + width, top + height))
+    return np.array(spots, np.float32).reshape(-1, 4)
 
 
-def _overlap(spot: Float32, boxes: Float32) -> Float32:
-    """Area float32 [N] that a box shares with each of boxes [N, 4]."""
-    sides = np.minimum(spot[2:], boxes[:, 2:]) - np.maximum(spot[:2], boxes[:, :2])
-    area: Float32 = np.maximum(sides, 0).prod(axis=1)
-    return area
+def _overlaps(spots: Float32, boxes: Float32) -> Float32:
+    """Area float32 [S, N] that each of spots [S, 4] shares with each of boxes [N, 4]."""
+    left, top, right, bottom = spots.T[..., np.newaxis]
+    widths = np.minimum(right, boxes[:, 2]) - np.maximum(left, boxes[:, 0])
+    heights = np.minimum(bottom, boxes[:, 3]) - np.maximum(top, boxes[:, 1])
+    areas: Float32 = np.maximum(widths, 0) * np.maximum(heights, 0)
+    return areas

@@ -211,7 +211,8 @@ def _load(image: ImageFile) -> None:
 
 def _to_rgb(image: Image.Image) -> UInt8:
     """Of its own memory. numpy.array(image) would ask Pillow for all its bytes several times."""
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB")).copy()
+    pixels: UInt8 = np.asarray(image if image.mode == "RGB" else image.convert("RGB")).copy()
+    return pixels
 
 
 def _decode_tiff(data: bytes) -> UInt8:
