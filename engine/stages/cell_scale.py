@@ -62,9 +62,10 @@ class CellScale:
     ) -> list[Sighting]:  # fmt: skip
         """Detects again where the cells of a frame cannot be as large as they seem.
 
-        found: of each frame on the canvas of fits. A frame whose scale was given, or with fewer than ten regions clear of its
-        border, stays as it is.
+        found: of each frame on the canvas of fits. A frame whose scale was given, for which no scale agrees, or with fewer than six
+        regions clear of its border, stays as it is.
         """
+        first_fits, first_found = fits, found
         fits, found = list(fits), list(found)
         doubted: dict[int, bool] = {}  # whether the cells seemed too small
         for number in range(_ROUNDS):
@@ -84,8 +85,11 @@ class CellScale:
                 fits[index], found[index] = fit, detections
         sightings = []
         for index, (frame, fit, detections) in enumerate(zip(frames, fits, found, strict=True)):
+            estimated = index in doubted and self._plausible(frame, fit, detections)
+            if not estimated:
+                fit, detections = first_fits[index], first_found[index]
             scale, um_per_px = fit.scale, None
-            if index in doubted:
+            if estimated:
                 scale /= self._apparent(frame, fit, detections, small=doubted[index])
                 um_per_px = scale * self._canvas_um
             sightings.append(
@@ -108,6 +112,11 @@ class CellScale:
         if np.median(sides_um) < _SMALL_MEDIAN_UM:
             return True
         return False if np.quantile(sides_um, 0.25) > _LARGE_QUARTILE_UM else None
+
+    def _plausible(self, frame: Frame, fit: CanvasFit, found: Detections) -> bool:
+        """Whether the estimate has made sense of the cells: boxes that are as large on any canvas are no cells."""
+        enough = len(self._sides_um(frame, fit, found)) >= _LEAST_CELLS
+        return enough and self._seem_small(frame, fit, found) is None
 
     def _apparent(self, frame: Frame, fit: CanvasFit, found: Detections, *, small: bool) -> float:
         """How many times their true size the cells seem to have. small: by the median, else by the lower quartile."""

@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,11 @@ from PIL import Image
 
 from rbc_engine.engine import Engine
 from rbc_engine.match import match_boxes
+from rbc_engine.pack import Pack, find_pack
+from rbc_engine.scale import CanvasFit, fit_canvas
 from rbc_engine.sources.synthetic import SyntheticField, render_field
+from rbc_engine.stages.cell_scale import CellScale
+from rbc_engine.stages.detect import Detections
 from rbc_engine.types import Decoded, FieldRef, Frame
 
 TRUE_UM = 7.6  # of the cells that render_field draws
@@ -131,3 +136,24 @@ def test_the_run_says_which_fields_and_how_many(tmp_path: Path):
     off = rbc("run", folder, "--out", tmp_path / "off", "--formats", "", "--no-estimate-scale")
     assert off.returncode == 0
     assert set(estimates_of(tmp_path / "off").values()) == {""}
+
+
+def test_boxes_that_are_as_large_on_any_canvas_change_nothing():
+    settings = Pack.open(find_pack("chula12")).manifest.detector
+    frame = Frame(pixels=np.zeros((480, 640, 3), np.uint8))
+    rounds = []
+
+    def detect(frames: Sequence[Frame], fits: Sequence[CanvasFit]) -> list[Detections]:
+        rounds.append(fits)
+        corners = np.array([[x, y] for x in range(60, 300, 40) for y in (60, 100)], np.float32)
+        sides = [np.float32(90) / np.float32(fit.scale) for fit in fits]  # 26 µm on the first
+        boxes = [np.hstack([corners, corners + side]).astype(np.float32) for side in sides]
+        ones = np.ones(len(corners), np.float32)
+        return [Detections(boxes=box, scores=ones, saturated=False) for box in boxes]
+
+    fit = fit_canvas((480, 640), pixel_um=None, settings=settings)
+    [found] = detect([frame], [fit])
+    [sighting] = CellScale(settings).settle([frame], [fit], [found], detect)
+    assert len(rounds) > 1, "it was doubted"
+    assert sighting.found is found
+    assert (sighting.fit, sighting.cell_scale, sighting.um_per_px) == (fit, fit.scale, None)
