@@ -10,7 +10,7 @@ import numpy.typing as npt
 from rbc_engine.errors import ImageError
 from rbc_engine.manifest import DetectorSettings
 
-__all__ = ["MAX_CANVAS_SIDE_PX", "CanvasFit", "at_border", "fit_canvas"]
+__all__ = ["MAX_CANVAS_SIDE_PX", "CanvasFit", "at_border", "canvas_scale", "fit_canvas"]
 
 MAX_CANVAS_SIDE_PX = 4096
 """A larger canvas would take gigabytes of feature maps."""
@@ -33,21 +33,27 @@ class CanvasFit:
     scale: float
 
 
+def canvas_scale(
+    frame_hw: tuple[int, int], *, pixel_um: float | None, settings: DetectorSettings
+) -> float:
+    """Canvas px per frame px.
+
+    Makes the frame's short side `short_side_px`; where both the frame's µm per pixel and the pack's own are known,
+    it makes a cell as large as the pack was trained on.
+    """
+    if pixel_um is not None and settings.um_per_canvas_px is not None:
+        return pixel_um / settings.um_per_canvas_px
+    return settings.short_side_px / min(frame_hw)
+
+
 def fit_canvas(
     frame_hw: tuple[int, int], *, pixel_um: float | None, settings: DetectorSettings
 ) -> CanvasFit:
-    """The canvas of a frame.
-
-    Its scale makes the frame's short side `short_side_px`; where both the frame's µm per pixel and the pack's own
-    are known, it makes a cell as large as the pack was trained on. Sizes are rounded down, as torchvision's
-    GeneralizedRCNNTransform does.
+    """The canvas of a frame, at its canvas_scale. Sizes are rounded down, as torchvision's GeneralizedRCNNTransform does.
 
     Raises ImageError if the canvas would be larger than MAX_CANVAS_SIDE_PX, or the frame vanish on it.
     """
-    if pixel_um is not None and settings.um_per_canvas_px is not None:
-        scale = pixel_um / settings.um_per_canvas_px
-    else:
-        scale = settings.short_side_px / min(frame_hw)
+    scale = canvas_scale(frame_hw, pixel_um=pixel_um, settings=settings)
     resized = (int(frame_hw[0] * scale), int(frame_hw[1] * scale))
     step = settings.strides_px[-1]
     canvas = (-(-resized[0] // step) * step, -(-resized[1] // step) * step)

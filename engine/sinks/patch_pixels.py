@@ -8,7 +8,7 @@ import numpy as np
 import simplejpeg
 
 from rbc_engine.pack import Pack
-from rbc_engine.scale import fit_canvas
+from rbc_engine.scale import canvas_scale
 from rbc_engine.stages.crop import crop_windows
 from rbc_engine.types import FieldResult, UInt8
 
@@ -32,12 +32,12 @@ def cut_patches(result: FieldResult, pack: Pack) -> Iterator[bytes]:
         raise ValueError("patches need results that carry their frame (got none)")
     frame = result.frame
     settings = pack.manifest
-    fit = fit_canvas(
-        (frame.height, frame.width), pixel_um=frame.pixel_um, settings=settings.detector
+    scale = canvas_scale(
+        (frame.height, frame.width),
+        pixel_um=result.um_per_px_estimated or frame.pixel_um,
+        settings=settings.detector,
     )
-    windows = crop_windows(
-        result.regions.boxes, canvas_scale=fit.scale, settings=settings.classifier
-    )
+    windows = crop_windows(result.regions.boxes, canvas_scale=scale, settings=settings.classifier)
     corners = np.concatenate([np.floor(windows[:, :2]), np.ceil(windows[:, 2:])], axis=1)
     # At least one pixel of the image, wherever a box lies.
     last = np.array([frame.width, frame.height], np.float32) - 1

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from rbc_engine.errors import ImageError
 from rbc_engine.manifest import DetectorSettings
-from rbc_engine.scale import CanvasFit, at_border, fit_canvas
+from rbc_engine.scale import CanvasFit, at_border, canvas_scale, fit_canvas
 from rbc_engine.stages.detect import Detections
 from rbc_engine.types import Frame
 
@@ -133,7 +133,7 @@ class CellScale:
         """The canvas on which the cells have about their size, in quarter octaves of the first one, because a network is
         compiled for each shape; None if that is the same, or too large for the detector."""
         hw = (frame.height, frame.width)
-        first = fit_canvas(hw, pixel_um=None, settings=self._settings).scale
+        first = canvas_scale(hw, pixel_um=None, settings=self._settings)
         wanted = fit.scale / self._apparent(frame, fit, found, small=small) / first
         wanted = min(max(wanted, 1 / _MOST_TIMES), _MOST_TIMES)
         steps = round(_STEPS_PER_OCTAVE * math.log2(wanted))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from rbc_engine.engine import Engine
 from rbc_engine.match import match_boxes
 from rbc_engine.pack import Pack, find_pack
 from rbc_engine.scale import CanvasFit, fit_canvas
+from rbc_engine.sinks.patch_pixels import cut_patches
 from rbc_engine.sources.synthetic import SyntheticField, render_field
 from rbc_engine.stages.cell_scale import CellScale
 from rbc_engine.stages.detect import Detections
@@ -157,3 +159,24 @@ def test_boxes_that_are_as_large_on_any_canvas_change_nothing():
     assert len(rounds) > 1, "it was doubted"
     assert sighting.found is found
     assert (sighting.fit, sighting.cell_scale, sighting.um_per_px) == (fit, fit.scale, None)
+
+
+def test_patches_show_the_window_that_the_classifier_saw(estimating):
+    pack, field = estimating.pack, field_of(16.0, cells=120)
+    decoded = Decoded(
+        ref=FieldRef(slide="s", field="f", path=Path()),
+        frame=Frame(pixels=field.pixels, slide="s", field="f"),
+    )
+    [result] = estimating.run(iter([decoded]), keep_frames=True)
+    # Single cells well inside: a window of so many µm, and a pixel more for the parts of pixels at its ends.
+    window_um = pack.manifest.classifier.window_canvas_px * pack.manifest.detector.um_per_canvas_px
+    side_px = window_um / result.um_per_px_estimated
+    boxes = result.regions.boxes
+    inside = (boxes[:, :2] > side_px).all(1) & (boxes[:, 2:] < [640 - side_px, 480 - side_px]).all(
+        1
+    )
+    small = (boxes[:, 2:] - boxes[:, :2]).max(1) < 20
+    patches = [Image.open(io.BytesIO(patch)).size for patch in cut_patches(result, pack)]
+    shown = np.array(patches)[inside & small]
+    assert len(shown) > 20
+    assert ((shown >= side_px - 0.1) & (shown <= side_px + 2)).all()
