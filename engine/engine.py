@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from rbc_engine.batches import batches, outcome
 from rbc_engine.closing import Closing
 from rbc_engine.devices.base import BuildWatch
 from rbc_engine.devices.select import DeviceChoice, open_devices
@@ -24,6 +25,7 @@ from rbc_engine.proof import check_golden
 from rbc_engine.session import Session
 from rbc_engine.session_options import OnEnded, SessionOptions
 from rbc_engine.stages.call import Caller
+from rbc_engine.stages.field_prior import FieldPrior
 from rbc_engine.types import Decoded, FieldRef, FieldResult, Frame, UInt8
 
 __all__ = ["Engine"]
@@ -45,10 +47,18 @@ class Engine(Closing):
     Methods may be called from several threads. Close it, or use it in a `with` block.
     """
 
-    def __init__(self, pack: Pack, *choices: DeviceChoice, estimate_scale: bool = False) -> None:
+    def __init__(
+        self,
+        pack: Pack,
+        *choices: DeviceChoice,
+        estimate_scale: bool = False,
+        field_prior: bool = True,
+    ) -> None:
         """See `Engine.open`, which most callers want. Takes over the devices."""
         self.pack = pack
         self._estimate_scale = estimate_scale
+        prior = pack.manifest.classifier.field_prior
+        self.field_prior = FieldPrior(prior) if field_prior and prior is not None else None
         self.choices = choices
         self.choice = choices[0]
         self.meter = Meter()
@@ -86,6 +96,7 @@ class Engine(Closing):
         precision: str = "auto",
         lanes: int | None = None,
         estimate_scale: bool = True,
+        field_prior: bool = True,
         watch: BuildWatch | None = None,
     ) -> Engine:
         """Opens a pack, by the name of a shipped one or by its folder, on a device.
@@ -97,6 +108,8 @@ class Engine(Closing):
         lanes: batches in flight on each device; None for what suits it.
         estimate_scale: whether a frame that comes without its µm per pixel, and whose cells have a size that no blood
             has at the scale it is taken to have, is detected again at the scale that they tell. Its result says so.
+        field_prior: whether the cells of a frame correct each other's probabilities, if the pack says how; else each
+            region is judged by itself.
         watch: is told of compilations.
 
         Raises PackError for a damaged pack, DeviceError for a device that is not here or gives wrong answers,
@@ -113,7 +126,7 @@ class Engine(Closing):
             cache_name=opened.name,
             watch=watch,
         )
-        engine = cls(opened, *choices, estimate_scale=estimate_scale)
+        engine = cls(opened, *choices, estimate_scale=estimate_scale, field_prior=field_prior)
         try:
             for choice in choices:
                 if choice.device_id is not None:
@@ -165,7 +178,7 @@ class Engine(Closing):
         """
         in_flight: deque[tuple[list[Decoded], Future[list[FieldResult]]]] = deque()
         try:
-            for batch in _batches(source, self.choice.lane_frames):
+            for batch in batches(source, self.choice.lane_frames):
                 for decoded in batch:
                     self.meter.add("decode", decoded.seconds)
                 in_flight.append((batch, self._submit(batch, keep_frames=keep_frames)))
@@ -179,7 +192,7 @@ class Engine(Closing):
         except DeviceError as error:
             # No device is left. What was taken from the source gets its result all the same.
             while in_flight:
-                yield from _outcome(*in_flight.popleft(), error)
+                yield from outcome(*in_flight.popleft(), error)
             raise
         finally:
             for _, future in in_flight:
@@ -307,6 +320,7 @@ class Engine(Closing):
             threads=choice.threads,
             meter=self.meter,
             estimate_scale=self._estimate_scale,
+            field_prior=self.field_prior,
         )
 
     def _submit(self, batch: Sequence[Decoded], *, keep_frames: bool) -> Future[list[FieldResult]]:
@@ -372,29 +386,3 @@ class Engine(Closing):
             f"the first lane took {taken >> 20} MiB of GPU memory, and {free >> 20} MiB are left",
         )
         self._lanes.give(lane)
-
-
-def _batches(items: Iterable[Decoded], size: int) -> Iterator[list[Decoded]]:
-    batch: list[Decoded] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _outcome(
-    batch: Sequence[Decoded], future: Future[list[FieldResult]], error: DeviceError
-) -> list[FieldResult]:
-    """The results of a batch, or why it has none, once its device is gone."""
-    try:
-        return future.result()
-    except DeviceError:
-        return [
-            FieldResult.failed(
-                decoded, decoded.error or f"{decoded.ref.field or 'the image'}: {error}"
-            )
-            for decoded in batch
-        ]

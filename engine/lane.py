@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from rbc_engine.cells import count_cells
 from rbc_engine.devices.base import Device
@@ -21,6 +22,7 @@ from rbc_engine.stages.cell_scale import CellScale, Sighting
 from rbc_engine.stages.classify import Classify
 from rbc_engine.stages.crop import crop_patches, crop_windows
 from rbc_engine.stages.detect import Detect
+from rbc_engine.stages.field_prior import FieldPrior, telling_regions
 from rbc_engine.stages.focus import blurred_frames
 from rbc_engine.types import Decoded, FieldResult, Float32, Frame, RegionFlag, Regions, UInt8
 
@@ -41,7 +43,7 @@ class Lane:
     batch_frames: how many frames of one canvas shape the detector takes at once.
     batch_patches: the fixed batch sizes of the classifier.
     threads: CPU threads for each kernel.
-    estimate_scale: see Engine.open.
+    estimate_scale: see Engine.open. field_prior: None judges each region by itself.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Lane:
         threads: int,
         meter: Meter,
         estimate_scale: bool = False,
+        field_prior: FieldPrior | None = None,
     ) -> None:
         self.device = device.lane()
         self._owns_device = self.device is not device
@@ -65,6 +68,7 @@ class Lane:
         self._classify = Classify(self.device, pack, batch_sizes=batch_patches, meter=meter)
         self._caller = caller
         self._cell_scale = CellScale(pack.manifest.detector) if estimate_scale else None
+        self._field_prior = field_prior
 
     def prepare(self) -> None:
         """Compiles what does not depend on the frames, so that it is done while the first ones are read."""
@@ -191,12 +195,22 @@ class Lane:
                 )
         else:
             probabilities = np.zeros((0, len(self._manifest.types)), np.float32)
+        borders = [
+            at_border(seen.found.boxes, frame_hw=(frame.height, frame.width), scale=seen.fit.scale)
+            for frame, seen in zip(frames, sightings, strict=True)
+        ]
         with self._meter.stage("call"):
+            if self._field_prior is not None and len(probabilities):
+                telling = [
+                    telling_regions(seen.found.scores, border)
+                    for seen, border in zip(sightings, borders, strict=True)
+                ]
+                probabilities = self._field_prior(probabilities, np.concatenate(telling), counts)
             abnormal_p = self._caller(probabilities)
         results = []
         begin = 0
         of_filled = iter(blurred)
-        for frame, seen, count in zip(frames, sightings, counts, strict=True):
+        for seen, border, count in zip(sightings, borders, counts, strict=True):
             found = seen.found
             here = slice(begin, begin + count)
             begin += count
@@ -208,16 +222,13 @@ class Lane:
                     has=types_held(probabilities[here], settings=self._manifest.classifier),
                     abnormal_p=abnormal_p[here],
                     abnormal=abnormal_p[here] >= np.float32(self._manifest.caller.threshold),
-                    flags=_flags(
-                        found.boxes, frame, seen.fit, blurred=next(of_filled) if count else False
-                    ),
+                    flags=_flags(found.boxes, border, blurred=next(of_filled) if count else False),
                 )
             )
         return results
 
 
-def _flags(boxes: Float32, frame: Frame, fit: CanvasFit, *, blurred: bool) -> UInt8:
-    border = at_border(boxes, frame_hw=(frame.height, frame.width), scale=fit.scale)
+def _flags(boxes: Float32, border: npt.NDArray[np.bool_], *, blurred: bool) -> UInt8:
     flags: UInt8 = border.astype(np.uint8) * np.uint8(RegionFlag.BORDER)
     flags |= np.uint8(RegionFlag.BLURRED if blurred else 0)
     flags |= count_cells(boxes, cut=border).clump.astype(np.uint8) * np.uint8(RegionFlag.CLUMP)

@@ -13,6 +13,7 @@ __all__ = [
     "CallerSettings",
     "ClassifierSettings",
     "DetectorSettings",
+    "FieldPriorSettings",
     "FileRecord",
     "Manifest",
 ]
@@ -92,6 +93,15 @@ class DetectorSettings(_Section):
         return self
 
 
+class FieldPriorSettings(_Section):
+    """How the cells of a field correct each other's probabilities, see stages/field_prior.py."""
+
+    frequencies: tuple[Annotated[float, Field(gt=0.0, le=1.0)], ...]
+    """One a type: the share of the regions that held it in training, which the probabilities take for granted."""
+    cells: Positive
+    """How many cells a field must have to weigh as much as these frequencies."""
+
+
 class ClassifierSettings(_Section):
     """`crop_resize` and the trunk with its heads."""
 
@@ -108,6 +118,8 @@ class ClassifierSettings(_Section):
     temperatures: tuple[Positive, ...] | None = None
     """One a type: what the logits were divided by so that the probabilities are shares. They are part of
     classifier.onnx already; this is the record of it."""
+    field_prior: FieldPriorSettings | None = None
+    """None judges each region by itself."""
     at_least_one: bool = False
     """A region in which no type reaches its threshold has the likeliest one: it holds a cell, and so some type."""
 
@@ -160,14 +172,15 @@ class Manifest(_Section):
         strangers = sorted(set(self.abnormal) - set(self.types))
         if strangers:
             raise ValueError(f"abnormal names {strangers}, which are not among types")
-        if len(self.classifier.thresholds) != len(self.types):
-            raise ValueError(
-                f"classifier.thresholds needs one number a type, {len(self.types)} "
-                f"(got {len(self.classifier.thresholds)})"
-            )
-        temperatures = self.classifier.temperatures
-        if temperatures is not None and len(temperatures) != len(self.types):
-            raise ValueError(
-                f"classifier.temperatures needs one number a type, {len(self.types)} (got {len(temperatures)})"
-            )
+        classifier = self.classifier
+        prior = classifier.field_prior
+        for name, values in (
+            ("thresholds", classifier.thresholds),
+            ("temperatures", classifier.temperatures),
+            ("field_prior.frequencies", None if prior is None else prior.frequencies),
+        ):
+            if values is not None and len(values) != len(self.types):
+                raise ValueError(
+                    f"classifier.{name} needs one number a type, {len(self.types)} (got {len(values)})"
+                )
         return self

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torchvision.models.detection import FasterRCNN
@@ -17,8 +18,9 @@ import rbc_engine
 from rbc_engine.engine import Engine
 from rbc_engine.errors import RbcError, UsageError
 from rbc_engine.golden import encode_golden
-from rbc_engine.manifest import SCHEMA, Manifest
+from rbc_engine.manifest import SCHEMA, FieldPriorSettings, Manifest
 from rbc_engine.pack import Pack
+from rbc_engine.stages.field_prior import FieldPrior
 from rbc_engine.training import metrics
 from rbc_engine.training.caller import CallerReport, train_caller
 from rbc_engine.training.classifier import predict
@@ -27,8 +29,9 @@ from rbc_engine.training.evaluate import Findings, analyze_fields, measure
 from rbc_engine.training.export import export_classifier, export_detector
 from rbc_engine.training.models import Classifier
 from rbc_engine.training.patches import load_regions
-from rbc_engine.training.recipes import PackRecipe
+from rbc_engine.training.recipes import FIELD_PRIOR_CELLS, PackRecipe
 from rbc_engine.training.release import file_records, make_golden, write_pack
+from rbc_engine.training.temperature import TemperatureReport, fit_temperatures, tempered
 from rbc_engine.training.thresholds import best_f1_thresholds
 from rbc_engine.types import Regions, UInt8
 
@@ -44,6 +47,7 @@ def assemble_pack(
     recipe: PackRecipe,
     dataset: Dataset,
     held_out: Sequence[LabelledField],
+    frequencies: Sequence[float],
     detector: FasterRCNN,
     classifier: Classifier,
     seed: int,
@@ -55,7 +59,9 @@ def assemble_pack(
 ) -> Pack:
     """Makes the pack and writes it to `out`.
 
-    held_out: fields of smears that neither network was trained on; caller and score threshold are fitted to them.
+    held_out: fields of smears that neither network was trained on; temperatures, caller and score threshold are
+        fitted to them.
+    frequencies: T shares of the regions that held each type when the classifier was trained.
     max_false_share: of the regions found, at the score threshold.
     best_f1: thresholds of the types by their F1 on the held-out smears, instead of the recipe's.
     notes: for the manifest's `training`.
@@ -68,6 +74,18 @@ def assemble_pack(
     log(f"training the caller on {len(regions)} regions of held-out smears")
     is_abnormal = np.isin(dataset.types, dataset.abnormal)
     probabilities = predict(classifier, regions, settings=recipe.classifier)
+    calibration = fit_temperatures(probabilities, regions.types, regions.groups)
+    prior = FieldPriorSettings(frequencies=tuple(frequencies), cells=FIELD_PRIOR_CELLS)
+    recipe = _with(
+        recipe,
+        temperatures=tuple(calibration.temperatures.round(4).tolist()),
+        field_prior=prior,
+    )
+    probabilities = FieldPrior(prior)(
+        tempered(probabilities, calibration.temperatures),
+        np.ones(len(regions), np.bool_),
+        np.bincount(regions.frame_index).tolist(),
+    )
     if best_f1:
         recipe = _with_thresholds(recipe, best_f1_thresholds(regions.types, probabilities))
     caller, report = train_caller(
@@ -89,8 +107,12 @@ def assemble_pack(
         findings = analyze_fields(engine, held_out)
     threshold = _operating_point(findings, max_false_share=max_false_share, floor=floor)
     log(f"score threshold {threshold:g}; computing the golden answers")
-    accuracy = _caller_measures(report) | measure(
-        findings, score_threshold=threshold, types=dataset.types, abnormal=dataset.abnormal
+    accuracy = (
+        _calibration_measures(calibration)
+        | _caller_measures(report)
+        | measure(
+            findings, score_threshold=threshold, types=dataset.types, abnormal=dataset.abnormal
+        )
     )
     return draft.write(out, score_threshold=threshold, accuracy=accuracy)
 
@@ -109,8 +131,8 @@ def assemble_final_pack(
 ) -> Pack:
     """Makes the pack of networks that were trained on all smears, and writes it to `out`.
 
-    measured: a pack of the same recipe with smears held out. Its caller, thresholds and accuracy go over, because
-        nothing is left to judge these networks by.
+    measured: a pack of the same recipe with smears held out. Its caller, thresholds, temperatures, frequencies and
+        accuracy go over, because nothing is left to judge these networks by.
 
     Raises UsageError if `measured` is of another recipe, OutputError if `out` cannot be written.
     """
@@ -119,9 +141,11 @@ def assemble_final_pack(
         update={"score_threshold": detector_settings.score_threshold}
     )
     fitted = measured.manifest.classifier
-    recipe = replace(
+    recipe = _with(
         recipe,
-        classifier=recipe.classifier.model_copy(update={"thresholds": fitted.thresholds}),
+        thresholds=fitted.thresholds,
+        temperatures=fitted.temperatures,
+        field_prior=fitted.field_prior,
     )
     if (
         measured.types != dataset.types
@@ -207,7 +231,11 @@ def _exported(
     return {
         "detector.onnx": network_a,
         "box_head.onnx": network_b,
-        "classifier.onnx": export_classifier(classifier, patch_px=recipe.classifier.patch_px),
+        "classifier.onnx": export_classifier(
+            classifier,
+            patch_px=recipe.classifier.patch_px,
+            temperatures=recipe.classifier.temperatures,
+        ),
     }
 
 
@@ -249,7 +277,11 @@ def _with_thresholds(recipe: PackRecipe, thresholds: Sequence[float | None]) -> 
         own if chosen is None else chosen
         for own, chosen in zip(recipe.classifier.thresholds, thresholds, strict=True)
     )
-    return replace(recipe, classifier=recipe.classifier.model_copy(update={"thresholds": settled}))
+    return _with(recipe, thresholds=settled)
+
+
+def _with(recipe: PackRecipe, **of_classifier: Any) -> PackRecipe:
+    return replace(recipe, classifier=recipe.classifier.model_copy(update=of_classifier))
 
 
 def _regions(engine: Engine, frame: UInt8) -> Regions:
@@ -257,6 +289,15 @@ def _regions(engine: Engine, frame: UInt8) -> Regions:
     if regions is None:
         raise RbcError("the engine gave no regions for a rendered frame; report this")
     return regions
+
+
+def _calibration_measures(report: TemperatureReport) -> dict[str, float | int]:
+    """Nothing where no type has enough examples."""
+    errors = {
+        "calibration_error_before_temperatures": report.error_before,
+        "calibration_error_cross_validated_by_smear": report.error_after,
+    }
+    return {name: round(error, 4) for name, error in errors.items() if np.isfinite(error)}
 
 
 def _caller_measures(report: CallerReport) -> dict[str, float | int]:

@@ -27,7 +27,7 @@ from rbc_engine.training.models import Classifier, ClassifierTrunk
 from rbc_engine.training.patches import RegionSet
 from rbc_engine.types import Float32
 
-__all__ = ["ClassifierTraining", "load_classifier", "predict", "train_classifier"]
+__all__ = ["ClassifierTraining", "draw_chances", "load_classifier", "predict", "train_classifier"]
 
 Log = Callable[[str], None]
 
@@ -134,7 +134,7 @@ def _end_to_end(
     checkpoint: Path,
     log: Log,
 ) -> tuple[Callable[[int], Tensor], torch.optim.Optimizer]:
-    chances = _chances(regions.types)
+    chances = draw_chances(regions, training)
     clumps = ClumpMaker(regions, chances)
     model.train()
 
@@ -227,10 +227,21 @@ def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, o
     ]
 
 
-def _chances(types: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Chance of each region to be drawn: by 1 / sqrt(how many regions hold its rarest type)."""
-    rarity = 1 / np.sqrt(np.maximum(types.sum(axis=0), 1))
-    weight = (types * rarity).max(axis=1)
+def draw_chances(regions: RegionSet, training: ClassifierTraining) -> npt.NDArray[np.float64]:
+    """float64 [R], sum 1: the chance of each region to be drawn in a training; all alike where the trunk is frozen. Else
+
+    By square roots: a type with four times the regions is drawn twice as often, and of a type's smears so is one with
+    four times the regions. Otherwise a type is learnt by the look of its largest smear.
+    """
+    if training.frozen_trunk:
+        return np.full(len(regions), 1 / len(regions))
+    weight = np.zeros(len(regions))
+    _, smear = np.unique(regions.groups, return_inverse=True)
+    for held in regions.types.T:
+        in_smear = np.bincount(smear[held], minlength=smear.max() + 1)
+        share = np.sqrt(held.sum()) / np.maximum(np.sqrt(in_smear).sum(), 1)
+        of_type = share / np.sqrt(np.maximum(in_smear, 1))
+        weight = np.maximum(weight, np.where(held, of_type[smear], 0.0))
     return np.asarray(weight / weight.sum())
 
 

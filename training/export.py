@@ -70,14 +70,26 @@ def export_detector(model: FasterRCNN) -> tuple[bytes, bytes]:
     return network_a, network_b
 
 
-def export_classifier(model: Classifier, *, patch_px: int) -> bytes:
+def export_classifier(
+    model: Classifier, *, patch_px: int, temperatures: Sequence[float] | None = None
+) -> bytes:
     """Trunk and heads: `patches` float16 [R, 3, P, P] -> `feature_map` float16 [R, features, p, p] and
     `probabilities` float32 [R, T], the sigmoid in float32. R is dynamic, P is `patch_px`.
+
+    temperatures: one a type, which its logits are divided by, in the last layer; None leaves them.
 
     The heads' weights keep their names, `model.head.first.weight` and so on, for the fused kernel to be given them.
 
     Returns ONNX. The model is left as it was.
     """
+    if temperatures is not None:
+        model = copy.deepcopy(model)
+        with torch.no_grad():
+            factors = torch.tensor(temperatures)
+            last = model.head.second
+            last.weight /= factors[:, None, None, None]
+            assert last.bias is not None
+            last.bias /= factors
     return _to_onnx(
         _Probabilities(model),
         torch.zeros(2, 3, patch_px, patch_px, dtype=torch.float16),

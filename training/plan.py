@@ -15,7 +15,12 @@ from rbc_engine.errors import UsageError
 from rbc_engine.manifest import ClassifierSettings
 from rbc_engine.pack import MANIFEST_NAME, Pack, shipped_packs
 from rbc_engine.training.assemble import assemble_final_pack, assemble_pack, checkout_commit
-from rbc_engine.training.classifier import ClassifierTraining, load_classifier, train_classifier
+from rbc_engine.training.classifier import (
+    ClassifierTraining,
+    draw_chances,
+    load_classifier,
+    train_classifier,
+)
 from rbc_engine.training.datasets.base import Dataset, LabelledField
 from rbc_engine.training.datasets.formats import check_format, load_dataset
 from rbc_engine.training.detector import DetectorTraining, load_detector, train_detector
@@ -34,6 +39,8 @@ Log = Callable[[str], None]
 Notes = dict[str, str | int | float | bool]
 
 _START = "start_sha256"
+# Of a type: one without an example is refused before, but a share has to be over 0 all the same.
+_RAREST = 1e-4
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -161,6 +168,7 @@ class TrainingPlan:
         trunk: str | None = None,
         trunk_weights: str = "scratch",
         learning_rate: float | None = None,
+        batch: int | None = None,
         bf16: bool = False,
         start: Path | None = None,
     ) -> None:
@@ -168,7 +176,7 @@ class TrainingPlan:
         _check_choice("--preset", preset, tuple(CLASSIFIER_PRESETS))
         _check_choice("--classifier-trunk", trunk, get_args(ClassifierTrunk))
         _check_choice("--trunk-weights", trunk_weights, get_args(TrunkWeights))
-        given = _given(stages=stages, trunk=trunk, learning_rate=learning_rate)
+        given = _given(stages=stages, trunk=trunk, learning_rate=learning_rate, batch=batch)
         training = replace(CLASSIFIER_PRESETS[preset], seed=self.seed, bf16=bf16, **given)
         begin = self._start(start, "classifier")
         for patch_px, patches in training.stages:
@@ -252,6 +260,7 @@ class TrainingPlan:
                 recipe=recipe,
                 dataset=self.dataset,
                 held_out=self.held_out,
+                frequencies=self._frequencies(classifier_training),
                 detector=detector,
                 classifier=classifier,
                 seed=self.seed,
@@ -284,6 +293,12 @@ class TrainingPlan:
         """Of a finished training, with the settings of its patches. Raises UsageError if it is not finished."""
         classifier, training, _ = self._finished_classifier()
         return classifier, _with_patches_of(training, self.recipe).classifier
+
+    def _frequencies(self, training: ClassifierTraining) -> list[float]:
+        """How often the classifier's training drew a region with each type."""
+        regions = load_regions(self.train, short_side_px=self.recipe.detector.short_side_px)
+        chances = draw_chances(regions, training)
+        return [max(float(chances @ held), _RAREST) for held in regions.types.T]
 
     def _finished_detector(self) -> tuple[FasterRCNN, DetectorTraining, Notes]:
         options = self.workspace.options("detector")
@@ -324,7 +339,8 @@ class TrainingPlan:
             ),
             "classifier_command": (
                 f"rbc-engine train classifier {common} --stages {stages} "
-                f"--classifier-trunk {classifier.trunk} --learning-rate {classifier.learning_rate:g}"
+                f"--classifier-trunk {classifier.trunk} --learning-rate {classifier.learning_rate:g} "
+                f"--batch {classifier.batch}"
                 f"{' --bf16' if classifier.bf16 else ''}"
             ),
             "seed": self.seed,

@@ -17,7 +17,7 @@ from sklearn.model_selection import GroupKFold
 from rbc_engine.training.evaluation import statistics
 from rbc_engine.types import Float32
 
-__all__ = ["TemperatureReport", "fit_temperature", "fit_temperatures"]
+__all__ = ["TemperatureReport", "fit_temperature", "fit_temperatures", "tempered"]
 
 _FEWEST_EXAMPLES = 20
 _LIMITS = (0.25, 4.0)
@@ -54,15 +54,15 @@ def fit_temperatures(
         for index in range(held.shape[1])
         if _FEWEST_EXAMPLES <= held[:, index].sum() <= len(held) - _FEWEST_EXAMPLES
     ]
-    tempered = probabilities.copy()
+    judged = probabilities.copy()
     folds = GroupKFold(min(_MOST_FOLDS, len(np.unique(groups))))
     for train, judge in folds.split(probabilities, groups=groups):
         fitted = _fit(probabilities[train], held[train], enough)
-        tempered[judge] = 1.0 / (1.0 + np.exp(-_logits(probabilities[judge]) / fitted))
+        judged[judge] = tempered(probabilities[judge], fitted)
     return TemperatureReport(
         temperatures=_fit(probabilities, held, enough),
         error_before=_mean_error(probabilities, held, enough),
-        error_after=_mean_error(tempered, held, enough),
+        error_after=_mean_error(judged, held, enough),
     )
 
 
@@ -79,6 +79,11 @@ def fit_temperature(probabilities: npt.NDArray[np.floating], held: Mask) -> floa
 
     low, high = np.log(_LIMITS)
     return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded").x))
+
+
+def tempered(probabilities: Float32, temperatures: Floats) -> Float32:
+    """Probabilities float32 [R, T] with their logits divided by temperatures [T]."""
+    return np.asarray(1.0 / (1.0 + np.exp(-_logits(probabilities) / temperatures)), np.float32)
 
 
 def _fit(probabilities: Float32, held: Mask, enough: Sequence[int]) -> Floats:

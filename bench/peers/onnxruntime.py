@@ -18,6 +18,7 @@ from rbc_engine.meter import Meter
 from rbc_engine.pack import Pack
 from rbc_engine.sources.decode import read_image
 from rbc_engine.stages.call import Caller
+from rbc_engine.stages.field_prior import FieldPrior
 from rbc_engine.types import Decoded, FieldRef, Frame, Regions
 
 __all__ = ["OnnxRuntimePeer"]
@@ -35,6 +36,7 @@ class OnnxRuntimePeer:
         self.description = (
             f"ONNX Runtime {ort.__version__}, the pack's graphs in fp32, the engine's kernels"
         )
+        prior = pack.manifest.classifier.field_prior
         self._lane = Lane(
             cast(Device, _OnnxRuntimeDevice(threads)),
             pack,
@@ -43,6 +45,7 @@ class OnnxRuntimePeer:
             batch_patches=_PATCHES,
             threads=threads,
             meter=Meter(),
+            field_prior=None if prior is None else FieldPrior(prior),
         )
 
     def analyze(self, ref: FieldRef) -> Regions:

@@ -13,8 +13,9 @@ from torchvision.models.detection import FasterRCNN
 
 from rbc_engine.bench.peers.regions import regions_of
 from rbc_engine.pack import Pack
-from rbc_engine.scale import fit_canvas
+from rbc_engine.scale import at_border, canvas_scale
 from rbc_engine.stages.crop import crop_windows
+from rbc_engine.stages.field_prior import FieldPrior, telling_regions
 from rbc_engine.types import FieldRef, Float32, Regions
 
 __all__ = ["TorchPipeline"]
@@ -39,6 +40,8 @@ class TorchPipeline:
         self._classify = classify
         self._caller = caller
         self._device = device
+        prior = pack.manifest.classifier.field_prior
+        self._field_prior = None if prior is None else FieldPrior(prior)
         settings = pack.manifest.classifier
         self._mean = torch.tensor(settings.mean_rgb).view(1, 3, 1, 1)
         self._std = torch.tensor(settings.std_rgb).view(1, 3, 1, 1)
@@ -57,16 +60,22 @@ class TorchPipeline:
         patches = (self._cut(image, boxes) - self._mean) / self._std
         logits = self._classify(patches.to(self._device))
         probabilities: Float32 = logits.float().sigmoid().cpu().numpy()
+        if self._field_prior is not None:
+            frame_hw = (image.height, image.width)
+            border = at_border(boxes, frame_hw=frame_hw, scale=self._scale(image))
+            telling = telling_regions(scores, border)
+            probabilities = self._field_prior(probabilities, telling, [len(boxes)])
         abnormal_p = self._caller.predict_proba(probabilities)[:, 1].astype(np.float32)
         return regions_of(boxes, scores, probabilities, abnormal_p, self._manifest)
+
+    def _scale(self, image: Image.Image) -> float:
+        frame_hw = (image.height, image.width)
+        return canvas_scale(frame_hw, pixel_um=None, settings=self._manifest.detector)
 
     def _cut(self, image: Image.Image, boxes: Float32) -> Tensor:
         """Crops by PIL: float32 [R, 3, P, P], grey levels. What lies outside the image has the mean colour."""
         settings = self._manifest.classifier
-        fit = fit_canvas(
-            (image.height, image.width), pixel_um=None, settings=self._manifest.detector
-        )
-        windows = crop_windows(boxes, canvas_scale=fit.scale, settings=settings)
+        windows = crop_windows(boxes, canvas_scale=self._scale(image), settings=settings)
         size = (image.width, image.height)
         outside = max(0.0, -windows.min(), *(windows[:, 2:] - np.array(size)).max(axis=0))
         border = int(outside) + 1

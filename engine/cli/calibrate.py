@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from rbc_engine.drift import Drift
     from rbc_engine.pack import Pack
     from rbc_engine.training.datasets.base import Dataset, LabelledField
-    from rbc_engine.training.evaluation.precisions import FieldJudges
 
 __all__ = ["calibrate"]
 
@@ -49,17 +48,6 @@ def calibrate(
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for a calibrated copy of the pack; by default the pack itself."),
-    ] = None,
-    temper: Annotated[
-        bool,
-        typer.Option(
-            "--temper",
-            help="Also make the probabilities shares, by a temperature a type, fitted to the smears that judge.",
-        ),
-    ] = False,
-    temper_as: Annotated[
-        str | None,
-        typer.Option(help="The same, with the temperatures of another pack of the same types."),
     ] = None,
     version: Annotated[
         str | None, typer.Option(help="Of the calibrated pack; by default it stays.")
@@ -119,17 +107,8 @@ def calibrate(
     dataset, judges, judged = _load(data, data_format), None, ""
     if dataset is not None:
         chosen = _judging(opened, dataset, groups, held_out)
-        judges = FieldJudges(dataset, chosen)
+        judges = FieldJudges(chosen)
         judged = ", ".join(sorted({field.group for field in chosen}))
-    if (temper or temper_as) and out is None:
-        raise UsageError(
-            "--temper changes the networks of the pack: name a folder for it with --out"
-        )
-    notes: dict[str, str | int | float | bool] = {}
-    if temper_as is not None:
-        opened = _temper_as(opened, Pack.open(find_pack(temper_as)), notes)
-    elif temper:
-        opened = _temper(opened, judges, notes)
     if version is not None:
         opened = _versioned(opened, version)
     calibration = make(
@@ -140,7 +119,6 @@ def calibrate(
         notes={
             "dataset": data_format if dataset is None else dataset.name,
             "judging_smear_groups": judged,
-            **notes,
         },
         log=_log,
     )
@@ -148,47 +126,6 @@ def calibrate(
     _log(f"calibrated in {time.perf_counter() - started:.0f} s: {written.folder}")
     if as_json:
         print(calibration.model_dump_json(by_alias=True, indent=2))
-
-
-def _temper(
-    pack: Pack, judges: FieldJudges | None, notes: dict[str, str | int | float | bool]
-) -> Pack:
-    from rbc_engine.calibration.tempering import temper_pack
-    from rbc_engine.training.temperature import fit_temperatures
-
-    if judges is None or (seen := judges.trained_on(pack)):
-        raise UsageError(
-            "--temper needs labelled smears that the pack was not trained on"
-            + (f" ({seen} of the judging fields were)" if judges is not None else "")
-            + "; name them with --held-out or --groups, or take a pack's temperatures with --temper-as"
-        )
-    report = fit_temperatures(*judges.typed_regions(pack))
-    _log(
-        f"expected calibration error {report.error_before:.4f}, with temperatures {report.error_after:.4f} "
-        f"(each region by those fitted without its smear)"
-    )
-    notes["calibration_error_before_temperatures"] = round(report.error_before, 4)
-    notes["calibration_error_cross_validated_by_smear"] = round(report.error_after, 4)
-    caller = pack.manifest.accuracy.get("caller_temperature", 1.0)
-    temperatures = report.temperatures.round(4).tolist()
-    # A caller that was trained with a temperature has it already.
-    notes["caller_temperature"] = float(caller)
-    return temper_pack(pack, temperatures)
-
-
-def _temper_as(pack: Pack, other: Pack, notes: dict[str, str | int | float | bool]) -> Pack:
-    from rbc_engine.calibration.tempering import temper_pack
-
-    temperatures = other.manifest.classifier.temperatures
-    if other.types != pack.types or temperatures is None:
-        raise UsageError(
-            f"--temper-as {other.folder} must be a tempered pack of the same types; make one with --temper"
-        )
-    # The caller of a pack that was trained before temperatures has none yet.
-    caller = float(other.manifest.accuracy.get("caller_temperature", 1.0))
-    own = float(pack.manifest.accuracy.get("caller_temperature", 1.0))
-    notes["temperatures_of"] = f"{other.name} {other.manifest.version} {other.sha256[:12]}"
-    return temper_pack(pack, temperatures, caller_temperature=caller / own)
 
 
 def _versioned(pack: Pack, version: str) -> Pack:

@@ -57,6 +57,12 @@ def run(
             help="Without --um-per-px: where the cells of a field have a size that no blood has, take its scale from them."
         ),
     ] = True,
+    field_prior: Annotated[
+        bool,
+        typer.Option(
+            help="Let the cells of a field correct each other's probabilities; else each region is judged by itself."
+        ),
+    ] = True,
     formats: Annotated[
         str,
         typer.Option(
@@ -102,6 +108,7 @@ def run(
             precision=precision,
             lanes=lanes,
             estimate_scale=estimate_scale,
+            field_prior=field_prior,
             watch=watch,
         ) as engine,
     ):
@@ -122,6 +129,7 @@ def run(
         settings = {
             "um_per_px": um_per_px,
             "estimate_scale": estimate_scale,
+            "field_prior": engine.field_prior is not None,
             "limit": limit,
             "formats": chosen,
         }

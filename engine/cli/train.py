@@ -72,6 +72,7 @@ Bf16 = Annotated[
 LearningRate = Annotated[
     float | None, typer.Option(min=1e-7, max=1.0, help="Highest learning rate.")
 ]
+Batch = Annotated[int | None, typer.Option(min=2, max=4096, help="Patches a step.")]
 DetectorTrunkOption = Annotated[str | None, typer.Option(help="resnet18, resnet50 or resnet101.")]
 Preset = Annotated[
     str,
@@ -154,6 +155,7 @@ def classifier(
     classifier_trunk: ClassifierTrunkOption = None,
     trunk_weights: TrunkWeightsOption = "auto",
     learning_rate: LearningRate = None,
+    batch: Batch = None,
     bf16: Bf16 = False,
     start_from: StartFrom = None,
 ) -> None:
@@ -167,6 +169,7 @@ def classifier(
             trunk=classifier_trunk,
             trunk_weights=trunk_weights,
             learning_rate=learning_rate,
+            batch=batch,
             bf16=bf16,
             start=start_from,
         )

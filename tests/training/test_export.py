@@ -122,6 +122,23 @@ def test_classifier_equals_torch(device: HostDevice, types: int):
     _check_heads_by_type(graph, model)
 
 
+def test_temperatures_divide_the_logits(device: HostDevice):
+    model = classifier(types=3)
+    before = [weight.clone() for weight in model.parameters()]
+    temperatures = (0.5, 1.0, 2.0)
+    graph = export_classifier(model, patch_px=48, temperatures=temperatures)
+    patches = torch.randn(4, 3, 48, 48)
+    with torch.no_grad():
+        _, logits = with_float16_weights(model)(patches)
+    network = device.load(graph, outputs=["probabilities"], shapes={"patches": (4, 3, 48, 48)})
+    got = torch.from_numpy(network({"patches": patches.numpy()})["probabilities"])
+    expected = (logits / torch.tensor(temperatures)).sigmoid()
+    torch.testing.assert_close(got, expected, rtol=0, atol=TOLERANCE)
+    assert not torch.allclose(expected, logits.sigmoid(), atol=10 * TOLERANCE)
+    for weight, old in zip(model.parameters(), before, strict=True):
+        torch.testing.assert_close(weight, old, rtol=0, atol=0)
+
+
 def _check_heads_by_type(graph: bytes, model: Classifier) -> None:
     """The heads' weights stand in the graph under their names, laid out as the fused kernel reads them."""
     arrays = {

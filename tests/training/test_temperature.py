@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rbc_engine.calibration.tempering import temper
-from rbc_engine.training.temperature import fit_temperature, fit_temperatures
+from rbc_engine.training.temperature import fit_temperature, fit_temperatures, tempered
 from rbc_engine.training.thresholds import best_f1_thresholds
 
 
@@ -33,10 +32,10 @@ def test_tempered_probabilities_are_shares() -> None:
     report = fit_temperatures(both, truth, groups)
     assert report.error_before > 0.05
     assert report.error_after < 0.015
-    tempered = temper(both, report.temperatures)[:, 0]
+    shares = tempered(both, report.temperatures)[:, 0]
     for low in np.arange(0, 1, 0.2):
-        inside = (tempered >= low) & (tempered < low + 0.2)
-        assert held[inside].mean() == pytest.approx(tempered[inside].mean(), abs=0.03)
+        inside = (shares >= low) & (shares < low + 0.2)
+        assert held[inside].mean() == pytest.approx(shares[inside].mean(), abs=0.03)
 
 
 def test_a_type_with_few_examples_is_left_as_it_is() -> None:

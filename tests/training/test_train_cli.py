@@ -117,6 +117,10 @@ def test_a_pack_is_made_that_the_engine_opens(data: Path, finished: Path, tmp_pa
     for name in ("ap50", "cell_centre_hit_recall", "abnormal_auc_regions_cross_validated_by_smear"):
         assert 0 <= accuracy[name] <= 1
     assert "--steps 2 --detector-trunk resnet18" in notes["detector_command"]
+    settings = pack.manifest.classifier
+    assert settings.temperatures is not None
+    assert settings.field_prior is not None
+    assert sum(settings.field_prior.frequencies) >= 1 - 1e-9  # a region may hold several
     assert "--stages 32:32,40:32 --classifier-trunk resnet18" in notes["classifier_command"]
     assert "--validation-share 0.35" in notes["classifier_command"]
     text = (out / "pack.toml").read_text()
@@ -147,6 +151,7 @@ def finish_on_all_smears(data: Path, finished: Path, measured: Pack, folder: Pat
 
     pack = Pack.open(out)
     assert pack.manifest.accuracy == measured.manifest.accuracy
+    assert pack.manifest.classifier == measured.manifest.classifier
     assert pack.read("caller.treelite") == measured.read("caller.treelite")
     assert pack.read("classifier.onnx") != measured.read("classifier.onnx")
     notes = pack.manifest.training

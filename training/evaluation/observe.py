@@ -29,8 +29,8 @@ SCORE_FLOOR = 0.05
 def open_at_floor(pack: Pack, *, device: str, precision: str) -> tuple[Engine, float]:
     """An engine that also reports detections under the pack's score threshold, and the lowest score it reports.
 
-    NMS goes by falling score and each region is classified by itself, so what such an engine says of the
-    detections at or over the pack's own threshold is what the pack says.
+    NMS goes by falling score, and a field's types are estimated from its surer regions, so what such an engine says of
+    the detections at or over the pack's own threshold is what the pack says.
     """
     detector = pack.manifest.detector
     floor = min(SCORE_FLOOR, detector.score_threshold)
@@ -57,6 +57,9 @@ def judge_true_boxes(engine: Engine, fields: Sequence[LabelledField]) -> Finding
             name = str(field.path)
             frame = Frame(pixels=read_image(field.path, name=name))
             probabilities = classify(_patches(engine, frame, boxes))
+            if engine.field_prior is not None:
+                every = np.ones(len(boxes), np.bool_)
+                probabilities = engine.field_prior(probabilities, every, [len(boxes)])
         abnormal_p = caller(probabilities)
         found.append(
             Regions(

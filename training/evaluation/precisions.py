@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from rbc_engine.pack import Pack
-from rbc_engine.training.datasets.base import Dataset, LabelledField
+from rbc_engine.training.datasets.base import LabelledField
 from rbc_engine.training.evaluate import MIN_EXAMPLES, analyze_fields, measure
-from rbc_engine.training.evaluation.choose import held_out_fields
 from rbc_engine.training.evaluation.observe import open_at_floor
 from rbc_engine.types import Float32, Regions
 
@@ -18,10 +16,9 @@ __all__ = ["FieldJudges"]
 
 
 class FieldJudges:
-    """fields: of the dataset, labelled, with types in the order of the pack's."""
+    """fields: labelled, with types in the order of the pack's."""
 
-    def __init__(self, dataset: Dataset, fields: Sequence[LabelledField]) -> None:
-        self._dataset = dataset
+    def __init__(self, fields: Sequence[LabelledField]) -> None:
         self._fields = fields
         self.smear_groups = len({field.group for field in fields})
 
@@ -54,35 +51,6 @@ class FieldJudges:
             ],
         }
         return name, judged, [_kept(regions, threshold) for regions in findings.found]
-
-    def trained_on(self, pack: Pack) -> int:
-        """How many of the fields a network of the pack may have been trained on."""
-        if pack.manifest.training.get("dataset") != self._dataset.name:
-            return 0
-        unseen = {field.path for field in held_out_fields(pack, self._dataset)}
-        return sum(field.path not in unseen for field in self._fields)
-
-    def typed_regions(
-        self, pack: Pack
-    ) -> tuple[Float32, npt.NDArray[np.bool_], npt.NDArray[np.str_]]:
-        """What the engine says in fp32 of the regions of which every cell is labelled.
-
-        Returns probabilities float32 [R, T], the types that are really there bool [R, T], and R smear groups.
-        """
-        engine, _ = open_at_floor(pack, device="cpu", precision="fp32")
-        with engine:
-            findings = analyze_fields(engine, self._fields)
-        threshold = np.float32(pack.manifest.detector.score_threshold)
-        probabilities, held, groups = [], [], []
-        for field, regions, match in zip(
-            self._fields, findings.found, findings.matches, strict=True
-        ):
-            judged = np.flatnonzero((match >= 0) & (regions.scores >= threshold))
-            judged = judged[field.known[match[judged]]]
-            probabilities.append(regions.probabilities[judged])
-            held.append(field.types[match[judged]])
-            groups += [field.group] * len(judged)
-        return np.concatenate(probabilities), np.concatenate(held), np.array(groups)
 
 
 def _kept(regions: Regions, threshold: float) -> Regions:

@@ -1,0 +1,38 @@
+"""What a source yields, cut into batches, and what becomes of them when their device is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+
+from rbc_engine.errors import DeviceError
+from rbc_engine.types import Decoded, FieldResult
+
+__all__ = ["batches", "outcome"]
+
+
+def batches(items: Iterable[Decoded], size: int) -> Iterator[list[Decoded]]:
+    """Lists of `size` items; the last may be shorter."""
+    batch: list[Decoded] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def outcome(
+    batch: Sequence[Decoded], future: Future[list[FieldResult]], error: DeviceError
+) -> list[FieldResult]:
+    """The results of a batch, or why it has none, once its device is gone."""
+    try:
+        return future.result()
+    except DeviceError:
+        return [
+            FieldResult.failed(
+                decoded, decoded.error or f"{decoded.ref.field or 'the image'}: {error}"
+            )
+            for decoded in batch
+        ]

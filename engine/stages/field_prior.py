@@ -1,0 +1,91 @@
+"""What the cells of a field say of each other: a probability is corrected by how common its type is in the field.
+
+A classifier's probabilities take the mix of types that it was trained on for granted, and a smear has its own: one of
+hereditary elliptocytosis is full of elliptocytes, and a cell between elliptocyte and ovalocyte is rather the former
+there. How common each type is in a field is estimated from the probabilities themselves, by the EM algorithm of
+Saerens, Latinne and Decaestecker 2002 (Adjusting the outputs of a classifier to new a priori probabilities, section
+2.2), here for regions that may hold several types: the types compete, so that a region holds as many types as before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from rbc_engine.manifest import FieldPriorSettings
+from rbc_engine.types import Float32
+
+__all__ = ["FieldPrior", "telling_regions"]
+
+Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+_ROUNDS = 9
+# From where the round before ended: by then a step more changes nothing that a float32 shows.
+_NEWTON_STEPS = 4
+_LONGEST_STEP = 2.0
+# Nearer to 0 or 1 a float32 has no logit worth the name.
+_NEAREST = 1e-6
+_SURE = 0.5
+
+
+def telling_regions(scores: Float32, border: Mask) -> Mask:
+    """bool [R]: the regions from which a field's types are estimated: surely cells, and not cut by its edge.
+
+    scores: float32 [R], the detector's. border: bool [R].
+    """
+    return np.asarray((scores >= _SURE) & ~border)
+
+
+class FieldPrior:
+    """Corrections for one pack."""
+
+    def __init__(self, settings: FieldPriorSettings) -> None:
+        self._trained = np.array(settings.frequencies, np.float64)
+        self._cells = settings.cells
+
+    def __call__(self, probabilities: Float32, telling: Mask, counts: Sequence[int]) -> Float32:
+        """The probabilities of the regions of some fields, each field by itself.
+
+        probabilities: float32 [R, T]. telling: bool [R], see telling_regions.
+        counts: regions of each field, which sum to R.
+
+        Returns float32 [R, T]. What a region's probabilities sum to stays.
+        """
+        filled = np.array([count for count in counts if count], np.int64)
+        if not len(filled):
+            return probabilities
+        field = np.repeat(np.arange(len(filled)), filled)
+        begins = np.concatenate([[0], np.cumsum(filled)[:-1]])
+        weights = telling.astype(np.float64)[:, None]
+        known = np.add.reduceat(weights, begins) + self._cells
+
+        p = np.clip(probabilities.astype(np.float64), _NEAREST, 1 - _NEAREST)
+        logits = np.log(p) - np.log1p(-p)
+        held = p.sum(axis=1, keepdims=True)
+        corrected, offset = p, np.zeros_like(held)
+        for _ in range(_ROUNDS):
+            common = np.add.reduceat(corrected * weights, begins)
+            common = (common + self._cells * self._trained) / known
+            shifted = logits + np.log(common / self._trained)[field]
+            corrected, offset = _competing(shifted, held, offset)
+        return corrected.astype(np.float32)
+
+
+def _competing(logits: Floats, held: Floats, offset: Floats) -> tuple[Floats, Floats]:
+    """The probabilities of logits - offset, and the offset of each region by which they sum to `held`.
+
+    logits: [R, T]. held, offset: [R, 1], the latter to begin with.
+    """
+    for _ in range(_NEWTON_STEPS):
+        p = _sigmoid(logits - offset)
+        slope = (p * (1 - p)).sum(axis=1, keepdims=True)
+        step = (p.sum(axis=1, keepdims=True) - held) / slope
+        offset = offset + np.clip(step, -_LONGEST_STEP, _LONGEST_STEP)
+    return _sigmoid(logits - offset), offset
+
+
+def _sigmoid(logits: Floats) -> Floats:
+    return np.asarray(1 / (1 + np.exp(-logits)))
