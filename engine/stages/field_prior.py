@@ -59,15 +59,16 @@ class FieldPrior:
             return probabilities
         field = np.repeat(np.arange(len(filled)), filled)
         begins = np.concatenate([[0], np.cumsum(filled)[:-1]])
-        weights = telling.astype(np.float64)[:, None]
-        known = np.add.reduceat(weights, begins) + self._cells
+        # A region that overflowed, as float16 may, must not take its field along.
+        tells = (telling & np.isfinite(probabilities).all(axis=1))[:, None]
+        known = np.add.reduceat(tells.astype(np.float64), begins) + self._cells
 
         p = np.clip(probabilities.astype(np.float64), _NEAREST, 1 - _NEAREST)
         logits = np.log(p) - np.log1p(-p)
         held = p.sum(axis=1, keepdims=True)
         corrected, offset = p, np.zeros_like(held)
         for _ in range(_ROUNDS):
-            common = np.add.reduceat(corrected * weights, begins)
+            common = np.add.reduceat(np.where(tells, corrected, 0.0), begins)
             common = (common + self._cells * self._trained) / known
             shifted = logits + np.log(common / self._trained)[field]
             corrected, offset = _competing(shifted, held, offset)

@@ -153,6 +153,17 @@ def test_cut_cells_and_unsure_detections_tell_nothing() -> None:
     assert telling_regions(scores, border).tolist() == [True, False, False, True]
 
 
+def test_a_region_without_numbers_spoils_no_other() -> None:
+    p = np.random.default_rng(0).random((20, TYPES)).astype(np.float32)
+    spoilt = p.copy()
+    spoilt[3, 1] = np.nan
+    others = np.arange(20) != 3
+    every = np.ones(20, np.bool_)
+    prior = FieldPrior(SETTINGS)
+    expected = prior(p, others, [20])
+    np.testing.assert_array_equal(prior(spoilt, every, [20])[others], expected[others])
+
+
 def test_nothing_found_is_nothing_told() -> None:
     nothing = np.zeros((0, TYPES), np.float32)
     assert FieldPrior(SETTINGS)(nothing, np.zeros(0, np.bool_), [0, 0]).shape == (0, TYPES)
@@ -190,5 +201,6 @@ def test_a_run_says_whether_it_corrected(repository: Path, tmp_path: Path) -> No
     assert record["settings"]["field_prior"] is False
     table = pq.read_table(tmp_path / "r" / "regions.parquet")
     alone = analyze(source / table["field"][0].as_py(), field_prior=False)
-    written = np.stack([table[f"p_{name}"].to_numpy() for name in record["pack"]["types"]], axis=1)
+    names = [name for name in table.column_names if name.startswith("p_")]
+    written = np.stack([table[name].to_numpy() for name in names], axis=1)
     np.testing.assert_allclose(written, alone.probabilities, atol=1e-5)
