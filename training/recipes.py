@@ -47,7 +47,7 @@ _MEAN_RGB = (148, 151, 151)
 
 CHULA12 = PackRecipe(
     name="chula12",
-    version="0.3.0",
+    version="0.4.0",
     licence="MIT",
     description=(
         "Twelve types of red blood cells in stained blood smears. Trained on Chula RBC-12 "

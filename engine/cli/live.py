@@ -109,6 +109,7 @@ def live(
                 f"`rbc-engine live --recover {folder}` completes it, --overwrite replaces it"
             )
         settings = {
+            "field_prior": engine.field_prior is not None,
             **limits,
             "source": "replay" if replay else "config" if config else "DemoCamera",
             "on_full": on_full,

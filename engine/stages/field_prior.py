@@ -22,7 +22,7 @@ __all__ = ["FieldPrior", "telling_regions"]
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
-_ROUNDS = 9
+_ROUNDS = 5
 # From where the round before ended: by then a step more changes nothing that a float32 shows.
 _NEWTON_STEPS = 4
 _LONGEST_STEP = 2.0

@@ -36,7 +36,7 @@ def slowly(
     trained = np.array(FREQUENCIES)
     before = np.clip(probabilities.astype(float), 1e-6, 1 - 1e-6)
     after = before
-    for _ in range(9):
+    for _ in range(5):
         seen = sum(
             (row for row, tells in zip(after, telling, strict=True) if tells), np.zeros(TYPES)
         )

@@ -229,6 +229,24 @@ def test_types_by_hand():
     assert clumps.exact_match_missed_wrong.value == 0
 
 
+@pytest.mark.parametrize(("others", "rare"), [(19, 0), (20, 1), (40, 1)])
+def test_a_type_is_rare_where_under_a_twentieth_of_its_field_holds_it(others: int, rare: int):
+    """The same bad cell, told to be good, beside so many good ones; and a field of bad cells alone."""
+    boxes = [[20 * i, 0, 20 * i + 10, 10] for i in range(others + 1)]
+    types = [[0, 1], *[[1, 0]] * others]
+    field = make_field(boxes, types=types, cells=[1] * len(boxes), group="a")
+    told = [[0.9, 0.1]] * len(boxes)
+    found = make_regions(
+        boxes, [0.9] * len(boxes), probabilities=told, abnormal_p=[0.1] * len(boxes)
+    )
+    bad = make_field(boxes[:1], types=[[0, 1]], cells=[1], group="b")
+    alone = make_regions(boxes[:1], [0.9], probabilities=[[0.9, 0.1]], abnormal_p=[0.1])
+    single = types_section(Findings.matched([field, bad], [found, alone], saturated=0)).single_cells
+    assert single.rare == rare
+    assert single.rare_accuracy.value == (0 if rare else None)
+    assert single.accuracy.value == pytest.approx(others / (others + 2))
+
+
 def test_mean_and_worst_auc_take_types_with_enough_examples():
     """The two smears thirty times over: 60 examples of good, 30 of bad; ten times: 20 and 10."""
     findings = typed_findings()

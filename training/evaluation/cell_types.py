@@ -19,12 +19,15 @@ from rbc_engine.training.evaluation.result import (
 )
 from rbc_engine.training.evaluation.samples import Kind, Mask, TypeSample, in_subset
 
-__all__ = ["MEAN_EXAMPLES", "WORST_EXAMPLES", "measure_types"]
+__all__ = ["MEAN_EXAMPLES", "RARE_SHARE", "WORST_EXAMPLES", "measure_types"]
 
 MEAN_EXAMPLES = 20
 """Types with fewer are left out of the mean AUC: theirs says little."""
 
 WORST_EXAMPLES = 50
+
+RARE_SHARE = 0.05
+"""A type that fewer of a field's typed regions hold is rare there."""
 
 
 def measure_types(sample: TypeSample, types: Sequence[str], bootstrap: Bootstrap) -> TypeSection:
@@ -118,10 +121,16 @@ def _measure_single_cells(
     groups = sample.region_groups[chosen]
     truth = sample.held[chosen].argmax(axis=1)
     told = sample.probabilities[chosen].argmax(axis=1)
+    right = truth == told
+    rare = sample.field_share[chosen] < RARE_SHARE
     counts = statistics.confusions(truth, told, groups, count=sample.groups, types=len(types))
     return SingleCells(
         regions=int(chosen.sum()),
-        accuracy=bootstrap.measure(statistics.share(truth == told, groups, count=sample.groups)),
+        accuracy=bootstrap.measure(statistics.share(right, groups, count=sample.groups)),
         macro_f1=bootstrap.measure(statistics.macro_f1(counts)),
+        rare=int(rare.sum()),
+        rare_accuracy=bootstrap.measure(
+            statistics.share(right[rare], groups[rare], count=sample.groups)
+        ),
         confusion=counts.sum(axis=0).astype(int).tolist(),
     )

@@ -140,6 +140,12 @@ def _types_table(title: str, section: TypeSection) -> Table:
             row("abnormal or not: AUC", lambda m: measure_text(m.abnormal_auc)),
             ("likeliest type: accuracy", measure_text(single.accuracy), "", ""),
             ("likeliest type: macro F1", measure_text(single.macro_f1), "", ""),
+            (
+                f"likeliest type: accuracy, {single.rare} rare in their field",
+                measure_text(single.rare_accuracy),
+                "",
+                "",
+            ),
         ],
     )
 

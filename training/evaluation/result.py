@@ -154,6 +154,9 @@ class SingleCells(_Section):
     accuracy: Measure
     macro_f1: Measure
     """Mean over the types that the regions hold."""
+    rare: int
+    """Those of a type that under 5 % of the typed regions of their field hold: what a field prior may talk down."""
+    rare_accuracy: Measure
     confusion: list[list[int]]
     """[T][T]: regions of the type of the row that are told to be of the type of the column."""
 

@@ -97,6 +97,7 @@ class TypeSample:
     groups: G.
     region_groups, kinds: int64 [N].
     held: bool [N, T], the types of each region. probabilities: float32 [N, T]. has: bool [N, T], as told.
+    field_share: float64 [N], of the typed regions of its field those that hold the rarest of the region's types.
     abnormal: bool [N], any of the types is abnormal. abnormal_p: float32 [N]. called: bool [N], told to be abnormal.
     missed_groups, missed_kinds: int64 [M], of the typed regions that no detection matches.
     """
@@ -105,6 +106,7 @@ class TypeSample:
     region_groups: Ints
     kinds: Ints
     held: Mask
+    field_share: npt.NDArray[np.float64]
     probabilities: Float32
     has: Mask
     abnormal: Mask
@@ -200,10 +202,12 @@ def _types_of_field(
     judged = judged[field.known[match[judged]]]
     regions = match[judged]
     missed = np.setdiff1d(np.flatnonzero(field.known), regions)
+    common = field.types[field.known].mean(axis=0) if field.known.any() else 1.0
     return {
         "region_groups": np.full(len(judged), group),
         "kinds": kinds[regions],
         "held": field.types[regions],
+        "field_share": np.where(field.types[regions], common, 1.0).min(axis=1),
         "probabilities": found.probabilities[judged],
         "has": found.has[judged],
         "abnormal_p": found.abnormal_p[judged],
