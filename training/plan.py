@@ -30,7 +30,7 @@ from rbc_engine.training.models import Classifier, ClassifierTrunk, DetectorTrun
 from rbc_engine.training.patches import load_regions
 from rbc_engine.training.presets import CLASSIFIER_PRESETS, DETECTOR_PRESETS
 from rbc_engine.training.recipes import PackRecipe, recipe_for
-from rbc_engine.training.split import SPLITS, split_by_group, split_by_image
+from rbc_engine.training.split import SPLITS, split_fields
 from rbc_engine.training.workspace import Workspace
 
 __all__ = ["TrainingPlan"]
@@ -83,8 +83,9 @@ class TrainingPlan:
         for note in dataset.notes:
             log(f"note: {note}")
         recipe = recipe_for(dataset)
-        deal = split_by_image if split == "images" else split_by_group
-        train, held_out = deal(dataset, validation_share=validation_share, seed=seed)
+        train, held_out = split_fields(
+            dataset, split=split, validation_share=validation_share, seed=seed
+        )
         for side, fields in (("training", train), ("held-out", held_out)):
             wanted = side == "training" or validation_share > 0
             if wanted and not any(field.known.any() for field in fields):
@@ -326,10 +327,10 @@ class TrainingPlan:
         """What the manifest says of the training. Folders have no place in it: they are the user's own."""
         data = self.workspace.options("data")
         stages = ",".join(f"{patch_px}:{patches}" for patch_px, patches in classifier.stages)
-        by_image = data["split"] == "images"
+        by_image = data["split"] != "smears"
         common = (
             f"--data DIR --work DIR --format {data['format']} --seed {self.seed} "
-            f"--validation-share {data['validation_share']:g}{' --split images' if by_image else ''}"
+            f"--validation-share {data['validation_share']:g}{' --split ' + data['split'] if by_image else ''}"
         )
         notes: Notes = {
             "dataset": self.dataset.name,

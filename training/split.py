@@ -8,10 +8,26 @@ import numpy as np
 
 from rbc_engine.training.datasets.base import Dataset, LabelledField
 
-__all__ = ["SPLITS", "split_by_group", "split_by_image"]
+__all__ = ["SPLITS", "split_by_group", "split_by_image", "split_fields"]
 
-SPLITS = ("smears", "images")
+SPLITS = ("smears", "images", "images-of-held-out")
 """What --split may be."""
+
+
+def split_fields(
+    dataset: Dataset, *, split: str, validation_share: float, seed: int
+) -> tuple[list[LabelledField], list[LabelledField]]:
+    """Fields to train on, fields to judge by. split: one of SPLITS.
+
+    'images-of-held-out' deals at random only the images of the smears that 'smears' holds out, so that a training that
+    held out these smears may be gone on from.
+    """
+    if split == "images":
+        return split_by_image(dataset, dataset.fields, validation_share=validation_share, seed=seed)
+    train, judge = split_by_group(dataset, validation_share=validation_share, seed=seed)
+    if split == "images-of-held-out":
+        return split_by_image(dataset, judge, validation_share=validation_share, seed=seed)
+    return train, judge
 
 
 def split_by_group(
@@ -50,16 +66,24 @@ def split_by_group(
 
 
 def split_by_image(
-    dataset: Dataset, *, validation_share: float, seed: int
+    dataset: Dataset, candidates: Sequence[LabelledField], *, validation_share: float, seed: int
 ) -> tuple[list[LabelledField], list[LabelledField]]:
-    """Deals the labelled images at random, so that fields of one smear stand on both sides.
+    """Deals labelled images at random, so that fields of one smear stand on both sides.
+
+    candidates: the fields among which are those to judge by; all others are trained on.
+
 
     What is measured so says how well a network knows smears that it was trained on, as most published figures do.
     Images of groups that share images are not judged by, because one may stand on both sides under two names.
     """
     tied = {group for pair in dataset.same_smear for group in pair}
     fields = sorted(dataset.fields, key=lambda field: field.path.name)
-    eligible = [field for field in fields if field.labelled and field.group not in tied]
+    named = {field.path for field in candidates}
+    eligible = [
+        field
+        for field in fields
+        if field.path in named and field.labelled and field.group not in tied
+    ]
     order = np.random.default_rng(seed).permutation(len(eligible))
     judge = [eligible[index] for index in order[: round(validation_share * len(eligible))]]
     judged = {field.path for field in judge}

@@ -49,8 +49,8 @@ Share = Annotated[
 Split = Annotated[
     str,
     typer.Option(
-        help="What is held out: whole smears, or images of the same smears, which judges too well "
-        "and stands beside published figures."
+        help="What is held out: smears; images, of smears that are trained on, which judges too well and stands "
+        "beside published figures; or images-of-held-out, only of the smears that `smears` holds out."
     ),
 ]
 Steps = Annotated[int | None, typer.Option(min=1, help="Steps of the detector.")]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rbc_engine.training.datasets.base import Dataset, LabelledField
-from rbc_engine.training.split import split_by_group
+from rbc_engine.training.split import split_by_group, split_fields
 
 TYPES = ("a", "b", "c")
 
@@ -80,3 +80,18 @@ def test_every_type_gets_its_share():
     counts = np.stack([sum(f.types.sum(axis=0) for f in side) for side in (train, judge)])
     shares = counts[1] / counts.sum(axis=0)
     assert (np.abs(shares - 0.25) <= 0.1).all(), shares
+
+
+@given(rows, st.integers(0, 2**32), st.floats(0, 0.9))
+def test_images_are_dealt_from_all_smears_or_from_those_that_the_other_split_holds_out(
+    rows, seed, share
+):
+    data = dataset(rows)
+    _, unseen = split_fields(data, split="smears", validation_share=share, seed=seed)
+    for split, candidates in (("images", data.fields), ("images-of-held-out", unseen)):
+        train, judge = split_fields(data, split=split, validation_share=share, seed=seed)
+        assert sorted(f.path for f in [*train, *judge]) == sorted(f.path for f in data.fields)
+        labelled = {f.path for f in candidates if f.labelled}
+        assert {f.path for f in judge} <= labelled
+        assert len(judge) == round(share * len(labelled))
+        assert split_fields(data, split=split, validation_share=share, seed=seed) == (train, judge)
