@@ -62,7 +62,8 @@ CHULA12 = PackRecipe(
         anchor_aspect_ratios=(0.5, 1.0, 2.0),
         proposals_per_level=1000,
         proposals=1000,
-        proposal_nms_iou=0.7,
+        # Of 0.7 to 0.9 the best average precision on smears held out, by a little.
+        proposal_nms_iou=0.8,
         roi_levels=3,
         feature_channels=128,
         roi_canonical_px=32.0,
