@@ -60,6 +60,7 @@ def render(findings: Findings, pack: Pack, run: dict[str, Any], *, written: str)
         stages=_stages(run),
         facts=_facts(run, pack),
         settings=_flat(run.get("settings", {})),
+        field_prior=run.get("settings", {}).get("field_prior", False),
         drift=_drift(run, pack),
         types=[
             {"label": _label(name), "abnormal": name in pack.manifest.abnormal, **_cuts(name)}
