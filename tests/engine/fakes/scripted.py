@@ -21,10 +21,13 @@ Script = Callable[["ScriptedDevice", str], None]
 
 
 def scripted_pack() -> Pack:
-    """The shipped pack, without a scale: scripted patches show nothing that could be in focus."""
+    """The shipped pack, without a scale and a field prior: scripted patches show nothing that could be in focus, and
+    scripted probabilities are to come out as they are."""
     pack = Pack.open(find_pack("chula12"))
     detector = pack.manifest.detector.model_copy(update={"um_per_canvas_px": None})
-    return replace(pack, manifest=pack.manifest.model_copy(update={"detector": detector}))
+    classifier = pack.manifest.classifier.model_copy(update={"field_prior": None})
+    changed = {"detector": detector, "classifier": classifier}
+    return replace(pack, manifest=pack.manifest.model_copy(update=changed))
 
 
 class ScriptedDevice(Closing):
