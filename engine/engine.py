@@ -57,8 +57,7 @@ class Engine(Closing):
         """See `Engine.open`, which most callers want. Takes over the devices."""
         self.pack = pack
         self._estimate_scale = estimate_scale
-        prior = pack.manifest.classifier.field_prior
-        self.field_prior = FieldPrior(prior) if field_prior and prior is not None else None
+        self.field_prior = FieldPrior.of(pack.manifest.classifier) if field_prior else None
         self.choices = choices
         self.choice = choices[0]
         self.meter = Meter()

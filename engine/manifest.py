@@ -96,9 +96,9 @@ class DetectorSettings(_Section):
 class FieldPriorSettings(_Section):
     """How the cells of a field correct each other's probabilities, see stages/field_prior.py."""
 
-    frequencies: tuple[Annotated[float, Field(gt=0.0, le=1.0)], ...]
+    frequencies: tuple[Annotated[float, Field(ge=1e-6, le=1.0)], ...]
     """One a type: the share of the regions that held it in training, which the probabilities take for granted."""
-    cells: Positive
+    cells: Annotated[float, Field(ge=1.0, le=1e6)]
     """How many cells a field must have to weigh as much as these frequencies."""
 
 

@@ -72,7 +72,6 @@ def split_by_image(
 
     candidates: the fields among which are those to judge by; all others are trained on.
 
-
     What is measured so says how well a network knows smears that it was trained on, as most published figures do.
     Images of groups that share images are not judged by, because one may stand on both sides under two names.
     """

@@ -36,7 +36,6 @@ class OnnxRuntimePeer:
         self.description = (
             f"ONNX Runtime {ort.__version__}, the pack's graphs in fp32, the engine's kernels"
         )
-        prior = pack.manifest.classifier.field_prior
         self._lane = Lane(
             cast(Device, _OnnxRuntimeDevice(threads)),
             pack,
@@ -45,7 +44,7 @@ class OnnxRuntimePeer:
             batch_patches=_PATCHES,
             threads=threads,
             meter=Meter(),
-            field_prior=None if prior is None else FieldPrior(prior),
+            field_prior=FieldPrior.of(pack.manifest.classifier),
         )
 
     def analyze(self, ref: FieldRef) -> Regions:

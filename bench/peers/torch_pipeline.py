@@ -40,9 +40,8 @@ class TorchPipeline:
         self._classify = classify
         self._caller = caller
         self._device = device
-        prior = pack.manifest.classifier.field_prior
-        self._field_prior = None if prior is None else FieldPrior(prior)
         settings = pack.manifest.classifier
+        self._field_prior = FieldPrior.of(settings)
         self._mean = torch.tensor(settings.mean_rgb).view(1, 3, 1, 1)
         self._std = torch.tensor(settings.std_rgb).view(1, 3, 1, 1)
 

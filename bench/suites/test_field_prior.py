@@ -14,11 +14,11 @@ REGIONS = 80  # of a field
 
 @pytest.mark.parametrize("fields", [1, 4, 32])
 def test_engine(benchmark: BenchmarkFixture, pack: Pack, fields: int) -> None:
-    prior = pack.manifest.classifier.field_prior
+    prior = FieldPrior.of(pack.manifest.classifier)
     assert prior is not None
     benchmark.group = f"field prior, {fields} fields of {REGIONS} regions"
     rng = np.random.default_rng(0)
     logits = rng.normal(-4, 2, (fields * REGIONS, len(pack.types)))
     logits[np.arange(len(logits)), rng.integers(len(pack.types), size=len(logits))] += 6
     p = (1 / (1 + np.exp(-logits))).astype(np.float32)
-    benchmark(FieldPrior(prior), p, np.ones(len(p), np.bool_), [REGIONS] * fields)
+    benchmark(prior, p, np.ones(len(p), np.bool_), [REGIONS] * fields)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from rbc_engine.manifest import FieldPriorSettings
+from rbc_engine.manifest import ClassifierSettings, FieldPriorSettings
 from rbc_engine.types import Float32
 
 __all__ = ["FieldPrior", "telling_regions"]
@@ -45,6 +45,11 @@ class FieldPrior:
     def __init__(self, settings: FieldPriorSettings) -> None:
         self._trained = np.array(settings.frequencies, np.float64)
         self._cells = settings.cells
+
+    @classmethod
+    def of(cls, settings: ClassifierSettings) -> FieldPrior | None:
+        """None for a pack that judges each region by itself."""
+        return None if settings.field_prior is None else cls(settings.field_prior)
 
     def __call__(self, probabilities: Float32, telling: Mask, counts: Sequence[int]) -> Float32:
         """The probabilities of the regions of some fields, each field by itself.

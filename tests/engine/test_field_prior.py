@@ -14,11 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from pydantic import ValidationError
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 
 from rbc_engine.engine import Engine
-from rbc_engine.manifest import FieldPriorSettings
+from rbc_engine.manifest import FieldPriorSettings, Manifest
+from rbc_engine.pack import Pack, find_pack
 from rbc_engine.sources.decode import read_image
 from rbc_engine.stages.call import Caller, types_held
 from rbc_engine.stages.field_prior import FieldPrior, telling_regions
@@ -162,6 +164,26 @@ def test_a_region_without_numbers_spoils_no_other() -> None:
     prior = FieldPrior(SETTINGS)
     expected = prior(p, others, [20])
     np.testing.assert_array_equal(prior(spoilt, every, [20])[others], expected[others])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        (
+            {"frequencies": [0.5, 0.5], "cells": 20.0},
+            "field_prior.frequencies needs one number a type",
+        ),
+        ({"frequencies": [0.0] + [0.5] * 11, "cells": 20.0}, "frequencies"),
+        ({"frequencies": [float("nan")] + [0.5] * 11, "cells": 20.0}, "frequencies"),
+        ({"frequencies": [0.5] * 12, "cells": 0.5}, "cells"),
+        ({"frequencies": [0.5] * 12, "cells": float("inf")}, "cells"),
+    ],
+)
+def test_a_pack_with_an_impossible_one_is_refused(wrong: dict[str, object], named: str) -> None:
+    values = Pack.open(find_pack("chula12")).manifest.model_dump(by_alias=True)
+    values["classifier"]["field_prior"] = wrong
+    with pytest.raises(ValidationError, match=named):
+        Manifest.model_validate(values)
 
 
 def test_nothing_found_is_nothing_told() -> None:
