@@ -65,6 +65,8 @@ def live(
         float | None,
         typer.Option(help="Width of a pixel in µm; by default what the configuration says."),
     ] = None,
+    estimate_scale: options.EstimateScale = True,
+    field_prior: options.FieldPrior = True,
     pack: options.Pack = "chula12",
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -96,7 +98,13 @@ def live(
     feed, stage, decoder = _source(config, replay, loop=loop, um_per_px=um_per_px, **limits)
     from rbc_engine.engine import Engine
 
-    with Engine.open(pack, device=device, precision=precision) as engine:
+    with Engine.open(
+        pack,
+        device=device,
+        precision=precision,
+        estimate_scale=estimate_scale,
+        field_prior=field_prior,
+    ) as engine:
         from rbc_engine.cli.live_table import LiveTable
         from rbc_engine.live import live_head, run_live
         from rbc_engine.monitor import SlideMonitor
@@ -109,6 +117,7 @@ def live(
                 f"`rbc-engine live --recover {folder}` completes it, --overwrite replaces it"
             )
         settings = {
+            "estimate_scale": estimate_scale,
             "field_prior": engine.field_prior is not None,
             **limits,
             "source": "replay" if replay else "config" if config else "DemoCamera",

@@ -10,6 +10,8 @@ from rbc_engine.errors import UsageError
 
 __all__ = [
     "Device",
+    "EstimateScale",
+    "FieldPrior",
     "Json",
     "Lanes",
     "Overwrite",
@@ -28,6 +30,18 @@ Lanes = Annotated[int | None, typer.Option(min=1, help="Batches in flight; by de
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results in --out.")]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on with the run in --out; keep what is done there.")
+]
+EstimateScale = Annotated[
+    bool,
+    typer.Option(
+        help="Without --um-per-px: where the cells of a field have a size that no blood has, take its scale from them."
+    ),
+]
+FieldPrior = Annotated[
+    bool,
+    typer.Option(
+        help="Let the cells of a field correct each other's probabilities; else each region is judged by itself."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print run.json, and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print only errors.")]

@@ -51,18 +51,8 @@ def run(
         float | None,
         typer.Option(help="Width of an image pixel in µm, the same for all images and slides."),
     ] = None,
-    estimate_scale: Annotated[
-        bool,
-        typer.Option(
-            help="Without --um-per-px: where the cells of a field have a size that no blood has, take its scale from them."
-        ),
-    ] = True,
-    field_prior: Annotated[
-        bool,
-        typer.Option(
-            help="Let the cells of a field correct each other's probabilities; else each region is judged by itself."
-        ),
-    ] = True,
+    estimate_scale: options.EstimateScale = True,
+    field_prior: options.FieldPrior = True,
     formats: Annotated[
         str,
         typer.Option(

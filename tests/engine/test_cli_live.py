@@ -12,6 +12,7 @@ import sys
 import time
 from itertools import pairwise
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -36,6 +37,16 @@ def live(*arguments, **options):
 def rows(out, name):
     with (out / name).open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def probabilities(out):
+    """By field, float32 [R, T], each type's in ascending order: regions of one score have none of their own."""
+    table = pq.read_table(out / "regions.parquet").to_pandas()
+    columns = [name for name in table.columns if name.startswith("p_")]
+    return {
+        field: np.sort(regions[columns].to_numpy(), axis=0)
+        for field, regions in table.groupby("field")
+    }
 
 
 def check_output(out):
@@ -84,19 +95,26 @@ def test_the_demo_camera_prints_a_table_that_adds_up(tmp_path):
     assert run["decoder"].startswith("none; Micro-Manager")
 
 
-def test_a_replay_in_full_gives_what_run_gives(tmp_path, smear):
+@pytest.mark.parametrize("options", [[], ["--no-field-prior", "--no-estimate-scale"]])
+def test_a_replay_in_full_gives_what_run_gives(tmp_path, smear, options):
     out, other = tmp_path / "live", tmp_path / "run"
-    done = live("--replay", smear, "--fps", 50, "--out", out, "--on-full", "block", "--json")
+    done = live("--replay", smear, "--fps", 50, "--out", out, "--on-full", "block", "--json", *options)  # fmt: skip
     assert done.returncode == 3, done.stderr  # one is no image
     run = check_output(out)
     assert json.loads(done.stdout) == run
     assert run["frames"]["done"] == 10
     assert run["frames"]["failed"] == 1
+    for setting in ("field_prior", "estimate_scale"):
+        assert run["settings"][setting] is not bool(options)
     ran = subprocess.run(
-        [sys.executable, "-m", "rbc_engine", "run", str(smear), "--out", str(other), "--quiet"],
+        [sys.executable, "-m", "rbc_engine", "run", str(smear), "--out", str(other), "--quiet", *options],
         capture_output=True, timeout=120, check=False,
     )  # fmt: skip
     assert ran.returncode == 3, ran.stderr
+    found, expected = (probabilities(folder) for folder in (out, other))
+    assert found.keys() == expected.keys()
+    for field in found:
+        np.testing.assert_allclose(found[field], expected[field], atol=0.02)
     mine, theirs = (
         sorted((r["slide"], r["field"], r["path"], r["regions"], r["abnormal"], r["error"]) for r in rows(folder, "fields.csv"))
         for folder in (out, other)
