@@ -67,10 +67,10 @@ def blur_some(
     return blurred
 
 
-def jpeg(image: UInt8, rng: np.random.Generator) -> UInt8:
-    """uint8 [H, W, 3] as a camera's JPEG of quality 30 to 95 shows it."""
+def jpeg(image: UInt8, *, quality: int) -> UInt8:
+    """uint8 [H, W, 3] as a camera's JPEG of a quality in 1..100 shows it."""
     data = simplejpeg.encode_jpeg(
-        np.ascontiguousarray(image), quality=int(rng.integers(30, 96)), colorsubsampling="420"
+        np.ascontiguousarray(image), quality=quality, colorsubsampling="420"
     )
     return np.asarray(simplejpeg.decode_jpeg(data))
 

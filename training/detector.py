@@ -178,7 +178,9 @@ def _draw(
             canvas, inside = _render(rng, settings, training)
         else:
             canvas, inside = _crop(frames[index], boxes[index], rng, settings, training)
-        canvases.append(jpeg(canvas, rng) if rng.random() < 0.3 else canvas)
+        if rng.random() < 0.3:
+            canvas = jpeg(canvas, quality=int(rng.integers(30, 96)))
+        canvases.append(canvas)
         kept.append(torch.from_numpy(inside))
     images = torch.from_numpy(np.stack(canvases)).permute(0, 3, 1, 2).float()
     mean = torch.tensor(settings.fill_rgb, dtype=torch.float32).view(1, 3, 1, 1)

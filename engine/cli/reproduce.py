@@ -287,6 +287,69 @@ def patch_sizes(
     _log(f"patch_sizes.md and patch_sizes.json in {out}")
 
 
+@app.command()
+@training_errors()
+def robustness(
+    data: Data,
+    out: Out,
+    pack: options.Pack = "chula12",
+    data_format: Format = "chula12",
+    groups: Annotated[
+        str | None, typer.Option(help="Judge only by these smear groups, separated by commas.")
+    ] = None,
+    held_out: Annotated[
+        bool,
+        typer.Option(
+            "--held-out", help="Judge only by the smears held out of the pack's training."
+        ),
+    ] = False,
+    magnifications: Annotated[
+        str, typer.Option(help="How many times enlarged, 1 to 8, separated by commas.")
+    ] = "1,2,3",
+    looks: Annotated[str, typer.Option(help="Separated by commas; all by default.")] = "",
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    seed: Seed = 0,
+    threads: Threads = 0,
+) -> None:
+    """Other microscopes, as far as your fields can play them: what is found of them enlarged, recoloured and blurred."""
+    from rbc_engine.engine import Engine
+    from rbc_engine.training.datasets.formats import load_dataset
+    from rbc_engine.training.evaluation.choose import choose_fields
+    from rbc_engine.training.reproduce.robustness import (
+        LOOKS,
+        measure_robustness,
+        write_robustness,
+    )
+
+    try:
+        times = [float(part) for part in options.names(magnifications)]
+    except ValueError:
+        raise UsageError(
+            f"--magnifications must be numbers, e.g. 1,2,3 (got {magnifications!r})"
+        ) from None
+    _log(f"reading {data}")
+    dataset = load_dataset(data, data_format=data_format, threads=threads or None)
+    with Engine.open(pack, device=device, precision=precision) as engine:
+        fields = choose_fields(
+            engine.pack,
+            dataset,
+            groups=None if groups is None else options.names(groups),
+            held_out=held_out,
+        )
+        table = measure_robustness(
+            engine,
+            dataset,
+            fields,
+            magnifications=times,
+            looks=options.names(looks) or list(LOOKS),
+            seed=seed,
+            log=_log,
+        )
+    write_robustness(out, table)
+    _log(f"robustness.md and robustness.json in {out}")
+
+
 def _read(data: Path, data_format: str, threads: int) -> tuple[Dataset, PackRecipe]:
     """The dataset and its recipe; sets torch's threads, for the whole process."""
     import torch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -98,10 +99,11 @@ def test_blur_spreads_light_and_keeps_its_sum(seed: int):
     torch.testing.assert_close(blurred, blurred.transpose(2, 3))
 
 
-def test_jpeg_keeps_the_picture():
+@pytest.mark.parametrize("quality", [30, 95])
+def test_jpeg_keeps_the_picture(quality):
     rows, columns = np.mgrid[:64, :96]
     image = np.stack([rows * 3, columns * 2, rows + columns], axis=2).astype(np.uint8)
-    seen = jpeg(image, np.random.default_rng(0))
+    seen = jpeg(image, quality=quality)
     assert seen.shape == image.shape
     assert seen.dtype == np.uint8
     assert 0 < np.abs(seen.astype(int) - image).mean() < 8
