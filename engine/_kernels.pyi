@@ -38,10 +38,13 @@ class cuda:  # noqa: N801
         count: int,
         resized_hw: int,  # int32 [N, 2]
         canvas_hw: tuple[int, int],
-        fill_rgb: tuple[int, int, int],
+        background_level: float,  # 0 leaves frames as they are
+        workspace: int,
         canvases: int,  # uint8 [N, canvas height, canvas width, 3], written whole
         stream: int,
     ) -> None: ...
+    @staticmethod
+    def resize_letterbox_workspace_bytes(*, count: int) -> int: ...
     @staticmethod
     def generate_proposals(
         *,

@@ -12,6 +12,7 @@ from rbc_engine.types import Float32, Int32, UInt8
 __all__ = [
     "check_array",
     "check_at_least",
+    "check_background_level",
     "check_counts",
     "check_fraction",
     "check_frames",
@@ -70,6 +71,13 @@ def check_levels(name: str, levels: Sequence[float]) -> None:
     """Three grey levels 0..255."""
     if len(levels) != 3 or any(not 0 <= level <= 255 for level in levels):
         raise ValueError(f"{name} must be three grey levels 0..255 (got {tuple(levels)})")
+
+
+def check_background_level(level: float | None) -> float:
+    """None or 1..255. Returns it as the kernels take it: 0 for None."""
+    if level is not None and not 1 <= level <= 255:
+        raise ValueError(f"background_level must be None or lie in 1..255 (got {level})")
+    return level or 0.0
 
 
 def check_sizes(name: str, sizes: Int32, count: int) -> None:

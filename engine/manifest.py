@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 __all__ = [
     "CALIBRATION_NAME",
@@ -48,8 +48,13 @@ class DetectorSettings(_Section):
     """A frame's short side on the canvas, unless its µm per pixel are given and the pack knows its own."""
     um_per_canvas_px: Positive | None = None
     """The scale the detector was trained at, µm per canvas px; None if unknown."""
-    fill_rgb: tuple[LevelInt, LevelInt, LevelInt]
-    """Colour of the canvas outside the frame: the mean that network A subtracts, so that it reads as zero."""
+    mean_rgb: Annotated[
+        tuple[LevelInt, LevelInt, LevelInt],
+        Field(validation_alias=AliasChoices("mean_rgb", "fill_rgb")),
+    ]
+    """What network A subtracts: for a training that goes on from the pack. Packs before chula12 0.4.1 name it fill_rgb."""
+    background_level: Annotated[float, Field(ge=1.0, le=255.0)] | None = None
+    """Mean level of the background of a canvas, to which every frame is brought; None leaves frames as they are."""
     strides_px: Annotated[tuple[int, ...], Field(min_length=1, max_length=6)]
     """Canvas px between neighbouring anchors of each level of network A's outputs, finest first."""
     anchor_sizes_px: tuple[tuple[Positive, ...], ...]

@@ -16,6 +16,7 @@ from rbc_engine import _kernels
 from rbc_engine.checks import (
     check_array,
     check_at_least,
+    check_background_level,
     check_counts,
     check_fraction,
     check_frames,
@@ -43,16 +44,19 @@ def resize_letterbox(
     resized_hw: Int32,
     *,
     canvas_hw: tuple[int, int],
-    fill_rgb: tuple[int, int, int],
+    background_level: float | None = None,
     threads: int = 1,
 ) -> UInt8:
-    """Resizes frames and places each at the top left of a canvas filled with one colour.
+    """Resizes frames, exposes them alike, and places each at the top left of a canvas of its background.
 
-    Plain bilinear with half-pixel centres, rounded to uint8: torchvision's GeneralizedRCNNTransform.
+    Plain bilinear with half-pixel centres, rounded to uint8: torchvision's GeneralizedRCNNTransform. The background
+    is what an empty part of the smear looks like: of each channel the level that nine tenths of the samples of a grid
+    of 16 by 16 do not exceed.
 
     frames: N arrays uint8 [H, W, 3].
     resized_hw: int32 [N, 2], height and width of each frame on its canvas, 1..canvas_hw.
-    fill_rgb: grey levels 0..255.
+    background_level: 1..255. A frame's levels are multiplied by what brings the mean of its background there, but by
+        no less than 0.5 and no more than 3. None leaves them as they are.
 
     Returns uint8 [N, canvas height, canvas width, 3].
     """
@@ -65,10 +69,10 @@ def resize_letterbox(
         raise ValueError(
             f"resized_hw must lie in 1..canvas_hw {canvas_hw} (got {resized_hw.tolist()})"
         )
-    check_levels("fill_rgb", fill_rgb)
+    level = check_background_level(background_level)
     check_at_least("threads", threads, 1)
     canvases = np.empty((len(frames), height, width, 3), np.uint8)
-    _kernels.resize_letterbox(list(frames), resized_hw, list(fill_rgb), canvases, threads)
+    _kernels.resize_letterbox(list(frames), resized_hw, level, canvases, threads)
     return canvases
 
 

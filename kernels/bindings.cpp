@@ -37,8 +37,8 @@ const rbc::Box* boxes_of(const Array<float>& boxes) { return reinterpret_cast<co
 
 rbc::Box* boxes_of(Array<float>& boxes) { return reinterpret_cast<rbc::Box*>(boxes.mutable_data()); }
 
-void resize_letterbox(const py::list& frames, const Array<int32_t>& resized_hw,
-                      const std::array<uint8_t, 3>& fill_rgb, Array<uint8_t>& canvases, int threads) {
+void resize_letterbox(const py::list& frames, const Array<int32_t>& resized_hw, float background_level,
+                      Array<uint8_t>& canvases, int threads) {
   const auto views = frame_views(frames);
   const int32_t* sizes = resized_hw.data();
   uint8_t* out = canvases.mutable_data();
@@ -46,7 +46,7 @@ void resize_letterbox(const py::list& frames, const Array<int32_t>& resized_hw,
   const auto width = static_cast<int32_t>(canvases.shape(2));
   py::gil_scoped_release release;
   rbc::resize_letterbox_cpu(views.data(), static_cast<int64_t>(views.size()), sizes, height, width,
-                            fill_rgb.data(), out, threads);
+                            background_level, out, threads);
 }
 
 void crop_resize(const py::list& frames, const Array<float>& windows, const Array<int32_t>& frame_index,

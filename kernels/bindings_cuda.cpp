@@ -64,12 +64,13 @@ void with_type(bool fp16, const Launch& launch) {
 using Addresses = std::vector<uintptr_t>;
 
 void resize_letterbox(uintptr_t frames, int64_t count, uintptr_t resized_hw, std::array<int32_t, 2> canvas_hw,
-                      std::array<uint8_t, 3> fill_rgb, uintptr_t canvases, uintptr_t stream) {
+                      float background_level, uintptr_t workspace, uintptr_t canvases, uintptr_t stream) {
   require_at_least(0, {{"count", count}});
   require_at_least(1, {{"canvas_hw", canvas_hw[0]}, {"canvas_hw", canvas_hw[1]}});
   if (count == 0) return;
   launch_resize_letterbox(at<const FrameView>("frames", frames), count, at<const int32_t>("resized_hw", resized_hw),
-                          canvas_hw[0], canvas_hw[1], fill_rgb.data(), at<uint8_t>("canvases", canvases),
+                          canvas_hw[0], canvas_hw[1], background_level,
+                          at<std::byte>("workspace", workspace, kWideLoad), at<uint8_t>("canvases", canvases),
                           stream_at(stream));
 }
 
@@ -179,6 +180,11 @@ void fused_heads(uintptr_t feature_map, bool channels_last, int64_t patches, int
                      at<float>("probabilities", probabilities), stream_at(stream));
 }
 
+size_t resize_letterbox_workspace(int64_t count) {
+  require_at_least(0, {{"count", count}});
+  return resize_letterbox_workspace_bytes(count);
+}
+
 size_t generate_proposals_workspace(int32_t levels, int64_t images, int32_t per_level) {
   require_at_least(0, {{"levels", levels}, {"images", images}, {"per_level", per_level}});
   return generate_proposals_workspace_bytes(levels, images, {per_level, 0, 0.0f});
@@ -203,8 +209,9 @@ void define(py::module_& module, const char* name, Function function, const Name
 }  // namespace
 
 void bind_cuda(py::module_ module) {
-  define(module, "resize_letterbox", &resize_letterbox, "frames", "count", "resized_hw", "canvas_hw", "fill_rgb",
-         "canvases", "stream");
+  define(module, "resize_letterbox", &resize_letterbox, "frames", "count", "resized_hw", "canvas_hw",
+         "background_level", "workspace", "canvases", "stream");
+  define(module, "resize_letterbox_workspace_bytes", &resize_letterbox_workspace, "count");
   define(module, "generate_proposals", &generate_proposals, "objectness", "deltas", "base_anchors", "shapes",
          "strides_px", "images", "image_hw", "per_level", "keep", "nms_iou", "workspace", "boxes", "counts", "fp16",
          "stream");

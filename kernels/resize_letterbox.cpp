@@ -1,8 +1,11 @@
 #include "resize_letterbox.h"
 
+#include <algorithm>
+#include <array>
 #include <cstring>
 #include <vector>
 
+#include "background.h"
 #include "parallel.h"
 #include "resample.h"
 #include "simd.h"
@@ -35,6 +38,18 @@ void fill_pixels(uint8_t* out, int64_t pixels, const uint8_t* rgb) {
   for (int64_t i = 0; i < pixels; ++i) std::memcpy(out + 3 * i, rgb, 3);
 }
 
+Background find_background(const FrameView& frame, float background_level) {
+  std::array<uint8_t, kBackgroundSamples> levels;
+  uint8_t rgb[3];
+  for (int c = 0; c < 3; ++c) {
+    for (int32_t i = 0; i < kBackgroundSamples; ++i) levels[i] = background_sample(frame, i)[c];
+    const auto answer = levels.begin() + kBackgroundRank - 1;
+    std::nth_element(levels.begin(), answer, levels.end());
+    rgb[c] = *answer;
+  }
+  return expose_background(rgb, background_level);
+}
+
 #ifdef RBC_AVX2
 
 // The pixels of two rows at one place, as floats: r g b and a byte of the next one, of `above` and then of `below`.
@@ -46,10 +61,11 @@ RBC_AVX2 inline __m256 load_pixels(const uint8_t* above, const uint8_t* below) {
   return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(both));
 }
 
-// Pixels 0 .. whole - 1 of a row of the canvas, in the operations and the order of `blend`, so to the same bits.
+// Pixels 0 .. whole - 1 of a row of the canvas, in the operations and the order of `blend` and `exposed`, so to the same
+// bits: packing saturates.
 RBC_AVX2 void resize_whole(const uint8_t* above, const uint8_t* below, const AcrossTap* taps, int32_t whole,
-                           float below_weight, uint8_t* out) {
-  const __m128 down = _mm_set1_ps(below_weight), half = _mm_set1_ps(0.5f);
+                           float below_weight, float gain, uint8_t* out) {
+  const __m128 down = _mm_set1_ps(below_weight), times = _mm_set1_ps(gain), half = _mm_set1_ps(0.5f);
   for (int32_t x = 0; x < whole; ++x) {
     const __m256 low = load_pixels(above + taps[x].low, below + taps[x].low);
     const __m256 high = load_pixels(above + taps[x].high, below + taps[x].high);
@@ -57,7 +73,7 @@ RBC_AVX2 void resize_whole(const uint8_t* above, const uint8_t* below, const Acr
     const __m256 across = _mm256_add_ps(low, _mm256_mul_ps(_mm256_sub_ps(high, low), weight));
     const __m128 top = _mm256_castps256_ps128(across), bottom = _mm256_extractf128_ps(across, 1);
     const __m128 level = _mm_add_ps(top, _mm_mul_ps(_mm_sub_ps(bottom, top), down));
-    const __m128i rounded = _mm_cvttps_epi32(_mm_add_ps(level, half));
+    const __m128i rounded = _mm_cvttps_epi32(_mm_add_ps(_mm_mul_ps(level, times), half));
     const __m128i packed = _mm_packus_epi16(_mm_packs_epi32(rounded, rounded), rounded);
     const int32_t bytes = _mm_cvtsi128_si32(packed);
     std::memcpy(out + 3 * x, &bytes, 4);  // the fourth byte is the next pixel's to overwrite
@@ -67,11 +83,11 @@ RBC_AVX2 void resize_whole(const uint8_t* above, const uint8_t* below, const Acr
 #endif
 
 void resize_row(const uint8_t* above, const uint8_t* below, const AcrossTaps& across, float below_weight,
-                uint8_t* out) {
+                float gain, uint8_t* out) {
   size_t x = 0;
 #ifdef RBC_AVX2
   if (has_avx2()) {
-    resize_whole(above, below, across.taps.data(), across.whole, below_weight, out);
+    resize_whole(above, below, across.taps.data(), across.whole, below_weight, gain, out);
     x = across.whole;
   }
 #endif
@@ -80,7 +96,7 @@ void resize_row(const uint8_t* above, const uint8_t* below, const AcrossTaps& ac
     for (int c = 0; c < 3; ++c) {
       const float top = blend(above[tap.low + c], above[tap.high + c], tap.high_weight);
       const float bottom = blend(below[tap.low + c], below[tap.high + c], tap.high_weight);
-      out[3 * x + c] = static_cast<uint8_t>(blend(top, bottom, below_weight) + 0.5f);
+      out[3 * x + c] = exposed(blend(top, bottom, below_weight), gain);
     }
   }
 }
@@ -88,8 +104,10 @@ void resize_row(const uint8_t* above, const uint8_t* below, const AcrossTaps& ac
 }  // namespace
 
 void resize_letterbox_cpu(const FrameView* frames, int64_t count, const int32_t* resized_hw,
-                          int32_t canvas_height, int32_t canvas_width, const uint8_t* fill_rgb,
+                          int32_t canvas_height, int32_t canvas_width, float background_level,
                           uint8_t* canvases, int threads) {
+  std::vector<Background> backgrounds;
+  for (int64_t n = 0; n < count; ++n) backgrounds.push_back(find_background(frames[n], background_level));
   // One unit of work is one row of one canvas.
   parallel_for(count * canvas_height, threads, [&](int64_t begin, int64_t end) {
     AcrossTaps across(0, 1);
@@ -101,15 +119,15 @@ void resize_letterbox_cpu(const FrameView* frames, int64_t count, const int32_t*
       const int32_t height = resized_hw[2 * n], width = resized_hw[2 * n + 1];
       uint8_t* out = canvases + (n * canvas_height + y) * canvas_width * 3;
       if (y >= height) {
-        fill_pixels(out, canvas_width, fill_rgb);
+        fill_pixels(out, canvas_width, backgrounds[n].rgb);
         continue;
       }
       if (n != frame_of_taps) across = AcrossTaps(width, frame.width), frame_of_taps = n;
       const float scale = static_cast<float>(frame.height) / static_cast<float>(height);
       const BilinearTap down = bilinear_tap(y, scale, frame.height);
       resize_row(frame.pixels + down.low * frame.row_bytes, frame.pixels + down.high * frame.row_bytes,
-                 across, down.high_weight, out);
-      fill_pixels(out + 3 * width, canvas_width - width, fill_rgb);
+                 across, down.high_weight, backgrounds[n].gain, out);
+      fill_pixels(out + 3 * width, canvas_width - width, backgrounds[n].rgb);
     }
   });
 }

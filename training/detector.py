@@ -96,7 +96,7 @@ def train_detector(
         state = fetch_imagenet(training.trunk, wanted=trunk_weights, log=log)
         if state is not None:
             std_rgb = [255 * IMAGE_STD] * 3
-            load_trunk(model.backbone.body, state, mean_rgb=settings.fill_rgb, std_rgb=std_rgb)
+            load_trunk(model.backbone.body, state, mean_rgb=settings.mean_rgb, std_rgb=std_rgb)
     model.transform.min_size = (training.canvas_px,)
     model.roi_heads.fg_bg_sampler.batch_size_per_image = training.regions_per_step
     model = model.to(memory_format=torch.channels_last)
@@ -183,7 +183,7 @@ def _draw(
         canvases.append(canvas)
         kept.append(torch.from_numpy(inside))
     images = torch.from_numpy(np.stack(canvases)).permute(0, 3, 1, 2).float()
-    mean = torch.tensor(settings.fill_rgb, dtype=torch.float32).view(1, 3, 1, 1)
+    mean = torch.tensor(settings.mean_rgb, dtype=torch.float32).view(1, 3, 1, 1)
     deviation = 40.0
     images = (images - mean) / deviation
     offset = float(mean.mean()) / deviation
@@ -238,7 +238,7 @@ def _crop(
         [crop],
         resized,
         canvas_hw=(training.canvas_px, training.canvas_px),
-        fill_rgb=settings.fill_rgb,
+        background_level=settings.background_level,
         threads=torch.get_num_threads(),
     )[0]
     moved = boxes - np.array([left, top, left, top], np.float32)

@@ -126,7 +126,7 @@ class _NetworkA(nn.Module):
         self.backbone = model.backbone
         self.head = model.rpn.head
         self.roi_levels = roi_levels
-        # Grey levels are whole numbers, so that a canvas of the fill colour comes out as exactly zero.
+        # Grey levels are whole numbers, so that a canvas of the mean colour comes out as exactly zero.
         self.mean = [255 * mean for mean in model.transform.image_mean]
         self.scale = [1 / (255 * std) for std in model.transform.image_std]
 

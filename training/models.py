@@ -29,7 +29,7 @@ DetectorTrunk = Literal["resnet18", "resnet50", "resnet101"]
 ClassifierTrunk = Literal["resnet18", "resnet34", "resnet50"]
 
 IMAGE_STD = 0.25
-"""What the detector divides its input by, after 0..255 has become 0..1 and the fill colour is subtracted."""
+"""What the detector divides its input by, after 0..255 has become 0..1 and the mean colour is subtracted."""
 
 _FIRST_STRIDE_PX = 4
 _CLASSES = 2  # background and red cell
@@ -68,7 +68,7 @@ def build_detector(
         max_size=_LONGEST_SIDE_PX,
         # The canvas is padded to whole cells of the coarsest level, or its anchors would not lie a stride apart.
         size_divisible=strides[-1],
-        image_mean=[level / 255 for level in settings.fill_rgb],
+        image_mean=[level / 255 for level in settings.mean_rgb],
         image_std=[IMAGE_STD] * 3,
         rpn_anchor_generator=anchors,
         rpn_pre_nms_top_n_train=settings.proposals_per_level,

@@ -44,6 +44,8 @@ FIELD_PRIOR_CELLS = 20.0
 """See FieldPriorSettings.cells. Of 5 to 80 the regions of smears held out come out best from 10 to 40."""
 # Of the dataset's pixels.
 _MEAN_RGB = (148, 151, 151)
+# The median over its fields, of what resize_letterbox takes for their background.
+_BACKGROUND_LEVEL = 170.0
 
 CHULA12 = PackRecipe(
     name="chula12",
@@ -56,7 +58,8 @@ CHULA12 = PackRecipe(
     detector=DetectorSettings(
         short_side_px=320,
         um_per_canvas_px=_UM_PER_CANVAS_PX,
-        fill_rgb=_MEAN_RGB,
+        mean_rgb=_MEAN_RGB,
+        background_level=_BACKGROUND_LEVEL,
         strides_px=(4, 8, 16, 32),
         anchor_sizes_px=((16.0, 24.0), (32.0, 48.0), (64.0, 96.0), (128.0, 192.0)),
         anchor_aspect_ratios=(0.5, 1.0, 2.0),

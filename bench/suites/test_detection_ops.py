@@ -50,9 +50,8 @@ def case(pack: Pack, detector: Any, frame: np.ndarray) -> _Case:
         [frame],
         np.array([_IMAGE_HW], np.int32),
         canvas_hw=_CANVAS_HW,
-        fill_rgb=settings.fill_rgb,
     )
-    image = (torch.from_numpy(canvas).permute(0, 3, 1, 2).float() / 255 - torch.tensor(settings.fill_rgb).view(1, 3, 1, 1) / 255) / 0.25  # fmt: skip
+    image = (torch.from_numpy(canvas).permute(0, 3, 1, 2).float() / 255 - torch.tensor(settings.mean_rgb).view(1, 3, 1, 1) / 255) / 0.25  # fmt: skip
     features = list(detector.backbone(image).values())
     objectness, deltas = detector.rpn.head(features)
     anchors = [

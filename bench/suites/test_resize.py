@@ -31,9 +31,7 @@ def windows(frame: UInt8) -> Float32:
 class TestResizeLetterbox:
     def test_engine(self, benchmark: BenchmarkFixture, frame: UInt8) -> None:
         resized = np.array([_CANVAS_HW], np.int32)
-        benchmark(
-            ops.resize_letterbox, [frame], resized, canvas_hw=(320, 448), fill_rgb=(148, 151, 151)
-        )
+        benchmark(ops.resize_letterbox, [frame], resized, canvas_hw=(320, 448))
 
     def test_opencv(self, benchmark: BenchmarkFixture, frame: UInt8) -> None:
         benchmark(cv2.resize, frame, _CANVAS_HW[::-1], interpolation=cv2.INTER_LINEAR)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from rbc_engine.checks import (
     check_at_least,
+    check_background_level,
     check_fraction,
     check_levels,
     check_sizes,
@@ -48,7 +49,7 @@ class CudaOps:
         resized_hw: Int32,
         *,
         canvas_hw: tuple[int, int],
-        fill_rgb: tuple[int, int, int],
+        background_level: float | None = None,
         threads: int = 1,
     ) -> CudaArray:
         """See rbc_engine.ops.resize_letterbox. Returns uint8 [N, canvas height, canvas width, 3]."""
@@ -57,9 +58,10 @@ class CudaOps:
             raise ValueError(
                 f"resized_hw must lie in 1..canvas_hw {canvas_hw} (got {resized_hw.tolist()})"
             )
-        check_levels("fill_rgb", fill_rgb)
+        level = check_background_level(background_level)
         table = self._frame_table(frames)
         sizes = self._memory.upload(resized_hw)
+        workspace = self._workspace("resize_letterbox", count=len(frames))
         canvases = self._memory.result("resize_letterbox", 0, (len(frames), *canvas_hw, 3), _BYTE)
         self._launch(
             "resize_letterbox",
@@ -67,7 +69,8 @@ class CudaOps:
             count=len(frames),
             resized_hw=sizes.address,
             canvas_hw=tuple(canvas_hw),
-            fill_rgb=tuple(fill_rgb),
+            background_level=level,
+            workspace=workspace.address,
             canvases=canvases.address,
         )
         return canvases

@@ -124,7 +124,7 @@ class Detect:
             [self._device.upload(frame.pixels) for frame in frames],
             image_hw,
             canvas_hw=fits[0].canvas_hw,
-            fill_rgb=settings.fill_rgb,
+            background_level=settings.background_level,
             threads=threads,
         )
         maps = self._backbone(len(frames), fits[0].canvas_hw)({"canvas": canvases})

@@ -13,14 +13,16 @@ int main() {
       for (int n = 0; n < count; ++n) {
         resized_hw.push_back(random.whole(1, height)), resized_hw.push_back(random.whole(1, width));
       }
-      const uint8_t fill[3] = {10, 20, 30};
+      const float level = seed % 2 ? 170.0f : 0.0f;
       const size_t bytes = static_cast<size_t>(count) * height * width * 3;
       auto expected = check::garbage<uint8_t>(bytes);
-      rbc::resize_letterbox_cpu(frames.views.data(), count, resized_hw.data(), height, width, fill, expected.data(), 1);
+      rbc::resize_letterbox_cpu(frames.views.data(), count, resized_hw.data(), height, width, level, expected.data(),
+                                1);
       check::in_every_order([&](const std::string& order) {
+        auto workspace = check::garbage<uint8_t>(rbc::resize_letterbox_workspace_bytes(count));
         auto got = check::garbage<uint8_t>(bytes);
-        rbc::launch_resize_letterbox(frames.views.data(), count, resized_hw.data(), height, width, fill, got.data(),
-                                     nullptr);
+        rbc::launch_resize_letterbox(frames.views.data(), count, resized_hw.data(), height, width, level,
+                                     workspace.data(), got.data(), nullptr);
         check::same("seed " + std::to_string(seed) + ", " + order, expected, got);
       });
     }

@@ -32,7 +32,7 @@ def toy_pack() -> Pack:
             "abnormal": _TYPES[1:],
             "detector": {
                 "short_side_px": 480,
-                "fill_rgb": (0, 0, 0),
+                "mean_rgb": (0, 0, 0),
                 "strides_px": (4,),
                 "anchor_sizes_px": ((32.0,),),
                 "anchor_aspect_ratios": (1.0,),

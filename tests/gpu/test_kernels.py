@@ -53,7 +53,8 @@ def rounded(values, *, fp16):
     return values.astype(H) if fp16 else values
 
 
-def test_resize_letterbox(machine):
+@pytest.mark.parametrize("background_level", [None, 170.0])
+def test_resize_letterbox(machine, background_level):
     rng = np.random.default_rng(0)
     frames = random_frames(rng, machine, 3)
     canvas_hw = (320, 416) if machine.is_gpu else (20, 70)
@@ -64,11 +65,14 @@ def test_resize_letterbox(machine):
         "resize_letterbox",
         {"frames": frame_table(machine, frames), "resized_hw": resized_hw},
         {"canvases": (shape, np.uint8)},
+        workspace=machine.cuda.resize_letterbox_workspace_bytes(count=3),
         count=3,
         canvas_hw=canvas_hw,
-        fill_rgb=(1, 2, 3),
+        background_level=background_level or 0,
     )
-    expected = ops.resize_letterbox(frames, resized_hw, canvas_hw=canvas_hw, fill_rgb=(1, 2, 3))
+    expected = ops.resize_letterbox(
+        frames, resized_hw, canvas_hw=canvas_hw, background_level=background_level
+    )
     np.testing.assert_array_equal(got.canvases, expected)
 
 

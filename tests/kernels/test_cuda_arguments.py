@@ -19,8 +19,8 @@ def at(*names: str) -> dict:
 
 # What a launch would take, but for zero of whatever it makes.
 ARGUMENTS = {
-    "resize_letterbox": at("frames", "resized_hw", "canvases")
-    | {"count": 0, "canvas_hw": (32, 48), "fill_rgb": (1, 2, 3), "stream": 0},
+    "resize_letterbox": at("frames", "resized_hw", "workspace", "canvases")
+    | {"count": 0, "canvas_hw": (32, 48), "background_level": 170.0, "stream": 0},
     "crop_resize": at("frames", "windows", "frame_index", "patches")
     | {"count": 0, "size_px": 64, "mean": (1, 2, 3), "std": (4, 5, 6), "fp16": True, "stream": 0},
     "generate_proposals": at("image_hw", "workspace", "boxes", "counts")
@@ -88,6 +88,8 @@ def test_refuses(op: str, changes: dict, message: str) -> None:
 
 def test_workspaces() -> None:
     cuda = _kernels.cuda
+    # Three levels and a gain.
+    assert cuda.resize_letterbox_workspace_bytes(count=3) == 3 * 8
     # Boxes and logits of every list, and how many they are.
     proposals = cuda.generate_proposals_workspace_bytes(levels=4, images=3, per_level=100)
     assert proposals == 12 * (100 * 20 + 4)

@@ -18,7 +18,7 @@ Call = Callable[[], object]
 def resize_letterbox() -> Call:
     frames = [np.zeros((1000, 1000, 3), np.uint8)] * 8
     sizes = np.full((8, 2), 1500, np.int32)
-    return partial(ops.resize_letterbox, frames, sizes, canvas_hw=(1500, 1500), fill_rgb=(0, 0, 0))
+    return partial(ops.resize_letterbox, frames, sizes, canvas_hw=(1500, 1500))
 
 
 def crop_resize() -> Call:

@@ -6,8 +6,11 @@ from hypothesis import strategies as st
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from rbc_engine import ops
+from rbc_engine.sources.synthetic import render_field
 
-OPTIONS = {"canvas_hw": (40, 48), "fill_rgb": (10, 20, 30)}
+from .reference import background, exposure_gain
+
+OPTIONS = {"canvas_hw": (40, 48)}
 
 
 def random_frame(seed, height, width):
@@ -48,11 +51,48 @@ def test_matches_the_reference(seed, sizes):
     assert canvases.dtype == np.uint8
     for canvas, frame, (height, width) in zip(canvases, frames, resized_hw, strict=True):
         assert_rounded(canvas[:height, :width], reference_resize(frame, height, width))
-        assert (canvas[height:] == (10, 20, 30)).all()
-        assert (canvas[:, width:] == (10, 20, 30)).all()
+        margin = np.concatenate(
+            [canvas[height:].reshape(-1, 3), canvas[:height, width:].reshape(-1, 3)]
+        )
+        assert (margin == background(frame)).all()
     np.testing.assert_array_equal(
         ops.resize_letterbox(frames, resized_hw, **OPTIONS, threads=4), canvases
     )
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1), frame_hw=size, resized_hw=size, highest=st.integers(1, 255),
+    level=st.floats(1, 255, width=32),
+)  # fmt: skip
+def test_frames_are_exposed_alike(seed, frame_hw, resized_hw, highest, level):
+    frame = np.random.default_rng(seed).integers(0, highest + 1, (*frame_hw, 3), dtype=np.uint8)
+    height, width = resized_hw
+    arguments = [frame], np.array([resized_hw], np.int32)
+    [canvas] = ops.resize_letterbox(*arguments, **OPTIONS, background_level=level)
+    glass, gain = background(frame).astype(float), exposure_gain(frame, level)
+    assert_rounded(
+        canvas[:height, :width], np.minimum(reference_resize(frame, height, width) * gain, 255)
+    )
+    margin = np.concatenate([canvas[height:].reshape(-1, 3), canvas[:height, width:].reshape(-1, 3)])  # fmt: skip
+    if margin.size:
+        assert_rounded(margin, np.minimum(glass * gain, 255))
+    if gain == 1:
+        [plain] = ops.resize_letterbox(*arguments, **OPTIONS)
+        np.testing.assert_array_equal(canvas, plain)
+
+
+def test_the_margin_looks_like_the_glass_between_the_cells():
+    """However bright a field is: a margin of another colour hides the cells that the edge cuts."""
+    for seed, brightness in enumerate((0.5, 0.8, 1.0)):
+        field = render_field(seed=seed, width=320, height=240, cells=20)
+        frame = (field.pixels * brightness).astype(np.uint8)
+        glass = np.ones(frame.shape[:2], bool)
+        for x0, y0, x1, y1 in np.rint(field.boxes).astype(int):
+            glass[y0:y1, x0:x1] = False
+        size = np.array([[240, 320]], np.int32)
+        [canvas] = ops.resize_letterbox([frame], size, canvas_hw=(256, 352))
+        np.testing.assert_allclose(canvas[-1, -1], np.median(frame[glass], axis=0), atol=10)
 
 
 @pytest.mark.parametrize("resized_hw", [(96, 128), (61, 90), (30, 40), (48, 64)])
@@ -68,9 +108,9 @@ def test_matches_torchvision(resized_hw):
         [frame],
         np.array([resized_hw], np.int32),
         canvas_hw=expected.shape[:2],
-        fill_rgb=(0, 0, 0),
     )[0]
-    assert_rounded(canvas, expected)
+    height, width = resized_hw
+    assert_rounded(canvas[:height, :width], expected[:height, :width])
 
 
 def test_a_frame_of_its_own_size_is_copied():
@@ -121,11 +161,10 @@ def test_reads_views_into_larger_frames():
         ),
         ({"resized_hw": np.array([[4, 5]])}, r"resized_hw must be int32 \[1, 2\] \(got int64"),
         ({"canvas_hw": (0, 5)}, r"canvas_hw must be positive \(got \(0, 5\)\)"),
-        (
-            {"fill_rgb": (0, 0, 256)},
-            r"fill_rgb must be three grey levels 0..255 \(got \(0, 0, 256\)\)",
-        ),
-        ({"fill_rgb": (0, 0)}, r"fill_rgb must be three grey levels 0..255 \(got \(0, 0\)\)"),
+        *[
+            ({"background_level": level}, r"background_level must be None or lie in 1..255 \(got ")
+            for level in (0, 0.5, 256, float("nan"))
+        ],
         ({"threads": 0}, r"threads must be at least 1 \(got 0\)"),
     ],
 )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -15,9 +18,11 @@ from rbc_engine.training.export import export_detector, fold_batchnorm
 from rbc_engine.training.models import build_detector
 from rbc_engine.types import Float32, UInt8
 
+from ..kernels.reference import background, exposure_gain
+
 SETTINGS = DetectorSettings(
     short_side_px=96,
-    fill_rgb=(228, 210, 215),
+    mean_rgb=(228, 210, 215),
     strides_px=(4, 8, 16, 32),
     anchor_sizes_px=((12.0,), (24.0,), (48.0,), (96.0,)),
     anchor_aspect_ratios=(0.5, 1.0, 2.0),
@@ -47,7 +52,7 @@ def draw_discs(
     rng: np.random.Generator, *, height: int, width: int, discs: int, zoom: float = 1.0
 ) -> tuple[UInt8, Float32]:
     """An image uint8 [height, width, 3] of dark ellipses on a light ground, and their boxes float32 [discs, 4]."""
-    image = rng.normal(SETTINGS.fill_rgb, 4, (height, width, 3))
+    image = rng.normal(SETTINGS.mean_rgb, 4, (height, width, 3))
     rows, columns = np.mgrid[:height, :width] + 0.5
     boxes = []
     for _ in range(discs):
@@ -57,6 +62,30 @@ def draw_discs(
         image[inside] = rng.normal((150, 70, 80), 10)
         boxes.append((x - rx, y - ry, x + rx, y + ry))
     return image.clip(0, 255).round().astype(np.uint8), np.array(boxes, np.float32)
+
+
+@contextmanager
+def margins_as_the_engine_has(
+    model: FasterRCNN, image: UInt8, *, background_level: float | None = None
+) -> Iterator[None]:
+    """torchvision pads a batch with the mean colour; here with the image's background, exposed as the engine does."""
+    mean, std = (
+        torch.tensor(values) for values in (model.transform.image_mean, model.transform.image_std)
+    )
+    exposed = background(image) * exposure_gain(image, background_level)
+    colour = np.floor(np.minimum(exposed, 254.75) + 0.5) / 255
+    margin = ((torch.from_numpy(colour).float() - mean) / std)[:, None, None]
+    original = model.transform.batch_images
+
+    def batch_images(images: list[torch.Tensor], size_divisible: int) -> torch.Tensor:
+        batch = original(images, size_divisible)
+        for canvas, seen in zip(batch, images, strict=True):
+            canvas[:, seen.shape[1] :] = margin
+            canvas[:, :, seen.shape[2] :] = margin
+        return batch
+
+    with patch.object(model.transform, "batch_images", batch_images):
+        yield
 
 
 def with_float16_weights(module: nn.Module) -> nn.Module:

@@ -63,7 +63,7 @@ def test_network_a_equals_torch(
         torch.testing.assert_close(torch.from_numpy(got[name]), array, rtol=1e-4, atol=TOLERANCE)
 
 
-def test_fill_colour_reads_as_zero(detector: ExportedDetector, device: HostDevice):
+def test_the_mean_colour_reads_as_zero(detector: ExportedDetector, device: HostDevice):
     """As what torchvision pads with, but for the rounding of a fused multiply and add."""
     graph = onnx.load_from_string(detector.network_a)
     first = next(node for node in graph.graph.node if node.op_type == "Conv")
@@ -72,7 +72,7 @@ def test_fill_colour_reads_as_zero(detector: ExportedDetector, device: HostDevic
     network = device.load(
         graph.SerializeToString(), outputs=[first.input[0]], shapes={"canvas": (1, 32, 32, 3)}
     )
-    canvas = torch.tensor(detector.settings.fill_rgb, dtype=torch.uint8).expand(1, 32, 32, 3)
+    canvas = torch.tensor(detector.settings.mean_rgb, dtype=torch.uint8).expand(1, 32, 32, 3)
     normalised = network({"canvas": canvas.contiguous().numpy()})[first.input[0]]
     assert normalised.shape == (1, 3, 32, 32)
     assert abs(normalised).max() < 1e-6

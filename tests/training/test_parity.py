@@ -15,7 +15,7 @@ from rbc_engine.scale import fit_canvas
 from rbc_engine.stages.detect import Detect, Detections
 from rbc_engine.types import Float32, Frame, UInt8
 
-from .conftest import ExportedDetector, draw_discs
+from .conftest import ExportedDetector, draw_discs, margins_as_the_engine_has
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def detect(
 
 
 def reference(detector: ExportedDetector, image: UInt8) -> tuple[Float32, Float32]:
-    with torch.no_grad():
+    with margins_as_the_engine_has(detector.reference, image), torch.no_grad():
         found = detector.reference([torch.from_numpy(image).permute(2, 0, 1) / 255])[0]
     return found["boxes"].numpy(), found["scores"].numpy()
 

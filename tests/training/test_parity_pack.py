@@ -17,6 +17,9 @@ from rbc_engine.sources.decode import read_image
 from rbc_engine.training.restore import restore_classifier, restore_detector
 from rbc_engine.types import Float32, UInt8
 
+from ..kernels.reference import exposure_gain
+from .conftest import margins_as_the_engine_has
+
 _SCORE = 1e-3
 
 
@@ -41,11 +44,18 @@ class _Gaps:
     """By how much a score rises where torchvision's order has it fall."""
 
 
-def _gaps(engine: Engine, detector: FasterRCNN, image: UInt8, seen: UInt8) -> _Gaps:
-    """`image` through the engine against `seen` through torchvision, boxes in pixels of `image`."""
+def _gaps(engine: Engine, detector: FasterRCNN, image: UInt8, seen: Float32) -> _Gaps:
+    """`image` through the engine against `seen` through torchvision, boxes in pixels of `image`.
+
+    seen: float32 [H, W, 3], grey levels.
+    """
+    level = engine.pack.manifest.detector.background_level
     regions = engine.analyze(image).regions
     assert regions is not None
-    with torch.inference_mode():
+    with (
+        margins_as_the_engine_has(detector, image, background_level=level),
+        torch.inference_mode(),
+    ):
         expected = detector([torch.from_numpy(seen).permute(2, 0, 1) / 255])[0]
     factors = np.divide(image.shape[1::-1], seen.shape[1::-1])
     boxes, scores = expected["boxes"].numpy() * np.tile(factors, 2), expected["scores"].numpy()
@@ -70,9 +80,9 @@ def _check_canvas(engine: Engine, detector: FasterRCNN, image: UInt8) -> None:
         [image],
         np.array([resized_hw], np.int32),
         canvas_hw=resized_hw,
-        fill_rgb=settings.fill_rgb,
+        background_level=settings.background_level,
     )[0]
-    gaps = _gaps(engine, detector, image, canvas)
+    gaps = _gaps(engine, detector, image, canvas.astype(np.float32))
     assert gaps.box_px.max() <= 0.01
     assert gaps.score.max() <= 1e-4
     assert gaps.order.max() <= 1e-4
@@ -81,7 +91,16 @@ def _check_canvas(engine: Engine, detector: FasterRCNN, image: UInt8) -> None:
 def _check_frames(engine: Engine, detector: FasterRCNN, images: Iterable[UInt8]) -> None:
     """torchvision resizes in float32, the engine rounds the canvas to uint8: half a level, which now and then
     lets another of two near-equal proposals win."""
-    gaps = [_gaps(engine, detector, image, image) for image in images]
+    level = engine.pack.manifest.detector.background_level
+    gaps = [
+        _gaps(
+            engine,
+            detector,
+            image,
+            np.minimum(image * np.float32(exposure_gain(image, level)), 255),
+        )
+        for image in images
+    ]
     box_px = np.concatenate([gap.box_px for gap in gaps])
     score = np.concatenate([gap.score for gap in gaps])
     assert np.median(score) <= 3e-4

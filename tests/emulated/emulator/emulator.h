@@ -270,6 +270,17 @@ T exchange(T value, unsigned lane) {
 }  // namespace emulator
 
 inline void __syncthreads() { emulator::wait_for_block(); }
+
+// Of the threads of the block, those for which `vote` holds.
+inline int __syncthreads_count(int vote) {
+  using namespace emulator;
+  warp_slots[thread_number()] = vote != 0;
+  wait_for_block();
+  const auto votes = std::accumulate(warp_slots.begin(), warp_slots.end(), uint64_t{0});
+  wait_for_block();
+  return static_cast<int>(votes);
+}
+
 inline void __syncwarp() { emulator::wait_for_warp(); }
 inline void __threadfence() {}
 

@@ -28,7 +28,9 @@ def make_kernels(gpus) -> SimpleNamespace:
             for row in table
         ]
 
-    def resize_letterbox(*, frames, count, resized_hw, canvas_hw, fill_rgb, canvases, stream):
+    def resize_letterbox(
+        *, frames, count, resized_hw, canvas_hw, background_level, workspace, canvases, stream
+    ):
         stream = gpus.streams[stream]
         read = reader(stream)
 
@@ -37,8 +39,9 @@ def make_kernels(gpus) -> SimpleNamespace:
                 frames_of(read, frames, count),
                 read(resized_hw, (count, 2), np.int32),
                 canvas_hw=canvas_hw,
-                fill_rgb=fill_rgb,
+                background_level=background_level or None,
             )
+            read(workspace, (_WORKSPACE_BYTES,), np.uint8)[:] = 4
 
         stream.put(work)
 
@@ -178,6 +181,7 @@ def make_kernels(gpus) -> SimpleNamespace:
     return SimpleNamespace(
         resize_letterbox=resize_letterbox,
         generate_proposals=generate_proposals,
+        resize_letterbox_workspace_bytes=workspace_bytes,
         generate_proposals_workspace_bytes=workspace_bytes,
         roi_align=roi_align,
         postprocess_detections=postprocess_detections,
