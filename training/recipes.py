@@ -49,7 +49,7 @@ _BACKGROUND_LEVEL = 170.0
 
 CHULA12 = PackRecipe(
     name="chula12",
-    version="0.4.0",
+    version="0.4.1",
     licence="MIT",
     description=(
         "Twelve types of red blood cells in stained blood smears. Trained on Chula RBC-12 "
