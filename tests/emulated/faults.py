@@ -71,6 +71,13 @@ FAULTS = [
         shows_as=WRONG,
     ),
     Fault(
+        "a sample for the whole background",
+        *("resize_letterbox", "plain", "resize_letterbox.cuh"),
+        right="__syncthreads_count(mine < level + bit)",
+        wrong="256 * (mine < level + bit)",
+        shows_as=WRONG,
+    ),
+    Fault(
         "a barrier that some threads leave out",
         *("crop_resize", "plain", "crop_resize.cuh"),
         right="  if (threadIdx.y < 2) {\n",

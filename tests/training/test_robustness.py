@@ -107,6 +107,7 @@ def measure(engine, squares, *, magnifications=(1.0,), looks=("as it is",), seed
 def test_what_is_in_view_lies_where_its_pixels_are(squares, times, seed):
     [row] = measure(Thresholding(), squares, magnifications=[times], seed=seed)
     assert row.found in (None, 1.0)
+    assert row.cut_found in (None, 1.0)
     assert row.centres_hit in (None, 1.0)
     assert row.on_background in (None, 0.0)
     in_view = sum(len(field.boxes) for field in squares.fields) / times**2
@@ -127,6 +128,7 @@ def test_squares_are_found_in_every_look(squares):
         (times, look) for times in (1, 2) for look in LOOKS
     ]
     assert all(row.found == 1 and row.centres_hit == 1 for row in rows)
+    assert all(row.cut > 0 and row.cut_found == 1 for row in rows if row.magnification == 2)
 
 
 def test_looks_do_what_they_say():

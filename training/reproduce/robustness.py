@@ -25,8 +25,13 @@ from rbc_engine.types import Decoded, FieldRef, Float32, Frame, Regions, UInt8
 
 __all__ = ["LOOKS", "RobustnessRow", "RobustnessTable", "measure_robustness", "write_robustness"]
 
+Mask = npt.NDArray[np.bool_]
 Log = Callable[[str], None]
 Look = Callable[[UInt8], UInt8]
+
+
+# Of a cell: of what an edge leaves less of, nobody would say what it is.
+_LEAST_WIDTH = 0.25
 
 
 def _tinted(red: float, green: float, blue: float) -> Look:
@@ -86,6 +91,7 @@ class RobustnessRow(BaseModel):
     """Of one look at one magnification. Shares are in 0..1; None over nothing.
 
     cells: whole isolated cells. found: their share that a detection matches at an IoU of 0.5.
+    cut: regions that an edge cuts, and of which it leaves a quarter of a cell's width. cut_found: as found.
     centres: labelled cells of any region in view. centres_hit: their share in a detection.
     on_background: of the detections, those less than half covered by true regions.
     """
@@ -96,6 +102,8 @@ class RobustnessRow(BaseModel):
     look: str
     cells: int
     found: float | None
+    cut: int
+    cut_found: float | None
     centres: int
     centres_hit: float | None
     on_background: float | None
@@ -122,14 +130,15 @@ class RobustnessTable(BaseModel):
 class _View:
     """A part of a field, enlarged to the size of the field.
 
-    pixels: uint8 [H, W, 3]. regions: float32 [R, 4], true regions in view, cut by its edges. cells: float32 [C, 4],
-    whole isolated cells. centres: float32 [N, 2], labelled cells in view. All in pixels of the view.
+    pixels: uint8 [H, W, 3]. regions: float32 [R, 4], what is in view of the true regions. is_cell, is_cut: bool [R], see
+    RobustnessRow. centres: float32 [N, 2], labelled cells in view. All in pixels of the view.
     """
 
     field: LabelledField
     pixels: UInt8
     regions: Float32
-    cells: Float32
+    is_cell: Mask
+    is_cut: Mask
     centres: Float32
 
 
@@ -186,7 +195,7 @@ def write_robustness(folder: Path, table: RobustnessTable) -> None:
     """robustness.json and robustness.md. Raises OutputError if the disk refuses."""
     summary = (
         f"{table.pack} in {table.precision}, by {table.fields} fields of {len(table.smear_groups)} smear groups of {table.dataset}: a part of "
-        f"each, drawn at random (seed {table.seed}) and enlarged to the size of a field. Found: whole isolated cells at IoU 0.5; hit: "
+        f"each, drawn at random (seed {table.seed}) and enlarged to the size of a field. Found, at IoU 0.5: whole isolated cells, and regions that an edge cuts; hit: "
         f"labelled centres in a detection; on background: detections less than half covered by regions."
     )
     write_result(
@@ -198,13 +207,25 @@ def write_robustness(folder: Path, table: RobustnessTable) -> None:
         tables=[
             Table(
                 title="What is found",
-                headings=("magnified", "look", "cells", "found", "centres", "hit", "on background"),
+                headings=(
+                    "magnified",
+                    "look",
+                    "cells",
+                    "found",
+                    "cut",
+                    "found",
+                    "centres",
+                    "hit",
+                    "on background",
+                ),
                 rows=[
                     (
                         f"{row.magnification:g}",
                         row.look,
                         str(row.cells),
                         _shown(row.found),
+                        str(row.cut),
+                        _shown(row.cut_found),
                         str(row.centres),
                         _shown(row.centres_hit),
                         _shown(row.on_background),
@@ -228,8 +249,13 @@ def _views(fields: Sequence[LabelledField], times: float, *, seed: int) -> Itera
             (width, height), Image.Resampling.BICUBIC, box=(*low.tolist(), *high.tolist())
         )
         boxes = field.boxes
-        whole = ((boxes[:, :2] > low) & (boxes[:, 2:] < high)).all(axis=1)
         meets = ((boxes[:, 2:] > low) & (boxes[:, :2] < high)).all(axis=1)
+        whole = ((boxes[:, :2] > low) & (boxes[:, 2:] < high)).all(axis=1)
+        inside = np.clip(boxes.reshape(-1, 2), low, high).reshape(-1, 4)
+        cell_px = (
+            np.median(np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))) if len(boxes) else 0
+        )
+        wide = (inside[:, 2:] - inside[:, :2]).min(axis=1) >= _LEAST_WIDTH * cell_px
         centres = field.centres[((field.centres > low) & (field.centres < high)).all(axis=1)]
 
         def seen(points: Float32, low: npt.NDArray[np.float64] = low) -> Float32:
@@ -238,8 +264,9 @@ def _views(fields: Sequence[LabelledField], times: float, *, seed: int) -> Itera
         yield _View(
             field=field,
             pixels=np.asarray(image),
-            regions=seen(np.clip(boxes[meets].reshape(-1, 2), low, high)).reshape(-1, 4),
-            cells=seen(boxes[whole & field.known & field.isolated]).reshape(-1, 4),
+            regions=seen(inside[meets]).reshape(-1, 4),
+            is_cell=(whole & field.known & field.isolated)[meets],
+            is_cut=(~whole & wide)[meets],
             centres=seen(centres),
         )
 
@@ -265,25 +292,29 @@ def _analyse(engine: Engine, views: Sequence[_View], look: Look) -> list[Regions
 def _measure(
     views: Sequence[_View], found: Sequence[Regions], *, magnification: float, look: str
 ) -> RobustnessRow:
-    cells, hits, background = [], [], []
+    cells, cut, hits, background = [], [], [], []
     for view, regions in zip(views, found, strict=True):
-        match = metrics.match_regions(regions.boxes, regions.scores, view.cells)
-        cells.append(np.isin(np.arange(len(view.cells)), match))
+        match = metrics.match_regions(regions.boxes, regions.scores, view.regions)
+        matched = np.isin(np.arange(len(view.regions)), match)
+        cells.append(matched[view.is_cell])
+        cut.append(matched[view.is_cut])
         hits.append(metrics.centres_hit(regions.boxes, view.centres))
         background.append(metrics.covered_share(regions.boxes, view.regions) < 0.5)
-    isolated, centres, detections = (np.concatenate(part) for part in (cells, hits, background))
+    isolated, at_edge, centres, detections = map(np.concatenate, (cells, cut, hits, background))
     return RobustnessRow(
         magnification=magnification,
         look=look,
         cells=len(isolated),
         found=_share(isolated),
+        cut=len(at_edge),
+        cut_found=_share(at_edge),
         centres=len(centres),
         centres_hit=_share(centres),
         on_background=_share(detections),
     )
 
 
-def _share(mask: npt.NDArray[np.bool_]) -> float | None:
+def _share(mask: Mask) -> float | None:
     return metrics.share(mask) if mask.size else None
 
 
