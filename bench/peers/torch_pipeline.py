@@ -50,7 +50,7 @@ class TorchPipeline:
         with Image.open(ref.path) as opened:
             image = ImageOps.exif_transpose(opened).convert("RGB")
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).to(self._device) / 255
-        found = self._detector([pixels])[0]
+        found = self._detector([self._exposed(pixels)])[0]
         boxes: Float32 = found["boxes"].float().cpu().numpy()
         scores: Float32 = found["scores"].float().cpu().numpy()
         if not len(boxes):
@@ -66,6 +66,15 @@ class TorchPipeline:
             probabilities = self._field_prior(probabilities, telling, [len(boxes)])
         abnormal_p = self._caller.predict_proba(probabilities)[:, 1].astype(np.float32)
         return regions_of(boxes, scores, probabilities, abnormal_p, self._manifest)
+
+    def _exposed(self, pixels: Tensor) -> Tensor:
+        """float32 [3, H, W], 0..1, with the background that the pack's detector is used to, as in resize_letterbox."""
+        level = self._manifest.detector.background_level
+        if level is None:
+            return pixels
+        background = pixels[:, ::16, ::16].flatten(1).quantile(0.9, dim=1).mean()
+        gain = (level / 255 / background.clamp(min=1 / 255)).clamp(0.5, 3.0)
+        return (pixels * gain).clamp(max=1.0)
 
     def _scale(self, image: Image.Image) -> float:
         frame_hw = (image.height, image.width)

@@ -36,7 +36,7 @@ def report(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench")
     done = bench(
         *("--short", "--fields", 2, "--repeats", 2, "--sizes", "320x240,20x20", "--peers", "onnxruntime,torch-tensorrt"),
-        *("--regions-per-field", 8, "--scaling", "--scaling-fields", 20, "--plots", "--out", "out", "--json"),
+        *("--regions-per-field", 16, "--scaling", "--scaling-fields", 20, "--plots", "--out", "out", "--json"),
         cwd=folder,
     )  # fmt: skip
     printed = json.loads(done.stdout)
