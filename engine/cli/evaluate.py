@@ -37,16 +37,8 @@ def evaluate(
             help="regions.parquet of `rbc-engine run` with this pack on these images, to judge instead of a new run."
         ),
     ] = None,
-    groups: Annotated[
-        str | None,
-        typer.Option(help="Judge only by these smear groups, separated by commas."),
-    ] = None,
-    held_out: Annotated[
-        bool,
-        typer.Option(
-            "--held-out", help="Judge only by the smears held out of the pack's training."
-        ),
-    ] = False,
+    groups: options.Groups = None,
+    held_out: options.HeldOut = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: options.Precision = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Of the resampling behind the intervals.")] = 0,

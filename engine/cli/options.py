@@ -12,6 +12,8 @@ __all__ = [
     "Device",
     "EstimateScale",
     "FieldPrior",
+    "Groups",
+    "HeldOut",
     "Json",
     "Lanes",
     "Overwrite",
@@ -42,6 +44,13 @@ FieldPrior = Annotated[
     typer.Option(
         help="Let the cells of a field correct each other's probabilities; else each region is judged by itself."
     ),
+]
+Groups = Annotated[
+    str | None, typer.Option(help="Judge only by these smear groups, separated by commas.")
+]
+HeldOut = Annotated[
+    bool,
+    typer.Option("--held-out", help="Judge only by the smears held out of the pack's training."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print run.json, and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print only errors.")]

@@ -294,15 +294,8 @@ def robustness(
     out: Out,
     pack: options.Pack = "chula12",
     data_format: Format = "chula12",
-    groups: Annotated[
-        str | None, typer.Option(help="Judge only by these smear groups, separated by commas.")
-    ] = None,
-    held_out: Annotated[
-        bool,
-        typer.Option(
-            "--held-out", help="Judge only by the smears held out of the pack's training."
-        ),
-    ] = False,
+    groups: options.Groups = None,
+    held_out: options.HeldOut = False,
     magnifications: Annotated[
         str, typer.Option(help="How many times enlarged, 1 to 8, separated by commas.")
     ] = "1,2,3",

@@ -128,18 +128,24 @@ class RobustnessTable(BaseModel):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _View:
-    """A part of a field, enlarged to the size of the field.
+    """A part of a field, enlarged to the size of the field. Its pixels are read when they are needed: fields may be many.
 
-    pixels: uint8 [H, W, 3]. regions: float32 [R, 4], what is in view of the true regions. is_cell, is_cut: bool [R], see
+    corners: x0 y0 x1 y1 of the part, in pixels of the field. regions: float32 [R, 4], what is in view of the true regions. is_cell, is_cut: bool [R], see
     RobustnessRow. centres: float32 [N, 2], labelled cells in view. All in pixels of the view.
     """
 
     field: LabelledField
-    pixels: UInt8
+    corners: tuple[float, float, float, float]
     regions: Float32
     is_cell: Mask
     is_cut: Mask
     centres: Float32
+
+    def pixels(self) -> UInt8:
+        """uint8 [H, W, 3]. Raises ImageError if the field cannot be read."""
+        image = Image.fromarray(read_image(self.field.path, name=str(self.field.path)))
+        part = image.resize(image.size, Image.Resampling.BICUBIC, box=self.corners)
+        return np.asarray(part)
 
 
 def measure_robustness(
@@ -240,14 +246,10 @@ def write_robustness(folder: Path, table: RobustnessTable) -> None:
 def _views(fields: Sequence[LabelledField], times: float, *, seed: int) -> Iterator[_View]:
     rng = np.random.default_rng(seed)
     for field in fields:
-        pixels = read_image(field.path, name=str(field.path))
-        height, width = pixels.shape[:2]
+        height, width = read_image(field.path, name=str(field.path)).shape[:2]
         shown = np.array([width, height]) / times
         low = rng.uniform(0, 1, 2) * (np.array([width, height]) - shown)
         high = low + shown
-        image = Image.fromarray(pixels).resize(
-            (width, height), Image.Resampling.BICUBIC, box=(*low.tolist(), *high.tolist())
-        )
         boxes = field.boxes
         meets = ((boxes[:, 2:] > low) & (boxes[:, :2] < high)).all(axis=1)
         whole = ((boxes[:, :2] > low) & (boxes[:, 2:] < high)).all(axis=1)
@@ -263,7 +265,7 @@ def _views(fields: Sequence[LabelledField], times: float, *, seed: int) -> Itera
 
         yield _View(
             field=field,
-            pixels=np.asarray(image),
+            corners=(float(low[0]), float(low[1]), float(high[0]), float(high[1])),
             regions=seen(inside[meets]).reshape(-1, 4),
             is_cell=(whole & field.known & field.isolated)[meets],
             is_cut=(~whole & wide)[meets],
@@ -278,7 +280,7 @@ def _analyse(engine: Engine, views: Sequence[_View], look: Look) -> list[Regions
         for view in views:
             field = view.field
             ref = FieldRef(slide=field.group, field=field.path.name, path=field.path)
-            frame = Frame(pixels=look(view.pixels), slide=ref.slide, field=ref.field)
+            frame = Frame(pixels=look(view.pixels()), slide=ref.slide, field=ref.field)
             yield Decoded(ref=ref, frame=frame)
 
     found = []
