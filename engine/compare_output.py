@@ -29,16 +29,24 @@ _COLUMNS = (
 class CompareOutput:
     """The three files, which appear together at the end. Use it in a `with` block, and call finish.
 
-    Raises OutputError if the folder holds anything and overwrite is not set, or if the disk refuses.
+    Raises OutputError if the folder holds anything and overwrite is not set, if it holds files and no comparison, or if
+    the disk refuses.
     """
 
     def __init__(self, folder: Path, *, overwrite: bool = False) -> None:
         self._folder = folder
         with explain_os_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            if not overwrite and any(folder.iterdir()):
+            held = sorted(path.name for path in folder.iterdir())
+            visible = [name for name in held if not name.startswith(".")]
+            if visible and not _is_comparison(folder / _JSON):
                 raise OutputError(
-                    f"--out {encodable(str(folder))} is not empty; pass --overwrite to replace a comparison in it, or "
+                    f"--out {encodable(str(folder))} is not empty, and holds no comparison (it holds "
+                    f"{encodable(visible[0])}); name another --out"
+                )
+            if held and not overwrite:
+                raise OutputError(
+                    f"--out {encodable(str(folder))} holds a comparison ({encodable(held[-1])}); pass --overwrite to replace it, or "
                     f"name another --out"
                 )
             for name in _FILES:
@@ -127,6 +135,14 @@ def comparison_record(a: RunFolder, b: RunFolder, found: Comparison) -> dict[str
         "relabellings_left_out": found.relabellings_left_out,
         "notes": notes,
     }
+
+
+def _is_comparison(path: Path) -> bool:
+    try:
+        record = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and {"a", "b", "least_iou"} <= record.keys()
 
 
 def _run(folder: RunFolder) -> dict[str, Any]:

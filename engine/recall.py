@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,6 @@ __all__ = [
     "pack_of",
     "recall",
     "refuse_recalled",
-    "refuse_same_folder",
     "verdict",
 ]
 
@@ -263,12 +261,6 @@ def refuse_recalled(run: RunFolder) -> None:
         raise ResultsError(
             f"{encodable(str(run.folder / RUN_JSON))} was itself made by recall; recall the run that it came from"
         )
-
-
-def refuse_same_folder(source: Path, out: Path) -> None:
-    """Raises UsageError if the results would replace what they are made from."""
-    if out.exists() and out.resolve() == source.resolve():
-        raise UsageError(f"--out {encodable(str(out))} is RUN_DIR itself; name another folder")
 
 
 def _check_types(option: str, names: Sequence[str] | dict[str, float], pack: Pack) -> None:

@@ -105,7 +105,7 @@ def open_earlier(folder: Path, pack: Pack, record: dict[str, Any]) -> RunJournal
         if visible:
             raise OutputError(
                 f"--out {shown} is not empty, but holds neither {RUN_JOURNAL} nor {RUN_JSON} to go on with "
-                f"(it holds {encodable(visible[0])}); pass --overwrite to run everything, or name another --out"
+                f"(it holds {encodable(visible[0])}); name another --out"
             )
     return None
 

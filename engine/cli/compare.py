@@ -35,7 +35,11 @@ def compare(
     from rbc_engine.compare import Change, compare_runs
     from rbc_engine.compare_output import CompareOutput, comparison_record
     from rbc_engine.run_folder import RunFolder
+    from rbc_engine.sinks.out_folder import refuse_inputs
 
+    if out is not None:
+        refuse_inputs(out, [run_a], name="RUN_A")
+        refuse_inputs(out, [run_b], name="RUN_B")
     with ExitStack() as stack:
         a = stack.enter_context(RunFolder(run_a))
         b = stack.enter_context(RunFolder(run_b))

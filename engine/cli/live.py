@@ -94,6 +94,12 @@ def live(
         on_full=on_full,
     )
     folder = out or Path(time.strftime("live-%Y%m%d-%H%M%S"))
+    from rbc_engine.sinks.out_folder import refuse_foreign, refuse_inputs
+
+    for name, given in (("--replay", replay), ("--config", config)):
+        refuse_inputs(folder, [given] if given is not None else [], name=name)
+    if overwrite:
+        refuse_foreign(folder)
     limits: dict[str, Any] = {"fps": fps, "seconds": seconds, "frames": frames}
     feed, stage, decoder = _source(config, replay, loop=loop, um_per_px=um_per_px, **limits)
     from rbc_engine.engine import Engine

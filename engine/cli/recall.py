@@ -71,13 +71,14 @@ def recall(
     given = {**_of_file(thresholds), **_of_options(threshold or [])}
     from rbc_engine.cli.run import print_summary
     from rbc_engine.pack import Pack, find_pack
-    from rbc_engine.recall import pack_of, refuse_recalled, refuse_same_folder, verdict
+    from rbc_engine.recall import pack_of, refuse_recalled, verdict
     from rbc_engine.recall import recall as make
     from rbc_engine.run_folder import RunFolder
+    from rbc_engine.sinks.out_folder import refuse_inputs
     from rbc_engine.sinks.output import RunOutput
     from rbc_engine.sinks.slides_csv import SlideTally
 
-    refuse_same_folder(run_dir, out)
+    refuse_inputs(out, [run_dir], name="RUN_DIR")
     with RunFolder(run_dir) as run:
         refuse_recalled(run)
         changed = verdict(

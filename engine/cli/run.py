@@ -72,13 +72,16 @@ def run(
         )
     from rbc_engine.cli.watch import CompileWatch
     from rbc_engine.engine import Engine
-    from rbc_engine.sinks.out_folder import refuse_filled
+    from rbc_engine.sinks.out_folder import refuse_filled, refuse_foreign, refuse_inputs
     from rbc_engine.sources.folder import find_fields
 
     chosen = options.names(formats)
     check_formats(chosen)
     found = find_fields(inputs)
-    if not resume and not overwrite:
+    refuse_inputs(out, inputs)
+    if overwrite:
+        refuse_foreign(out)
+    elif not resume:
         refuse_filled(out)
     entries = found.entries[:limit]
     warnings = []

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
 from rbc_engine.types import FieldResult
 
-__all__ = ["DescribedSink", "Sink"]
+__all__ = ["DescribedSink", "FolderSink", "Sink"]
 
 
 class Sink(Protocol):
@@ -40,4 +41,13 @@ class DescribedSink(Sink, Protocol):
 
     def describe(self, run: dict[str, Any]) -> None:
         """run: what run.json will hold. Before complete."""
+        ...
+
+
+@runtime_checkable
+class FolderSink(Sink, Protocol):
+    """A sink that makes a folder of files."""
+
+    def files(self) -> Iterator[str]:
+        """Their paths relative to --out, between complete and finish."""
         ...

@@ -7,13 +7,14 @@ import hashlib
 import os
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from rbc_engine.sinks.atomic import explain_os_errors, hidden_beside, sync_folder
 from rbc_engine.sinks.text import encodable
 from rbc_engine.types import FieldResult
 
-__all__ = ["AtomicFolder", "file_name", "remove_files"]
+__all__ = ["AtomicFolder", "file_name"]
 
 _MAX_NAME_BYTES = 160
 """File systems allow 255; the rest is for numbers, suffixes, and tools that add some."""
@@ -80,6 +81,13 @@ class AtomicFolder:
             ):
                 sync_folder(folder)
 
+    def files(self) -> Iterator[str]:
+        """What is in it, each file as NAME/SLIDE/FIELD, until it is finished."""
+        for parent, _, names in os.walk(self._beside):
+            inside = self.path.name / Path(parent).relative_to(self._beside)
+            for name in names:
+                yield (inside / name).as_posix()
+
     def finish(self) -> None:
         """Into place; whoever calls it has completed the folder."""
         with explain_os_errors(self.path):
@@ -111,25 +119,6 @@ def _move(source: Path, target: Path) -> None:
         _move(part, target / part.name)
     sync_folder(target)
     source.rmdir()
-
-
-def remove_files(folder: Path, suffix: str) -> bool:
-    """Removes the files with a suffix from a folder and those below it, and each folder that is empty then.
-
-    Links to folders are not followed. Returns whether anything was removed. Raises OSError.
-    """
-    if folder.is_symlink() or not folder.is_dir():
-        return False
-    removed = False
-    for path in list(folder.iterdir()):
-        if path.is_dir():
-            removed |= remove_files(path, suffix)
-        elif path.name.endswith(suffix):
-            path.unlink()
-            removed = True
-    if removed and not any(folder.iterdir()):
-        folder.rmdir()
-    return removed
 
 
 def file_name(name: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import colorsys
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,9 @@ class GeoJsonFolder:
 
     def complete(self) -> None:
         self._folder.complete()
+
+    def files(self) -> Iterator[str]:
+        return self._folder.files()
 
     def finish(self) -> None:
         self._folder.finish()

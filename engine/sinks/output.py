@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,12 +12,18 @@ from typing import Any
 from rbc_engine.errors import OutputError
 from rbc_engine.pack import Pack
 from rbc_engine.sinks.atomic import AtomicFile, explain_os_errors, remove_abandoned
-from rbc_engine.sinks.base import DescribedSink, Sink
+from rbc_engine.sinks.base import DescribedSink, FolderSink, Sink
 from rbc_engine.sinks.fields_csv import FieldsCsv
-from rbc_engine.sinks.folder import remove_files
 from rbc_engine.sinks.formats import FORMATS, check_formats, open_sink
 from rbc_engine.sinks.journal import JOURNAL
-from rbc_engine.sinks.out_folder import RUN_JSON, refuse_filled
+from rbc_engine.sinks.out_folder import RUN_JSON, refuse_filled, refuse_foreign
+from rbc_engine.sinks.own_files import (
+    OWN_FILES,
+    own_files,
+    own_list,
+    refuse_in_the_way,
+    remove_own,
+)
 from rbc_engine.sinks.regions_parquet import RegionsParquet
 from rbc_engine.sinks.run_journal import RUN_JOURNAL
 from rbc_engine.sinks.slides_csv import SlidesCsv
@@ -50,25 +57,30 @@ class RunOutput:
         """Makes the folder if it does not exist.
 
         formats: of FORMATS; the tables are always written.
-        overwrite: replace what an earlier run left in the folder: the tables, run.json, and what any of the formats
-            makes: its file, or every file of its kind in its folder. The earlier files stay as they are until
-            finish; others are not touched.
+        overwrite: replace the run in the folder: the files that it lists as its own, which stay as they are until
+            finish. Others are not touched.
             What an unfinished run has there under hidden names is removed at once; if it still runs, it fails.
 
         Raises UsageError for an unknown format or one whose library is missing; OutputError if the folder holds anything and overwrite is not
-        set, or if it cannot be written.
+        set, if it holds files and no run, if a file that no run wrote is where one of this run belongs, or if it
+        cannot be written.
         """
         check_formats(formats)
         self._folder = folder
         self._sinks: list[Sink] = []
         self._tables: list[RegionsParquet | FieldsCsv | SlidesCsv] = []
-        self._record: AtomicFile | None = None
-        _prepare(folder, overwrite=overwrite)
+        self._formats = tuple(dict.fromkeys(formats))
+        self._single = [RUN_JSON, RegionsParquet.NAME, FieldsCsv.NAME, SlidesCsv.NAME]
+        self._single += [
+            FORMATS[name].output for name in self._formats if FORMATS[name].suffix is None
+        ]
+        self._records: list[AtomicFile] = []
+        _prepare(folder, self._single, overwrite=overwrite)
         try:
             self._add_table(RegionsParquet(folder, pack))
             self._add_table(FieldsCsv(folder))
             self._add_table(SlidesCsv(folder, pack.types))
-            for name in dict.fromkeys(formats):
+            for name in self._formats:
                 self._sinks.append(open_sink(name, folder, pack))
         except BaseException:
             self.discard()
@@ -101,15 +113,24 @@ class RunOutput:
                 sink.complete()
             run["files"] = {table.NAME: table.sha256() for table in self._tables}
             text = json.dumps(run, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-            self._record = AtomicFile(self._folder / RUN_JSON)
+            record = AtomicFile(self._folder / RUN_JSON)
+            self._records.append(record)
             # A backslash escape is what JSON itself has for a lone surrogate.
-            self._record.write(text.encode("utf-8", "backslashreplace"))
-            self._record.complete()
-            # From here on nothing needs space on the disk.
-            _remove_earlier_run(self._folder)
+            record.write(text.encode("utf-8", "backslashreplace"))
+            record.complete()
+            earlier, now = own_files(self._folder), self._own_files()
+            refuse_in_the_way(self._folder, now, earlier)
+            both, own = (own_list(self._folder, names) for names in (earlier | now, now))
+            self._records += [both, own]
+            # From here on nothing needs space on the disk. Whatever is cut short, the list holds all that is ours.
+            both.finish()
+            # run.json first: without it, what is left is known to be no whole.
+            remove_own(self._folder, [RUN_JSON])
+            remove_own(self._folder, earlier - now)
             for sink in self._sinks:
                 sink.finish()
-            self._record.finish()
+            record.finish()
+            own.finish()
         except BaseException:
             self.discard()
             raise
@@ -118,8 +139,12 @@ class RunOutput:
         """Removes what is half-written; does nothing after finish. May be called again."""
         for sink in self._sinks:
             sink.discard()
-        if self._record is not None:
-            self._record.discard()
+        for record in self._records:
+            record.discard()
+
+    def _own_files(self) -> frozenset[str]:
+        in_folders = (sink.files() for sink in self._sinks if isinstance(sink, FolderSink))
+        return frozenset([*self._single, *chain.from_iterable(in_folders)])
 
     def _add_table(self, table: RegionsParquet | FieldsCsv | SlidesCsv) -> None:
         self._sinks.append(table)
@@ -137,28 +162,19 @@ class RunOutput:
         self.discard()
 
 
-def _prepare(folder: Path, *, overwrite: bool) -> None:
+def _prepare(folder: Path, files: Sequence[str], *, overwrite: bool) -> None:
     shown = encodable(str(folder))
     with explain_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if not overwrite:
             refuse_filled(folder)
             return
-        for name in _FILES:
+        refuse_foreign(folder)
+        for name in files:
             if (folder / name).is_dir():
                 raise OutputError(
                     f"{name} in --out {shown} is a folder; move it, or name another --out"
                 )
-        for name in (*_FILES, *_FOLDERS, RUN_JOURNAL, JOURNAL):
+        refuse_in_the_way(folder, files, own_files(folder))
+        for name in (*_FILES, *_FOLDERS, RUN_JOURNAL, JOURNAL, OWN_FILES):
             remove_abandoned(folder / name)
-
-
-def _remove_earlier_run(folder: Path) -> None:
-    """What the new files do not replace. run.json first: without it, what is left is known to be no whole."""
-    with explain_os_errors(folder):
-        (folder / RUN_JSON).unlink(missing_ok=True)
-        for chosen in FORMATS.values():
-            if chosen.suffix is None:
-                (folder / chosen.output).unlink(missing_ok=True)
-            else:
-                remove_files(folder / chosen.output, chosen.suffix)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 from rbc_engine.pack import Pack
@@ -40,6 +41,9 @@ class OverlayFolder:
     def complete(self) -> None:
         self._work.finish()
         self._folder.complete()
+
+    def files(self) -> Iterator[str]:
+        return self._folder.files()
 
     def finish(self) -> None:
         self._folder.finish()

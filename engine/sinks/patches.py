@@ -43,6 +43,9 @@ class PatchFolder:
         self._work.finish()
         self._folder.complete(flush=True)
 
+    def files(self) -> Iterator[str]:
+        return self._folder.files()
+
     def finish(self) -> None:
         self._folder.finish()
 

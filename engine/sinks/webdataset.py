@@ -64,6 +64,9 @@ class WebDatasetFolder:
             self._close_shard()
         self._folder.complete()
 
+    def files(self) -> Iterator[str]:
+        return self._folder.files()
+
     def finish(self) -> None:
         self._folder.finish()
 

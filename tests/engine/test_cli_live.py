@@ -21,7 +21,7 @@ from rbc_engine.sinks.journal import JOURNAL
 from rbc_engine.sinks.records import RecordReader
 from rbc_engine.sources.synthetic import render_field
 
-FILES = {"regions.parquet", "fields.csv", "slides.csv", "run.json"}
+FILES = {".run.files", "regions.parquet", "fields.csv", "slides.csv", "run.json"}
 
 
 def command(*arguments):
@@ -128,7 +128,7 @@ def test_existing_results_are_refused_and_wrong_usage_is_exit_2(tmp_path, smear)
     (out / "notes.txt").write_text("mine")
     refused = live("--replay", smear, "--out", out)
     assert refused.returncode == 1
-    assert "--overwrite" in refused.stderr
+    assert "name another --out" in refused.stderr
     for arguments in (
         ["--replay", smear, "--config", "x.cfg"],
         ["--loop"],

@@ -24,7 +24,7 @@ from rbc_engine.pack import find_pack
 from rbc_engine.sinks.formats import FORMATS
 from rbc_engine.sources.synthetic import render_field
 
-FILES = {"regions.parquet", "fields.csv", "slides.csv", "run.json"}
+FILES = {".run.files", "regions.parquet", "fields.csv", "slides.csv", "run.json"}
 
 
 def rbc(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
@@ -220,8 +220,16 @@ def test_existing_folder_is_refused_then_overwritten(tmp_path: Path) -> None:
     (out / "notes.txt").write_text("keep me")
     refused = rbc("run", tmp_path / "in", "--out", out, "--pack", tmp_path / "none")
     assert refused.returncode == 1  # before the pack is looked at, and before networks are compiled
-    assert "--overwrite" in refused.stderr
+    assert "name another --out" in refused.stderr
+    assert "--overwrite" not in refused.stderr
     assert [path.name for path in out.iterdir()] == ["notes.txt"]
+    (out / "notes.txt").unlink()
+    done = rbc("run", tmp_path / "in", "--out", out, "--json")
+    assert done.returncode == 0, done.stderr
+    (out / "notes.txt").write_text("keep me")
+    refused = rbc("run", tmp_path / "in", "--out", out, "--pack", tmp_path / "none")
+    assert refused.returncode == 1
+    assert "--overwrite" in refused.stderr
     done = rbc("run", tmp_path / "in", "--out", out, "--overwrite", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == summary(out)

@@ -27,6 +27,7 @@ from rbc_engine.sinks import behind
 from rbc_engine.sinks.formats import FORMATS
 from rbc_engine.sinks.geojson import type_colours
 from rbc_engine.sinks.output import RunOutput
+from rbc_engine.sinks.own_files import OWN_FILES
 from rbc_engine.sinks.webdataset import WebDatasetFolder
 from rbc_engine.stages.crop import crop_windows
 from rbc_engine.types import Frame, RegionFlag
@@ -60,7 +61,11 @@ def write(out, pack, results, *names, **options):
 
 
 def files(folder):
-    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    return sorted(
+        p.relative_to(folder).as_posix()
+        for p in folder.rglob("*")
+        if p.is_file() and p.name != OWN_FILES
+    )
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +97,7 @@ def regions_of(results):
 
 def test_a_run_in_every_format_makes_what_they_say(out):
     expected = TABLES | {chosen.output for chosen in FORMATS.values()}
-    assert {path.name for path in out.iterdir()} == expected
+    assert {path.name for path in out.iterdir()} == expected | {OWN_FILES}
     for chosen in FORMATS.values():
         assert (out / chosen.output).is_dir() == (chosen.suffix is not None)
         if chosen.suffix is not None:

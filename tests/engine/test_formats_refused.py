@@ -27,10 +27,12 @@ def test_what_cannot_be_made_is_refused_before_anything_is(tmp_path, toy_pack, m
         UsageError, match=r"needs no_such_library.*pip install 'rbc-engine\[anndata\]'"
     ):
         check_formats(["csv", "anndata"])
+    with RunOutput(tmp_path, toy_pack) as output:
+        output.finish({})
     (tmp_path / "coco.json").mkdir()
     with pytest.raises(OutputError, match=r"coco.json .* is a folder"):
-        RunOutput(tmp_path, toy_pack, overwrite=True)
-    assert [path.name for path in tmp_path.iterdir()] == ["coco.json"]
+        RunOutput(tmp_path, toy_pack, formats=["coco"], overwrite=True)
+    assert (tmp_path / "run.json").exists()
 
 
 @pytest.mark.parametrize("name", ["patches", "webdataset"])

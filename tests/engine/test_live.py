@@ -17,7 +17,7 @@ from rbc_engine.sinks.journal import JOURNAL, Journal
 from rbc_engine.sinks.output import RunOutput
 
 FRAME = np.zeros((48, 64, 3), np.uint8)
-FILES = ["fields.csv", "regions.parquet", "run.json", "slides.csv"]
+FILES = [".run.files", "fields.csv", "regions.parquet", "run.json", "slides.csv"]
 
 
 @pytest.fixture(scope="module")

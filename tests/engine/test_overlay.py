@@ -15,6 +15,7 @@ from rbc_engine.sinks.folder import file_name
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sinks.overlay_drawing import ABNORMAL_RGB, NORMAL_RGB, OverlayStyle, draw_overlay
 from rbc_engine.sinks.overlay_labels import place_labels
+from rbc_engine.sinks.own_files import OWN_FILES
 from rbc_engine.types import Frame, RegionFlag, Regions
 
 GRAY = 128
@@ -45,7 +46,11 @@ def with_frame(result, *, width=160, height=120):
 
 
 def files(folder):
-    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    return sorted(
+        p.relative_to(folder).as_posix()
+        for p in folder.rglob("*")
+        if p.is_file() and p.name != OWN_FILES
+    )
 
 
 def write(out, pack, results, **options):
@@ -190,14 +195,16 @@ def test_overwrite_removes_pictures_of_the_earlier_run(tmp_path, toy_pack, make_
         assert not output.needs_frames
         output.finish({})
     assert files(tmp_path / "overlays") == ["A/notes.txt"]
-    assert [path for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == [OWN_FILES]
 
 
 def test_a_file_in_the_way_is_named_at_once(tmp_path, toy_pack):
+    write(tmp_path, toy_pack, [])
+    (tmp_path / "overlays").rmdir()
     (tmp_path / "overlays").write_text("mine")
     with pytest.raises(OutputError, match=r"overlays: .*a file is in the way"):
         RunOutput(tmp_path, toy_pack, formats=["overlay"], overwrite=True)
-    assert files(tmp_path) == ["overlays"]
+    assert (tmp_path / "overlays").read_text() == "mine"
 
 
 def test_a_result_without_its_frame_is_refused(tmp_path, toy_pack, make_result):

@@ -206,7 +206,7 @@ def test_wrong_files_are_refused(source, pack, tmp_path):
     strange = other_pack(pack, tmp_path / "strange", types=("x", *pack.types[1:]))
     with pytest.raises(RbcError):
         recall(source, "--out", tmp_path / "out", "--caller", strange)
-    with pytest.raises(UsageError, match="RUN_DIR itself"):
+    with pytest.raises(UsageError, match="is RUN_DIR"):
         recall(source, "--out", source, "--threshold", "normal=0.1", "--overwrite")
     recall(source, "--out", tmp_path / "once", "--threshold", "normal=0.1")
     with pytest.raises(ResultsError, match="itself made by recall"):

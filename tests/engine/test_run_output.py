@@ -17,6 +17,7 @@ import pytest
 from rbc_engine.errors import OutputError, UsageError
 from rbc_engine.sinks.atomic import AtomicFile, explain_os_errors
 from rbc_engine.sinks.output import RunOutput
+from rbc_engine.sinks.own_files import OWN_FILES
 
 ALL_FILES = ["fields.csv", "regions.parquet", "run.json", "slides.csv"]
 
@@ -52,24 +53,27 @@ with RunOutput(Path(sys.argv[1]), pack) as output:
 
 
 def names(folder):
-    return sorted(path.name for path in folder.iterdir())
+    """All but the list of what a run wrote."""
+    return sorted(path.name for path in folder.iterdir() if path.name != OWN_FILES)
 
 
 def test_a_filled_folder_is_refused(tmp_path, toy_pack):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(OutputError, match=rf"{tmp_path} is not empty; pass --overwrite"):
-        RunOutput(tmp_path, toy_pack)
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match=rf"{tmp_path} is not empty.*notes.txt") as refused:
+            RunOutput(tmp_path, toy_pack, overwrite=overwrite)
+        assert "--overwrite" not in str(refused.value)
     assert names(tmp_path) == ["notes.txt"]
 
 
 def test_overwrite_replaces_only_the_runs_files_and_only_at_the_end(
     tmp_path, toy_pack, make_result
 ):
-    (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / ".regions.parquet.0123abcd.partial").write_text("left by a killed run")
     with RunOutput(tmp_path, toy_pack, overwrite=True) as output:
         output.write(make_result(count=2))
         output.finish({"run": 1})
+    (tmp_path / "notes.txt").write_text("mine")
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     assert names(tmp_path) == sorted([*ALL_FILES, "notes.txt"])
     with RunOutput(tmp_path, toy_pack, overwrite=True) as output:

@@ -22,7 +22,7 @@ from rbc_engine.sinks.text import csv_text
 from rbc_engine.types import FileStamp
 
 TYPES = ("disc", "sickle", "burr")  # of toy_pack
-ALL_FILES = ["fields.csv", "regions.parquet", "run.json", "slides.csv"]
+ALL_FILES = [".run.files", "fields.csv", "regions.parquet", "run.json", "slides.csv"]
 NAMES = st.text(st.characters(), max_size=20)  # with surrogates, controls, anything
 
 
