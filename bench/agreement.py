@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rbc_engine.types import Float32, Regions
+from rbc_engine.types.arrays import Float32
+from rbc_engine.types.results import Regions
 
 __all__ = ["LEAST_ALIKE", "LEAST_FOUND", "Agreement", "agreement"]
 

@@ -15,7 +15,8 @@ from rbc_engine.bench.measure import Spread, spread
 from rbc_engine.bench.whole_run import run_into
 from rbc_engine.engine import Engine
 from rbc_engine.errors import RbcError
-from rbc_engine.types import Decoded, FieldResult
+from rbc_engine.types.frames import Decoded
+from rbc_engine.types.results import FieldResult
 
 __all__ = [
     *("Latency", "Throughput", "measure_latency", "measure_throughput"),

@@ -15,10 +15,10 @@ from rbc_engine.devices.select import cores_here
 from rbc_engine.errors import ImageError, UsageError
 from rbc_engine.manifest import DetectorSettings
 from rbc_engine.scale import fit_canvas
-from rbc_engine.sources.decode import MAX_SIDE_PX, MIN_SIDE_PX, read_image
+from rbc_engine.sources.decode import read_image
 from rbc_engine.sources.folder import find_fields
 from rbc_engine.sources.synthetic import render_field
-from rbc_engine.types import Decoded, FieldRef, Frame
+from rbc_engine.types.frames import MAX_SIDE_PX, MIN_SIDE_PX, Decoded, FieldRef, Frame
 
 __all__ = ["BenchFields", "cell_px_for", "check_size", "read_fields", "render_fields"]
 

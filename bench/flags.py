@@ -23,7 +23,8 @@ from rbc_engine.sources.decode import read_image
 from rbc_engine.training.datasets.base import LabelledField
 from rbc_engine.training.datasets.formats import load_dataset
 from rbc_engine.training.metrics import match_regions
-from rbc_engine.types import RegionFlag, Regions, UInt8
+from rbc_engine.types.arrays import UInt8
+from rbc_engine.types.results import RegionFlag, Regions
 
 __all__ = ["blur", "choose_fields", "measure"]
 

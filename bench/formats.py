@@ -27,7 +27,8 @@ from rbc_engine.pack import Pack, find_pack
 from rbc_engine.sinks.formats import FORMATS, open_sink
 from rbc_engine.sinks.regions_parquet import RegionsParquet
 from rbc_engine.sources.synthetic import render_field
-from rbc_engine.types import FieldResult, Frame, Regions
+from rbc_engine.types.frames import Frame
+from rbc_engine.types.results import FieldResult, Regions
 
 __all__ = ["field_results", "measure"]
 

@@ -20,7 +20,8 @@ from rbc_engine.match import match_boxes
 from rbc_engine.scale import at_border
 from rbc_engine.sources.decode import read_image
 from rbc_engine.sources.folder import find_fields
-from rbc_engine.types import Regions, UInt8
+from rbc_engine.types.arrays import UInt8
+from rbc_engine.types.results import Regions
 
 __all__ = ["Kept", "compare_views", "show_view"]
 

@@ -19,10 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from rbc_engine.accounting import FrameCounts
 from rbc_engine.bench.stub_engine import stub_engine
 from rbc_engine.engine import Engine
-from rbc_engine.types import Decoded, FieldRef, Frame, UInt8
+from rbc_engine.types.arrays import UInt8
+from rbc_engine.types.ends import FrameCounts
+from rbc_engine.types.frames import Decoded, FieldRef, Frame
 
 __all__ = ["Figure", "Load", "drive", "measure_capacity", "measure_engine", "measure_overhead"]
 

@@ -15,7 +15,8 @@ from rbc_engine.bench.measure import in_turn, ratio_spread, spread
 from rbc_engine.bench.peers.base import Peer, PeerMissingError, open_peer
 from rbc_engine.devices.select import cores_here
 from rbc_engine.engine import Engine
-from rbc_engine.types import FieldRef, Regions
+from rbc_engine.types.frames import FieldRef
+from rbc_engine.types.results import Regions
 
 __all__ = ["compare_with_peers"]
 

@@ -28,7 +28,7 @@ from rbc_engine.bench.settings import Size, parse_sizes
 from rbc_engine.devices.select import cores_here
 from rbc_engine.errors import UsageError
 from rbc_engine.sources.synthetic import render_field
-from rbc_engine.types import UInt8
+from rbc_engine.types.arrays import UInt8
 
 __all__ = ["main", "render_slide", "tree_peak_bytes"]
 

@@ -13,7 +13,7 @@ from rbc_engine.calibration.guard import judge_precision
 from rbc_engine.calibration.ranges import NetworkProbe, choose_ranges, layer_errors
 from rbc_engine.drift import Drift
 from rbc_engine.pack import Pack
-from rbc_engine.types import Regions
+from rbc_engine.types.results import Regions
 
 __all__ = ["Judges", "calibrate", "keep_worst", "rank_layers"]
 

@@ -14,7 +14,7 @@ from rbc_engine.pack import Pack
 from rbc_engine.sources.dali import DaliSource
 from rbc_engine.sources.folder import FolderSource, find_fields
 from rbc_engine.sources.select import dali_remedy
-from rbc_engine.types import Regions
+from rbc_engine.types.results import Regions
 
 __all__ = ["certify"]
 

@@ -11,7 +11,7 @@ from rbc_engine.engine import Engine
 from rbc_engine.errors import UsageError
 from rbc_engine.pack import Pack
 from rbc_engine.sources.folder import FolderSource
-from rbc_engine.types import FieldRef
+from rbc_engine.types.frames import FieldRef
 
 __all__ = ["observe_fields"]
 

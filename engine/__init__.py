@@ -21,14 +21,15 @@ from rbc_engine.errors import (
 )
 
 if TYPE_CHECKING:
-    from rbc_engine.accounting import Ended, FrameStatus
     from rbc_engine.engine import Engine
     from rbc_engine.monitor import SlideMonitor
     from rbc_engine.overlap import StageMap
     from rbc_engine.pack import Pack
     from rbc_engine.pixels import PixelFormat
     from rbc_engine.session import Session
-    from rbc_engine.types import FieldResult, Frame, Regions
+    from rbc_engine.types.ends import Ended, FrameStatus
+    from rbc_engine.types.frames import Frame
+    from rbc_engine.types.results import FieldResult, Regions
 
 __all__ = [
     "DeviceError",
@@ -52,14 +53,14 @@ __all__ = [
 ]
 
 _HOME = {
-    "Ended": "rbc_engine.accounting",
+    "Ended": "rbc_engine.types.ends",
     "Engine": "rbc_engine.engine",
-    "FieldResult": "rbc_engine.types",
-    "Frame": "rbc_engine.types",
-    "FrameStatus": "rbc_engine.accounting",
+    "FieldResult": "rbc_engine.types.results",
+    "Frame": "rbc_engine.types.frames",
+    "FrameStatus": "rbc_engine.types.ends",
     "Pack": "rbc_engine.pack",
     "PixelFormat": "rbc_engine.pixels",
-    "Regions": "rbc_engine.types",
+    "Regions": "rbc_engine.types.results",
     "Session": "rbc_engine.session",
     "SlideMonitor": "rbc_engine.monitor",
     "StageMap": "rbc_engine.overlap",

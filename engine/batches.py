@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 
 from rbc_engine.errors import DeviceError
-from rbc_engine.types import Decoded, FieldResult
+from rbc_engine.types.frames import Decoded
+from rbc_engine.types.results import FieldResult
 
 __all__ = ["batches", "outcome"]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from rbc_engine.types import Float32, Int32, UInt8
+from rbc_engine.types.arrays import Float32, Int32, UInt8
 
 __all__ = [
     "check_array",

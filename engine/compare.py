@@ -19,7 +19,7 @@ from rbc_engine.match import match_boxes
 from rbc_engine.run_folder import FieldRow, RunFolder
 from rbc_engine.sinks.run_journal import FieldKey
 from rbc_engine.sinks.slides_csv import SlideCounts, SlideTally
-from rbc_engine.types import FieldResult, Regions
+from rbc_engine.types.results import FieldResult, Regions
 
 __all__ = [
     "Change",

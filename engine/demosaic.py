@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from rbc_engine.types import UInt8
+from rbc_engine.types.arrays import UInt8
 
 __all__ = ["BAYER_PATTERNS", "demosaic"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rbc_engine.match import match_boxes
-from rbc_engine.types import Regions
+from rbc_engine.types.results import Regions
 
 __all__ = ["Drift"]
 

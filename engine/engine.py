@@ -26,7 +26,9 @@ from rbc_engine.session import Session
 from rbc_engine.session_options import OnEnded, SessionOptions
 from rbc_engine.stages.call import Caller
 from rbc_engine.stages.field_prior import FieldPrior
-from rbc_engine.types import Decoded, FieldRef, FieldResult, Frame, UInt8
+from rbc_engine.types.arrays import UInt8
+from rbc_engine.types.frames import Decoded, FieldRef, Frame
+from rbc_engine.types.results import FieldResult
 
 __all__ = ["Engine"]
 

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.errors import PackError
-from rbc_engine.types import Float32, Regions, UInt8
+from rbc_engine.types.arrays import Float32, UInt8
+from rbc_engine.types.results import Regions
 
 __all__ = ["ExpectedRegions", "GoldenCase", "compare", "encode_golden", "judge", "read_golden"]
 
@@ -44,7 +45,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ExpectedRegions:
-    """What the engine must find, as in rbc_engine.types.Regions.
+    """What the engine must find, as in rbc_engine.types.results.Regions.
 
     boxes: float32 [R, 4], frame px. scores: float32 [R]. probabilities: float32 [R, T]. abnormal_p: float32 [R].
     """

@@ -11,12 +11,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from rbc_engine.cells import count_cells
 from rbc_engine.devices.base import Device
 from rbc_engine.errors import DeviceError, ImageError
 from rbc_engine.meter import Meter
 from rbc_engine.pack import Pack
-from rbc_engine.scale import CanvasFit, at_border, fit_canvas
+from rbc_engine.scale import at_border, fit_canvas
 from rbc_engine.stages.call import Caller, types_held
 from rbc_engine.stages.cell_scale import CellScale, Sighting
 from rbc_engine.stages.classify import Classify
@@ -24,7 +23,10 @@ from rbc_engine.stages.crop import crop_patches, crop_windows
 from rbc_engine.stages.detect import Detect
 from rbc_engine.stages.field_prior import FieldPrior, telling_regions
 from rbc_engine.stages.focus import blurred_frames
-from rbc_engine.types import Decoded, FieldResult, Float32, Frame, RegionFlag, Regions, UInt8
+from rbc_engine.types.arrays import Float32, UInt8
+from rbc_engine.types.cells import count_cells
+from rbc_engine.types.frames import CanvasFit, Decoded, Frame
+from rbc_engine.types.results import FieldResult, RegionFlag, Regions
 
 __all__ = ["Analyze", "Lane"]
 

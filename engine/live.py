@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rbc_engine.accounting import Ended, FrameCounts, FrameStatus, Latency
 from rbc_engine.engine import Engine
 from rbc_engine.errors import PackError, RbcError
 from rbc_engine.monitor import SlideMonitor
@@ -19,6 +18,7 @@ from rbc_engine.session import Session
 from rbc_engine.sinks.atomic import explain_os_errors
 from rbc_engine.sinks.journal import JOURNAL, Journal, read_journal
 from rbc_engine.sinks.output import RunOutput
+from rbc_engine.types.ends import Ended, FrameCounts, FrameStatus, Latency
 
 __all__ = ["Feed", "LiveState", "live_head", "recover", "run_live"]
 

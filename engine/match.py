@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.errors import ResultsError
-from rbc_engine.types import Float32
+from rbc_engine.types.arrays import Float32
 
 __all__ = ["match_boxes"]
 

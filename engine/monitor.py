@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rbc_engine.accounting import Ended, PositionUm
 from rbc_engine.errors import UsageError
 from rbc_engine.overlap import SeenRegions, StageMap
 from rbc_engine.statistics import wilson_interval
-from rbc_engine.types import FieldResult
+from rbc_engine.types.ends import Ended, PositionUm
+from rbc_engine.types.results import FieldResult
 
 __all__ = ["ABNORMAL", "Share", "SlideMonitor"]
 

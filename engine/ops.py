@@ -25,7 +25,7 @@ from rbc_engine.checks import (
     check_sizes,
     check_windows,
 )
-from rbc_engine.types import Float32, Int32, UInt8
+from rbc_engine.types.arrays import Float32, Int32, UInt8
 
 __all__ = [
     "base_anchors",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 
-from rbc_engine.accounting import Ended
+from rbc_engine.types.ends import Ended
 
 __all__ = ["Outbox"]
 

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.errors import UsageError
-from rbc_engine.types import Float32, RegionFlag, Regions
+from rbc_engine.types.arrays import Float32
+from rbc_engine.types.results import RegionFlag, Regions
 
 __all__ = ["Overlap", "Seen", "SeenRegions", "StageMap"]
 

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from rbc_engine.demosaic import BAYER_PATTERNS, demosaic
 from rbc_engine.devices.cuda_frame import CudaFrame
 from rbc_engine.errors import ImageError, UsageError
-from rbc_engine.sources.decode import MAX_SIDE_PX, MIN_SIDE_PX
-from rbc_engine.types import UInt8
+from rbc_engine.types.arrays import UInt8
+from rbc_engine.types.frames import MAX_SIDE_PX, MIN_SIDE_PX
 
 __all__ = ["BufferPool", "PixelFormat", "RawArray", "as_array", "check_raw", "to_rgb"]
 

@@ -14,7 +14,8 @@ from rbc_engine.golden import ExpectedRegions, judge, read_golden
 from rbc_engine.pack import Pack
 from rbc_engine.scale import fit_canvas
 from rbc_engine.stages.call import types_held
-from rbc_engine.types import Decoded, FieldRef, FieldResult, Frame, Regions
+from rbc_engine.types.frames import Decoded, FieldRef, Frame
+from rbc_engine.types.results import FieldResult, Regions
 
 __all__ = ["check_golden"]
 

@@ -22,9 +22,9 @@ from rbc_engine.run import RunCounts
 from rbc_engine.run_folder import RunFolder
 from rbc_engine.sinks.output import RUN_JSON, RunOutput
 from rbc_engine.sinks.regions_parquet import RegionsParquet
-from rbc_engine.sinks.text import encodable
 from rbc_engine.stages.call import Caller, types_held
-from rbc_engine.types import FieldResult, Regions
+from rbc_engine.text import encodable
+from rbc_engine.types.results import FieldResult, Regions
 
 __all__ = [
     "Verdict",

@@ -10,7 +10,8 @@ from rbc_engine.errors import ResultsError
 from rbc_engine.resume import Plan
 from rbc_engine.sinks.run_journal import RunJournal, field_key
 from rbc_engine.sources.folder import Entry, FolderSource, entry_ref
-from rbc_engine.types import Decoded, FieldResult, FileStamp, SlideRef, TileCounts
+from rbc_engine.types.frames import Decoded, FileStamp, SlideRef
+from rbc_engine.types.results import FieldResult, TileCounts
 
 __all__ = ["KeptResults"]
 

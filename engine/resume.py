@@ -17,9 +17,9 @@ from rbc_engine.run_folder import RunFolder
 from rbc_engine.sinks.journal import JOURNAL
 from rbc_engine.sinks.output import RUN_JSON
 from rbc_engine.sinks.run_journal import RUN_JOURNAL, FieldKey, RunJournal, field_key
-from rbc_engine.sinks.text import encodable
 from rbc_engine.sources.folder import Entry, entry_ref, field_order
-from rbc_engine.types import FieldRef, FileStamp, SlideRef
+from rbc_engine.text import encodable
+from rbc_engine.types.frames import FieldRef, FileStamp, SlideRef
 
 __all__ = ["Plan", "fields_first", "fresh_plan", "open_earlier", "resume_plan"]
 

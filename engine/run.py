@@ -23,7 +23,8 @@ from rbc_engine.sources.dali import DaliSource
 from rbc_engine.sources.folder import entry_ref
 from rbc_engine.sources.select import decoder_of, open_source
 from rbc_engine.sources.slide_tiles import SlideSource, SlideStart, SlideStep, TileRead
-from rbc_engine.types import FieldResult, SlideRef
+from rbc_engine.types.frames import SlideRef
+from rbc_engine.types.results import FieldResult
 from rbc_engine.whole_slides import WholeSlides
 
 __all__ = ["RunCounts", "run_fields", "run_head", "run_record"]

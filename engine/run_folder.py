@@ -26,8 +26,9 @@ from rbc_engine.sinks.fields_csv import FIELD_COLUMNS, FieldsCsv
 from rbc_engine.sinks.output import RUN_JSON
 from rbc_engine.sinks.regions_parquet import RegionsParquet, RegionsTable
 from rbc_engine.sinks.stored_result import check_result
-from rbc_engine.sinks.text import csv_text, encodable, plain_text
-from rbc_engine.types import FieldResult, FileStamp, Regions
+from rbc_engine.text import csv_text, encodable, plain_text
+from rbc_engine.types.frames import FileStamp
+from rbc_engine.types.results import FieldResult, Regions
 
 __all__ = ["FieldRow", "RunFolder"]
 

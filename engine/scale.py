@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.errors import ImageError
 from rbc_engine.manifest import DetectorSettings
+from rbc_engine.types.frames import CanvasFit
 
-__all__ = ["MAX_CANVAS_SIDE_PX", "CanvasFit", "at_border", "canvas_scale", "fit_canvas"]
+__all__ = ["MAX_CANVAS_SIDE_PX", "at_border", "canvas_scale", "fit_canvas"]
 
 MAX_CANVAS_SIDE_PX = 4096
 """A larger canvas would take gigabytes of feature maps."""
 
 # A box this near to the edge of the frame, in canvas px, touches it: the detector places edges no better.
 _BORDER_CANVAS_PX = 1.5
-
-
-@dataclass(frozen=True, kw_only=True)
-class CanvasFit:
-    """Where one frame lies on its canvas.
-
-    resized_hw: height and width of the frame on the canvas, at its top left.
-    canvas_hw: height and width of the canvas: the next multiples of the coarsest stride.
-    scale: canvas px per frame px, before rounding to whole pixels.
-    """
-
-    resized_hw: tuple[int, int]
-    canvas_hw: tuple[int, int]
-    scale: float
 
 
 def canvas_scale(

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from rbc_engine.accounting import Ended, FrameCounts, FrameStatus, Latency, PositionUm
 from rbc_engine.closing import Closing
 from rbc_engine.delivery import Delivery
 from rbc_engine.devices.cuda_frame import CudaFrame
@@ -29,6 +28,7 @@ from rbc_engine.flow import Flow, InFlight
 from rbc_engine.pixels import PixelFormat, as_array, check_raw
 from rbc_engine.session_options import OnEnded, SessionOptions, check_seconds
 from rbc_engine.turns import Turns
+from rbc_engine.types.ends import Ended, FrameCounts, FrameStatus, Latency, PositionUm
 from rbc_engine.warm_up import warm_up
 
 if TYPE_CHECKING:

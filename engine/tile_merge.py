@@ -26,7 +26,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.tiles import Tile, TilePlan
-from rbc_engine.types import Float32, RegionFlag, Regions
+from rbc_engine.types.arrays import Float32
+from rbc_engine.types.results import RegionFlag, Regions
 
 __all__ = ["TileMerge"]
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from rbc_engine.errors import ImageError, UsageError
 from rbc_engine.manifest import DetectorSettings
-from rbc_engine.scale import CanvasFit
-from rbc_engine.types import Float32
+from rbc_engine.types.arrays import Float32
+from rbc_engine.types.frames import CanvasFit
 
 __all__ = [
     "OVERLAP_CANVAS_PX",

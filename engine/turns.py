@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rbc_engine.accounting import FrameStatus
 from rbc_engine.devices.cuda_frame import CudaFrame
 from rbc_engine.errors import RbcError
 from rbc_engine.flow import Flow, InFlight
 from rbc_engine.pixels import to_rgb
-from rbc_engine.types import Decoded, FieldRef, Frame
+from rbc_engine.types.ends import FrameStatus
+from rbc_engine.types.frames import Decoded, FieldRef, Frame
 
 if TYPE_CHECKING:
     from rbc_engine.engine import Engine

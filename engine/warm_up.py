@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rbc_engine.golden import read_golden
-from rbc_engine.types import Decoded, FieldRef, Frame, UInt8
+from rbc_engine.types.arrays import UInt8
+from rbc_engine.types.frames import Decoded, FieldRef, Frame
 
 if TYPE_CHECKING:
     from rbc_engine.engine import Engine

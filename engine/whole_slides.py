@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from rbc_engine.cells import count_cells
 from rbc_engine.engine import Engine
 from rbc_engine.sources.slide_tiles import (
     BLANK_LEVELS,
@@ -21,7 +20,9 @@ from rbc_engine.sources.slide_tiles import (
     TileRead,
 )
 from rbc_engine.tile_merge import TileMerge
-from rbc_engine.types import Decoded, FieldResult, RegionFlag, Regions, TileCounts
+from rbc_engine.types.cells import count_cells
+from rbc_engine.types.frames import Decoded
+from rbc_engine.types.results import FieldResult, RegionFlag, Regions, TileCounts
 
 __all__ = ["WholeSlides"]
 

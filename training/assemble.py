@@ -33,7 +33,8 @@ from rbc_engine.training.recipes import FIELD_PRIOR_CELLS, PackRecipe
 from rbc_engine.training.release import file_records, make_golden, write_pack
 from rbc_engine.training.temperature import TemperatureReport, fit_temperatures, tempered
 from rbc_engine.training.thresholds import best_f1_thresholds
-from rbc_engine.types import Regions, UInt8
+from rbc_engine.types.arrays import UInt8
+from rbc_engine.types.results import Regions
 
 __all__ = ["assemble_final_pack", "assemble_pack", "checkout_commit"]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from rbc_engine.types import UInt8
+from rbc_engine.types.arrays import UInt8
 
 __all__ = ["blur_some", "flip_and_turn", "flip_and_turn_boxes", "jpeg", "vary_colour", "vary_light"]
 

@@ -13,7 +13,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from rbc_engine.errors import UsageError
 from rbc_engine.training.temperature import fit_temperature
-from rbc_engine.types import Float32
+from rbc_engine.types.arrays import Float32
 
 __all__ = ["CallerReport", "train_caller"]
 

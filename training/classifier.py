@@ -25,7 +25,7 @@ from rbc_engine.training.imagenet import TrunkWeights, fetch_imagenet, load_trun
 from rbc_engine.training.loop import averaged, train_steps
 from rbc_engine.training.models import Classifier, ClassifierTrunk
 from rbc_engine.training.patches import RegionSet
-from rbc_engine.types import Float32
+from rbc_engine.types.arrays import Float32
 
 __all__ = ["ClassifierTraining", "draw_chances", "load_classifier", "predict", "train_classifier"]
 

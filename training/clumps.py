@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from rbc_engine.manifest import ClassifierSettings
 from rbc_engine.training.patches import RegionSet
-from rbc_engine.types import Float32
+from rbc_engine.types.arrays import Float32
 
 __all__ = ["ClumpMaker"]
 

@@ -32,7 +32,7 @@ from rbc_engine.training.from_pack import begin_detector
 from rbc_engine.training.imagenet import TrunkWeights, fetch_imagenet, load_trunk
 from rbc_engine.training.loop import averaged, train_steps
 from rbc_engine.training.models import IMAGE_STD, DetectorTrunk, build_detector
-from rbc_engine.types import Float32, UInt8
+from rbc_engine.types.arrays import Float32, UInt8
 
 __all__ = ["DetectorTraining", "load_detector", "train_detector"]
 

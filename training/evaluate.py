@@ -14,7 +14,9 @@ from rbc_engine.errors import ImageError
 from rbc_engine.sources.decode import read_image
 from rbc_engine.training import metrics
 from rbc_engine.training.datasets.base import LabelledField
-from rbc_engine.types import Decoded, FieldRef, Float32, Frame, Regions
+from rbc_engine.types.arrays import Float32
+from rbc_engine.types.frames import Decoded, FieldRef, Frame
+from rbc_engine.types.results import Regions
 
 __all__ = ["Findings", "analyze_fields", "measure"]
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import f1_score, roc_auc_score
 
-from rbc_engine.types import Float32
+from rbc_engine.types.arrays import Float32
 
 __all__ = [
     "average_precision",

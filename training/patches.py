@@ -13,7 +13,7 @@ from rbc_engine.manifest import ClassifierSettings
 from rbc_engine.sources.decode import decode_image
 from rbc_engine.stages.crop import crop_windows
 from rbc_engine.training.datasets.base import LabelledField
-from rbc_engine.types import Float32, UInt8
+from rbc_engine.types.arrays import Float32, UInt8
 
 __all__ = ["RegionSet", "load_regions"]
 

@@ -14,7 +14,8 @@ from rbc_engine.golden import ExpectedRegions, GoldenCase, encode_golden
 from rbc_engine.manifest import FileRecord, Manifest
 from rbc_engine.pack import MANIFEST_NAME, Pack
 from rbc_engine.sources.synthetic import render_field
-from rbc_engine.types import Regions, UInt8
+from rbc_engine.types.arrays import UInt8
+from rbc_engine.types.results import Regions
 
 __all__ = ["file_records", "make_golden", "write_pack"]
 

@@ -9,7 +9,8 @@ from typing import Protocol
 
 from rbc_engine.errors import RbcError
 from rbc_engine.pack import Pack
-from rbc_engine.types import FieldRef, Regions
+from rbc_engine.types.frames import FieldRef
+from rbc_engine.types.results import Regions
 
 __all__ = ["Peer", "PeerMissingError", "open_peer"]
 

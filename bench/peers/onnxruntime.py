@@ -19,7 +19,8 @@ from rbc_engine.pack import Pack
 from rbc_engine.sources.decode import read_image
 from rbc_engine.stages.call import Caller
 from rbc_engine.stages.field_prior import FieldPrior
-from rbc_engine.types import Decoded, FieldRef, Frame, Regions
+from rbc_engine.types.frames import Decoded, FieldRef, Frame
+from rbc_engine.types.results import Regions
 
 __all__ = ["OnnxRuntimePeer"]
 

@@ -6,7 +6,8 @@ import numpy as np
 
 from rbc_engine.manifest import Manifest
 from rbc_engine.stages.call import types_held
-from rbc_engine.types import Float32, Regions
+from rbc_engine.types.arrays import Float32
+from rbc_engine.types.results import Regions
 
 __all__ = ["regions_of"]
 

@@ -16,7 +16,9 @@ from rbc_engine.pack import Pack
 from rbc_engine.scale import at_border, canvas_scale
 from rbc_engine.stages.crop import crop_windows
 from rbc_engine.stages.field_prior import FieldPrior, telling_regions
-from rbc_engine.types import FieldRef, Float32, Regions
+from rbc_engine.types.arrays import Float32
+from rbc_engine.types.frames import FieldRef
+from rbc_engine.types.results import Regions
 
 __all__ = ["TorchPipeline"]
 

@@ -15,7 +15,8 @@ from rbc_engine.bench.peers.torch_pipeline import TorchPipeline
 from rbc_engine.devices.cuda_driver import ask_driver
 from rbc_engine.pack import Pack
 from rbc_engine.training.restore import restore_classifier, restore_detector
-from rbc_engine.types import FieldRef, Regions
+from rbc_engine.types.frames import FieldRef
+from rbc_engine.types.results import Regions
 
 __all__ = ["TorchTensorRtPeer"]
 

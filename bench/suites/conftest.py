@@ -12,7 +12,7 @@ import torch
 
 from rbc_engine.pack import Pack, find_pack
 from rbc_engine.sources.synthetic import render_field
-from rbc_engine.types import UInt8
+from rbc_engine.types.arrays import UInt8
 
 
 @pytest.fixture(scope="session", autouse=True)

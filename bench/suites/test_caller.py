@@ -10,7 +10,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from rbc_engine.bench.peers.boosting import sklearn_caller
 from rbc_engine.pack import Pack
 from rbc_engine.stages.call import Caller
-from rbc_engine.types import Float32
+from rbc_engine.types.arrays import Float32
 
 
 @pytest.fixture(scope="module", params=[60, 6000])

@@ -16,7 +16,7 @@ from rbc_engine import ops
 from rbc_engine.manifest import DetectorSettings
 from rbc_engine.pack import Pack
 from rbc_engine.training.restore import restore_detector
-from rbc_engine.types import Float32, Int32
+from rbc_engine.types.arrays import Float32, Int32
 
 _CANVAS_HW = (320, 448)
 _IMAGE_HW = (320, 427)

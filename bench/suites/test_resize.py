@@ -11,7 +11,7 @@ from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from rbc_engine import ops
-from rbc_engine.types import Float32, UInt8
+from rbc_engine.types.arrays import Float32, UInt8
 
 _CANVAS_HW = (320, 427)
 _PATCH_PX = 80

@@ -177,7 +177,7 @@ def _paths(
     """Images to take ranges from, of other smears than those that judge where there are others."""
     from rbc_engine.calibration.fields import choose_fields
     from rbc_engine.sources.folder import find_fields
-    from rbc_engine.types import FieldRef
+    from rbc_engine.types.frames import FieldRef
 
     by_smear: dict[str, list[Path]] = {}
     if dataset is None:

@@ -66,7 +66,7 @@ def _print(record: dict[str, Any], out: Path | None) -> None:
     from rich.table import Table
 
     from rbc_engine.grade import grade_text
-    from rbc_engine.sources.decode import printable
+    from rbc_engine.text import printable
 
     console = Console()
 

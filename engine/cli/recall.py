@@ -20,7 +20,7 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
-    from rbc_engine.types import FieldResult
+    from rbc_engine.types.results import FieldResult
 
 __all__ = ["recall"]
 
@@ -120,7 +120,7 @@ class _Changes:
                 counts[:] = [count + more for count, more in zip(counts, held, strict=True)]
 
     def print(self) -> None:
-        from rbc_engine.sources.decode import printable
+        from rbc_engine.text import printable
 
         for name, before, now in zip(self._names, self._before, self._now, strict=True):
             if before != now:

@@ -19,7 +19,7 @@ from rbc_engine.sinks.formats import FORMATS, check_formats
 
 if TYPE_CHECKING:
     from rbc_engine.sinks.slides_csv import SlideTally
-    from rbc_engine.types import FieldResult
+    from rbc_engine.types.results import FieldResult
 
 __all__ = ["print_summary", "run"]
 
@@ -273,7 +273,7 @@ def print_summary(
     from rich.markup import escape
     from rich.table import Table
 
-    from rbc_engine.sources.decode import printable
+    from rbc_engine.text import printable
 
     console = Console()
     table = Table("slide", "fields", "failed", "regions", "abnormal", "share", "95 % interval")

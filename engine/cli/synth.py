@@ -13,7 +13,7 @@ from rbc_engine.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from rbc_engine.sources.synthetic import SyntheticField
-    from rbc_engine.types import UInt8
+    from rbc_engine.types.arrays import UInt8
 
 __all__ = ["ImageFormat", "synth"]
 

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from rbc_engine.errors import ImageError
-from rbc_engine.types import UInt8
+from rbc_engine.types.arrays import UInt8
 
 __all__ = ["CudaFrame"]
 
 
 class CudaFrame:
-    """Pixels that a lane on the same GPU reads without a copy; see rbc_engine.types.Frame.pixels.
+    """Pixels that a lane on the same GPU reads without a copy; see rbc_engine.types.frames.Frame.pixels.
 
     array: has `__dlpack__` and `__cuda_array_interface__`, as arrays of CuPy, PyTorch and Numba do: uint8 [H, W, 3],
         RGB, C-contiguous. It must not change until its frame has ended. Its producer's work is waited for.

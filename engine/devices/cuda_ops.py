@@ -23,7 +23,7 @@ from rbc_engine.checks import (
 )
 from rbc_engine.devices.cuda_array import CudaArray
 from rbc_engine.devices.cuda_memory import LaneMemory, explain_cuda
-from rbc_engine.types import Float32, Int32
+from rbc_engine.types.arrays import Float32, Int32
 
 __all__ = ["CudaOps"]
 

@@ -22,7 +22,7 @@ from rbc_engine.report.findings import (
     SlideFindings,
 )
 from rbc_engine.report.pictures import FIELD_LONG_SIDE_PX
-from rbc_engine.sources.decode import printable
+from rbc_engine.text import printable
 
 __all__ = ["render"]
 

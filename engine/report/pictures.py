@@ -9,7 +9,7 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import Image
 
-from rbc_engine.types import UInt8
+from rbc_engine.types.arrays import UInt8
 
 __all__ = ["FIELD_LONG_SIDE_PX", "PATCH_PX", "field_jpeg", "patch_jpeg"]
 

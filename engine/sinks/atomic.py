@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rbc_engine.errors import OutputError
-from rbc_engine.sinks.text import encodable
+from rbc_engine.text import encodable
 
 __all__ = [
     "AtomicFile",

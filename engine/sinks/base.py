@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
-from rbc_engine.types import FieldResult
+from rbc_engine.types.results import FieldResult
 
 __all__ = ["DescribedSink", "FolderSink", "Sink"]
 

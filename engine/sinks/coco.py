@@ -13,8 +13,8 @@ from rbc_engine.pack import Pack
 from rbc_engine.sinks.atomic import AtomicFile, explain_os_errors
 from rbc_engine.sinks.origin import origin
 from rbc_engine.sinks.region_rows import FLAG_NAMES
-from rbc_engine.sinks.text import encodable
-from rbc_engine.types import FieldResult, Regions
+from rbc_engine.text import encodable
+from rbc_engine.types.results import FieldResult, Regions
 
 __all__ = ["CocoJson"]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from rbc_engine.sinks.csv_file import CsvFile
-from rbc_engine.sinks.text import csv_text
-from rbc_engine.types import FieldResult
+from rbc_engine.text import csv_text
+from rbc_engine.types.results import FieldResult
 
 __all__ = ["FIELD_COLUMNS", "FieldsCsv"]
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rbc_engine.sinks.atomic import explain_os_errors, hidden_beside, sync_folder
-from rbc_engine.sinks.text import encodable
-from rbc_engine.types import FieldResult
+from rbc_engine.text import encodable
+from rbc_engine.types.results import FieldResult
 
 __all__ = ["AtomicFolder", "file_name"]
 

@@ -20,8 +20,9 @@ from rbc_engine.pack import Pack
 from rbc_engine.sinks.folder import AtomicFolder
 from rbc_engine.sinks.origin import origin
 from rbc_engine.sinks.overlay_drawing import NORMAL_RGB
-from rbc_engine.sinks.text import encodable
-from rbc_engine.types import FieldResult, Float32, RegionFlag, Regions
+from rbc_engine.text import encodable
+from rbc_engine.types.arrays import Float32
+from rbc_engine.types.results import FieldResult, RegionFlag, Regions
 
 __all__ = ["GeoJsonFolder", "type_colours"]
 

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rbc_engine.accounting import Ended, FrameStatus
 from rbc_engine.closing import Closing
 from rbc_engine.errors import OutputError
 from rbc_engine.sinks.atomic import explain_os_errors
 from rbc_engine.sinks.records import Record, RecordReader, RecordWriter, lock_for_reading
 from rbc_engine.sinks.stored_result import pack_result, unpack_result
-from rbc_engine.sinks.text import encodable
+from rbc_engine.text import encodable
+from rbc_engine.types.ends import Ended, FrameStatus
 
 __all__ = ["JOURNAL", "Journal", "read_journal"]
 

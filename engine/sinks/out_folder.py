@@ -11,7 +11,7 @@ from rbc_engine.sinks.atomic import explain_os_errors
 from rbc_engine.sinks.journal import JOURNAL
 from rbc_engine.sinks.own_files import OWN_FILES, RUN_JSON, is_run_json, own_files
 from rbc_engine.sinks.run_journal import RUN_JOURNAL
-from rbc_engine.sinks.text import encodable
+from rbc_engine.text import encodable
 
 __all__ = ["RUN_JSON", "refuse_filled", "refuse_foreign", "refuse_inputs"]
 

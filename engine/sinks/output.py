@@ -27,8 +27,8 @@ from rbc_engine.sinks.own_files import (
 from rbc_engine.sinks.regions_parquet import RegionsParquet
 from rbc_engine.sinks.run_journal import RUN_JOURNAL
 from rbc_engine.sinks.slides_csv import SlidesCsv
-from rbc_engine.sinks.text import encodable
-from rbc_engine.types import FieldResult
+from rbc_engine.text import encodable
+from rbc_engine.types.results import FieldResult
 
 __all__ = ["RUN_JSON", "RunOutput"]
 

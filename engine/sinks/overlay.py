@@ -10,7 +10,8 @@ from rbc_engine.pack import Pack
 from rbc_engine.sinks.behind import WorkBehind
 from rbc_engine.sinks.folder import AtomicFolder
 from rbc_engine.sinks.overlay_drawing import OverlayStyle, draw_overlay
-from rbc_engine.types import FieldResult, Regions, UInt8
+from rbc_engine.types.arrays import UInt8
+from rbc_engine.types.results import FieldResult, Regions
 
 __all__ = ["OverlayFolder"]
 

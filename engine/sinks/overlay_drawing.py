@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from rbc_engine.pack import Pack
 from rbc_engine.sinks.overlay_labels import place_labels
-from rbc_engine.types import RegionFlag, Regions, UInt8
+from rbc_engine.types.arrays import UInt8
+from rbc_engine.types.results import RegionFlag, Regions
 
 __all__ = ["ABNORMAL_RGB", "NORMAL_RGB", "OverlayStyle", "draw_overlay"]
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from rbc_engine.types import Float32, Regions
+from rbc_engine.types.arrays import Float32
+from rbc_engine.types.results import Regions
 
 __all__ = ["Label", "place_labels"]
 

@@ -13,7 +13,7 @@ from typing import Any
 from rbc_engine.errors import OutputError
 from rbc_engine.sinks.atomic import AtomicFile, explain_os_errors
 from rbc_engine.sinks.formats import FORMATS
-from rbc_engine.sinks.text import encodable
+from rbc_engine.text import encodable
 
 __all__ = [
     "OWN_FILES",

@@ -10,7 +10,8 @@ import simplejpeg
 from rbc_engine.pack import Pack
 from rbc_engine.scale import canvas_scale
 from rbc_engine.stages.crop import crop_windows
-from rbc_engine.types import FieldResult, UInt8
+from rbc_engine.types.arrays import UInt8
+from rbc_engine.types.results import FieldResult
 
 __all__ = ["cut_patches"]
 

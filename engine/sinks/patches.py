@@ -11,7 +11,7 @@ from rbc_engine.sinks.atomic import explain_os_errors
 from rbc_engine.sinks.behind import WorkBehind
 from rbc_engine.sinks.folder import AtomicFolder
 from rbc_engine.sinks.patch_pixels import cut_patches
-from rbc_engine.types import FieldResult
+from rbc_engine.types.results import FieldResult
 
 __all__ = ["PatchFolder"]
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rbc_engine.sinks.text import encodable
-from rbc_engine.types import FieldResult, RegionFlag, Regions
+from rbc_engine.text import encodable
+from rbc_engine.types.results import FieldResult, RegionFlag, Regions
 
 __all__ = [
     "FLAG_NAMES",

@@ -11,8 +11,8 @@ import pyarrow.csv
 from rbc_engine.pack import Pack
 from rbc_engine.sinks.atomic import AtomicFile, explain_os_errors
 from rbc_engine.sinks.region_rows import ROWS_AT_ONCE, RegionRows, region_schema, region_table
-from rbc_engine.sinks.text import csv_text
-from rbc_engine.types import FieldResult
+from rbc_engine.text import csv_text
+from rbc_engine.types.results import FieldResult
 
 __all__ = ["RegionsCsv"]
 

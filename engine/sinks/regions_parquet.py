@@ -21,7 +21,7 @@ from rbc_engine.sinks.region_rows import (
     region_schema,
     region_table,
 )
-from rbc_engine.types import FieldResult, Regions
+from rbc_engine.types.results import FieldResult, Regions
 
 __all__ = ["RegionsParquet", "RegionsTable"]
 

@@ -10,7 +10,7 @@ from rbc_engine.pack import Pack
 from rbc_engine.report.findings import Findings
 from rbc_engine.report.page import render
 from rbc_engine.sinks.atomic import AtomicFile
-from rbc_engine.types import FieldResult
+from rbc_engine.types.results import FieldResult
 
 __all__ = ["ReportPage"]
 

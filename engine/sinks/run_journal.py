@@ -23,8 +23,9 @@ from rbc_engine.sinks.records import (
     read_record,
 )
 from rbc_engine.sinks.stored_result import check_result, pack_result, unpack_result
-from rbc_engine.sinks.text import encodable
-from rbc_engine.types import FieldRef, FieldResult, FileStamp
+from rbc_engine.text import encodable
+from rbc_engine.types.frames import FieldRef, FileStamp
+from rbc_engine.types.results import FieldResult
 
 __all__ = ["RUN_JOURNAL", "FieldKey", "RunJournal", "StoredField", "field_key", "refuse_if_running"]
 

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.sinks.csv_file import CsvFile
-from rbc_engine.sinks.text import csv_text
 from rbc_engine.statistics import wilson_interval
-from rbc_engine.types import FieldResult, RegionFlag
+from rbc_engine.text import csv_text
+from rbc_engine.types.results import FieldResult, RegionFlag
 
 __all__ = ["SlideCounts", "SlideTally", "SlidesCsv"]
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rbc_engine.sinks.text import encodable
-from rbc_engine.types import FieldResult, FileStamp, Regions, TileCounts
+from rbc_engine.text import encodable
+from rbc_engine.types.frames import FileStamp
+from rbc_engine.types.results import FieldResult, Regions, TileCounts
 
 __all__ = ["check_result", "pack_result", "unpack_result"]
 

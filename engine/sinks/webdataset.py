@@ -19,8 +19,8 @@ from rbc_engine.sinks.behind import WorkBehind
 from rbc_engine.sinks.folder import AtomicFolder
 from rbc_engine.sinks.patch_pixels import cut_patches
 from rbc_engine.sinks.region_rows import FLAG_NAMES
-from rbc_engine.sinks.text import encodable
-from rbc_engine.types import FieldResult, Regions
+from rbc_engine.text import encodable
+from rbc_engine.types.results import FieldResult, Regions
 
 __all__ = ["WebDatasetFolder"]
 

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from rbc_engine.accounting import PositionUm
 from rbc_engine.errors import DeviceError, SessionClosedError, UsageError
 from rbc_engine.overlap import StageMap
 from rbc_engine.pixels import PixelFormat
+from rbc_engine.types.ends import PositionUm
 
 if TYPE_CHECKING:
     from pymmcore_plus import CMMCorePlus

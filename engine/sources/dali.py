@@ -23,7 +23,8 @@ from rbc_engine.closing import Closing
 from rbc_engine.errors import ImageError
 from rbc_engine.sources.ahead import ReadAhead
 from rbc_engine.sources.decode import decode_image, plain_jpeg, read_bytes
-from rbc_engine.types import Decoded, FieldRef, Frame, UInt8
+from rbc_engine.types.arrays import UInt8
+from rbc_engine.types.frames import Decoded, FieldRef, Frame
 
 __all__ = ["DaliImage", "DaliSource", "build_pipeline"]
 
@@ -32,7 +33,7 @@ _MOST_THREADS = 8
 
 
 class DaliImage:
-    """Pixels that DALI decoded; see rbc_engine.types.Frame.pixels. The memory lasts as long as this does."""
+    """Pixels that DALI decoded; see rbc_engine.types.frames.Frame.pixels. The memory lasts as long as this does."""
 
     def __init__(self, tensor: Any, device_id: int | None) -> None:
         self.tensor = tensor

@@ -25,24 +25,17 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from rbc_engine.errors import ImageError
-from rbc_engine.types import UInt8
+from rbc_engine.text import printable
+from rbc_engine.types.arrays import UInt8
+from rbc_engine.types.frames import MAX_SIDE_PX, MIN_SIDE_PX
 
 __all__ = [
     "MAX_FILE_BYTES",
-    "MAX_SIDE_PX",
-    "MIN_SIDE_PX",
     "decode_image",
     "plain_jpeg",
-    "printable",
     "read_bytes",
     "read_image",
 ]
-
-MIN_SIDE_PX = 32
-"""Shortest side of an image: less holds no whole cell."""
-
-MAX_SIDE_PX = 8192
-"""Longest side of an image: more is a whole slide, which another source reads tile by tile."""
 
 MAX_FILE_BYTES = 512 * 2**20
 
@@ -133,13 +126,6 @@ def decode_image(data: bytes, *, name: str) -> UInt8:
         raise ImageError(
             f"{label}: damaged or unsupported {kind} ({reason:.200}); copy or export it again"
         ) from error
-
-
-def printable(text: str) -> str:
-    """The text in one line that UTF-8 can hold: anything unprintable, undecodable bytes too, as a backslash escape."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
-    )
 
 
 def _decoder(data: bytes) -> tuple[str, Callable[[bytes], UInt8]] | None:

@@ -14,9 +14,10 @@ from pathlib import Path
 from rbc_engine.closing import Closing
 from rbc_engine.errors import ImageError, UsageError
 from rbc_engine.sources.ahead import ReadAhead
-from rbc_engine.sources.decode import printable, read_image
+from rbc_engine.sources.decode import read_image
 from rbc_engine.sources.slide import VENDOR_SUFFIXES, is_whole_slide
-from rbc_engine.types import Decoded, FieldRef, Frame, SlideRef
+from rbc_engine.text import printable
+from rbc_engine.types.frames import Decoded, FieldRef, Frame, SlideRef
 
 __all__ = [
     "IMAGE_SUFFIXES",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rbc_engine.errors import SessionClosedError
 from rbc_engine.sources.folder import Entry, FolderSource
-from rbc_engine.types import Decoded
+from rbc_engine.types.frames import Decoded
 
 if TYPE_CHECKING:
     from rbc_engine.session import Session

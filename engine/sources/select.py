@@ -9,7 +9,7 @@ from rbc_engine.devices.cuda_needs import DALI, library_version
 from rbc_engine.devices.select import DeviceChoice
 from rbc_engine.sources.dali import DaliSource
 from rbc_engine.sources.folder import FolderSource
-from rbc_engine.types import Decoded, FieldRef
+from rbc_engine.types.frames import Decoded, FieldRef
 
 __all__ = ["cpu_decoders", "dali_remedy", "decoder_of", "open_source"]
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from rbc_engine.errors import ImageError
-from rbc_engine.sources.decode import MAX_FILE_BYTES, MAX_SIDE_PX, printable
-from rbc_engine.types import UInt8
+from rbc_engine.sources.decode import MAX_FILE_BYTES
+from rbc_engine.text import printable
+from rbc_engine.types.arrays import UInt8
+from rbc_engine.types.frames import MAX_SIDE_PX
 
 __all__ = [
     "MAX_SLIDE_SIDE_PX",

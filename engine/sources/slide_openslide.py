@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from rbc_engine.errors import ImageError
-from rbc_engine.sources.decode import printable
 from rbc_engine.sources.slide import (
     SLIDES_REMEDY,
     Box,
@@ -18,7 +17,8 @@ from rbc_engine.sources.slide import (
     checked_levels,
     checked_pixel_um,
 )
-from rbc_engine.types import UInt8
+from rbc_engine.text import printable
+from rbc_engine.types.arrays import UInt8
 
 __all__ = ["OpenSlideSlide", "openslide_vendor"]
 

@@ -21,10 +21,10 @@ import numpy as np
 import tifffile
 
 from rbc_engine.errors import ImageError
-from rbc_engine.sources.decode import printable
 from rbc_engine.sources.slide import Box, Level, checked_levels, checked_pixel_um
 from rbc_engine.sources.slide_tiff_level import TiffLevel
-from rbc_engine.types import UInt8
+from rbc_engine.text import printable
+from rbc_engine.types.arrays import UInt8
 
 __all__ = ["TiffSlide", "slide_levels"]
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from rbc_engine.errors import ImageError
-from rbc_engine.sources.decode import printable
-from rbc_engine.types import UInt8
+from rbc_engine.text import printable
+from rbc_engine.types.arrays import UInt8
 
 __all__ = ["TiffLevel"]
 

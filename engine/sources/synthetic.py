@@ -18,7 +18,7 @@ from rbc_engine.sources.synthetic_cells import TYPES, Cell, Painted, make_cell, 
 from rbc_engine.sources.synthetic_layout import place_cells
 from rbc_engine.sources.synthetic_look import Look, draw_look, expose
 from rbc_engine.sources.synthetic_truth import label_regions
-from rbc_engine.types import Float32, Int32, UInt8
+from rbc_engine.types.arrays import Float32, Int32, UInt8
 
 __all__ = ["DEFAULT_MIX", "TYPES", "SyntheticField", "check_mix", "render_field"]
 

@@ -17,7 +17,7 @@ from rbc_engine.sources.synthetic_outlines import (
     ripple,
     turned,
 )
-from rbc_engine.types import Float32
+from rbc_engine.types.arrays import Float32
 
 __all__ = ["TYPES", "Cell", "Painted", "make_cell", "make_platelet", "paint"]
 

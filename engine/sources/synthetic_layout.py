@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from rbc_engine.errors import UsageError
 from rbc_engine.sources.synthetic_outlines import depth_inside, points_on, radius_at
-from rbc_engine.types import Float32
+from rbc_engine.types.arrays import Float32
 
 __all__ = ["place_cells"]
 

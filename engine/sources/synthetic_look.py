@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rbc_engine.types import Float32, UInt8
+from rbc_engine.types.arrays import Float32, UInt8
 
 __all__ = ["Look", "draw_look", "expose"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from rbc_engine.types import Float32
+from rbc_engine.types.arrays import Float32
 
 __all__ = [
     "ANGLE",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from rbc_engine.types import Float32, Int32
+from rbc_engine.types.arrays import Float32, Int32
 
 __all__ = ["label_regions"]
 

@@ -9,7 +9,7 @@ import treelite
 from rbc_engine.errors import PackError
 from rbc_engine.manifest import ClassifierSettings
 from rbc_engine.pack import Pack
-from rbc_engine.types import Float32
+from rbc_engine.types.arrays import Float32
 
 __all__ = ["Caller", "types_held"]
 

@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from rbc_engine.errors import ImageError
 from rbc_engine.manifest import DetectorSettings
-from rbc_engine.scale import CanvasFit, at_border, canvas_scale, fit_canvas
+from rbc_engine.scale import at_border, canvas_scale, fit_canvas
 from rbc_engine.stages.detect import Detections
-from rbc_engine.types import Frame
+from rbc_engine.types.frames import CanvasFit, Frame
 
 __all__ = ["CellScale", "Sighting"]
 

@@ -11,7 +11,7 @@ from rbc_engine.meter import Meter
 from rbc_engine.networks import network_of
 from rbc_engine.pack import Pack
 from rbc_engine.stages.batches import split_batches
-from rbc_engine.types import Float32
+from rbc_engine.types.arrays import Float32
 
 __all__ = ["Classify"]
 

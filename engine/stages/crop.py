@@ -8,7 +8,8 @@ import numpy as np
 
 from rbc_engine.devices.base import Device, DeviceArray
 from rbc_engine.manifest import ClassifierSettings
-from rbc_engine.types import Float32, Frame
+from rbc_engine.types.arrays import Float32
+from rbc_engine.types.frames import Frame
 
 __all__ = ["crop_patches", "crop_windows"]
 

@@ -12,9 +12,9 @@ from rbc_engine.meter import Meter
 from rbc_engine.networks import network_of
 from rbc_engine.ops import base_anchors
 from rbc_engine.pack import Pack
-from rbc_engine.scale import CanvasFit
 from rbc_engine.stages.batches import split_batches
-from rbc_engine.types import Float32, Frame
+from rbc_engine.types.arrays import Float32
+from rbc_engine.types.frames import CanvasFit, Frame
 
 __all__ = ["Detect", "Detections"]
 

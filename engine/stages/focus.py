@@ -8,7 +8,7 @@ import numpy as np
 
 from rbc_engine.devices.base import Device, DeviceArray
 from rbc_engine.manifest import Manifest
-from rbc_engine.types import Float32
+from rbc_engine.types.arrays import Float32
 
 __all__ = ["BLURRED_UM", "blurred_frames", "edge_widths"]
 

@@ -25,7 +25,7 @@ from rbc_engine.pack import Pack, find_pack
 from rbc_engine.sources.decode import read_image
 from rbc_engine.training.caller import train_caller
 from rbc_engine.training.restore import restore_classifier, restore_detector
-from rbc_engine.types import Decoded, FieldRef, Frame
+from rbc_engine.types.frames import Decoded, FieldRef, Frame
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,8 @@ from PIL import Image
 from rbc_engine.bench.stub_engine import stub_engine
 from rbc_engine.manifest import FILES, Manifest
 from rbc_engine.pack import Pack
-from rbc_engine.types import FieldResult, Frame, Regions
+from rbc_engine.types.frames import Frame
+from rbc_engine.types.results import FieldResult, Regions
 
 _TYPES = ("disc", "sickle", "burr")
 

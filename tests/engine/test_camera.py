@@ -8,7 +8,6 @@ import time
 import numpy as np
 import pytest
 
-from rbc_engine.accounting import FrameStatus
 from rbc_engine.bench.stub_engine import stub_engine
 from rbc_engine.errors import DeviceError, UsageError
 from rbc_engine.monitor import SlideMonitor
@@ -20,6 +19,7 @@ from rbc_engine.sources.camera import (
     positions_until,
     stage_map,
 )
+from rbc_engine.types.ends import FrameStatus
 
 pytest.importorskip("pymmcore_plus")
 useq = pytest.importorskip("useq")

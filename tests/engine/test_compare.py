@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from rbc_engine.cli import app
 from rbc_engine.errors import OutputError
 from rbc_engine.sinks.output import RunOutput
-from rbc_engine.types import FieldResult, Regions
+from rbc_engine.types.results import FieldResult, Regions
 
 EVIL = "<script>alert('x')</script>&\"é"
 

@@ -17,7 +17,8 @@ from rbc_engine.devices.select import open_devices
 from rbc_engine.golden import ExpectedRegions, GoldenCase, compare, encode_golden, read_golden
 from rbc_engine.pack import Pack, find_pack
 from rbc_engine.sources.synthetic import render_field
-from rbc_engine.types import Decoded, FieldRef, FieldResult, Frame, Regions
+from rbc_engine.types.frames import Decoded, FieldRef, Frame
+from rbc_engine.types.results import FieldResult, Regions
 
 from .fakes.machine import FakeMachine
 

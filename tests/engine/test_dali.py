@@ -12,7 +12,7 @@ from PIL import Image
 from rbc_engine.sources.dali import DaliImage, DaliSource, build_pipeline
 from rbc_engine.sources.folder import FolderSource
 from rbc_engine.sources.synthetic import render_field
-from rbc_engine.types import Decoded, FieldRef, Frame
+from rbc_engine.types.frames import Decoded, FieldRef, Frame
 
 pytest.importorskip("nvidia.dali", reason="pip install 'rbc-engine[gpu-check]'")
 

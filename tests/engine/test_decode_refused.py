@@ -14,14 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from rbc_engine.errors import ImageError
-from rbc_engine.sources.decode import (
-    MAX_FILE_BYTES,
-    MAX_SIDE_PX,
-    MIN_SIDE_PX,
-    decode_image,
-    printable,
-    read_image,
-)
+from rbc_engine.sources.decode import MAX_FILE_BYTES, decode_image, read_image
+from rbc_engine.text import printable
+from rbc_engine.types.frames import MAX_SIDE_PX, MIN_SIDE_PX
 
 from .image_files import error_of, pillow_bytes, png_bytes, retag, smear, tiff_bytes
 

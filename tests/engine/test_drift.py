@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rbc_engine.drift import Drift
-from rbc_engine.types import Regions
+from rbc_engine.types.results import Regions
 
 TYPES = ("a", "b", "c")
 

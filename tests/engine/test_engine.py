@@ -12,7 +12,8 @@ import pytest
 from rbc_engine import Engine, ImageError, UsageError
 from rbc_engine.lane import Lane
 from rbc_engine.sources.synthetic import render_field
-from rbc_engine.types import Decoded, FieldRef, Frame, RegionFlag
+from rbc_engine.types.frames import Decoded, FieldRef, Frame
+from rbc_engine.types.results import RegionFlag
 
 
 @pytest.fixture(scope="module")

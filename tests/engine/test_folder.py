@@ -16,7 +16,7 @@ from PIL import Image
 
 from rbc_engine.errors import UsageError
 from rbc_engine.sources.folder import FolderSource, find_fields
-from rbc_engine.types import Decoded, FieldRef
+from rbc_engine.types.frames import Decoded, FieldRef
 
 
 def save(path: Path, *, level: int = 128, size: tuple[int, int] = (40, 36)) -> Path:

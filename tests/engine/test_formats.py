@@ -30,7 +30,8 @@ from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sinks.own_files import OWN_FILES
 from rbc_engine.sinks.webdataset import WebDatasetFolder
 from rbc_engine.stages.crop import crop_windows
-from rbc_engine.types import Frame, RegionFlag
+from rbc_engine.types.frames import Frame
+from rbc_engine.types.results import RegionFlag
 
 TYPES = ("disc", "sickle", "burr")  # of toy_pack
 TABLES = {"fields.csv", "regions.parquet", "run.json", "slides.csv"}

@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 from rbc_engine.grade import DEFAULT, Grades, cut_offs, grade, type_shares
 from rbc_engine.pack import Pack, find_pack
 from rbc_engine.sinks.slides_csv import SlideCounts
-from rbc_engine.types import FieldResult, Regions
+from rbc_engine.types.results import FieldResult, Regions
 
 # Type: whole per cent that are grade 1, 2 and 3.
 WHOLE_PER_CENT = {

@@ -7,9 +7,9 @@ import zlib
 import numpy as np
 import pytest
 
-from rbc_engine.accounting import Ended, FrameStatus
 from rbc_engine.errors import OutputError
 from rbc_engine.sinks.journal import JOURNAL, Journal, read_journal
+from rbc_engine.types.ends import Ended, FrameStatus
 
 
 @pytest.fixture

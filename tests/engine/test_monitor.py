@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rbc_engine.accounting import Ended, FrameStatus
 from rbc_engine.errors import UsageError
 from rbc_engine.monitor import SlideMonitor
 from rbc_engine.overlap import StageMap
 from rbc_engine.statistics import wilson_interval
-from rbc_engine.types import FieldResult, RegionFlag, Regions
+from rbc_engine.types.ends import Ended, FrameStatus
+from rbc_engine.types.results import FieldResult, RegionFlag, Regions
 
 TYPES = ("disc", "sickle")
 HW = (480, 640)

@@ -16,7 +16,8 @@ from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sinks.overlay_drawing import ABNORMAL_RGB, NORMAL_RGB, OverlayStyle, draw_overlay
 from rbc_engine.sinks.overlay_labels import place_labels
 from rbc_engine.sinks.own_files import OWN_FILES
-from rbc_engine.types import Frame, RegionFlag, Regions
+from rbc_engine.types.frames import Frame
+from rbc_engine.types.results import RegionFlag, Regions
 
 GRAY = 128
 

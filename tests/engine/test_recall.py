@@ -17,7 +17,7 @@ from rbc_engine.errors import PackError, RbcError, ResultsError, UsageError
 from rbc_engine.pack import Pack, find_pack
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.stages.call import Caller, types_held
-from rbc_engine.types import FieldResult
+from rbc_engine.types.results import FieldResult
 
 RUN = {"schema": 1, "program": {"version": "0"}, "settings": {"limit": None}, "warnings": ["w"]}
 

@@ -24,8 +24,8 @@ from rbc_engine.report.findings import Findings
 from rbc_engine.report.page import embedded
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sinks.report import ReportPage
-from rbc_engine.sources.decode import printable
-from rbc_engine.types import Frame
+from rbc_engine.text import printable
+from rbc_engine.types.frames import Frame
 
 RUN = {
     "program": {"version": "0.1.0", "commit": "abc"},

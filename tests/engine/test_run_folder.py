@@ -14,7 +14,8 @@ import pytest
 from rbc_engine.errors import ResultsError
 from rbc_engine.run_folder import RunFolder
 from rbc_engine.sinks.output import RunOutput
-from rbc_engine.types import FileStamp, Regions
+from rbc_engine.types.frames import FileStamp
+from rbc_engine.types.results import Regions
 
 RUN = {
     "schema": 1,

@@ -18,8 +18,8 @@ from rbc_engine.sinks.csv_file import CsvFile
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sinks.regions_parquet import RegionsParquet
 from rbc_engine.sinks.slides_csv import SlideTally
-from rbc_engine.sinks.text import csv_text
-from rbc_engine.types import FileStamp
+from rbc_engine.text import csv_text
+from rbc_engine.types.frames import FileStamp
 
 TYPES = ("disc", "sickle", "burr")  # of toy_pack
 ALL_FILES = [".run.files", "fields.csv", "regions.parquet", "run.json", "slides.csv"]

@@ -11,7 +11,7 @@ import tifffile
 from rbc_engine.errors import ImageError
 from rbc_engine.sources.folder import find_fields
 from rbc_engine.sources.slide import Box, is_whole_slide, open_slide
-from rbc_engine.types import FieldRef, SlideRef
+from rbc_engine.types.frames import FieldRef, SlideRef
 
 from .slide_files import UM, reduced, write_pyramid, write_svs
 

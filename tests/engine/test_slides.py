@@ -19,7 +19,6 @@ from rbc_engine.bench.stub_engine import stub_engine
 from rbc_engine.devices.select import open_device
 from rbc_engine.engine import Engine
 from rbc_engine.pack import Pack, find_pack
-from rbc_engine.scale import CanvasFit
 from rbc_engine.sources.decode import decode_image
 from rbc_engine.sources.slide_tiles import (
     SlideEnd,
@@ -30,7 +29,7 @@ from rbc_engine.sources.slide_tiles import (
 )
 from rbc_engine.sources.synthetic import render_field
 from rbc_engine.tiles import plan_tiles
-from rbc_engine.types import Frame, SlideRef
+from rbc_engine.types.frames import CanvasFit, Frame, SlideRef
 from rbc_engine.whole_slides import WholeSlides
 
 from .slide_files import UM, write_pyramid, write_svs
@@ -261,7 +260,7 @@ import sys, time
 from pathlib import Path
 from rbc_engine.bench.stub_engine import stub_engine
 from rbc_engine.sources.slide_tiles import SlideSource
-from rbc_engine.types import SlideRef
+from rbc_engine.types.results import SlideRef
 from rbc_engine.whole_slides import WholeSlides
 
 ref = SlideRef(slide="s", field="s", path=Path(sys.argv[1]))

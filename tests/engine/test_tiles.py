@@ -14,7 +14,7 @@ from rbc_engine.pack import Pack, find_pack
 from rbc_engine.scale import fit_canvas
 from rbc_engine.tile_merge import TileMerge
 from rbc_engine.tiles import OVERLAP_CANVAS_PX, plan_tiles
-from rbc_engine.types import RegionFlag, Regions
+from rbc_engine.types.results import RegionFlag, Regions
 
 NMS_IOU = 0.5
 TYPES = 3

@@ -18,7 +18,7 @@ from rbc_engine.sources.folder import find_fields
 from rbc_engine.sources.slide import Box, open_slide
 from rbc_engine.sources.slide_tiles import SlideEnd, SlideSource, SlideStart, TileRead
 from rbc_engine.sources.synthetic import render_field
-from rbc_engine.types import SlideRef
+from rbc_engine.types.frames import SlideRef
 
 from .slide_files import UM, reduced, write_mrxs, write_ndpi, write_pyramid, write_svs
 

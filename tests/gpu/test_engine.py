@@ -16,7 +16,8 @@ from rbc_engine.sources.dali import DaliSource
 from rbc_engine.sources.folder import find_fields
 from rbc_engine.sources.select import dali_remedy
 from rbc_engine.sources.synthetic import render_field
-from rbc_engine.types import Decoded, FieldRef, FieldResult, Frame
+from rbc_engine.types.frames import Decoded, FieldRef, Frame
+from rbc_engine.types.results import FieldResult
 
 pytestmark = pytest.mark.gpu
 

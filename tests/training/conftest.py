@@ -16,7 +16,7 @@ from torchvision.models.detection import FasterRCNN
 from rbc_engine.manifest import DetectorSettings
 from rbc_engine.training.export import export_detector, fold_batchnorm
 from rbc_engine.training.models import build_detector
-from rbc_engine.types import Float32, UInt8
+from rbc_engine.types.arrays import Float32, UInt8
 
 from ..kernels.reference import background, exposure_gain
 

@@ -19,7 +19,7 @@ from rbc_engine.training.evaluation.bootstrap import Bootstrap
 from rbc_engine.training.evaluation.cell_types import measure_types
 from rbc_engine.training.evaluation.detection import measure_detections
 from rbc_engine.training.evaluation.samples import detection_sample, type_sample
-from rbc_engine.types import Regions
+from rbc_engine.types.results import Regions
 
 TYPES = ("good", "bad")
 ONCE = {"resamples": 2, "seed": 0}

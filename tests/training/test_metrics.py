@@ -14,7 +14,7 @@ from sklearn.metrics import f1_score
 from rbc_engine.training import metrics
 from rbc_engine.training.datasets.base import LabelledField
 from rbc_engine.training.evaluate import Findings, measure
-from rbc_engine.types import Regions
+from rbc_engine.types.results import Regions
 
 # Whole edges on a small square, so that boxes meet often and equal overlaps occur.
 edges = st.tuples(*[st.integers(0, 8)] * 2, *[st.integers(1, 6)] * 2)

@@ -13,7 +13,8 @@ from rbc_engine.devices.host import HostDevice
 from rbc_engine.meter import Meter
 from rbc_engine.scale import fit_canvas
 from rbc_engine.stages.detect import Detect, Detections
-from rbc_engine.types import Float32, Frame, UInt8
+from rbc_engine.types.arrays import Float32, UInt8
+from rbc_engine.types.frames import Frame
 
 from .conftest import ExportedDetector, draw_discs, margins_as_the_engine_has
 

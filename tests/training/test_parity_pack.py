@@ -15,7 +15,7 @@ from rbc_engine import Engine, ops
 from rbc_engine.scale import fit_canvas
 from rbc_engine.sources.decode import read_image
 from rbc_engine.training.restore import restore_classifier, restore_detector
-from rbc_engine.types import Float32, UInt8
+from rbc_engine.types.arrays import Float32, UInt8
 
 from ..kernels.reference import exposure_gain
 from .conftest import margins_as_the_engine_has

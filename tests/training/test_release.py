@@ -16,7 +16,8 @@ from rbc_engine.pack import Pack
 from rbc_engine.sources.synthetic import render_field
 from rbc_engine.training.recipes import CHULA12
 from rbc_engine.training.release import file_records, make_golden, write_pack
-from rbc_engine.types import Regions, UInt8
+from rbc_engine.types.arrays import UInt8
+from rbc_engine.types.results import Regions
 
 CONTENT = {name: name.encode() * 1000 for name in FILES}
 

@@ -16,7 +16,7 @@ from rbc_engine.training.datasets.base import Dataset, LabelledField
 from rbc_engine.training.datasets.check import Faults, ListedImage, checked_dataset
 from rbc_engine.training.datasets.files import read_smears
 from rbc_engine.training.datasets.type_names import IGNORED, UNTYPED, TypeNames, read_type_names
-from rbc_engine.types import Float32, UInt8
+from rbc_engine.types.arrays import Float32, UInt8
 
 __all__ = ["BoxedCell", "BoxedImage", "boxed_dataset", "clip_to_frame", "group_overlapping"]
 

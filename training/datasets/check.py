@@ -13,9 +13,10 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from rbc_engine.errors import ImageError, UsageError
-from rbc_engine.sources.decode import printable, read_image
+from rbc_engine.sources.decode import read_image
+from rbc_engine.text import printable
 from rbc_engine.training.datasets.base import Dataset, LabelledField
-from rbc_engine.types import UInt8
+from rbc_engine.types.arrays import UInt8
 
 __all__ = ["Copies", "Faults", "ListedImage", "checked_dataset", "describe_copies", "read_fields"]
 

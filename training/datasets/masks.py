@@ -39,7 +39,7 @@ from rbc_engine.training.datasets.type_names import (
     TypeNames,
     read_type_names,
 )
-from rbc_engine.types import Float32, UInt8
+from rbc_engine.types.arrays import Float32, UInt8
 
 __all__ = ["load_masks"]
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage
 
-from rbc_engine.types import Float32, UInt8
+from rbc_engine.types.arrays import Float32, UInt8
 
 __all__ = ["components", "foreground_mask", "otsu_threshold"]
 

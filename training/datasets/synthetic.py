@@ -24,7 +24,7 @@ from rbc_engine.training.datasets.base import Dataset, LabelledField
 from rbc_engine.training.datasets.boxes import clip_to_frame
 from rbc_engine.training.datasets.check import Faults, ListedImage, checked_dataset
 from rbc_engine.training.datasets.files import path_inside, read_bytes
-from rbc_engine.types import Float32, UInt8
+from rbc_engine.types.arrays import Float32, UInt8
 
 __all__ = ["load_synthetic"]
 

@@ -18,7 +18,9 @@ from rbc_engine.stages.classify import Classify
 from rbc_engine.stages.crop import crop_patches, crop_windows
 from rbc_engine.training.datasets.base import LabelledField
 from rbc_engine.training.evaluate import Findings
-from rbc_engine.types import Float32, Frame, Regions
+from rbc_engine.types.arrays import Float32
+from rbc_engine.types.frames import Frame
+from rbc_engine.types.results import Regions
 
 __all__ = ["SCORE_FLOOR", "judge_true_boxes", "open_at_floor"]
 

@@ -22,7 +22,7 @@ from rbc_engine.training.evaluation.samples import (
 )
 from rbc_engine.training.evaluation.score import Scored
 from rbc_engine.training.evaluation.statistics import CALIBRATION_BINS, Floats, calibration_bin
-from rbc_engine.types import Float32
+from rbc_engine.types.arrays import Float32
 
 __all__ = ["draw_plots", "precision_recall_points", "reliability_points"]
 

@@ -10,7 +10,8 @@ from rbc_engine.pack import Pack
 from rbc_engine.training.datasets.base import LabelledField
 from rbc_engine.training.evaluate import MIN_EXAMPLES, analyze_fields, measure
 from rbc_engine.training.evaluation.observe import open_at_floor
-from rbc_engine.types import Float32, Regions
+from rbc_engine.types.arrays import Float32
+from rbc_engine.types.results import Regions
 
 __all__ = ["FieldJudges"]
 

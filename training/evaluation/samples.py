@@ -14,7 +14,8 @@ from rbc_engine.training import metrics
 from rbc_engine.training.datasets.base import LabelledField
 from rbc_engine.training.evaluate import Findings
 from rbc_engine.training.evaluation.result import Subset
-from rbc_engine.types import Float32, Regions
+from rbc_engine.types.arrays import Float32
+from rbc_engine.types.results import Regions
 
 __all__ = [
     "IOUS",

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.training import metrics
-from rbc_engine.types import Float32
+from rbc_engine.types.arrays import Float32
 
 __all__ = [
     "CALIBRATION_BINS",

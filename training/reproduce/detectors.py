@@ -30,7 +30,7 @@ from rbc_engine.training.imagenet import TrunkWeights
 from rbc_engine.training.models import DetectorTrunk
 from rbc_engine.training.reproduce.output import load_arrays, save_arrays, write_result
 from rbc_engine.training.workspace import Workspace
-from rbc_engine.types import Float32
+from rbc_engine.types.arrays import Float32
 
 __all__ = ["DetectorTable", "compare_detectors", "step_times", "write_detectors"]
 

@@ -21,7 +21,8 @@ from rbc_engine.training.evaluation.choose import in_pack_order, warn_of_trainin
 from rbc_engine.training.evaluation.report import Table
 from rbc_engine.training.reproduce.contact_sheet import BLUE, GREEN, RED
 from rbc_engine.training.reproduce.output import to_png, write_result
-from rbc_engine.types import Float32, Regions, UInt8
+from rbc_engine.types.arrays import Float32, UInt8
+from rbc_engine.types.results import Regions
 
 __all__ = ["FieldFigure", "Verdict", "draw_field", "find_field", "judge_regions", "show_field"]
 

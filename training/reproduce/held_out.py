@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.training.reproduce.output import load_arrays, save_arrays
-from rbc_engine.types import Float32
+from rbc_engine.types.arrays import Float32
 
 __all__ = ["HeldOut"]
 

@@ -21,7 +21,9 @@ from rbc_engine.training.datasets.base import Dataset, LabelledField
 from rbc_engine.training.evaluation.choose import warn_of_training
 from rbc_engine.training.evaluation.report import Table
 from rbc_engine.training.reproduce.output import write_result
-from rbc_engine.types import Decoded, FieldRef, Float32, Frame, Regions, UInt8
+from rbc_engine.types.arrays import Float32, UInt8
+from rbc_engine.types.frames import Decoded, FieldRef, Frame
+from rbc_engine.types.results import Regions
 
 __all__ = ["LOOKS", "RobustnessRow", "RobustnessTable", "measure_robustness", "write_robustness"]
 

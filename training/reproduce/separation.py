@@ -26,7 +26,7 @@ from rbc_engine.training.reproduce.contact_sheet import GREEN, INK, RED, Tile, c
 from rbc_engine.training.reproduce.folds import select_regions
 from rbc_engine.training.reproduce.output import to_png, write_result
 from rbc_engine.training.reproduce.unet import CANVAS_PX, predict_cores, train_unet
-from rbc_engine.types import Float32, UInt8
+from rbc_engine.types.arrays import Float32, UInt8
 
 __all__ = ["Separation", "compare_separation", "cut_by_watershed", "write_separation"]
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from rbc_engine.cells import count_cells
 from rbc_engine.pack import Pack, find_pack
 from rbc_engine.sinks.report import ReportPage
-from rbc_engine.types import FieldResult, Frame, Regions
+from rbc_engine.types.cells import count_cells
+from rbc_engine.types.frames import Frame
+from rbc_engine.types.results import FieldResult, Regions
 
 
 def regions_of(rng, count, types, *, width, height):

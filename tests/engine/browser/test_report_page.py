@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from rbc_engine.sources.decode import printable
+from rbc_engine.text import printable
 
 from .pages import column, write_report
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["csv_text", "encodable", "plain_text"]
+__all__ = ["csv_text", "encodable", "plain_text", "printable"]
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """The last four are full-width ones, which spreadsheets of some languages read alike."""
@@ -29,3 +29,10 @@ def csv_text(text: str) -> str:
 def plain_text(cell: str) -> str:
     """The text that csv_text made a cell of, but for NULs and what UTF-8 cannot hold."""
     return cell.removeprefix("'")
+
+
+def printable(text: str) -> str:
+    """The text in one line that UTF-8 can hold: anything unprintable, undecodable bytes too, as a backslash escape."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )

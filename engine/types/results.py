@@ -1,4 +1,4 @@
-"""What travels along the path: frames in, regions and field results out. Arrays with shape, dtype, unit."""
+"""What came of a field: its regions, and the field itself. Arrays with shape, dtype, unit."""
 
 from __future__ import annotations
 
@@ -6,36 +6,15 @@ import dataclasses
 from dataclasses import dataclass
 from enum import IntFlag
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from rbc_engine.cells import CellCounts, count_cells
-from rbc_engine.errors import ImageError
+from rbc_engine.types.arrays import Float32, Int32, UInt8
+from rbc_engine.types.cells import CellCounts, count_cells
+from rbc_engine.types.frames import Decoded, FileStamp, Frame
 
-if TYPE_CHECKING:
-    from rbc_engine.scale import CanvasFit
-
-__all__ = [
-    "Decoded",
-    "FieldRef",
-    "FieldResult",
-    "FileStamp",
-    "Float32",
-    "Frame",
-    "Int32",
-    "RegionFlag",
-    "Regions",
-    "SlideRef",
-    "TileCounts",
-    "UInt8",
-]
-
-UInt8 = npt.NDArray[np.uint8]
-Int32 = npt.NDArray[np.int32]
-Float32 = npt.NDArray[np.float32]
+__all__ = ["FieldResult", "RegionFlag", "Regions", "TileCounts"]
 
 
 class RegionFlag(IntFlag):
@@ -54,109 +33,12 @@ class RegionFlag(IntFlag):
         return [flag.name.lower() for flag in RegionFlag if flag in self and flag.name]
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Frame:
-    """One image of a smear.
-
-    pixels: uint8 [H, W, 3], RGB, C-contiguous: a numpy array, or pixels that a decoder left in the memory of the GPU
-        `pixels.device_id` (`shape`, `dtype`, and `to_host` for a copy).
-    slide, field: where it came from; `field` is unique within a slide.
-    pixel_um: width of a pixel in µm, None if unknown.
-    canvas: where it lies on the detector's canvas, for a tile of a slide, whose scale does not go by its own size;
-        None for the rule of fit_canvas.
-    """
-
-    pixels: Any
-    slide: str = ""
-    field: str = ""
-    pixel_um: float | None = None
-    canvas: CanvasFit | None = None
-
-    def __post_init__(self) -> None:
-        pixels = self.pixels
-        known = isinstance(pixels, np.ndarray) or self.device_id is not None
-        if not known or pixels.dtype != np.uint8:
-            got = getattr(pixels, "dtype", type(pixels).__name__)
-            raise ImageError(f"pixels must be a uint8 array (got {got}); scale to 0..255 first")
-        if len(pixels.shape) != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-            raise ImageError(f"pixels must have shape [H, W, 3] (got {list(pixels.shape)})")
-        if self.device_id is None and not pixels.flags.c_contiguous:
-            object.__setattr__(self, "pixels", np.ascontiguousarray(pixels))
-
-    @property
-    def device_id(self) -> int | None:
-        """Which GPU's memory holds the pixels; None for the host's."""
-        number: int | None = getattr(self.pixels, "device_id", None)
-        return number
-
-    def on_host(self) -> Frame:
-        """The frame with its pixels as a numpy array."""
-        if self.device_id is None:
-            return self
-        return dataclasses.replace(self, pixels=self.pixels.to_host())
-
-    @property
-    def height(self) -> int:
-        return int(self.pixels.shape[0])
-
-    @property
-    def width(self) -> int:
-        return int(self.pixels.shape[1])
-
-    def __repr__(self) -> str:
-        return f"Frame({self.slide!r}, {self.field!r}, {self.width}x{self.height} px)"
-
-
-@dataclass(frozen=True)
-class FileStamp:
-    """What tells a file from an earlier version of it: its size, and when it was last modified, ns since 1970."""
-
-    bytes: int
-    modified_ns: int
-
-    @classmethod
-    def of(cls, path: Path) -> FileStamp | None:
-        """None if there is no such file, or its time is none that 64 bits hold."""
-        try:
-            found = path.stat()
-        except (OSError, ValueError):
-            return None
-        if not -(2**63) < found.st_mtime_ns < 2**63:
-            return None
-        return cls(found.st_size, found.st_mtime_ns)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FieldRef:
-    """One image to be read: its slide, its name within the run, and its file."""
-
-    slide: str
-    field: str
-    path: Path
-
-
-@dataclass(frozen=True, kw_only=True)
-class SlideRef(FieldRef):
-    """A whole slide, to be read tile by tile: one field of its run, as large as the slide."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class TileCounts:
     """The tiles of a whole slide: those that were run, and those left out because they show nothing but background."""
 
     run: int
     blank: int
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Decoded:
-    """What a source hands on for one FieldRef: the frame, or why there is none (exactly one of the two)."""
-
-    ref: FieldRef
-    frame: Frame | None = None
-    error: str | None = None
-    seconds: float = 0.0
-    """Time spent reading and decoding."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -1,0 +1,1 @@
+"""What travels along the path, and what all rooms above speak of."""

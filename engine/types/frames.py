@@ -1,0 +1,140 @@
+"""What goes in: a frame, where it came from, and the file that it was read from."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rbc_engine.errors import ImageError
+
+__all__ = [
+    "MAX_SIDE_PX",
+    "MIN_SIDE_PX",
+    "CanvasFit",
+    "Decoded",
+    "FieldRef",
+    "FileStamp",
+    "Frame",
+    "SlideRef",
+]
+
+MIN_SIDE_PX = 32
+"""Shortest side of an image: less holds no whole cell."""
+
+MAX_SIDE_PX = 8192
+"""Longest side of an image: more is a whole slide, which another source reads tile by tile."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CanvasFit:
+    """Where one frame lies on its canvas.
+
+    resized_hw: height and width of the frame on the canvas, at its top left.
+    canvas_hw: height and width of the canvas: the next multiples of the coarsest stride.
+    scale: canvas px per frame px, before rounding to whole pixels.
+    """
+
+    resized_hw: tuple[int, int]
+    canvas_hw: tuple[int, int]
+    scale: float
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Frame:
+    """One image of a smear.
+
+    pixels: uint8 [H, W, 3], RGB, C-contiguous: a numpy array, or pixels that a decoder left in the memory of the GPU
+        `pixels.device_id` (`shape`, `dtype`, and `to_host` for a copy).
+    slide, field: where it came from; `field` is unique within a slide.
+    pixel_um: width of a pixel in µm, None if unknown.
+    canvas: where it lies on the detector's canvas, for a tile of a slide, whose scale does not go by its own size;
+        None for the rule of fit_canvas.
+    """
+
+    pixels: Any
+    slide: str = ""
+    field: str = ""
+    pixel_um: float | None = None
+    canvas: CanvasFit | None = None
+
+    def __post_init__(self) -> None:
+        pixels = self.pixels
+        known = isinstance(pixels, np.ndarray) or self.device_id is not None
+        if not known or pixels.dtype != np.uint8:
+            got = getattr(pixels, "dtype", type(pixels).__name__)
+            raise ImageError(f"pixels must be a uint8 array (got {got}); scale to 0..255 first")
+        if len(pixels.shape) != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+            raise ImageError(f"pixels must have shape [H, W, 3] (got {list(pixels.shape)})")
+        if self.device_id is None and not pixels.flags.c_contiguous:
+            object.__setattr__(self, "pixels", np.ascontiguousarray(pixels))
+
+    @property
+    def device_id(self) -> int | None:
+        """Which GPU's memory holds the pixels; None for the host's."""
+        number: int | None = getattr(self.pixels, "device_id", None)
+        return number
+
+    def on_host(self) -> Frame:
+        """The frame with its pixels as a numpy array."""
+        if self.device_id is None:
+            return self
+        return dataclasses.replace(self, pixels=self.pixels.to_host())
+
+    @property
+    def height(self) -> int:
+        return int(self.pixels.shape[0])
+
+    @property
+    def width(self) -> int:
+        return int(self.pixels.shape[1])
+
+    def __repr__(self) -> str:
+        return f"Frame({self.slide!r}, {self.field!r}, {self.width}x{self.height} px)"
+
+
+@dataclass(frozen=True)
+class FileStamp:
+    """What tells a file from an earlier version of it: its size, and when it was last modified, ns since 1970."""
+
+    bytes: int
+    modified_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> FileStamp | None:
+        """None if there is no such file, or its time is none that 64 bits hold."""
+        try:
+            found = path.stat()
+        except (OSError, ValueError):
+            return None
+        if not -(2**63) < found.st_mtime_ns < 2**63:
+            return None
+        return cls(found.st_size, found.st_mtime_ns)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldRef:
+    """One image to be read: its slide, its name within the run, and its file."""
+
+    slide: str
+    field: str
+    path: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlideRef(FieldRef):
+    """A whole slide, to be read tile by tile: one field of its run, as large as the slide."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Decoded:
+    """What a source hands on for one FieldRef: the frame, or why there is none (exactly one of the two)."""
+
+    ref: FieldRef
+    frame: Frame | None = None
+    error: str | None = None
+    seconds: float = 0.0
+    """Time spent reading and decoding."""
