@@ -11,8 +11,8 @@ from rbc_engine.calibrated import NETWORKS, Calibration, NetworkRanges, Verdict
 from rbc_engine.calibration.collect import observe_fields
 from rbc_engine.calibration.guard import judge_precision
 from rbc_engine.calibration.ranges import NetworkProbe, choose_ranges, layer_errors
-from rbc_engine.drift import Drift
 from rbc_engine.pack import Pack
+from rbc_engine.stats.drift import Drift
 from rbc_engine.types.results import Regions
 
 __all__ = ["Judges", "calibrate", "keep_worst", "rank_layers"]

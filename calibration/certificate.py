@@ -7,13 +7,13 @@ from contextlib import closing
 from pathlib import Path
 
 from rbc_engine.devices.select import cores_here, open_device
-from rbc_engine.drift import Drift
 from rbc_engine.engine import Engine
 from rbc_engine.errors import UsageError
 from rbc_engine.pack import Pack
 from rbc_engine.sources.dali import DaliSource
 from rbc_engine.sources.folder import FolderSource, find_fields
 from rbc_engine.sources.select import dali_remedy
+from rbc_engine.stats.drift import Drift
 from rbc_engine.types.results import Regions
 
 __all__ = ["certify"]

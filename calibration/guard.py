@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rbc_engine.calibrated import Verdict
-from rbc_engine.drift import Drift
+from rbc_engine.stats.drift import Drift
 
 __all__ = ["LARGEST_FALLS", "MOST_FLIPS", "judge_precision"]
 

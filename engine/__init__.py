@@ -22,11 +22,11 @@ from rbc_engine.errors import (
 
 if TYPE_CHECKING:
     from rbc_engine.engine import Engine
-    from rbc_engine.monitor import SlideMonitor
-    from rbc_engine.overlap import StageMap
     from rbc_engine.pack import Pack
     from rbc_engine.pixels import PixelFormat
     from rbc_engine.session import Session
+    from rbc_engine.stats.monitor import SlideMonitor
+    from rbc_engine.stats.stage_map import StageMap
     from rbc_engine.types.ends import Ended, FrameStatus
     from rbc_engine.types.frames import Frame
     from rbc_engine.types.results import FieldResult, Regions
@@ -62,8 +62,8 @@ _HOME = {
     "PixelFormat": "rbc_engine.pixels",
     "Regions": "rbc_engine.types.results",
     "Session": "rbc_engine.session",
-    "SlideMonitor": "rbc_engine.monitor",
-    "StageMap": "rbc_engine.overlap",
+    "SlideMonitor": "rbc_engine.stats.monitor",
+    "StageMap": "rbc_engine.stats.stage_map",
 }
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from rbc_engine.devices.base import BuildWatch
-from rbc_engine.drift import Drift
 from rbc_engine.engine import Engine
+from rbc_engine.stats.drift import Drift
 from rbc_engine.types.frames import Decoded, FieldRef, Frame
 
 __all__ = ["BuildReport", "build_engine"]

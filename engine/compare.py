@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rbc_engine.grade import TypeShare, type_shares
-from rbc_engine.match import match_boxes
 from rbc_engine.run_folder import FieldRow, RunFolder
 from rbc_engine.sinks.run_journal import FieldKey
-from rbc_engine.sinks.slides_csv import SlideCounts, SlideTally
+from rbc_engine.stats.counts import SlideCounts, SlideTally
+from rbc_engine.stats.grade import TypeShare, type_shares
+from rbc_engine.stats.match import match_boxes
 from rbc_engine.types.results import FieldResult, Regions
 
 __all__ = [

@@ -14,7 +14,7 @@ from rbc_engine.errors import OutputError
 from rbc_engine.run_folder import RunFolder
 from rbc_engine.sinks.atomic import AtomicFile, explain_os_errors, remove_abandoned
 from rbc_engine.sinks.csv_file import CsvFile
-from rbc_engine.sinks.slides_csv import SlideCounts
+from rbc_engine.stats.counts import SlideCounts
 from rbc_engine.text import csv_text, encodable
 
 __all__ = ["CompareOutput", "comparison_record"]

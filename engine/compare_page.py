@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-from rbc_engine.grade import grade_text
+from rbc_engine.stats.grade import grade_text
 
 __all__ = ["comparison_page"]
 

@@ -14,7 +14,6 @@ from rbc_engine.batches import batches, outcome
 from rbc_engine.closing import Closing
 from rbc_engine.devices.base import BuildWatch
 from rbc_engine.devices.select import DeviceChoice, open_devices
-from rbc_engine.drift import Drift
 from rbc_engine.errors import DeviceError, DeviceMemoryError, ImageError, RbcError, UsageError
 from rbc_engine.lane import Analyze, Lane
 from rbc_engine.lanes import DeviceLanes, LanePool
@@ -26,6 +25,7 @@ from rbc_engine.session import Session
 from rbc_engine.session_options import OnEnded, SessionOptions
 from rbc_engine.stages.call import Caller
 from rbc_engine.stages.field_prior import FieldPrior
+from rbc_engine.stats.drift import Drift
 from rbc_engine.types.arrays import UInt8
 from rbc_engine.types.frames import Decoded, FieldRef, Frame
 from rbc_engine.types.results import FieldResult

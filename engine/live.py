@@ -11,13 +11,13 @@ from typing import Any
 
 from rbc_engine.engine import Engine
 from rbc_engine.errors import PackError, RbcError
-from rbc_engine.monitor import SlideMonitor
 from rbc_engine.pack import Pack
 from rbc_engine.run import RunCounts, run_record
 from rbc_engine.session import Session
 from rbc_engine.sinks.atomic import explain_os_errors
 from rbc_engine.sinks.journal import JOURNAL, Journal, read_journal
 from rbc_engine.sinks.output import RunOutput
+from rbc_engine.stats.monitor import SlideMonitor
 from rbc_engine.types.ends import Ended, FrameCounts, FrameStatus, Latency
 
 __all__ = ["Feed", "LiveState", "live_head", "recover", "run_live"]

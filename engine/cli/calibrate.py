@@ -16,8 +16,8 @@ from rbc_engine.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rbc_engine.drift import Drift
     from rbc_engine.pack import Pack
+    from rbc_engine.stats.drift import Drift
     from rbc_engine.training.datasets.base import Dataset, LabelledField
 
 __all__ = ["calibrate"]

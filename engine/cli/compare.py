@@ -65,7 +65,7 @@ def _print(record: dict[str, Any], out: Path | None) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from rbc_engine.grade import grade_text
+    from rbc_engine.stats.grade import grade_text
     from rbc_engine.text import printable
 
     console = Console()

@@ -18,7 +18,7 @@ from rbc_engine.errors import OutputError, UsageError
 if TYPE_CHECKING:
     from rbc_engine.engine import Engine
     from rbc_engine.live import Feed
-    from rbc_engine.overlap import StageMap
+    from rbc_engine.stats.stage_map import StageMap
 
 __all__ = ["live"]
 
@@ -113,9 +113,9 @@ def live(
     ) as engine:
         from rbc_engine.cli.live_table import LiveTable
         from rbc_engine.live import live_head, run_live
-        from rbc_engine.monitor import SlideMonitor
         from rbc_engine.sinks.journal import JOURNAL, Journal
         from rbc_engine.sinks.output import RunOutput
+        from rbc_engine.stats.monitor import SlideMonitor
 
         if (folder / JOURNAL).exists() and not overwrite:
             raise OutputError(
@@ -236,8 +236,8 @@ def _source(
             None,
             cpu_decoders(),
         )
-    from rbc_engine.overlap import StageMap
     from rbc_engine.sources.camera import feed_sequence, open_core, stage_map
+    from rbc_engine.stats.stage_map import StageMap
 
     core = open_core(config)
     stage = StageMap.of_pixel(um_per_px) if um_per_px is not None else stage_map(core)

@@ -76,7 +76,7 @@ def recall(
     from rbc_engine.run_folder import RunFolder
     from rbc_engine.sinks.out_folder import refuse_inputs
     from rbc_engine.sinks.output import RunOutput
-    from rbc_engine.sinks.slides_csv import SlideTally
+    from rbc_engine.stats.counts import SlideTally
 
     refuse_inputs(out, [run_dir], name="RUN_DIR")
     with RunFolder(run_dir) as run:

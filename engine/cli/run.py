@@ -18,7 +18,7 @@ from rbc_engine.errors import OutputError, UsageError
 from rbc_engine.sinks.formats import FORMATS, check_formats
 
 if TYPE_CHECKING:
-    from rbc_engine.sinks.slides_csv import SlideTally
+    from rbc_engine.stats.counts import SlideTally
     from rbc_engine.types.results import FieldResult
 
 __all__ = ["print_summary", "run"]
@@ -110,7 +110,7 @@ def run(
         from rbc_engine.run import run_fields, run_head
         from rbc_engine.sinks.output import RunOutput
         from rbc_engine.sinks.run_journal import RunJournal, refuse_if_running
-        from rbc_engine.sinks.slides_csv import SlideTally
+        from rbc_engine.stats.counts import SlideTally
 
         tally = SlideTally()
         failures: list[str] = []

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from rbc_engine.report.pictures import field_jpeg, patch_jpeg
 from rbc_engine.report.stock import Stock
-from rbc_engine.sinks.slides_csv import SlideCounts
+from rbc_engine.stats.counts import SlideCounts
 from rbc_engine.types.arrays import UInt8
 from rbc_engine.types.results import FieldResult, RegionFlag, Regions
 

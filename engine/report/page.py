@@ -10,7 +10,6 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-from rbc_engine.grade import CAVEAT, ICSH_2015, TypeShare, cut_offs, type_shares
 from rbc_engine.pack import Pack
 from rbc_engine.report.findings import (
     FIELDS_LISTED,
@@ -22,6 +21,7 @@ from rbc_engine.report.findings import (
     SlideFindings,
 )
 from rbc_engine.report.pictures import FIELD_LONG_SIDE_PX
+from rbc_engine.stats.grade import CAVEAT, ICSH_2015, TypeShare, cut_offs, type_shares
 from rbc_engine.text import printable
 
 __all__ = ["render"]

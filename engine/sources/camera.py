@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.errors import DeviceError, SessionClosedError, UsageError
-from rbc_engine.overlap import StageMap
 from rbc_engine.pixels import PixelFormat
+from rbc_engine.stats.stage_map import StageMap
 from rbc_engine.types.ends import PositionUm
 
 if TYPE_CHECKING:

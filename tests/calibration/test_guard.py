@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rbc_engine.calibration.guard import LARGEST_FALLS, MOST_FLIPS, judge_precision
-from rbc_engine.drift import Drift
+from rbc_engine.stats.drift import Drift
 from rbc_engine.types.results import Regions
 
 FP32 = dict.fromkeys(LARGEST_FALLS, 0.9)

@@ -10,8 +10,6 @@ import pytest
 
 from rbc_engine.bench.stub_engine import stub_engine
 from rbc_engine.errors import DeviceError, UsageError
-from rbc_engine.monitor import SlideMonitor
-from rbc_engine.overlap import StageMap
 from rbc_engine.sources.camera import (
     feed_mda,
     feed_sequence,
@@ -19,6 +17,8 @@ from rbc_engine.sources.camera import (
     positions_until,
     stage_map,
 )
+from rbc_engine.stats.monitor import SlideMonitor
+from rbc_engine.stats.stage_map import StageMap
 from rbc_engine.types.ends import FrameStatus
 
 pytest.importorskip("pymmcore_plus")

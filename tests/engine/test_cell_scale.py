@@ -15,13 +15,13 @@ import pytest
 from PIL import Image
 
 from rbc_engine.engine import Engine
-from rbc_engine.match import match_boxes
 from rbc_engine.pack import Pack, find_pack
 from rbc_engine.scale import fit_canvas
 from rbc_engine.sinks.patch_pixels import cut_patches
 from rbc_engine.sources.synthetic import SyntheticField, render_field
 from rbc_engine.stages.cell_scale import CellScale
 from rbc_engine.stages.detect import Detections
+from rbc_engine.stats.match import match_boxes
 from rbc_engine.types.frames import CanvasFit, Decoded, FieldRef, Frame
 
 TRUE_UM = 7.6  # of the cells that render_field draws

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rbc_engine.drift import Drift
+from rbc_engine.stats.drift import Drift
 from rbc_engine.types.results import Regions
 
 TYPES = ("a", "b", "c")

@@ -12,9 +12,9 @@ import pytest
 from rbc_engine.bench.stub_engine import stub_engine
 from rbc_engine.errors import DeviceError, OutputError, PackError
 from rbc_engine.live import live_head, recover, run_live
-from rbc_engine.monitor import SlideMonitor
 from rbc_engine.sinks.journal import JOURNAL, Journal
 from rbc_engine.sinks.output import RunOutput
+from rbc_engine.stats.monitor import SlideMonitor
 
 FRAME = np.zeros((48, 64, 3), np.uint8)
 FILES = [".run.files", "fields.csv", "regions.parquet", "run.json", "slides.csv"]

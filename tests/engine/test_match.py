@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbc_engine import match
 from rbc_engine.errors import ResultsError
-from rbc_engine.match import match_boxes
+from rbc_engine.stats import match
+from rbc_engine.stats.match import match_boxes
 
 
 def slow_match(a, b, least_iou):

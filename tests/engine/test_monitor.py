@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from rbc_engine.errors import UsageError
-from rbc_engine.monitor import SlideMonitor
-from rbc_engine.overlap import StageMap
-from rbc_engine.statistics import wilson_interval
+from rbc_engine.stats.monitor import SlideMonitor
+from rbc_engine.stats.stage_map import StageMap
+from rbc_engine.stats.wilson import wilson_interval
 from rbc_engine.types.ends import Ended, FrameStatus
 from rbc_engine.types.results import FieldResult, RegionFlag, Regions
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from rbc_engine.statistics import wilson_interval
+from rbc_engine.stats.wilson import wilson_interval
 
 Z = 1.959963984540054
 

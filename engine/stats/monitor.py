@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from rbc_engine.errors import UsageError
-from rbc_engine.overlap import SeenRegions, StageMap
-from rbc_engine.statistics import wilson_interval
+from rbc_engine.stats.seen import SeenRegions
+from rbc_engine.stats.stage_map import StageMap
+from rbc_engine.stats.wilson import wilson_interval
 from rbc_engine.types.ends import Ended, PositionUm
 from rbc_engine.types.results import FieldResult
 

@@ -7,55 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from rbc_engine.errors import UsageError
-from rbc_engine.types.arrays import Float32
+from rbc_engine.stats.stage_map import StageMap
 from rbc_engine.types.results import RegionFlag, Regions
 
-__all__ = ["Overlap", "Seen", "SeenRegions", "StageMap"]
+__all__ = ["Overlap", "Seen", "SeenRegions"]
 
 _SAME_SHARE = 0.5
 """Two boxes show one region if they share at least this much of the smaller one: so a cell that the border cuts
 matches the whole one, and two neighbours, which share little, stay two."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageMap:
-    """How pixels lie on the stage: an offset of (dx, dy) px in the image is `matrix_um` @ (dx, dy) µm on it.
-
-    matrix_um: two rows of two numbers. Of a camera that is neither turned nor mirrored: ((p, 0), (0, p)), p its µm per
-        px; where the image shows larger stage coordinates to the left, the first is -p. Micro-Manager's
-        getPixelSizeAffine is (a, b, c, d, e, f) with ((a, b), (d, e)).
-    """
-
-    matrix_um: tuple[tuple[float, float], tuple[float, float]]
-
-    def __post_init__(self) -> None:
-        matrix = np.array(self.matrix_um, np.float64)
-        good = matrix.shape == (2, 2) and np.isfinite(matrix).all()
-        if not good or abs(np.linalg.det(matrix)) < 1e-9:
-            raise UsageError(
-                f"matrix_um must be two rows of two numbers, µm per px, that can be inverted (got {self.matrix_um})"
-            )
-
-    @classmethod
-    def of_pixel(cls, pixel_um: float) -> StageMap:
-        """Of a camera that is neither turned nor mirrored."""
-        return cls(matrix_um=((pixel_um, 0.0), (0.0, pixel_um)))
-
-    def boxes_um(
-        self, boxes: Float32, *, frame_hw: tuple[int, int], position_um: tuple[float, float]
-    ) -> npt.NDArray[np.float64]:
-        """The smallest upright boxes on the stage around boxes of a frame.
-
-        boxes: float32 [R, 4], x0 y0 x1 y1 px. position_um: of the frame's centre.
-
-        Returns float64 [R, 4], x0 y0 x1 y1 in µm.
-        """
-        matrix = np.array(self.matrix_um, np.float64)
-        corners = boxes[:, [[0, 1], [2, 1], [0, 3], [2, 3]]].astype(np.float64)  # [R, 4, 2]
-        centre = np.array([frame_hw[1], frame_hw[0]]) / 2
-        on_stage = (corners - centre) @ matrix.T + np.array(position_um)
-        return np.concatenate([on_stage.min(axis=1), on_stage.max(axis=1)], axis=1)
 
 
 @dataclass(eq=False, kw_only=True)

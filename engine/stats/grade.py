@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from rbc_engine.sinks.slides_csv import SlideCounts
-from rbc_engine.statistics import wilson_interval
+from rbc_engine.stats.counts import SlideCounts
+from rbc_engine.stats.wilson import wilson_interval
 
 __all__ = [
     "CAVEAT",

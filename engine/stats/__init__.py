@@ -1,0 +1,1 @@
+"""What counts say: intervals, grades, which regions are the same."""
