@@ -31,7 +31,7 @@ from rbc_engine.bench.versus import compare_with_peers
 from rbc_engine.devices.select import cores_here
 from rbc_engine.engine import Engine
 from rbc_engine.errors import UsageError
-from rbc_engine.pack import Pack
+from rbc_engine.packs.pack import Pack
 
 __all__ = ["SCHEMA", "run_bench"]
 

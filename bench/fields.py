@@ -13,7 +13,7 @@ from PIL import Image
 from rbc_engine.bench.settings import Size
 from rbc_engine.devices.select import cores_here
 from rbc_engine.errors import ImageError, UsageError
-from rbc_engine.manifest import DetectorSettings
+from rbc_engine.packs.manifest import DetectorSettings
 from rbc_engine.scale import fit_canvas
 from rbc_engine.sources.decode import read_image
 from rbc_engine.sources.folder import find_fields

@@ -21,11 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.bench.measure import in_turn, ratio_spread, spread
-from rbc_engine.calibrated import NETWORKS
 from rbc_engine.devices.host import HostDevice, host_precisions
 from rbc_engine.engine import Engine
-from rbc_engine.networks import network_of
-from rbc_engine.pack import Pack, find_pack
+from rbc_engine.packs.calibration import NETWORKS
+from rbc_engine.packs.networks import network_of
+from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.scale import fit_canvas
 from rbc_engine.sources.folder import FolderSource, find_fields
 

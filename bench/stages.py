@@ -18,7 +18,7 @@ from rbc_engine.bench.stopwatch import NETWORKS, Stopwatch, WatchedNetwork
 from rbc_engine.bench.work import Work, network_work
 from rbc_engine.devices.select import cores_here
 from rbc_engine.engine import Engine
-from rbc_engine.pack import Pack
+from rbc_engine.packs.pack import Pack
 from rbc_engine.scale import fit_canvas
 
 __all__ = ["Part", "StageReport", "measure_stages", "networks_alone_s"]

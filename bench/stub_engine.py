@@ -11,7 +11,7 @@ import numpy as np
 
 from rbc_engine.devices.select import open_device
 from rbc_engine.engine import Engine
-from rbc_engine.pack import Pack, find_pack
+from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.types.frames import Decoded
 from rbc_engine.types.results import FieldResult, Regions
 

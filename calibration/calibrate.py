@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from rbc_engine.calibrated import NETWORKS, Calibration, NetworkRanges, Verdict
 from rbc_engine.calibration.collect import observe_fields
 from rbc_engine.calibration.guard import judge_precision
 from rbc_engine.calibration.ranges import NetworkProbe, choose_ranges, layer_errors
-from rbc_engine.pack import Pack
+from rbc_engine.packs.calibration import NETWORKS, Acceptance, Calibration, NetworkRanges
+from rbc_engine.packs.pack import Pack
 from rbc_engine.stats.drift import Drift
 from rbc_engine.types.results import Regions
 
@@ -59,7 +59,7 @@ def calibrate(
     if judges is None:
         return calibration
     exact = judges(pack, "cpu", "fp32")
-    verdicts: dict[str, Verdict] = {}
+    verdicts: dict[str, Acceptance] = {}
     for device, precision in precisions:
         verdict = _verdict(pack, calibration, judges, exact, device, precision, log)
         if (device, precision) == ("cpu", "int8") and not verdict.accepted:
@@ -99,15 +99,15 @@ def _leave_in_float(
     pack: Pack,
     networks: Mapping[str, NetworkRanges],
     probes: Mapping[str, NetworkProbe],
-    refused: Verdict,
+    refused: Acceptance,
     judges: Judges,
     exact: Judged,
     log: Log,
-) -> tuple[dict[str, NetworkRanges], Verdict]:
+) -> tuple[dict[str, NetworkRanges], Acceptance]:
     """The fewest layers in float with which int8 is accepted: doubled until it is, then halved back."""
     log("int8 is refused: looking for the layers that cost most")
     ranked = rank_layers(probes, networks)
-    best: tuple[dict[str, NetworkRanges], Verdict] | None = None
+    best: tuple[dict[str, NetworkRanges], Acceptance] | None = None
     low, count = 0, 1
     while count <= len(ranked) // 2 and best is None:
         tried = keep_worst(networks, ranked, count)
@@ -137,7 +137,7 @@ def _verdict(
     device: str,
     precision: str,
     log: Log,
-) -> Verdict:
+) -> Acceptance:
     _, exact_measures, exact_found = exact
     name, measures, found = judges(replace(pack, calibration=calibration), device, precision)
     drift = Drift(types=pack.types).add_all(zip(exact_found, found, strict=True))
@@ -154,7 +154,9 @@ def _verdict(
 
 
 def _calibration(
-    networks: Mapping[str, NetworkRanges], verdicts: Mapping[str, Verdict], notes: Mapping[str, Any]
+    networks: Mapping[str, NetworkRanges],
+    verdicts: Mapping[str, Acceptance],
+    notes: Mapping[str, Any],
 ) -> Calibration:
     return Calibration.model_validate(
         {

@@ -9,7 +9,7 @@ from pathlib import Path
 from rbc_engine.devices.select import cores_here, open_device
 from rbc_engine.engine import Engine
 from rbc_engine.errors import UsageError
-from rbc_engine.pack import Pack
+from rbc_engine.packs.pack import Pack
 from rbc_engine.sources.dali import DaliSource
 from rbc_engine.sources.folder import FolderSource, find_fields
 from rbc_engine.sources.select import dali_remedy

@@ -9,7 +9,7 @@ from rbc_engine.calibration.observe import ObservingDevice
 from rbc_engine.devices.select import DeviceChoice, cores_here
 from rbc_engine.engine import Engine
 from rbc_engine.errors import UsageError
-from rbc_engine.pack import Pack
+from rbc_engine.packs.pack import Pack
 from rbc_engine.sources.folder import FolderSource
 from rbc_engine.types.frames import FieldRef
 

@@ -6,11 +6,11 @@ import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rbc_engine.calibrated import NETWORKS
 from rbc_engine.calibration.collect import observe_fields
 from rbc_engine.calibration.observe import ObservingDevice
 from rbc_engine.calibration.ranges import NetworkProbe, ranges_by
-from rbc_engine.pack import Pack
+from rbc_engine.packs.calibration import NETWORKS
+from rbc_engine.packs.pack import Pack
 
 __all__ = ["field_curve"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rbc_engine.calibrated import Verdict
+from rbc_engine.packs.calibration import Acceptance
 from rbc_engine.stats.drift import Drift
 
 __all__ = ["LARGEST_FALLS", "MOST_FLIPS", "judge_precision"]
@@ -28,7 +28,7 @@ def judge_precision(
     *,
     device: str,
     smear_groups: int,
-) -> Verdict:
+) -> Acceptance:
     """Accepts a precision if no measure falls too far and few labels flip.
 
     fp32, measured: the measures of LARGEST_FALLS. drift: from fp32 to the precision. device: its name.
@@ -44,7 +44,7 @@ def judge_precision(
         for name, what in (("labels", "the labels"), ("abnormal", "the abnormal verdicts"))
         if not shares[name] <= MOST_FLIPS[name]
     ]
-    return Verdict(
+    return Acceptance(
         accepted=not reasons,
         reasons=tuple(reasons),
         device=device,

@@ -13,7 +13,7 @@ from onnx import helper
 from rbc_engine.calibration.histogram import Histogram
 from rbc_engine.devices.host import HostDevice, HostNetwork
 from rbc_engine.meter import Meter
-from rbc_engine.quantize import observed_tensors
+from rbc_engine.packs.quantize import observed_tensors
 
 __all__ = ["INPUTS", "ObservingDevice"]
 

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from rbc_engine.calibrated import NetworkRanges
 from rbc_engine.calibration.histogram import METHODS, Histogram, choose_range
 from rbc_engine.calibration.observe import INPUTS
 from rbc_engine.devices.host import HostDevice
 from rbc_engine.errors import UsageError
-from rbc_engine.quantize import find_layers, quantize
+from rbc_engine.packs.calibration import NetworkRanges
+from rbc_engine.packs.quantize import find_layers, quantize
 
 __all__ = ["NetworkProbe", "choose_ranges", "layer_errors", "ranges_by"]
 

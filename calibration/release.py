@@ -8,10 +8,10 @@ from pathlib import Path
 
 import tomli_w
 
-from rbc_engine.calibrated import Calibration
 from rbc_engine.errors import OutputError
-from rbc_engine.manifest import CALIBRATION_NAME, FILES, FileRecord, Manifest
-from rbc_engine.pack import MANIFEST_NAME, Pack
+from rbc_engine.packs.calibration import Calibration
+from rbc_engine.packs.manifest import CALIBRATION_NAME, FILES, FileRecord, Manifest
+from rbc_engine.packs.pack import MANIFEST_NAME, Pack
 from rbc_engine.sinks.atomic import AtomicFile
 
 __all__ = ["write_calibration"]

@@ -22,7 +22,7 @@ from rbc_engine.errors import (
 
 if TYPE_CHECKING:
     from rbc_engine.engine import Engine
-    from rbc_engine.pack import Pack
+    from rbc_engine.packs.pack import Pack
     from rbc_engine.pixels import PixelFormat
     from rbc_engine.session import Session
     from rbc_engine.stats.monitor import SlideMonitor
@@ -58,7 +58,7 @@ _HOME = {
     "FieldResult": "rbc_engine.types.results",
     "Frame": "rbc_engine.types.frames",
     "FrameStatus": "rbc_engine.types.ends",
-    "Pack": "rbc_engine.pack",
+    "Pack": "rbc_engine.packs.pack",
     "PixelFormat": "rbc_engine.pixels",
     "Regions": "rbc_engine.types.results",
     "Session": "rbc_engine.session",

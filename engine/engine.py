@@ -18,7 +18,7 @@ from rbc_engine.errors import DeviceError, DeviceMemoryError, ImageError, RbcErr
 from rbc_engine.lane import Analyze, Lane
 from rbc_engine.lanes import DeviceLanes, LanePool
 from rbc_engine.meter import Meter
-from rbc_engine.pack import Pack, find_pack
+from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.pixels import PixelFormat
 from rbc_engine.proof import check_golden
 from rbc_engine.session import Session

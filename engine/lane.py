@@ -14,7 +14,7 @@ import numpy.typing as npt
 from rbc_engine.devices.base import Device
 from rbc_engine.errors import DeviceError, ImageError
 from rbc_engine.meter import Meter
-from rbc_engine.pack import Pack
+from rbc_engine.packs.pack import Pack
 from rbc_engine.scale import at_border, fit_canvas
 from rbc_engine.stages.call import Caller, types_held
 from rbc_engine.stages.cell_scale import CellScale, Sighting

@@ -11,7 +11,7 @@ from typing import Any
 
 from rbc_engine.engine import Engine
 from rbc_engine.errors import PackError, RbcError
-from rbc_engine.pack import Pack
+from rbc_engine.packs.pack import Pack
 from rbc_engine.run import RunCounts, run_record
 from rbc_engine.session import Session
 from rbc_engine.sinks.atomic import explain_os_errors

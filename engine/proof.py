@@ -9,8 +9,8 @@ import numpy as np
 
 from rbc_engine.devices.select import DeviceChoice
 from rbc_engine.errors import DeviceError
-from rbc_engine.golden import ExpectedRegions, judge, read_golden
-from rbc_engine.pack import Pack
+from rbc_engine.packs.golden import ExpectedRegions, judge, read_golden
+from rbc_engine.packs.pack import Pack
 from rbc_engine.scale import fit_canvas
 from rbc_engine.stages.call import types_held
 from rbc_engine.stats.drift import Drift

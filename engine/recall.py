@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from rbc_engine import _kernels
 from rbc_engine.errors import PackError, ResultsError, UsageError
-from rbc_engine.manifest import ClassifierSettings
 from rbc_engine.meter import Meter
-from rbc_engine.pack import Pack, find_pack
+from rbc_engine.packs.manifest import ClassifierSettings
+from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.run import RunCounts
 from rbc_engine.run_folder import RunFolder
 from rbc_engine.sinks.output import RUN_JSON, RunOutput

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rbc_engine.errors import OutputError, ResultsError
-from rbc_engine.pack import Pack
+from rbc_engine.packs.pack import Pack
 from rbc_engine.run_folder import RunFolder
 from rbc_engine.sinks.journal import JOURNAL
 from rbc_engine.sinks.output import RUN_JSON

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.errors import ImageError
-from rbc_engine.manifest import DetectorSettings
+from rbc_engine.packs.manifest import DetectorSettings
 from rbc_engine.types.frames import CanvasFit
 
 __all__ = ["MAX_CANVAS_SIDE_PX", "at_border", "canvas_scale", "fit_canvas"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rbc_engine.errors import ImageError, UsageError
-from rbc_engine.manifest import DetectorSettings
+from rbc_engine.packs.manifest import DetectorSettings
 from rbc_engine.types.arrays import Float32
 from rbc_engine.types.frames import CanvasFit
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rbc_engine.golden import read_golden
+from rbc_engine.packs.golden import read_golden
 from rbc_engine.types.arrays import UInt8
 from rbc_engine.types.frames import Decoded, FieldRef, Frame
 

@@ -17,9 +17,9 @@ from torchvision.models.detection import FasterRCNN
 import rbc_engine
 from rbc_engine.engine import Engine
 from rbc_engine.errors import RbcError, UsageError
-from rbc_engine.golden import encode_golden
-from rbc_engine.manifest import SCHEMA, FieldPriorSettings, Manifest
-from rbc_engine.pack import Pack
+from rbc_engine.packs.golden import encode_golden
+from rbc_engine.packs.manifest import SCHEMA, FieldPriorSettings, Manifest
+from rbc_engine.packs.pack import Pack
 from rbc_engine.stages.field_prior import FieldPrior
 from rbc_engine.training import metrics
 from rbc_engine.training.caller import CallerReport, train_caller

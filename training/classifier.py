@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from rbc_engine.manifest import ClassifierSettings
-from rbc_engine.pack import Pack
+from rbc_engine.packs.manifest import ClassifierSettings
+from rbc_engine.packs.pack import Pack
 from rbc_engine.training.augment import blur_some, flip_and_turn, vary_colour, vary_light
 from rbc_engine.training.checkpoint import load_finished
 from rbc_engine.training.clumps import ClumpMaker

@@ -15,8 +15,8 @@ from torch.optim.swa_utils import AveragedModel
 from torchvision.models.detection import FasterRCNN
 
 from rbc_engine import ops
-from rbc_engine.manifest import DetectorSettings
-from rbc_engine.pack import Pack
+from rbc_engine.packs.manifest import DetectorSettings
+from rbc_engine.packs.pack import Pack
 from rbc_engine.sources.decode import decode_image
 from rbc_engine.sources.synthetic import render_field
 from rbc_engine.training.augment import (

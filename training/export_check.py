@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rbc_engine.devices.cuda_driver import ask_driver
 from rbc_engine.errors import RbcError, UsageError
-from rbc_engine.pack import Pack
+from rbc_engine.packs.pack import Pack
 from rbc_engine.training.restore import restore_classifier
 
 __all__ = ["CHECKS", "check_export"]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 
 from rbc_engine.errors import PackError
-from rbc_engine.pack import Pack
+from rbc_engine.packs.pack import Pack
 from rbc_engine.training.models import Classifier
 
 __all__ = ["begin_classifier", "begin_detector", "unfold_batchnorm"]

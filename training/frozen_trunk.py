@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rbc_engine.errors import OutputError
-from rbc_engine.manifest import ClassifierSettings
+from rbc_engine.packs.manifest import ClassifierSettings
 from rbc_engine.training.models import Classifier
 from rbc_engine.training.patches import RegionSet
 

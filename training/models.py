@@ -15,7 +15,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from rbc_engine.manifest import DetectorSettings
+from rbc_engine.packs.manifest import DetectorSettings
 
 __all__ = [
     "IMAGE_STD",

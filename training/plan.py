@@ -12,8 +12,8 @@ import torch
 from torchvision.models.detection import FasterRCNN
 
 from rbc_engine.errors import UsageError
-from rbc_engine.manifest import ClassifierSettings
-from rbc_engine.pack import MANIFEST_NAME, Pack, shipped_packs
+from rbc_engine.packs.manifest import ClassifierSettings
+from rbc_engine.packs.pack import MANIFEST_NAME, Pack, shipped_packs
 from rbc_engine.training.assemble import assemble_final_pack, assemble_pack, checkout_commit
 from rbc_engine.training.classifier import (
     ClassifierTraining,

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from rbc_engine.errors import UsageError
-from rbc_engine.manifest import CallerSettings, ClassifierSettings, DetectorSettings, Manifest
+from rbc_engine.packs.manifest import CallerSettings, ClassifierSettings, DetectorSettings, Manifest
 from rbc_engine.training.datasets.base import Dataset
 from rbc_engine.training.datasets.chula12 import TYPES
 from rbc_engine.training.patches import load_regions

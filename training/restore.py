@@ -13,7 +13,7 @@ from torch import nn
 from torchvision.models.detection import FasterRCNN
 
 from rbc_engine.errors import PackError
-from rbc_engine.pack import Pack
+from rbc_engine.packs.pack import Pack
 from rbc_engine.training.export import fold_batchnorm
 from rbc_engine.training.models import (
     Classifier,

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import Protocol
 
 from rbc_engine.errors import RbcError
-from rbc_engine.pack import Pack
+from rbc_engine.packs.pack import Pack
 from rbc_engine.types.frames import FieldRef
 from rbc_engine.types.results import Regions
 

@@ -12,7 +12,7 @@ from sklearn.tree import DecisionTreeRegressor
 from sklearn.tree._tree import Tree
 
 from rbc_engine.bench.peers.base import PeerMissingError
-from rbc_engine.pack import Pack
+from rbc_engine.packs.pack import Pack
 
 __all__ = ["sklearn_caller"]
 

@@ -15,7 +15,7 @@ from rbc_engine.devices.base import Device
 from rbc_engine.errors import RbcError
 from rbc_engine.lane import Lane
 from rbc_engine.meter import Meter
-from rbc_engine.pack import Pack
+from rbc_engine.packs.pack import Pack
 from rbc_engine.sources.decode import read_image
 from rbc_engine.stages.call import Caller
 from rbc_engine.stages.field_prior import FieldPrior

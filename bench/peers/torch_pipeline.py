@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.models.detection import FasterRCNN
 
 from rbc_engine.bench.peers.regions import regions_of
-from rbc_engine.pack import Pack
+from rbc_engine.packs.pack import Pack
 from rbc_engine.scale import at_border, canvas_scale
 from rbc_engine.stages.crop import crop_windows
 from rbc_engine.stages.field_prior import FieldPrior, telling_regions

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from rbc_engine.pack import Pack, find_pack
+from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.sources.synthetic import render_field
 from rbc_engine.types.arrays import UInt8
 

@@ -13,8 +13,8 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import MultiScaleRoIAlign, nms
 
 from rbc_engine import ops
-from rbc_engine.manifest import DetectorSettings
-from rbc_engine.pack import Pack
+from rbc_engine.packs.manifest import DetectorSettings
+from rbc_engine.packs.pack import Pack
 from rbc_engine.training.restore import restore_detector
 from rbc_engine.types.arrays import Float32, Int32
 

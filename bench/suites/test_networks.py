@@ -13,8 +13,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from rbc_engine.bench.peers.fp32_graph import as_fp32
 from rbc_engine.devices.host import HostDevice
 from rbc_engine.errors import UsageError
-from rbc_engine.networks import network_of
-from rbc_engine.pack import Pack
+from rbc_engine.packs.networks import network_of
+from rbc_engine.packs.pack import Pack
 from rbc_engine.training.restore import restore_classifier, restore_detector
 
 _INPUTS = {

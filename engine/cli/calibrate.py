@@ -16,7 +16,7 @@ from rbc_engine.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rbc_engine.pack import Pack
+    from rbc_engine.packs.pack import Pack
     from rbc_engine.stats.drift import Drift
     from rbc_engine.training.datasets.base import Dataset, LabelledField
 
@@ -79,7 +79,7 @@ def calibrate(
         raise UsageError(
             f"calibrate needs {', '.join(missing)}, which is not installed; pip install 'rbc-engine[train]'"
         )
-    from rbc_engine.pack import Pack, find_pack
+    from rbc_engine.packs.pack import Pack, find_pack
 
     started = time.perf_counter()
     opened = Pack.open(find_pack(pack))
@@ -133,7 +133,7 @@ def _versioned(pack: Pack, version: str) -> Pack:
 
     from pydantic import ValidationError
 
-    from rbc_engine.manifest import Manifest
+    from rbc_engine.packs.manifest import Manifest
 
     values = pack.manifest.model_dump(by_alias=True) | {"version": version}
     try:
@@ -192,10 +192,10 @@ def _paths(
 
 
 def _print_sensitivity(pack: Pack, paths: Sequence[Path], *, as_json: bool) -> None:
-    from rbc_engine.calibrated import NETWORKS
     from rbc_engine.calibration.calibrate import rank_layers
     from rbc_engine.calibration.collect import observe_fields
     from rbc_engine.calibration.ranges import NetworkProbe
+    from rbc_engine.packs.calibration import NETWORKS
 
     if pack.calibration is None:
         raise UsageError(f"--sensitivity: pack {pack.name} is not calibrated yet; do that first")

@@ -37,7 +37,7 @@ def _report() -> dict[str, Any]:
     from rbc_engine.devices.plan_cache import cache_folder
     from rbc_engine.devices.select import cores_here, open_device
     from rbc_engine.errors import PackError
-    from rbc_engine.pack import Pack, shipped_packs
+    from rbc_engine.packs.pack import Pack, shipped_packs
     from rbc_engine.sources.select import dali_remedy
 
     driver = ask_driver()

@@ -55,7 +55,7 @@ def evaluate(
         raise UsageError(
             f"evaluate needs {', '.join(missing)}, which is not installed; pip install 'rbc-engine[train]'"
         )
-    from rbc_engine.pack import Pack, find_pack
+    from rbc_engine.packs.pack import Pack, find_pack
     from rbc_engine.training.datasets.formats import load_dataset
     from rbc_engine.training.evaluation.output import prepare_folder, write_evaluation
     from rbc_engine.training.evaluation.score import score_pack

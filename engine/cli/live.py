@@ -257,7 +257,7 @@ def _scale_um(engine: Engine, um_per_px: float | None) -> float | None:
 
 def _recover(folder: Path, pack: str, *, as_json: bool, quiet: bool) -> None:
     from rbc_engine.live import recover
-    from rbc_engine.pack import Pack, find_pack
+    from rbc_engine.packs.pack import Pack, find_pack
 
     summary = recover(folder, Pack.open(find_pack(pack)))
     if as_json:

@@ -16,7 +16,7 @@ PackArgument = Annotated[str, typer.Argument(help="Name of a shipped pack, or a 
 @app.command("list")
 def list_packs() -> None:
     """The packs that come with the program."""
-    from rbc_engine.pack import Pack, shipped_packs
+    from rbc_engine.packs.pack import Pack, shipped_packs
 
     for name, folder in shipped_packs().items():
         manifest = Pack.open(folder).manifest
@@ -26,7 +26,7 @@ def list_packs() -> None:
 @app.command()
 def show(pack: PackArgument = "chula12") -> None:
     """What a pack detects, what it was trained on, and its measured accuracy."""
-    from rbc_engine.pack import Pack, find_pack
+    from rbc_engine.packs.pack import Pack, find_pack
 
     opened = Pack.open(find_pack(pack))
     manifest = opened.manifest
@@ -59,7 +59,7 @@ def verify(pack: PackArgument = "chula12") -> None:
     """Checks every hash, then runs the pack's golden inputs on the CPU in fp32 and compares the answers."""
     from rbc_engine.engine import Engine
     from rbc_engine.errors import PackError
-    from rbc_engine.golden import compare, read_golden
+    from rbc_engine.packs.golden import compare, read_golden
 
     with Engine.open(pack, device="cpu", precision="fp32") as engine:
         cases = read_golden(engine.pack.read("golden.npz"))

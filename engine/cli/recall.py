@@ -70,7 +70,7 @@ def recall(
     started = time.perf_counter()
     given = {**_of_file(thresholds), **_of_options(threshold or [])}
     from rbc_engine.cli.run import print_summary
-    from rbc_engine.pack import Pack, find_pack
+    from rbc_engine.packs.pack import Pack, find_pack
     from rbc_engine.recall import pack_of, refuse_recalled, verdict
     from rbc_engine.recall import recall as make
     from rbc_engine.run_folder import RunFolder

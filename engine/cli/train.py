@@ -252,7 +252,7 @@ def export(
 ) -> None:
     """Check an exported pack: its classifier compiled by another way than the engine's gives what PyTorch gives."""
     with training_errors():
-        from rbc_engine.pack import Pack, find_pack
+        from rbc_engine.packs.pack import Pack, find_pack
         from rbc_engine.training.export_check import check_export
 
         opened = Pack.open(find_pack(pack))

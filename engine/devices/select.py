@@ -6,11 +6,11 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rbc_engine.calibrated import Calibration, accepts
 from rbc_engine.devices.base import BuildWatch, Device
 from rbc_engine.devices.cuda_driver import ask_driver
 from rbc_engine.devices.cuda_needs import gpu_problems, usable_gpus
 from rbc_engine.errors import DeviceError, UsageError
+from rbc_engine.packs.calibration import Calibration, accepts
 
 __all__ = [
     "DEVICES",

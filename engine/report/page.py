@@ -10,7 +10,7 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-from rbc_engine.pack import Pack
+from rbc_engine.packs.pack import Pack
 from rbc_engine.report.findings import (
     FIELDS_LISTED,
     FLAGS,

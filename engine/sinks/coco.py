@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from rbc_engine.pack import Pack
+from rbc_engine.packs.pack import Pack
 from rbc_engine.sinks.atomic import AtomicFile, explain_os_errors
 from rbc_engine.sinks.origin import origin
 from rbc_engine.sinks.region_rows import FLAG_NAMES

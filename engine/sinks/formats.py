@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rbc_engine.errors import UsageError
 
 if TYPE_CHECKING:
-    from rbc_engine.pack import Pack
+    from rbc_engine.packs.pack import Pack
     from rbc_engine.sinks.base import Sink
 
 __all__ = ["FORMATS", "Format", "check_formats", "open_sink"]

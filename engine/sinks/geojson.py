@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rbc_engine.pack import Pack
+from rbc_engine.packs.pack import Pack
 from rbc_engine.sinks.folder import AtomicFolder
 from rbc_engine.sinks.origin import origin
 from rbc_engine.sinks.overlay_drawing import NORMAL_RGB

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from rbc_engine import _kernels
-from rbc_engine.pack import Pack
+from rbc_engine.packs.pack import Pack
 
 __all__ = ["origin"]
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from rbc_engine.errors import OutputError
-from rbc_engine.pack import Pack
+from rbc_engine.packs.pack import Pack
 from rbc_engine.sinks.atomic import AtomicFile, explain_os_errors, remove_abandoned
 from rbc_engine.sinks.base import DescribedSink, FolderSink, Sink
 from rbc_engine.sinks.fields_csv import FieldsCsv

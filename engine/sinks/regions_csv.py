@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.csv
 
-from rbc_engine.pack import Pack
+from rbc_engine.packs.pack import Pack
 from rbc_engine.sinks.atomic import AtomicFile, explain_os_errors
 from rbc_engine.sinks.region_rows import ROWS_AT_ONCE, RegionRows, region_schema, region_table
 from rbc_engine.text import csv_text

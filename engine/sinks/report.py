@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from rbc_engine.pack import Pack
+from rbc_engine.packs.pack import Pack
 from rbc_engine.report.findings import Findings
 from rbc_engine.report.page import render
 from rbc_engine.sinks.atomic import AtomicFile

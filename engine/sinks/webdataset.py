@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from rbc_engine.pack import Pack
+from rbc_engine.packs.pack import Pack
 from rbc_engine.sinks.atomic import explain_os_errors
 from rbc_engine.sinks.behind import WorkBehind
 from rbc_engine.sinks.folder import AtomicFolder

@@ -11,7 +11,7 @@ import numpy as np
 
 from rbc_engine.closing import Closing
 from rbc_engine.errors import ImageError
-from rbc_engine.manifest import DetectorSettings
+from rbc_engine.packs.manifest import DetectorSettings
 from rbc_engine.sources.ahead import ReadAhead
 from rbc_engine.sources.slide import Box, Slide, open_slide
 from rbc_engine.text import printable

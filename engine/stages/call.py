@@ -7,8 +7,8 @@ import numpy.typing as npt
 import treelite
 
 from rbc_engine.errors import PackError
-from rbc_engine.manifest import ClassifierSettings
-from rbc_engine.pack import Pack
+from rbc_engine.packs.manifest import ClassifierSettings
+from rbc_engine.packs.pack import Pack
 from rbc_engine.types.arrays import Float32
 
 __all__ = ["Caller", "types_held"]

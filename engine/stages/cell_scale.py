@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.errors import ImageError
-from rbc_engine.manifest import DetectorSettings
+from rbc_engine.packs.manifest import DetectorSettings
 from rbc_engine.scale import at_border, canvas_scale, fit_canvas
 from rbc_engine.stages.detect import Detections
 from rbc_engine.types.frames import CanvasFit, Frame

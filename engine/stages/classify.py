@@ -8,8 +8,8 @@ import numpy as np
 
 from rbc_engine.devices.base import Device, DeviceArray, Network
 from rbc_engine.meter import Meter
-from rbc_engine.networks import network_of
-from rbc_engine.pack import Pack
+from rbc_engine.packs.networks import network_of
+from rbc_engine.packs.pack import Pack
 from rbc_engine.stages.batches import split_batches
 from rbc_engine.types.arrays import Float32
 

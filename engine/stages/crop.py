@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rbc_engine.devices.base import Device, DeviceArray
-from rbc_engine.manifest import ClassifierSettings
+from rbc_engine.packs.manifest import ClassifierSettings
 from rbc_engine.types.arrays import Float32
 from rbc_engine.types.frames import Frame
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from rbc_engine.manifest import ClassifierSettings, FieldPriorSettings
+from rbc_engine.packs.manifest import ClassifierSettings, FieldPriorSettings
 from rbc_engine.types.arrays import Float32
 
 __all__ = ["FieldPrior", "telling_regions"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rbc_engine.devices.base import Device, DeviceArray
-from rbc_engine.manifest import Manifest
+from rbc_engine.packs.manifest import Manifest
 from rbc_engine.types.arrays import Float32
 
 __all__ = ["BLURRED_UM", "blurred_frames", "edge_widths"]

@@ -12,7 +12,7 @@ import pytest
 from rbc_engine.bench.fields import check_size, render_fields
 from rbc_engine.bench.settings import PEERS, Size, parse_peers, parse_sizes
 from rbc_engine.errors import UsageError
-from rbc_engine.pack import Pack, find_pack
+from rbc_engine.packs.pack import Pack, find_pack
 
 _SPREAD = {"median", "q1", "q3", "min", "max", "n"}
 

@@ -6,11 +6,11 @@ import shutil
 
 import pytest
 
-from rbc_engine.calibrated import Calibration
 from rbc_engine.calibration import release
 from rbc_engine.calibration.release import write_calibration
 from rbc_engine.errors import OutputError, PackError
-from rbc_engine.pack import Pack, find_pack
+from rbc_engine.packs.calibration import Calibration
+from rbc_engine.packs.pack import Pack, find_pack
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from rbc_engine.bench.stub_engine import stub_engine
-from rbc_engine.manifest import FILES, Manifest
-from rbc_engine.pack import Pack
+from rbc_engine.packs.manifest import FILES, Manifest
+from rbc_engine.packs.pack import Pack
 from rbc_engine.types.frames import Frame
 from rbc_engine.types.results import FieldResult, Regions
 

@@ -7,14 +7,14 @@ import json
 
 import pytest
 
-from rbc_engine.calibrated import accepts, parse_calibration
 from rbc_engine.devices import host
 from rbc_engine.devices.host import host_precisions
 from rbc_engine.devices.select import open_device
 from rbc_engine.engine import Engine
 from rbc_engine.errors import DeviceError, PackError, UsageError
-from rbc_engine.networks import network_of
-from rbc_engine.pack import Pack, find_pack
+from rbc_engine.packs.calibration import accepts, parse_calibration
+from rbc_engine.packs.networks import network_of
+from rbc_engine.packs.pack import Pack, find_pack
 
 HASHES = dict.fromkeys(("detector.onnx", "box_head.onnx", "classifier.onnx"), "a" * 64)
 VERDICT = {

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from rbc_engine.engine import Engine
-from rbc_engine.pack import Pack, find_pack
+from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.scale import fit_canvas
 from rbc_engine.sinks.patch_pixels import cut_patches
 from rbc_engine.sources.synthetic import SyntheticField, render_field

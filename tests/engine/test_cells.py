@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
 from rbc_engine.devices.host import HostDevice
-from rbc_engine.pack import Pack, find_pack
+from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.scale import fit_canvas
 from rbc_engine.sources.synthetic import render_field
 from rbc_engine.stages.crop import crop_patches, crop_windows

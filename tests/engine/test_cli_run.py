@@ -20,7 +20,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from rbc_engine.pack import find_pack
+from rbc_engine.packs.pack import find_pack
 from rbc_engine.sinks.formats import FORMATS
 from rbc_engine.sources.synthetic import render_field
 

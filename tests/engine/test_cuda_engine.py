@@ -14,8 +14,8 @@ from rbc_engine import DeviceError, Engine, proof
 from rbc_engine.devices import tensorrt_build
 from rbc_engine.devices.plan_cache import cache_folder
 from rbc_engine.devices.select import open_devices
-from rbc_engine.golden import ExpectedRegions, GoldenCase, compare, encode_golden, read_golden
-from rbc_engine.pack import Pack, find_pack
+from rbc_engine.packs.golden import ExpectedRegions, GoldenCase, compare, encode_golden, read_golden
+from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.sources.synthetic import render_field
 from rbc_engine.types.frames import Decoded, FieldRef, Frame
 from rbc_engine.types.results import FieldResult, Regions

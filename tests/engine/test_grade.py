@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from rbc_engine.pack import Pack, find_pack
+from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.stats.counts import SlideCounts
 from rbc_engine.stats.grade import DEFAULT, Grades, cut_offs, grade, type_shares
 from rbc_engine.types.results import FieldResult, Regions

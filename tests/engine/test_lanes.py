@@ -13,7 +13,7 @@ import pytest
 
 from rbc_engine.engine import Engine
 from rbc_engine.errors import DeviceError, DeviceMemoryError
-from rbc_engine.pack import Pack
+from rbc_engine.packs.pack import Pack
 from rbc_engine.types.frames import Decoded, FieldRef, Frame
 from rbc_engine.types.results import FieldResult
 

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from rbc_engine.devices.cuda_network import HeadWeights
 from rbc_engine.devices.onnx_weights import read_weights
 from rbc_engine.errors import PackError
-from rbc_engine.pack import Pack, find_pack
+from rbc_engine.packs.pack import Pack, find_pack
 
 RNG = np.random.default_rng(0)
 

@@ -11,8 +11,8 @@ import onnx
 import pytest
 
 from rbc_engine.errors import PackError
-from rbc_engine.manifest import FILES
-from rbc_engine.pack import MANIFEST_NAME, Pack, find_pack, shipped_packs
+from rbc_engine.packs.manifest import FILES
+from rbc_engine.packs.pack import MANIFEST_NAME, Pack, find_pack, shipped_packs
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from rbc_engine.errors import PackError
-from rbc_engine.pack import Pack, find_pack
-from rbc_engine.quantize import find_layers, observed_tensors, quantize
+from rbc_engine.packs.pack import Pack, find_pack
+from rbc_engine.packs.quantize import find_layers, observed_tensors, quantize
 
 NETWORKS = ("detector.onnx", "box_head.onnx", "classifier.onnx")
 

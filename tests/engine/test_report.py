@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.stats import binomtest
 
-from rbc_engine.calibrated import NETWORKS, Calibration, NetworkRanges, Verdict
 from rbc_engine.errors import UsageError
+from rbc_engine.packs.calibration import NETWORKS, Acceptance, Calibration, NetworkRanges
 from rbc_engine.report import findings as findings_module
 from rbc_engine.report.findings import Findings
 from rbc_engine.report.page import embedded
@@ -280,7 +280,7 @@ def test_many_fields_stay_within_the_room_and_that_is_said(
 
 
 def test_the_drift_certificate_is_that_of_the_device_and_precision(tmp_path, toy_pack):
-    verdict = Verdict(
+    verdict = Acceptance(
         accepted=True,
         device="cpu: some",
         fields=12,

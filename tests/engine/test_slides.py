@@ -18,7 +18,7 @@ from PIL import Image
 from rbc_engine.bench.stub_engine import stub_engine
 from rbc_engine.devices.select import open_device
 from rbc_engine.engine import Engine
-from rbc_engine.pack import Pack, find_pack
+from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.sources.decode import decode_image
 from rbc_engine.sources.slide_tiles import (
     SlideEnd,

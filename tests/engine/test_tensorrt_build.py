@@ -12,9 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from rbc_engine.devices.tensorrt_build import build_plan, make_log
 from rbc_engine.errors import DeviceError
-from rbc_engine.manifest import DetectorSettings
-from rbc_engine.networks import network_of
-from rbc_engine.pack import Pack, find_pack
+from rbc_engine.packs.manifest import DetectorSettings
+from rbc_engine.packs.networks import network_of
+from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.scale import fit_canvas
 
 trt = pytest.importorskip("tensorrt_rtx")

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rbc_engine.errors import ImageError, UsageError
-from rbc_engine.pack import Pack, find_pack
+from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.scale import fit_canvas
 from rbc_engine.tile_merge import TileMerge
 from rbc_engine.tiles import OVERLAP_CANVAS_PX, plan_tiles

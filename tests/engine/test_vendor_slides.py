@@ -13,7 +13,7 @@ import pytest
 import tifffile
 
 from rbc_engine.errors import ImageError
-from rbc_engine.pack import Pack, find_pack
+from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.sources.folder import find_fields
 from rbc_engine.sources.slide import Box, open_slide
 from rbc_engine.sources.slide_tiles import SlideEnd, SlideSource, SlideStart, TileRead

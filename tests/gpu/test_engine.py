@@ -11,7 +11,7 @@ import pytest
 from rbc_engine import Engine
 from rbc_engine.devices import cuda
 from rbc_engine.devices.cuda_needs import gpu_problems
-from rbc_engine.golden import ExpectedRegions, judge
+from rbc_engine.packs.golden import ExpectedRegions, judge
 from rbc_engine.sources.dali import DaliSource
 from rbc_engine.sources.folder import find_fields
 from rbc_engine.sources.select import dali_remedy

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from rbc_engine.errors import OutputError, UsageError
-from rbc_engine.manifest import ClassifierSettings
+from rbc_engine.packs.manifest import ClassifierSettings
 from rbc_engine.training import classifier, detector, loop
 from rbc_engine.training.checkpoint import load_checkpoint, load_finished, save_checkpoint
 from rbc_engine.training.datasets.chula12 import load_chula12

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from rbc_engine.manifest import ClassifierSettings
+from rbc_engine.packs.manifest import ClassifierSettings
 from rbc_engine.training.clumps import ClumpMaker
 from rbc_engine.training.patches import RegionSet
 from rbc_engine.training.recipes import CHULA12

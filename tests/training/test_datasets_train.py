@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from rbc_engine.cli.train import app
 from rbc_engine.engine import Engine
 from rbc_engine.errors import UsageError
-from rbc_engine.pack import Pack
+from rbc_engine.packs.pack import Pack
 from rbc_engine.sources.synthetic import TYPES
 
 from .fake_datasets import HEIGHT, write_synthetic

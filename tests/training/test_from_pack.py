@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rbc_engine.errors import PackError
-from rbc_engine.pack import Pack, find_pack
+from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.training import classifier
 from rbc_engine.training.datasets.chula12 import load_chula12
 from rbc_engine.training.export import fold_batchnorm

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from rbc_engine.cli.reproduce import app
 from rbc_engine.errors import UsageError
-from rbc_engine.pack import Pack, find_pack
+from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.training.datasets.base import Dataset, LabelledField
 from rbc_engine.training.reproduce.robustness import LOOKS, measure_robustness
 from rbc_engine.types.results import FieldResult, Regions

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from rbc_engine.cli.train import app
 from rbc_engine.engine import Engine
 from rbc_engine.errors import UsageError
-from rbc_engine.golden import compare, read_golden
-from rbc_engine.pack import Pack
+from rbc_engine.packs.golden import compare, read_golden
+from rbc_engine.packs.pack import Pack
 from rbc_engine.training.datasets.chula12 import TYPES
 
 from .fake_chula import write_chula

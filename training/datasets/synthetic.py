@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from rbc_engine.errors import UsageError
-from rbc_engine.manifest import TypeName
+from rbc_engine.packs.manifest import TypeName
 from rbc_engine.training.datasets.base import Dataset, LabelledField
 from rbc_engine.training.datasets.boxes import clip_to_frame
 from rbc_engine.training.datasets.check import Faults, ListedImage, checked_dataset

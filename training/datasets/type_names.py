@@ -21,7 +21,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from rbc_engine.manifest import TypeName
+from rbc_engine.packs.manifest import TypeName
 from rbc_engine.training.datasets.check import Faults
 from rbc_engine.training.datasets.files import read_bytes
 

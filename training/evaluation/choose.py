@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from rbc_engine.errors import UsageError
-from rbc_engine.pack import Pack
+from rbc_engine.packs.pack import Pack
 from rbc_engine.training.datasets.base import Dataset, LabelledField
 
 __all__ = ["choose_fields", "held_out_fields", "in_pack_order", "warn_of_training"]

@@ -10,7 +10,7 @@ import numpy as np
 from rbc_engine.devices.base import DeviceArray
 from rbc_engine.devices.select import open_device
 from rbc_engine.engine import Engine
-from rbc_engine.pack import Pack
+from rbc_engine.packs.pack import Pack
 from rbc_engine.scale import fit_canvas
 from rbc_engine.sources.decode import read_image
 from rbc_engine.stages.call import Caller, types_held

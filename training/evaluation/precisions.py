@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rbc_engine.pack import Pack
+from rbc_engine.packs.pack import Pack
 from rbc_engine.training.datasets.base import LabelledField
 from rbc_engine.training.evaluate import MIN_EXAMPLES, analyze_fields, measure
 from rbc_engine.training.evaluation.observe import open_at_floor

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from rbc_engine import _kernels
-from rbc_engine.pack import Pack
+from rbc_engine.packs.pack import Pack
 from rbc_engine.training.datasets.base import Dataset, LabelledField
 from rbc_engine.training.evaluate import Findings, analyze_fields
 from rbc_engine.training.evaluation.bootstrap import PERCENT, Bootstrap

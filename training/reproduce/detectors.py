@@ -17,7 +17,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torchvision.models.detection import FasterRCNN
 
 from rbc_engine.errors import UsageError
-from rbc_engine.manifest import DetectorSettings
+from rbc_engine.packs.manifest import DetectorSettings
 from rbc_engine.sources.decode import read_image
 from rbc_engine.training import metrics
 from rbc_engine.training.datasets.base import Dataset, LabelledField

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.errors import UsageError
-from rbc_engine.manifest import ClassifierSettings
+from rbc_engine.packs.manifest import ClassifierSettings
 from rbc_engine.training.classifier import ClassifierTraining, predict, train_classifier
 from rbc_engine.training.datasets.base import Dataset
 from rbc_engine.training.imagenet import TrunkWeights

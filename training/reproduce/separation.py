@@ -15,7 +15,7 @@ from skimage.feature import peak_local_max
 from skimage.segmentation import find_boundaries, watershed
 
 from rbc_engine.errors import UsageError
-from rbc_engine.manifest import ClassifierSettings
+from rbc_engine.packs.manifest import ClassifierSettings
 from rbc_engine.training.datasets.regions import foreground_mask
 from rbc_engine.training.evaluation import statistics
 from rbc_engine.training.evaluation.bootstrap import PERCENT, Bootstrap

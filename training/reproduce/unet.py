@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rbc_engine.manifest import ClassifierSettings
+from rbc_engine.packs.manifest import ClassifierSettings
 from rbc_engine.training.augment import flip_and_turn, vary_colour
 from rbc_engine.training.patches import RegionSet
 from rbc_engine.types.arrays import Float32

@@ -15,7 +15,7 @@ import numpy as np
 
 from rbc_engine.closing import Closing
 from rbc_engine.devices.select import DeviceChoice
-from rbc_engine.pack import Pack, find_pack
+from rbc_engine.packs.pack import Pack, find_pack
 
 Script = Callable[["ScriptedDevice", str], None]
 

@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rbc_engine.errors import PackError
-from rbc_engine.manifest import CALIBRATION_NAME
+from rbc_engine.packs.manifest import CALIBRATION_NAME
 
-__all__ = ["NETWORKS", "Calibration", "NetworkRanges", "Verdict", "accepts", "parse_calibration"]
+__all__ = ["NETWORKS", "Acceptance", "Calibration", "NetworkRanges", "accepts", "parse_calibration"]
 
 NETWORKS = ("detector.onnx", "box_head.onnx", "classifier.onnx")
 
@@ -41,7 +41,7 @@ class NetworkRanges(_Section):
     keep_float: Annotated[tuple[Name, ...], Field(max_length=4096)] = ()
 
 
-class Verdict(_Section):
+class Acceptance(_Section):
     """Whether a device may compute in a precision by itself, and what that costs.
 
     reasons: limits that were passed; empty if accepted.
@@ -59,7 +59,7 @@ class Verdict(_Section):
     flips: dict[Name, Finite]
 
     @model_validator(mode="after")
-    def _refused_for_a_reason(self) -> Verdict:
+    def _refused_for_a_reason(self) -> Acceptance:
         if self.accepted == bool(self.reasons):
             raise ValueError("a verdict has reasons exactly if it does not accept")
         return self
@@ -74,7 +74,7 @@ class Calibration(_Section):
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
     networks: dict[Name, NetworkRanges]
     verdicts: dict[
-        Annotated[str, Field(pattern=r"^(cpu|cuda):(bf16|fp16|int8|fp8)$")], Verdict
+        Annotated[str, Field(pattern=r"^(cpu|cuda):(bf16|fp16|int8|fp8)$")], Acceptance
     ] = {}
     notes: dict[Name, str | int | float | bool] = {}
 

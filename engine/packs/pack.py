@@ -14,9 +14,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rbc_engine.calibrated import NETWORKS, Calibration, parse_calibration
 from rbc_engine.errors import PackError
-from rbc_engine.manifest import CALIBRATION_NAME, FILES, SCHEMA, Manifest
+from rbc_engine.packs.calibration import NETWORKS, Calibration, parse_calibration
+from rbc_engine.packs.manifest import CALIBRATION_NAME, FILES, SCHEMA, Manifest
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -95,7 +95,7 @@ class Pack:
 
 def shipped_packs() -> dict[str, Path]:
     """Folders of the packs that come with the program, by name."""
-    root = Path(__file__).with_name("packs")
+    root = Path(__file__).parent
     if not root.is_dir():
         return {}
     return {p.name: p for p in sorted(root.iterdir()) if (p / MANIFEST_NAME).is_file()}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from weakref import WeakKeyDictionary
 
-from rbc_engine.calibrated import NETWORKS
 from rbc_engine.errors import PackError
-from rbc_engine.pack import Pack
+from rbc_engine.packs.calibration import NETWORKS
+from rbc_engine.packs.pack import Pack
 
 __all__ = ["QUANTIZED", "network_of"]
 
@@ -36,7 +36,7 @@ def network_of(pack: Pack, name: str, *, precision: str) -> bytes:
                     f"pack {pack.name} has no calibration.json, which precision {precision} needs; "
                     f"run `rbc-engine calibrate {pack.name} --data DIR`, or take another --precision"
                 )
-            from rbc_engine.quantize import quantize  # imports onnx, a third of a second
+            from rbc_engine.packs.quantize import quantize  # imports onnx, a third of a second
 
             ranges = pack.calibration.networks[name]
             made[name, precision] = quantize(

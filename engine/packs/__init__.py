@@ -1,0 +1,1 @@
+"""Model packs: what a pack is, and the shipped ones, a folder each."""
