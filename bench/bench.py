@@ -28,7 +28,7 @@ from rbc_engine.bench.settings import BenchSettings, Size
 from rbc_engine.bench.stages import measure_stages
 from rbc_engine.bench.sweep import measure_sweep
 from rbc_engine.bench.versus import compare_with_peers
-from rbc_engine.devices.select import cores_here
+from rbc_engine.devices.choose import cores_here
 from rbc_engine.engine import Engine
 from rbc_engine.errors import UsageError
 from rbc_engine.packs.pack import Pack

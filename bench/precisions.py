@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.bench.measure import in_turn, ratio_spread, spread
-from rbc_engine.devices.host import HostDevice, host_precisions
+from rbc_engine.devices.cpu.device import HostDevice, host_precisions
 from rbc_engine.engine import Engine
 from rbc_engine.packs.calibration import NETWORKS
 from rbc_engine.packs.networks import network_of

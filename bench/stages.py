@@ -16,7 +16,7 @@ from rbc_engine.bench.engines import watched_engine
 from rbc_engine.bench.fields import BenchFields
 from rbc_engine.bench.stopwatch import NETWORKS, Stopwatch, WatchedNetwork
 from rbc_engine.bench.work import Work, network_work
-from rbc_engine.devices.select import cores_here
+from rbc_engine.devices.choose import cores_here
 from rbc_engine.engine import Engine
 from rbc_engine.packs.pack import Pack
 from rbc_engine.scale import fit_canvas

@@ -9,7 +9,7 @@ from unittest import mock
 
 import numpy as np
 
-from rbc_engine.devices.select import open_device
+from rbc_engine.devices.choose import open_device
 from rbc_engine.engine import Engine
 from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.types.frames import Decoded

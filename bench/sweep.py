@@ -10,7 +10,7 @@ from rbc_engine.bench.end_to_end import measure_throughput, pass_from_memory
 from rbc_engine.bench.engines import open_engine
 from rbc_engine.bench.fields import BenchFields
 from rbc_engine.bench.settings import BenchSettings
-from rbc_engine.devices.select import cores_here
+from rbc_engine.devices.choose import cores_here
 
 __all__ = ["measure_sweep"]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from rbc_engine.devices.select import cores_here, open_device
+from rbc_engine.devices.choose import cores_here, open_device
 from rbc_engine.engine import Engine
 from rbc_engine.errors import UsageError
 from rbc_engine.packs.pack import Pack

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rbc_engine.calibration.observe import ObservingDevice
-from rbc_engine.devices.select import DeviceChoice, cores_here
+from rbc_engine.devices.choose import DeviceChoice, cores_here
 from rbc_engine.engine import Engine
 from rbc_engine.errors import UsageError
 from rbc_engine.packs.pack import Pack

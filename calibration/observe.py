@@ -11,7 +11,7 @@ import onnx
 from onnx import helper
 
 from rbc_engine.calibration.histogram import Histogram
-from rbc_engine.devices.host import HostDevice, HostNetwork
+from rbc_engine.devices.cpu.device import HostDevice, HostNetwork
 from rbc_engine.meter import Meter
 from rbc_engine.packs.quantize import observed_tensors
 

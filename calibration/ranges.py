@@ -12,7 +12,7 @@ import onnx
 
 from rbc_engine.calibration.histogram import METHODS, Histogram, choose_range
 from rbc_engine.calibration.observe import INPUTS
-from rbc_engine.devices.host import HostDevice
+from rbc_engine.devices.cpu.device import HostDevice
 from rbc_engine.errors import UsageError
 from rbc_engine.packs.calibration import NetworkRanges
 from rbc_engine.packs.quantize import find_layers, quantize

@@ -12,7 +12,7 @@ def roi_align(*arguments: Any) -> None: ...
 def postprocess_detections(*arguments: Any) -> None: ...
 
 class cuda:  # noqa: N801
-    """A submodule, there if `has_cuda`: the ops of rbc_engine.ops as launches on a stream of the current context.
+    """A submodule, there if `has_cuda`: the ops of rbc_engine.devices.cpu.ops as launches on a stream of the current context.
 
     Every integer without a unit is an address in device memory or, where the name says so, a size; `stream` is a
     CUstream. A launch neither allocates nor waits nor reads anything of the host's later, so a CUDA graph can record

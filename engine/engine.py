@@ -13,7 +13,7 @@ from typing import TypeVar
 from rbc_engine.batches import batches, outcome
 from rbc_engine.closing import Closing
 from rbc_engine.devices.base import BuildWatch
-from rbc_engine.devices.select import DeviceChoice, open_devices
+from rbc_engine.devices.choose import DeviceChoice, open_devices
 from rbc_engine.errors import DeviceError, DeviceMemoryError, ImageError, RbcError, UsageError
 from rbc_engine.lane import Analyze, Lane
 from rbc_engine.lanes import DeviceLanes, LanePool

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rbc_engine.accounting import Ledger
-from rbc_engine.devices.cuda_frame import CudaFrame
+from rbc_engine.devices.cuda.frame import CudaFrame
 from rbc_engine.errors import SessionClosedError
 from rbc_engine.outbox import Outbox
 from rbc_engine.pixels import BufferPool, PixelFormat, RawArray

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rbc_engine.devices.select import DeviceChoice
+from rbc_engine.devices.choose import DeviceChoice
 from rbc_engine.errors import DeviceError
 from rbc_engine.packs.golden import ExpectedRegions, judge, read_golden
 from rbc_engine.packs.pack import Pack

@@ -11,7 +11,7 @@ from itertools import chain, takewhile
 from typing import Any, TypeVar
 
 from rbc_engine.bottleneck import bound_record
-from rbc_engine.devices.select import cores_here
+from rbc_engine.devices.choose import cores_here
 from rbc_engine.engine import Engine
 from rbc_engine.errors import DeviceError
 from rbc_engine.replay import KeptResults

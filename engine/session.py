@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from rbc_engine.closing import Closing
 from rbc_engine.delivery import Delivery
-from rbc_engine.devices.cuda_frame import CudaFrame
+from rbc_engine.devices.cuda.frame import CudaFrame
 from rbc_engine.errors import ImageError, UsageError
 from rbc_engine.flow import Flow, InFlight
 from rbc_engine.pixels import PixelFormat, as_array, check_raw

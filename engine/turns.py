@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rbc_engine.devices.cuda_frame import CudaFrame
+from rbc_engine.devices.cuda.frame import CudaFrame
 from rbc_engine.errors import RbcError
 from rbc_engine.flow import Flow, InFlight
 from rbc_engine.pixels import to_rgb

@@ -1,4 +1,4 @@
-// The CPU's ops for Python. Arguments have been checked by engine/ops.py; here they become raw
+// The CPU's ops for Python. Arguments have been checked by engine/devices/cpu/ops.py; here they become raw
 // pointers, and the GIL is released around every kernel.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -124,7 +124,7 @@ void postprocess_detections(const Array<float>& class_logits, const Array<float>
 }  // namespace
 
 PYBIND11_MODULE(_kernels, module) {
-  module.doc() = "Kernels of rbc-engine. Call them through rbc_engine.ops, which checks the arguments.";
+  module.doc() = "Kernels of rbc-engine. Call them through rbc_engine.devices.cpu.ops, which checks the arguments.";
   module.attr("commit") = RBC_COMMIT;
 #ifdef RBC_CUDA
   module.attr("has_cuda") = true;

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 from torchvision.models.detection import FasterRCNN
 
-from rbc_engine import ops
+from rbc_engine.devices.cpu import ops
 from rbc_engine.packs.manifest import DetectorSettings
 from rbc_engine.packs.pack import Pack
 from rbc_engine.sources.decode import decode_image

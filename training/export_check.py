@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rbc_engine.devices.cuda_driver import ask_driver
+from rbc_engine.devices.cuda.driver import ask_driver
 from rbc_engine.errors import RbcError, UsageError
 from rbc_engine.packs.pack import Pack
 from rbc_engine.training.restore import restore_classifier

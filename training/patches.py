@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from rbc_engine import ops
+from rbc_engine.devices.cpu import ops
 from rbc_engine.packs.manifest import ClassifierSettings
 from rbc_engine.sources.decode import decode_image
 from rbc_engine.stages.crop import crop_windows

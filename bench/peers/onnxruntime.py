@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from rbc_engine import ops
 from rbc_engine.bench.peers.fp32_graph import as_fp32
 from rbc_engine.devices.base import Device
+from rbc_engine.devices.cpu import ops
 from rbc_engine.errors import RbcError
 from rbc_engine.lane import Lane
 from rbc_engine.meter import Meter

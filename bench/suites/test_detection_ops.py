@@ -12,7 +12,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import MultiScaleRoIAlign, nms
 
-from rbc_engine import ops
+from rbc_engine.devices.anchors import base_anchors
+from rbc_engine.devices.cpu import ops
 from rbc_engine.packs.manifest import DetectorSettings
 from rbc_engine.packs.pack import Pack
 from rbc_engine.training.restore import restore_detector
@@ -55,7 +56,7 @@ def case(pack: Pack, detector: Any, frame: np.ndarray) -> _Case:
     features = list(detector.backbone(image).values())
     objectness, deltas = detector.rpn.head(features)
     anchors = [
-        ops.base_anchors(sizes, settings.anchor_aspect_ratios) for sizes in settings.anchor_sizes_px
+        base_anchors(sizes, settings.anchor_aspect_ratios) for sizes in settings.anchor_sizes_px
     ]
     arrays = [[t.contiguous().numpy() for t in tensors] for tensors in (objectness, deltas, features)]  # fmt: skip
     proposals, counts = _engine_proposals(settings, arrays[0], arrays[1], anchors)

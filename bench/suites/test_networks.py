@@ -11,7 +11,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from rbc_engine.bench.peers.fp32_graph import as_fp32
-from rbc_engine.devices.host import HostDevice
+from rbc_engine.devices.cpu.device import HostDevice
 from rbc_engine.errors import UsageError
 from rbc_engine.packs.networks import network_of
 from rbc_engine.packs.pack import Pack

@@ -10,7 +10,7 @@ import torchvision.transforms.v2.functional as tv
 from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from rbc_engine import ops
+from rbc_engine.devices.cpu import ops
 from rbc_engine.types.arrays import Float32, UInt8
 
 _CANVAS_HW = (320, 427)

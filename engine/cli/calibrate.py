@@ -98,7 +98,7 @@ def calibrate(
         return
     from rbc_engine.calibration.calibrate import calibrate as make
     from rbc_engine.calibration.release import write_calibration
-    from rbc_engine.devices.select import precisions_of
+    from rbc_engine.devices.choose import precisions_of
     from rbc_engine.training.evaluation.precisions import FieldJudges
 
     if out is not None and out.exists():

@@ -32,10 +32,10 @@ def _report() -> dict[str, Any]:
     from importlib.metadata import version
 
     from rbc_engine import _kernels
-    from rbc_engine.devices.cuda_driver import ask_driver
-    from rbc_engine.devices.cuda_needs import DALI, gpu_needs, library_version
-    from rbc_engine.devices.plan_cache import cache_folder
-    from rbc_engine.devices.select import cores_here, open_device
+    from rbc_engine.devices.choose import cores_here, open_device
+    from rbc_engine.devices.cuda.driver import ask_driver
+    from rbc_engine.devices.cuda.needs import DALI, gpu_needs, library_version
+    from rbc_engine.devices.cuda.plan_cache import cache_folder
     from rbc_engine.errors import PackError
     from rbc_engine.packs.pack import Pack, shipped_packs
     from rbc_engine.sources.select import dali_remedy

@@ -50,7 +50,7 @@ class Device(Protocol):
     precision: str
     """'fp32', 'bf16', 'fp16', 'int8' or 'fp8': what the networks compute in."""
     ops: Any
-    """The functions of rbc_engine.ops for this device's arrays: same names, same arguments."""
+    """The functions of rbc_engine.devices.cpu.ops for this device's arrays: same names, same arguments."""
 
     def enter(self) -> None:
         """Makes the device the current one of the calling thread."""

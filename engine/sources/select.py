@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from rbc_engine.devices.cuda_needs import DALI, library_version
-from rbc_engine.devices.select import DeviceChoice
+from rbc_engine.devices.choose import DeviceChoice
+from rbc_engine.devices.cuda.needs import DALI, library_version
 from rbc_engine.sources.dali import DaliSource
 from rbc_engine.sources.folder import FolderSource
 from rbc_engine.types.frames import Decoded, FieldRef

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rbc_engine.devices.anchors import base_anchors
 from rbc_engine.devices.base import Device, Network
 from rbc_engine.meter import Meter
-from rbc_engine.ops import base_anchors
 from rbc_engine.packs.networks import network_of
 from rbc_engine.packs.pack import Pack
 from rbc_engine.stages.batches import split_batches

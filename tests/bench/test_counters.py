@@ -14,8 +14,8 @@ import pytest
 from rbc_engine.bench import counters
 from rbc_engine.bench.counters import counted, read_energy_uj
 from rbc_engine.bench.machine import cache_bytes, describe_machine
-from rbc_engine.devices.cuda_driver import DriverReport, Gpu
-from rbc_engine.devices.select import cores_here
+from rbc_engine.devices.choose import cores_here
+from rbc_engine.devices.cuda.driver import DriverReport, Gpu
 
 
 def _rapl(folder, *values):

@@ -14,7 +14,7 @@ from PIL import Image
 
 from rbc_engine.calibration.histogram import Histogram
 from rbc_engine.calibration.ranges import ranges_by
-from rbc_engine.devices.host import host_precisions
+from rbc_engine.devices.cpu.device import host_precisions
 from rbc_engine.errors import UsageError
 from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.sources.synthetic import render_field

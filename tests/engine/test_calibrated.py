@@ -7,9 +7,9 @@ import json
 
 import pytest
 
-from rbc_engine.devices import host
-from rbc_engine.devices.host import host_precisions
-from rbc_engine.devices.select import open_device
+from rbc_engine.devices.choose import open_device
+from rbc_engine.devices.cpu import device as cpu_device
+from rbc_engine.devices.cpu.device import host_precisions
 from rbc_engine.engine import Engine
 from rbc_engine.errors import DeviceError, PackError, UsageError
 from rbc_engine.packs.calibration import accepts, parse_calibration
@@ -110,7 +110,7 @@ def test_auto_takes_the_fastest_that_is_accepted(pack: Pack) -> None:
 
 
 def test_a_cpu_without_vnni_says_why_it_is_slower(pack: Pack, monkeypatch) -> None:
-    monkeypatch.setattr(host, "_has_vnni", lambda: False)
+    monkeypatch.setattr(cpu_device, "_has_vnni", lambda: False)
     choice = open_device("cpu", calibration=pack.calibration)
     with choice.device as device:
         assert device.precision != "int8"
@@ -167,7 +167,7 @@ def test_every_product_is_computed_in_int8(pack: Pack) -> None:
 
 
 def test_a_calibration_that_refuses_everything_says_so(pack: Pack) -> None:
-    from rbc_engine.devices import select
+    from rbc_engine.devices import choose
 
     with pytest.raises(DeviceError, match="refuses every precision"):
-        select._decide("auto", pack.calibration, "cuda", ["fp8"])
+        choose._decide("auto", pack.calibration, "cuda", ["fp8"])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
-from rbc_engine.devices.host import HostDevice
+from rbc_engine.devices.cpu.device import HostDevice
 from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.scale import fit_canvas
 from rbc_engine.sources.synthetic import render_field

@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 from rbc_engine import DeviceError, UsageError
 from rbc_engine.cli import app
 from rbc_engine.cli.watch import CompileWatch
-from rbc_engine.devices import cuda_needs, select
-from rbc_engine.devices.cuda_driver import DriverReport
+from rbc_engine.devices import choose
+from rbc_engine.devices.cuda import needs
+from rbc_engine.devices.cuda.driver import DriverReport
 from rbc_engine.engine import Engine
 from rbc_engine.errors import OutputError
 from rbc_engine.resume import fresh_plan
@@ -28,7 +29,7 @@ NO_DRIVER = DriverReport(problem="no NVIDIA driver; install one")
 
 @pytest.fixture
 def no_gpu(monkeypatch) -> None:
-    monkeypatch.setattr(cuda_needs, "ask_driver", lambda: NO_DRIVER)
+    monkeypatch.setattr(needs, "ask_driver", lambda: NO_DRIVER)
 
 
 @pytest.mark.usefixtures("no_gpu")
@@ -65,7 +66,7 @@ def test_on_a_cpu_it_proves_the_golden_inputs() -> None:
 
 
 def test_doctor_says_what_a_gpu_needs(monkeypatch) -> None:
-    monkeypatch.setattr(select, "gpu_problems", lambda number: ["no NVIDIA driver"])
+    monkeypatch.setattr(choose, "gpu_problems", lambda number: ["no NVIDIA driver"])
     result = CliRunner().invoke(app, ["doctor", "--json"])
     assert result.exit_code == 0, result.output
     report = json.loads(result.output)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from rbc_engine.devices.cuda import CudaDevice, open_gpu
+from rbc_engine.devices.cuda.device import CudaDevice, open_gpu
 from rbc_engine.errors import DeviceError, DeviceMemoryError, UsageError
 from rbc_engine.meter import Meter
 

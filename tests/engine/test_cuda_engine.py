@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from rbc_engine import DeviceError, Engine, proof
-from rbc_engine.devices import tensorrt_build
-from rbc_engine.devices.plan_cache import cache_folder
-from rbc_engine.devices.select import open_devices
+from rbc_engine.devices.choose import open_devices
+from rbc_engine.devices.cuda import plan_build
+from rbc_engine.devices.cuda.plan_cache import cache_folder
 from rbc_engine.packs.golden import ExpectedRegions, GoldenCase, compare, encode_golden, read_golden
 from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.sources.synthetic import render_field
@@ -260,8 +260,8 @@ def test_a_pack_that_tensorrt_refuses_is_said(monkeypatch) -> None:
     FakeMachine().install(monkeypatch)
 
     def refuse(*_, **__):
-        raise tensorrt_build.tensorrt_failure("cannot compile a network of the pack", ["no tactic"])
+        raise plan_build.tensorrt_failure("cannot compile a network of the pack", ["no tactic"])
 
-    monkeypatch.setattr("rbc_engine.devices.cuda.build_plan", refuse)
+    monkeypatch.setattr("rbc_engine.devices.cuda.device.build_plan", refuse)
     with pytest.raises(DeviceError, match=r"stage classify on cuda:0.*cannot compile.*no tactic"):
         Engine.open("chula12", device="cuda", lanes=1)

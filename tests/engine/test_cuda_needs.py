@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from rbc_engine import DeviceError, UsageError
-from rbc_engine.devices import cuda_needs, select
-from rbc_engine.devices.cuda_driver import DriverReport, Gpu, ask_driver
-from rbc_engine.devices.cuda_needs import gpu_needs, library_version
+from rbc_engine.devices import choose
+from rbc_engine.devices.cuda import needs
+from rbc_engine.devices.cuda.driver import DriverReport, Gpu, ask_driver
+from rbc_engine.devices.cuda.needs import gpu_needs, library_version
 
 T4 = Gpu(number=0, name="Tesla T4", capability=(7, 5), total_bytes=16 << 30, free_bytes=15 << 30)
 WHOLE = DriverReport(cuda=(13, 0), gpus=(T4,))
@@ -156,8 +157,8 @@ def test_libraries_are_found_without_importing_them() -> None:
 
 
 def test_auto_takes_the_cpu_and_says_why(monkeypatch) -> None:
-    monkeypatch.setattr(select, "gpu_problems", lambda number: ["no NVIDIA driver; install one"])
-    (choice,) = select.open_devices("auto")
+    monkeypatch.setattr(choose, "gpu_problems", lambda number: ["no NVIDIA driver; install one"])
+    (choice,) = choose.open_devices("auto")
     with choice.device:
         assert choice.device_id is None
         assert choice.notes[0] == "device cpu: no NVIDIA driver; install one"
@@ -165,9 +166,9 @@ def test_auto_takes_the_cpu_and_says_why(monkeypatch) -> None:
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:1", "cuda:0,1", "cuda:all"])
 def test_a_gpu_that_was_asked_for_is_not_replaced(monkeypatch, device: str) -> None:
-    monkeypatch.setattr(cuda_needs, "ask_driver", lambda: DriverReport(problem="no NVIDIA driver"))
+    monkeypatch.setattr(needs, "ask_driver", lambda: DriverReport(problem="no NVIDIA driver"))
     with pytest.raises(DeviceError, match=f"--device {device}: no NVIDIA driver.*use --device cpu"):
-        select.open_devices(device)
+        choose.open_devices(device)
 
 
 @pytest.mark.parametrize(
@@ -175,4 +176,4 @@ def test_a_gpu_that_was_asked_for_is_not_replaced(monkeypatch, device: str) -> N
 )  # fmt: skip
 def test_wrong_names_are_refused(device: str) -> None:
     with pytest.raises(UsageError, match="--device"):
-        select.open_devices(device)
+        choose.open_devices(device)

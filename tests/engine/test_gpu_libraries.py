@@ -54,7 +54,7 @@ TENSORRT_MEMBERS = {
 def named_in_code(module_name: str) -> set[str]:
     """Dotted names that the engine's files take from a variable of this name, e.g. 'TensorFormat.LINEAR'."""
     found = set()
-    for path in [*ENGINE.glob("devices/*.py"), *ENGINE.glob("sources/dali.py")]:
+    for path in [*(ENGINE / "devices").rglob("*.py"), *(ENGINE / "sources").rglob("dali.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             parts = []
             while isinstance(node, ast.Attribute):
@@ -205,7 +205,7 @@ def test_nothing_of_nvidias_is_imported_without_a_gpu() -> None:
         "from rbc_engine.cli import app\n"
         "from rbc_engine.cli.doctor import _report\n"
         "_report()\n"
-        "import rbc_engine.sources.select, rbc_engine.devices.cuda\n"
+        "import rbc_engine.sources.select, rbc_engine.devices.cuda.device\n"
         "loaded = [n for n in sys.modules if n.split('.')[0] in ('tensorrt', 'nvidia', 'cuda')]\n"
         "bad = set(loaded) - {'cuda', 'nvidia'}  # looking into a package loads the one above it, which is empty\n"
         "assert not bad, bad\n"

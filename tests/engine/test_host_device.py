@@ -14,7 +14,7 @@ import openvino as ov
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from rbc_engine.devices.host import HostDevice
+from rbc_engine.devices.cpu.device import HostDevice
 from rbc_engine.errors import DeviceError, UsageError
 
 RNG = np.random.default_rng(0)

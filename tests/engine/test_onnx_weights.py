@@ -7,8 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from rbc_engine.devices.cuda_network import HeadWeights
-from rbc_engine.devices.onnx_weights import read_weights
+from rbc_engine.devices.cuda.network import HeadWeights
+from rbc_engine.devices.cuda.weights import read_weights
 from rbc_engine.errors import PackError
 from rbc_engine.packs.pack import Pack, find_pack
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rbc_engine.devices.plan_cache import PlanCache, PlanKey, cache_folder
+from rbc_engine.devices.cuda.plan_cache import PlanCache, PlanKey, cache_folder
 from rbc_engine.errors import DeviceError
 
 KEY = PlanKey.of(

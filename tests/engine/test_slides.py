@@ -16,7 +16,7 @@ import tifffile
 from PIL import Image
 
 from rbc_engine.bench.stub_engine import stub_engine
-from rbc_engine.devices.select import open_device
+from rbc_engine.devices.choose import open_device
 from rbc_engine.engine import Engine
 from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.sources.decode import decode_image

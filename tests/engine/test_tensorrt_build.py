@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from rbc_engine.devices.tensorrt_build import build_plan, make_log
+from rbc_engine.devices.cuda.plan_build import build_plan, make_log
 from rbc_engine.errors import DeviceError
 from rbc_engine.packs.manifest import DetectorSettings
 from rbc_engine.packs.networks import network_of

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from rbc_engine import Engine
-from rbc_engine.devices import cuda
-from rbc_engine.devices.cuda_needs import gpu_problems
+from rbc_engine.devices.cuda import device as cuda_device
+from rbc_engine.devices.cuda.needs import gpu_problems
 from rbc_engine.packs.golden import ExpectedRegions, judge
 from rbc_engine.sources.dali import DaliSource
 from rbc_engine.sources.folder import find_fields
@@ -73,9 +73,9 @@ def check(results: Iterator[FieldResult], expected: list[FieldResult], threshold
 @pytest.mark.parametrize("lanes", [1, 2, 4])
 @pytest.mark.parametrize("graphs", [True, False])
 def test_answers_are_the_cpus(frames, from_cpu, monkeypatch, lanes: int, graphs: bool) -> None:
-    opened = cuda.open_gpu
+    opened = cuda_device.open_gpu
     monkeypatch.setattr(
-        cuda, "open_gpu", lambda *args, **options: opened(*args, **options, graphs=graphs)
+        cuda_device, "open_gpu", lambda *args, **options: opened(*args, **options, graphs=graphs)
     )
     with Engine.open("chula12", device="cuda", lanes=lanes) as engine:
         threshold = engine.pack.manifest.detector.score_threshold

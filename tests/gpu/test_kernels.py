@@ -1,4 +1,4 @@
-"""Every kernel, launched through _kernels.cuda, gives what rbc_engine.ops gives; outputs start out as garbage.
+"""Every kernel, launched through _kernels.cuda, gives what rbc_engine.devices.cpu.ops gives; outputs start out as garbage.
 
 With a GPU the inputs are as large as in use, and every launch is made a second time through a CUDA graph. The
 emulator runs the same code on small ones.
@@ -7,7 +7,8 @@ emulator runs the same code on small ones.
 import numpy as np
 import pytest
 
-from rbc_engine import ops
+from rbc_engine.devices.anchors import base_anchors
+from rbc_engine.devices.cpu import ops
 
 from .machines import GARBAGE
 
@@ -115,7 +116,7 @@ def test_generate_proposals(machine, fp16, ties):
         logits = [np.round(level) for level in logits]
     deltas = [rng.normal(0, 0.5, (images, 4 * anchors, *size)).astype(H) for size in sizes]
     deltas[0][0, 0, :2] = np.nan
-    bases = [ops.base_anchors([16 << level], [0.5, 1.0, 2.0]) for level in range(3)]
+    bases = [base_anchors([16 << level], [0.5, 1.0, 2.0]) for level in range(3)]
     image_hw = np.array([[4 * sizes[0][0], 4 * sizes[0][1]], [30, 25]], INT)
     per_level, keep = (1000, 1000) if machine.is_gpu else (60, 50)
     options = {"strides_px": [4, 8, 16], "per_level": per_level, "keep": keep, "nms_iou": 0.7}

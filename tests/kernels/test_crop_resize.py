@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from rbc_engine import ops
+from rbc_engine.devices.cpu import ops
 
 MEAN, STD = (120.0, 130.5, 140.0), (50.0, 60.0, 70.5)
 OPTIONS = {"size_px": 9, "mean": MEAN, "std": STD}

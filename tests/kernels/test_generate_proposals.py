@@ -9,7 +9,8 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
-from rbc_engine import ops
+from rbc_engine.devices.anchors import base_anchors
+from rbc_engine.devices.cpu import ops
 
 from . import reference
 
@@ -58,7 +59,7 @@ def random_inputs(seed, *, images=1, shapes=((6, 8), (3, 4)), anchors=2, ties=Fa
         deltas.append(spoilt(rng.normal(0, 0.7, (images, 4 * anchors, height, width))))
     options = {
         "base_anchors": [
-            ops.base_anchors((4 * 2**k,), (0.5, 1, 2)[:anchors]) for k in range(len(shapes))
+            base_anchors((4 * 2**k,), (0.5, 1, 2)[:anchors]) for k in range(len(shapes))
         ],
         "strides_px": [4 * 2**k for k in range(len(shapes))],
         "image_hw": rng.integers(1, 40, (images, 2)).astype(np.int32),
@@ -140,7 +141,7 @@ def test_matches_torchvision(seed):
     proposals, counts = ops.generate_proposals(
         objectness,
         deltas,
-        base_anchors=[ops.base_anchors(size, ratios) for size in sizes],
+        base_anchors=[base_anchors(size, ratios) for size in sizes],
         strides_px=(4, 8, 16),
         image_hw=image_hw,
         per_level=300,
@@ -159,7 +160,7 @@ def test_matches_torchvision(seed):
 )
 def test_base_anchors_are_torchvisions(sizes, ratios):
     expected = AnchorGenerator.generate_anchors(AnchorGenerator(), sizes, ratios).numpy()
-    np.testing.assert_array_equal(ops.base_anchors(sizes, ratios), expected)
+    np.testing.assert_array_equal(base_anchors(sizes, ratios), expected)
 
 
 def test_equal_logits_rank_by_level_then_cell_then_anchor():
@@ -255,4 +256,4 @@ def test_base_anchors_refuse_what_is_not_positive(sizes, ratios):
     with pytest.raises(
         ValueError, match=r"(sizes_px|aspect_ratios) must be positive, at least one \(got"
     ):
-        ops.base_anchors(sizes, ratios)
+        base_anchors(sizes, ratios)

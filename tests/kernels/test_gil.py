@@ -10,7 +10,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from rbc_engine import ops
+from rbc_engine.devices.anchors import base_anchors
+from rbc_engine.devices.cpu import ops
 
 Call = Callable[[], object]
 
@@ -37,7 +38,7 @@ def generate_proposals() -> Call:
         ops.generate_proposals,
         [objectness],
         [np.zeros((8, 12, 200, 200), np.float32)],
-        base_anchors=[ops.base_anchors((32,), (0.5, 1, 2))],
+        base_anchors=[base_anchors((32,), (0.5, 1, 2))],
         strides_px=(4,),
         image_hw=np.full((8, 2), 800, np.int32),
         per_level=3000,

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from rbc_engine import ops
+from rbc_engine.devices.cpu import ops
 
 from . import reference
 

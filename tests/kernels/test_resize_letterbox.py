@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from rbc_engine import ops
+from rbc_engine.devices.cpu import ops
 from rbc_engine.sources.synthetic import render_field
 
 from .reference import background, exposure_gain

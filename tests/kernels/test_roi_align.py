@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import MultiScaleRoIAlign
 
-from rbc_engine import ops
+from rbc_engine.devices.cpu import ops
 
 OPTIONS = {
     "strides_px": (4, 8, 16),

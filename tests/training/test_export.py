@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from rbc_engine.devices.host import HostDevice
+from rbc_engine.devices.cpu.device import HostDevice
 from rbc_engine.training.export import export_classifier, fold_batchnorm
 from rbc_engine.training.models import Classifier
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rbc_engine.devices.cuda_driver import DriverReport, ask_driver
+from rbc_engine.devices.cuda.driver import DriverReport, ask_driver
 from rbc_engine.errors import RbcError, UsageError
 from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.training import export_check

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from rbc_engine.devices.host import HostDevice
+from rbc_engine.devices.cpu.device import HostDevice
 from rbc_engine.meter import Meter
 from rbc_engine.scale import fit_canvas
 from rbc_engine.stages.detect import Detect, Detections

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torchvision.models.detection import FasterRCNN
 
-from rbc_engine import Engine, ops
+from rbc_engine import Engine
+from rbc_engine.devices.cpu import ops
 from rbc_engine.scale import fit_canvas
 from rbc_engine.sources.decode import read_image
 from rbc_engine.training.restore import restore_classifier, restore_detector

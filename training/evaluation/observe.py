@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from rbc_engine.devices.base import DeviceArray
-from rbc_engine.devices.select import open_device
+from rbc_engine.devices.choose import open_device
 from rbc_engine.engine import Engine
 from rbc_engine.packs.pack import Pack
 from rbc_engine.scale import fit_canvas

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from rbc_engine import ops
+from rbc_engine.devices.cpu import ops
 
 _FRAME = np.dtype([("pixels", "<u8"), ("height", "<i4"), ("width", "<i4"), ("row_bytes", "<i8")])
 _WORKSPACE_BYTES = 4096

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from rbc_engine.devices import cuda, select
-from rbc_engine.devices.cuda_driver import DriverReport, Gpu
+from rbc_engine.devices import choose
+from rbc_engine.devices.cuda import device as cuda_device
+from rbc_engine.devices.cuda.driver import DriverReport, Gpu
 
 from .cuda_core import Gpus, make_core, make_driver
 from .kernels import make_kernels
@@ -20,7 +21,7 @@ class FakeMachine:
     def __init__(self, count: int = 1, total_bytes: int = 1 << 40) -> None:
         self.gpus = Gpus(count, total_bytes)
         self.trt = make_tensorrt(self.gpus)
-        self.libraries = cuda.Libraries(
+        self.libraries = cuda_device.Libraries(
             self.trt, make_core(self.gpus), make_driver(self.gpus), make_kernels(self.gpus)
         )
 
@@ -28,11 +29,11 @@ class FakeMachine:
         self, patch: pytest.MonkeyPatch, *, frames: int = 2, patches: Sequence[int] = (4, 16)
     ) -> FakeMachine:
         """Makes `--device cuda` find this machine. frames, patches: batch sizes, small ones for CPU time."""
-        patch.setattr(cuda, "_libraries", self.libraries)
-        patch.setattr(select, "gpu_problems", lambda number: [])
-        patch.setattr(select, "usable_gpus", self.report().gpus.__iter__)
-        patch.setattr(select, "_GPU_FRAMES", frames)
-        patch.setattr(select, "_GPU_PATCHES", tuple(patches))
+        patch.setattr(cuda_device, "_libraries", self.libraries)
+        patch.setattr(choose, "gpu_problems", lambda number: [])
+        patch.setattr(choose, "usable_gpus", self.report().gpus.__iter__)
+        patch.setattr(choose, "_GPU_FRAMES", frames)
+        patch.setattr(choose, "_GPU_PATCHES", tuple(patches))
         return self
 
     def report(self) -> DriverReport:

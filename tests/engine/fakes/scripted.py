@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rbc_engine.closing import Closing
-from rbc_engine.devices.select import DeviceChoice
+from rbc_engine.devices.choose import DeviceChoice
 from rbc_engine.packs.pack import Pack, find_pack
 
 Script = Callable[["ScriptedDevice", str], None]

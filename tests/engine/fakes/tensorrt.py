@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 
-from rbc_engine.devices.host import HostDevice
+from rbc_engine.devices.cpu.device import HostDevice
 
 _KINDS = {"FLOAT": np.float32, "HALF": np.float16, "UINT8": np.uint8, "INT32": np.int32}
 # Shared by all machines of a test run: compiling takes longer than running.

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rbc_engine.devices.base import BuildWatch, Device
-from rbc_engine.devices.cuda_driver import ask_driver
-from rbc_engine.devices.cuda_needs import gpu_problems, usable_gpus
+from rbc_engine.devices.cuda.driver import ask_driver
+from rbc_engine.devices.cuda.needs import gpu_problems, usable_gpus
 from rbc_engine.errors import DeviceError, UsageError
 from rbc_engine.packs.calibration import Calibration, accepts
 
@@ -156,7 +156,7 @@ def precisions_of(device: str) -> list[str]:
     Raises UsageError for another name, DeviceError for a GPU that is not here.
     """
     if device == "cpu":
-        from rbc_engine.devices.host import host_precisions
+        from rbc_engine.devices.cpu.device import host_precisions
 
         return host_precisions()
     kind, _, which = device.partition(":")
@@ -169,7 +169,7 @@ def precisions_of(device: str) -> list[str]:
 
 
 def _gpu_precisions(number: int) -> list[str]:
-    from rbc_engine.devices.cuda import FP8_CAPABILITY, GPU_PRECISIONS
+    from rbc_engine.devices.cuda.device import FP8_CAPABILITY, GPU_PRECISIONS
 
     capability = next((gpu.capability for gpu in ask_driver().gpus if gpu.number == number), (0, 0))
     return [name for name in GPU_PRECISIONS if name != "fp8" or capability >= FP8_CAPABILITY]
@@ -184,7 +184,7 @@ def _open_gpu(
     cache_name: str,
     watch: BuildWatch | None,
 ) -> DeviceChoice:
-    from rbc_engine.devices.cuda import open_gpu
+    from rbc_engine.devices.cuda.device import open_gpu
 
     taken, notes = _decide(precision, calibration, "cuda", _gpu_precisions(number))
     gpu = open_gpu(number, precision=taken, cache_name=cache_name, watch=watch)
@@ -205,7 +205,7 @@ def _open_gpu(
 def _open_host(
     precision: str, calibration: Calibration | None, *, lanes: int | None, notes: list[str]
 ) -> DeviceChoice:
-    from rbc_engine.devices.host import HostDevice, host_precisions
+    from rbc_engine.devices.cpu.device import HostDevice, host_precisions
 
     offered = host_precisions()
     taken, why = _decide(precision, calibration, "cpu", offered)

@@ -1,6 +1,6 @@
 """An NVIDIA GPU as a device: TensorRT for the networks, the project's own kernels, memory through cuda.core.
 
-Import it only after rbc_engine.devices.cuda_needs found nothing missing.
+Import it only after rbc_engine.devices.cuda.needs found nothing missing.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import numpy.typing as npt
 
 from rbc_engine.closing import Closing
 from rbc_engine.devices.base import BuildWatch
-from rbc_engine.devices.cuda_array import CudaArray
-from rbc_engine.devices.cuda_memory import LaneMemory, explain_cuda
-from rbc_engine.devices.cuda_network import ClassifierNetwork, CudaNetwork, HeadWeights
-from rbc_engine.devices.cuda_ops import CudaOps
-from rbc_engine.devices.onnx_weights import read_weights
-from rbc_engine.devices.plan_cache import PlanCache, PlanKey, cache_folder
-from rbc_engine.devices.tensorrt_build import build_plan, make_log, tensorrt_failure
+from rbc_engine.devices.cuda.array import CudaArray
+from rbc_engine.devices.cuda.memory import LaneMemory, explain_cuda
+from rbc_engine.devices.cuda.network import ClassifierNetwork, CudaNetwork, HeadWeights
+from rbc_engine.devices.cuda.ops import CudaOps
+from rbc_engine.devices.cuda.plan_build import build_plan, make_log, tensorrt_failure
+from rbc_engine.devices.cuda.plan_cache import PlanCache, PlanKey, cache_folder
+from rbc_engine.devices.cuda.weights import read_weights
 from rbc_engine.errors import DeviceError, UsageError
 from rbc_engine.meter import Meter
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rbc_engine.devices.cuda_array import CudaArray
-from rbc_engine.devices.cuda_memory import LaneMemory, explain_cuda
-from rbc_engine.devices.cuda_ops import CudaOps
+from rbc_engine.devices.cuda.array import CudaArray
+from rbc_engine.devices.cuda.memory import LaneMemory, explain_cuda
+from rbc_engine.devices.cuda.ops import CudaOps
 from rbc_engine.errors import DeviceError, DeviceMemoryError
 from rbc_engine.meter import Meter
 

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from rbc_engine import _kernels
-from rbc_engine.devices.cuda_driver import DriverReport, Gpu, ask_driver
+from rbc_engine.devices.cuda.driver import DriverReport, Gpu, ask_driver
 
 __all__ = ["DALI", "Need", "gpu_needs", "gpu_problems", "library_version", "usable_gpus"]
 

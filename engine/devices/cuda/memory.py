@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rbc_engine.devices.cuda_array import CudaArray
+from rbc_engine.devices.cuda.array import CudaArray
 from rbc_engine.errors import DeviceError, DeviceMemoryError, RbcError
 from rbc_engine.meter import Meter
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from rbc_engine.devices.cuda_memory import LaneMemory
+    from rbc_engine.devices.cuda.memory import LaneMemory
 
 __all__ = ["CudaArray"]
 

@@ -1,4 +1,4 @@
-"""The functions of rbc_engine.ops for arrays on a GPU: same names, same arguments, on the stream of a lane.
+"""The functions of rbc_engine.devices.cpu.ops for arrays on a GPU: same names, same arguments, on the stream of a lane.
 
 Arguments that are numpy arrays (sizes, anchors, windows) are uploaded first. Networks compute in fp16, so their
 arrays, and the patches for the next one, are fp16. A result is overwritten by the next call of the same op in
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rbc_engine.checks import (
+from rbc_engine.devices.checks import (
     check_at_least,
     check_background_level,
     check_fraction,
@@ -21,8 +21,8 @@ from rbc_engine.checks import (
     check_sizes,
     check_windows,
 )
-from rbc_engine.devices.cuda_array import CudaArray
-from rbc_engine.devices.cuda_memory import LaneMemory, explain_cuda
+from rbc_engine.devices.cuda.array import CudaArray
+from rbc_engine.devices.cuda.memory import LaneMemory, explain_cuda
 from rbc_engine.types.arrays import Float32, Int32
 
 __all__ = ["CudaOps"]
@@ -52,7 +52,7 @@ class CudaOps:
         background_level: float | None = None,
         threads: int = 1,
     ) -> CudaArray:
-        """See rbc_engine.ops.resize_letterbox. Returns uint8 [N, canvas height, canvas width, 3]."""
+        """See rbc_engine.devices.cpu.ops.resize_letterbox. Returns uint8 [N, canvas height, canvas width, 3]."""
         check_sizes("resized_hw", resized_hw, len(frames))
         if (resized_hw > canvas_hw).any():
             raise ValueError(
@@ -88,7 +88,7 @@ class CudaOps:
         nms_iou: float,
         threads: int = 1,
     ) -> tuple[CudaArray, CudaArray]:
-        """See rbc_engine.ops.generate_proposals."""
+        """See rbc_engine.devices.cpu.ops.generate_proposals."""
         if not objectness or not (
             len(objectness) == len(deltas) == len(base_anchors) == len(strides_px)
         ):
@@ -145,7 +145,7 @@ class CudaOps:
         canonical_level: int,
         threads: int = 1,
     ) -> CudaArray:
-        """See rbc_engine.ops.roi_align. Returns [N * K, C, S, S] of the features' type."""
+        """See rbc_engine.devices.cpu.ops.roi_align. Returns [N * K, C, S, S] of the features' type."""
         if not features or len(features) != len(strides_px):
             raise ValueError(
                 f"features and strides_px need one entry a level (got {len(features)}, {len(strides_px)})"
@@ -191,7 +191,7 @@ class CudaOps:
         max_regions: int,
         threads: int = 1,
     ) -> tuple[CudaArray, CudaArray, CudaArray, CudaArray]:
-        """See rbc_engine.ops.postprocess_detections."""
+        """See rbc_engine.devices.cpu.ops.postprocess_detections."""
         _check("proposals", proposals, _FLOAT, (None, None, 4))
         images, slots, _ = proposals.shape
         dtype = class_logits.dtype
@@ -243,7 +243,7 @@ class CudaOps:
         std: RGB,
         threads: int = 1,
     ) -> CudaArray:
-        """See rbc_engine.ops.crop_resize. Returns fp16 [R, 3, size_px, size_px]."""
+        """See rbc_engine.devices.cpu.ops.crop_resize. Returns fp16 [R, 3, size_px, size_px]."""
         check_windows(windows, frame_index, len(frames))
         check_at_least("size_px", size_px, 1)
         check_levels("mean", mean)

@@ -2,8 +2,7 @@
 
 Frames are uint8 [H, W, 3] RGB arrays whose pixels are contiguous within a row. Results are new arrays.
 `threads` is how many CPU threads an op may use; a lane that owns one core passes 1. The result does not
-depend on it. Every op raises ValueError naming the argument at fault.
-"""
+depend on it. Every op raises ValueError naming the argument at fault."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rbc_engine import _kernels
-from rbc_engine.checks import (
+from rbc_engine.devices.checks import (
     check_array,
     check_at_least,
     check_background_level,
@@ -28,7 +27,6 @@ from rbc_engine.checks import (
 from rbc_engine.types.arrays import Float32, Int32, UInt8
 
 __all__ = [
-    "base_anchors",
     "crop_resize",
     "generate_proposals",
     "postprocess_detections",
@@ -74,29 +72,6 @@ def resize_letterbox(
     canvases = np.empty((len(frames), height, width, 3), np.uint8)
     _kernels.resize_letterbox(list(frames), resized_hw, level, canvases, threads)
     return canvases
-
-
-def base_anchors(sizes_px: Sequence[float], aspect_ratios: Sequence[float]) -> Float32:
-    """The anchors of one level around (0, 0): torchvision's AnchorGenerator, rounded to whole pixels.
-
-    sizes_px: square roots of the anchors' areas, canvas px.
-    aspect_ratios: height over width.
-
-    Returns float32 [A, 4], x0 y0 x1 y1 in canvas px, A = ratios x sizes, ratios outermost.
-    """
-    if not sizes_px or min(sizes_px) <= 0:
-        raise ValueError(f"sizes_px must be positive, at least one (got {tuple(sizes_px)})")
-    if not aspect_ratios or min(aspect_ratios) <= 0:
-        raise ValueError(
-            f"aspect_ratios must be positive, at least one (got {tuple(aspect_ratios)})"
-        )
-    sizes = np.asarray(sizes_px, np.float32)
-    heights_per_size = np.sqrt(np.asarray(aspect_ratios, np.float32))
-    heights = np.outer(heights_per_size, sizes).ravel()
-    widths = np.outer(np.float32(1) / heights_per_size, sizes).ravel()
-    corners = np.stack([-widths, -heights, widths, heights], axis=1) / np.float32(2)
-    rounded: Float32 = np.rint(corners).astype(np.float32, copy=False)
-    return rounded
 
 
 def generate_proposals(

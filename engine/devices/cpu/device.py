@@ -1,4 +1,4 @@
-"""The CPU: numpy's memory, OpenVINO's networks, and the ops of rbc_engine.ops.
+"""The CPU: numpy's memory, OpenVINO's networks, and the ops of rbc_engine.devices.cpu.ops.
 
 Compiled networks are not cached on disk. OpenVINO compiles these graphs in under a second, its cache saves a
 tenth of that at 140 MB a shape, and it answers wrongly from a damaged file without noticing.
@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 
-from rbc_engine import ops
 from rbc_engine.closing import Closing
+from rbc_engine.devices.cpu import ops
 from rbc_engine.errors import DeviceError, UsageError
 from rbc_engine.meter import Meter
 
