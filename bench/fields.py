@@ -13,8 +13,8 @@ from PIL import Image
 from rbc_engine.bench.settings import Size
 from rbc_engine.devices.choose import cores_here
 from rbc_engine.errors import ImageError, UsageError
+from rbc_engine.lanes.canvas import fit_canvas
 from rbc_engine.packs.manifest import DetectorSettings
-from rbc_engine.scale import fit_canvas
 from rbc_engine.sources.decode import read_image
 from rbc_engine.sources.folder import find_fields
 from rbc_engine.sources.synthetic import render_field

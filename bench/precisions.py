@@ -23,10 +23,10 @@ import numpy.typing as npt
 from rbc_engine.bench.measure import in_turn, ratio_spread, spread
 from rbc_engine.devices.cpu.device import HostDevice, host_precisions
 from rbc_engine.engine import Engine
+from rbc_engine.lanes.canvas import fit_canvas
 from rbc_engine.packs.calibration import NETWORKS
 from rbc_engine.packs.networks import network_of
 from rbc_engine.packs.pack import Pack, find_pack
-from rbc_engine.scale import fit_canvas
 from rbc_engine.sources.folder import FolderSource, find_fields
 
 __all__ = ["measure_networks", "measure_whole"]

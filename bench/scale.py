@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from rbc_engine.engine import Engine
-from rbc_engine.scale import at_border
+from rbc_engine.lanes.canvas import at_border
 from rbc_engine.sources.decode import read_image
 from rbc_engine.sources.folder import find_fields
 from rbc_engine.stats.match import match_boxes

@@ -18,8 +18,8 @@ from rbc_engine.bench.stopwatch import NETWORKS, Stopwatch, WatchedNetwork
 from rbc_engine.bench.work import Work, network_work
 from rbc_engine.devices.choose import cores_here
 from rbc_engine.engine import Engine
+from rbc_engine.lanes.canvas import fit_canvas
 from rbc_engine.packs.pack import Pack
-from rbc_engine.scale import fit_canvas
 
 __all__ = ["Part", "StageReport", "measure_stages", "networks_alone_s"]
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from rbc_engine import _kernels
 from rbc_engine.errors import PackError, ResultsError, UsageError
+from rbc_engine.lanes.stages.call import Caller, types_held
 from rbc_engine.meter import Meter
 from rbc_engine.packs.manifest import ClassifierSettings
 from rbc_engine.packs.pack import Pack, find_pack
@@ -22,7 +23,6 @@ from rbc_engine.run import RunCounts
 from rbc_engine.run_folder import RunFolder
 from rbc_engine.sinks.output import RUN_JSON, RunOutput
 from rbc_engine.sinks.regions_parquet import RegionsParquet
-from rbc_engine.stages.call import Caller, types_held
 from rbc_engine.text import encodable
 from rbc_engine.types.results import FieldResult, Regions
 

@@ -17,7 +17,7 @@ from rbc_engine.types.frames import Decoded, FieldRef, Frame
 
 if TYPE_CHECKING:
     from rbc_engine.engine import Engine
-    from rbc_engine.lane import Analyze
+    from rbc_engine.lanes.lane import Analyze
 
 __all__ = ["Turns"]
 

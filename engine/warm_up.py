@@ -13,7 +13,7 @@ from rbc_engine.types.frames import Decoded, FieldRef, Frame
 
 if TYPE_CHECKING:
     from rbc_engine.engine import Engine
-    from rbc_engine.lane import Lane
+    from rbc_engine.lanes.lane import Lane
 
 __all__ = ["warm_up"]
 

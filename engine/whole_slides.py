@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from rbc_engine.engine import Engine
+from rbc_engine.lanes.tile_merge import TileMerge
 from rbc_engine.sources.slide_tiles import (
     BLANK_LEVELS,
     SlideEnd,
@@ -19,7 +20,6 @@ from rbc_engine.sources.slide_tiles import (
     SlideStep,
     TileRead,
 )
-from rbc_engine.tile_merge import TileMerge
 from rbc_engine.types.cells import count_cells
 from rbc_engine.types.frames import Decoded
 from rbc_engine.types.results import FieldResult, RegionFlag, Regions, TileCounts

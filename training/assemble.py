@@ -17,10 +17,10 @@ from torchvision.models.detection import FasterRCNN
 import rbc_engine
 from rbc_engine.engine import Engine
 from rbc_engine.errors import RbcError, UsageError
+from rbc_engine.lanes.stages.field_prior import FieldPrior
 from rbc_engine.packs.golden import encode_golden
 from rbc_engine.packs.manifest import SCHEMA, FieldPriorSettings, Manifest
 from rbc_engine.packs.pack import Pack
-from rbc_engine.stages.field_prior import FieldPrior
 from rbc_engine.training import metrics
 from rbc_engine.training.caller import CallerReport, train_caller
 from rbc_engine.training.classifier import predict

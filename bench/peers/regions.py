@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from rbc_engine.lanes.stages.call import types_held
 from rbc_engine.packs.manifest import Manifest
-from rbc_engine.stages.call import types_held
 from rbc_engine.types.arrays import Float32
 from rbc_engine.types.results import Regions
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import simplejpeg
 
+from rbc_engine.lanes.canvas import canvas_scale
+from rbc_engine.lanes.stages.crop import crop_windows
 from rbc_engine.packs.pack import Pack
-from rbc_engine.scale import canvas_scale
-from rbc_engine.stages.crop import crop_windows
 from rbc_engine.types.arrays import UInt8
 from rbc_engine.types.results import FieldResult
 

@@ -22,14 +22,14 @@ import webdataset
 from PIL import Image
 from pycocotools.coco import COCO
 
-from rbc_engine.scale import fit_canvas
+from rbc_engine.lanes.canvas import fit_canvas
+from rbc_engine.lanes.stages.crop import crop_windows
 from rbc_engine.sinks import behind
 from rbc_engine.sinks.formats import FORMATS
 from rbc_engine.sinks.geojson import type_colours
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sinks.own_files import OWN_FILES
 from rbc_engine.sinks.webdataset import WebDatasetFolder
-from rbc_engine.stages.crop import crop_windows
 from rbc_engine.types.frames import Frame
 from rbc_engine.types.results import RegionFlag
 

@@ -18,6 +18,7 @@ from PIL import Image
 from rbc_engine.bench.stub_engine import stub_engine
 from rbc_engine.devices.choose import open_device
 from rbc_engine.engine import Engine
+from rbc_engine.lanes.tiles import plan_tiles
 from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.sources.decode import decode_image
 from rbc_engine.sources.slide_tiles import (
@@ -28,7 +29,6 @@ from rbc_engine.sources.slide_tiles import (
     shows_only_background,
 )
 from rbc_engine.sources.synthetic import render_field
-from rbc_engine.tiles import plan_tiles
 from rbc_engine.types.frames import CanvasFit, Frame, SlideRef
 from rbc_engine.whole_slides import WholeSlides
 

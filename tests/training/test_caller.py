@@ -10,7 +10,7 @@ import pytest
 from sklearn.ensemble import GradientBoostingClassifier
 
 from rbc_engine.errors import UsageError
-from rbc_engine.stages.call import Caller
+from rbc_engine.lanes.stages.call import Caller
 from rbc_engine.training import caller as caller_module
 from rbc_engine.training.caller import train_caller
 

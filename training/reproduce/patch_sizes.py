@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from rbc_engine.errors import UsageError
-from rbc_engine.stages.call import types_held
+from rbc_engine.lanes.stages.call import types_held
 from rbc_engine.training import metrics
 from rbc_engine.training.classifier import predict
 from rbc_engine.training.evaluate import MIN_EXAMPLES

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from rbc_engine.errors import UsageError
+from rbc_engine.lanes.stages.call import types_held
 from rbc_engine.packs.manifest import ClassifierSettings
-from rbc_engine.stages.call import types_held
 from rbc_engine.training.caller import train_caller
 from rbc_engine.training.evaluation import statistics
 from rbc_engine.training.evaluation.bootstrap import PERCENT, Bootstrap

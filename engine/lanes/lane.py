@@ -13,16 +13,16 @@ import numpy.typing as npt
 
 from rbc_engine.devices.base import Device
 from rbc_engine.errors import DeviceError, ImageError
+from rbc_engine.lanes.canvas import at_border, fit_canvas
+from rbc_engine.lanes.stages.call import Caller, types_held
+from rbc_engine.lanes.stages.cell_scale import CellScale, Sighting
+from rbc_engine.lanes.stages.classify import Classify
+from rbc_engine.lanes.stages.crop import crop_patches, crop_windows
+from rbc_engine.lanes.stages.detect import Detect
+from rbc_engine.lanes.stages.field_prior import FieldPrior, telling_regions
+from rbc_engine.lanes.stages.focus import blurred_frames
 from rbc_engine.meter import Meter
 from rbc_engine.packs.pack import Pack
-from rbc_engine.scale import at_border, fit_canvas
-from rbc_engine.stages.call import Caller, types_held
-from rbc_engine.stages.cell_scale import CellScale, Sighting
-from rbc_engine.stages.classify import Classify
-from rbc_engine.stages.crop import crop_patches, crop_windows
-from rbc_engine.stages.detect import Detect
-from rbc_engine.stages.field_prior import FieldPrior, telling_regions
-from rbc_engine.stages.focus import blurred_frames
 from rbc_engine.types.arrays import Float32, UInt8
 from rbc_engine.types.cells import count_cells
 from rbc_engine.types.frames import CanvasFit, Decoded, Frame

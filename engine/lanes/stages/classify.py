@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from rbc_engine.devices.base import Device, DeviceArray, Network
+from rbc_engine.lanes.stages.patch_batches import split_batches
 from rbc_engine.meter import Meter
 from rbc_engine.packs.networks import network_of
 from rbc_engine.packs.pack import Pack
-from rbc_engine.stages.batches import split_batches
 from rbc_engine.types.arrays import Float32
 
 __all__ = ["Classify"]

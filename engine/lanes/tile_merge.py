@@ -25,7 +25,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
-from rbc_engine.tiles import Tile, TilePlan
+from rbc_engine.lanes.tiles import Tile, TilePlan
 from rbc_engine.types.arrays import Float32
 from rbc_engine.types.results import RegionFlag, Regions
 

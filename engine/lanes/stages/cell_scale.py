@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.errors import ImageError
+from rbc_engine.lanes.canvas import at_border, canvas_scale, fit_canvas
+from rbc_engine.lanes.stages.detect import Detections
 from rbc_engine.packs.manifest import DetectorSettings
-from rbc_engine.scale import at_border, canvas_scale, fit_canvas
-from rbc_engine.stages.detect import Detections
 from rbc_engine.types.frames import CanvasFit, Frame
 
 __all__ = ["CellScale", "Sighting"]

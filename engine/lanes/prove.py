@@ -9,10 +9,10 @@ import numpy as np
 
 from rbc_engine.devices.choose import DeviceChoice
 from rbc_engine.errors import DeviceError
+from rbc_engine.lanes.canvas import fit_canvas
+from rbc_engine.lanes.stages.call import types_held
 from rbc_engine.packs.golden import ExpectedRegions, judge, read_golden
 from rbc_engine.packs.pack import Pack
-from rbc_engine.scale import fit_canvas
-from rbc_engine.stages.call import types_held
 from rbc_engine.stats.drift import Drift
 from rbc_engine.types.frames import Decoded, FieldRef, Frame
 from rbc_engine.types.results import FieldResult, Regions

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import overload
 
 from rbc_engine.errors import DeviceError, DeviceMemoryError
-from rbc_engine.lane import Lane
+from rbc_engine.lanes.lane import Lane
 
 __all__ = ["DeviceLanes", "LanePool"]
 
