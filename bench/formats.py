@@ -24,8 +24,8 @@ from pathlib import Path
 import numpy as np
 
 from rbc_engine.packs.pack import Pack, find_pack
-from rbc_engine.sinks.formats import FORMATS, open_sink
-from rbc_engine.sinks.regions_parquet import RegionsParquet
+from rbc_engine.sinks.formats.table import FORMATS, open_sink
+from rbc_engine.sinks.tables.regions_parquet import RegionsParquet
 from rbc_engine.sources.synthetic import render_field
 from rbc_engine.types.frames import Frame
 from rbc_engine.types.results import FieldResult, Regions

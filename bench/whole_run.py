@@ -11,8 +11,8 @@ from rbc_engine.engine import Engine
 from rbc_engine.errors import RbcError
 from rbc_engine.resume import fresh_plan
 from rbc_engine.run import run_fields, run_head
+from rbc_engine.sinks.journal.run_journal import RunJournal
 from rbc_engine.sinks.output import RunOutput
-from rbc_engine.sinks.run_journal import RunJournal
 from rbc_engine.sources.folder import Entry
 from rbc_engine.types.results import FieldResult
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.run_folder import FieldRow, RunFolder
-from rbc_engine.sinks.run_journal import FieldKey
+from rbc_engine.sinks.journal.run_journal import FieldKey
 from rbc_engine.stats.counts import SlideCounts, SlideTally
 from rbc_engine.stats.grade import TypeShare, type_shares
 from rbc_engine.stats.match import match_boxes

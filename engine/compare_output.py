@@ -12,8 +12,8 @@ from rbc_engine.compare import LEAST_IOU, Change, Comparison, SlideDifference
 from rbc_engine.compare_page import comparison_page
 from rbc_engine.errors import OutputError
 from rbc_engine.run_folder import RunFolder
-from rbc_engine.sinks.atomic import AtomicFile, explain_os_errors, remove_abandoned
-from rbc_engine.sinks.csv_file import CsvFile
+from rbc_engine.sinks.files.atomic import AtomicFile, explain_os_errors, remove_abandoned
+from rbc_engine.sinks.tables.csv_file import CsvFile
 from rbc_engine.stats.counts import SlideCounts
 from rbc_engine.text import csv_text, encodable
 

@@ -14,8 +14,8 @@ from rbc_engine.errors import PackError, RbcError
 from rbc_engine.packs.pack import Pack
 from rbc_engine.run import RunCounts, run_record
 from rbc_engine.session import Session
-from rbc_engine.sinks.atomic import explain_os_errors
-from rbc_engine.sinks.journal import JOURNAL, Journal, read_journal
+from rbc_engine.sinks.files.atomic import explain_os_errors
+from rbc_engine.sinks.journal.live_journal import LIVE_JOURNAL, LiveJournal, read_live_journal
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.stats.monitor import SlideMonitor
 from rbc_engine.types.ends import Ended, FrameCounts, FrameStatus, Latency
@@ -44,7 +44,7 @@ def run_live(
     session: Session,
     feed: Feed,
     output: RunOutput,
-    journal: Journal,
+    journal: LiveJournal,
     monitor: SlideMonitor,
     *,
     decoder: str,
@@ -123,7 +123,7 @@ def recover(folder: Path, pack: Pack) -> dict[str, Any]:
     Returns what run.json holds. Raises OutputError if there is no journal, PackError if it was written with another
     pack.
     """
-    head, _ = read_journal(folder)
+    head, _ = read_live_journal(folder)
     run: dict[str, Any] = head["run"]
     written = run["pack"]
     if written["sha256"] != pack.sha256:
@@ -135,7 +135,7 @@ def recover(folder: Path, pack: Pack) -> dict[str, Any]:
     frames = dict.fromkeys((status.value for status in FrameStatus), 0)
     with RunOutput(folder, pack, overwrite=True) as output:
         lost = 0
-        for ended in read_journal(folder, types=len(pack.types))[1]:
+        for ended in read_live_journal(folder, types=len(pack.types))[1]:
             if isinstance(ended, int):
                 lost = ended
                 continue
@@ -152,7 +152,7 @@ def recover(folder: Path, pack: Pack) -> dict[str, Any]:
         ]
         output.finish(run)
     with explain_os_errors(folder):
-        (folder / JOURNAL).unlink()
+        (folder / LIVE_JOURNAL).unlink()
     return run
 
 

@@ -22,7 +22,7 @@ from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.run import RunCounts
 from rbc_engine.run_folder import RunFolder
 from rbc_engine.sinks.output import RUN_JSON, RunOutput
-from rbc_engine.sinks.regions_parquet import RegionsParquet
+from rbc_engine.sinks.tables.regions_parquet import RegionsParquet
 from rbc_engine.text import encodable
 from rbc_engine.types.results import FieldResult, Regions
 

@@ -14,9 +14,9 @@ from typing import Any
 from rbc_engine.errors import OutputError, ResultsError
 from rbc_engine.packs.pack import Pack
 from rbc_engine.run_folder import RunFolder
-from rbc_engine.sinks.journal import JOURNAL
+from rbc_engine.sinks.journal.live_journal import LIVE_JOURNAL
+from rbc_engine.sinks.journal.run_journal import RUN_JOURNAL, FieldKey, RunJournal, field_key
 from rbc_engine.sinks.output import RUN_JSON
-from rbc_engine.sinks.run_journal import RUN_JOURNAL, FieldKey, RunJournal, field_key
 from rbc_engine.sources.folder import Entry, entry_ref, field_order
 from rbc_engine.text import encodable
 from rbc_engine.types.frames import FieldRef, FileStamp, SlideRef
@@ -91,9 +91,9 @@ def open_earlier(folder: Path, pack: Pack, record: dict[str, Any]) -> RunJournal
 
     if (folder / RUN_JOURNAL).exists():
         return RunJournal.reopen(folder, types=types, check=check)
-    if (folder / JOURNAL).exists():
+    if (folder / LIVE_JOURNAL).exists():
         raise ResultsError(
-            f"--out {shown} holds the {JOURNAL} of a live run that was cut short; "
+            f"--out {shown} holds the {LIVE_JOURNAL} of a live run that was cut short; "
             f"`rbc-engine live --recover {shown}` completes it"
         )
     if (folder / RUN_JSON).exists():

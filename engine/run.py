@@ -16,9 +16,9 @@ from rbc_engine.engine import Engine
 from rbc_engine.errors import DeviceError
 from rbc_engine.replay import KeptResults
 from rbc_engine.resume import Plan, fields_first
+from rbc_engine.sinks.journal.run_journal import RunJournal, field_key
 from rbc_engine.sinks.origin import origin
 from rbc_engine.sinks.output import RunOutput
-from rbc_engine.sinks.run_journal import RunJournal, field_key
 from rbc_engine.sources.dali import DaliSource
 from rbc_engine.sources.folder import entry_ref
 from rbc_engine.sources.select import decoder_of, open_source

@@ -113,13 +113,13 @@ def live(
     ) as engine:
         from rbc_engine.cli.live_table import LiveTable
         from rbc_engine.live import live_head, run_live
-        from rbc_engine.sinks.journal import JOURNAL, Journal
+        from rbc_engine.sinks.journal.live_journal import LIVE_JOURNAL, LiveJournal
         from rbc_engine.sinks.output import RunOutput
         from rbc_engine.stats.monitor import SlideMonitor
 
-        if (folder / JOURNAL).exists() and not overwrite:
+        if (folder / LIVE_JOURNAL).exists() and not overwrite:
             raise OutputError(
-                f"--out {folder} holds the {JOURNAL} of a run that was cut short; "
+                f"--out {folder} holds the {LIVE_JOURNAL} of a run that was cut short; "
                 f"`rbc-engine live --recover {folder}` completes it, --overwrite replaces it"
             )
         settings = {
@@ -157,7 +157,7 @@ def live(
 
             try:
                 head = live_head(engine, decoder=decoder, settings=settings)
-                with Journal(folder, head) as journal:
+                with LiveJournal(folder, head) as journal:
                     summary = run_live(
                         engine,
                         session,

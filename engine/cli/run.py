@@ -15,7 +15,7 @@ import typer
 from rbc_engine.cli import options
 from rbc_engine.cli.stopping import stop_on_signal
 from rbc_engine.errors import OutputError, UsageError
-from rbc_engine.sinks.formats import FORMATS, check_formats
+from rbc_engine.sinks.formats.table import FORMATS, check_formats
 
 if TYPE_CHECKING:
     from rbc_engine.stats.counts import SlideTally
@@ -108,8 +108,8 @@ def run(
         # Half a second of imports, while the engine compiles its networks.
         from rbc_engine.resume import fresh_plan, open_earlier, resume_plan
         from rbc_engine.run import run_fields, run_head
+        from rbc_engine.sinks.journal.run_journal import RunJournal, refuse_if_running
         from rbc_engine.sinks.output import RunOutput
-        from rbc_engine.sinks.run_journal import RunJournal, refuse_if_running
         from rbc_engine.stats.counts import SlideTally
 
         tally = SlideTally()

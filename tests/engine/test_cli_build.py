@@ -18,8 +18,8 @@ from rbc_engine.engine import Engine
 from rbc_engine.errors import OutputError
 from rbc_engine.resume import fresh_plan
 from rbc_engine.run import run_fields, run_head
+from rbc_engine.sinks.journal.run_journal import RunJournal
 from rbc_engine.sinks.output import RunOutput
-from rbc_engine.sinks.run_journal import RunJournal
 
 from .fakes.scripted import ScriptedDevice, scripted_pack
 from .test_lanes import source

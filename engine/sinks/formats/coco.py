@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.packs.pack import Pack
-from rbc_engine.sinks.atomic import AtomicFile, explain_os_errors
+from rbc_engine.sinks.files.atomic import AtomicFile, explain_os_errors
 from rbc_engine.sinks.origin import origin
-from rbc_engine.sinks.region_rows import FLAG_NAMES
+from rbc_engine.sinks.tables.region_rows import FLAG_NAMES
 from rbc_engine.text import encodable
 from rbc_engine.types.results import FieldResult, Regions
 

@@ -14,11 +14,11 @@ from typing import BinaryIO
 import numpy as np
 
 from rbc_engine.packs.pack import Pack
-from rbc_engine.sinks.atomic import explain_os_errors
-from rbc_engine.sinks.behind import WorkBehind
-from rbc_engine.sinks.folder import AtomicFolder
-from rbc_engine.sinks.patch_pixels import cut_patches
-from rbc_engine.sinks.region_rows import FLAG_NAMES
+from rbc_engine.sinks.files.atomic import explain_os_errors
+from rbc_engine.sinks.files.atomic_folder import AtomicFolder
+from rbc_engine.sinks.files.work_behind import WorkBehind
+from rbc_engine.sinks.formats.patch_pixels import cut_patches
+from rbc_engine.sinks.tables.region_rows import FLAG_NAMES
 from rbc_engine.text import encodable
 from rbc_engine.types.results import FieldResult, Regions
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from rbc_engine.packs.pack import Pack
-from rbc_engine.report.findings import Findings
-from rbc_engine.report.page import render
-from rbc_engine.sinks.atomic import AtomicFile
+from rbc_engine.sinks.files.atomic import AtomicFile
+from rbc_engine.sinks.report.findings import Findings
+from rbc_engine.sinks.report.page import render
 from rbc_engine.types.results import FieldResult
 
 __all__ = ["ReportPage"]

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rbc_engine.packs.pack import Pack
-from rbc_engine.sinks.atomic import AtomicFile, explain_os_errors
-from rbc_engine.sinks.region_rows import (
+from rbc_engine.sinks.files.atomic import AtomicFile, explain_os_errors
+from rbc_engine.sinks.tables.region_rows import (
     FLAG_NAMES,
     ROWS_AT_ONCE,
     RegionRows,

@@ -25,7 +25,7 @@ class Format:
 
     output: the file or folder that it makes.
     suffix: of the files in that folder; None for a file.
-    module, sink: where its class is, in rbc_engine.sinks.
+    module, sink: where its class is, in rbc_engine.sinks.formats.
     library: what must be installed, with the extra of the same name as the format; None for what always is.
     """
 
@@ -38,7 +38,9 @@ class Format:
 
 FORMATS = MappingProxyType(
     {
-        "report": Format(output="report.html", suffix=None, module="report", sink="ReportPage"),
+        "report": Format(
+            output="report.html", suffix=None, module="report_page", sink="ReportPage"
+        ),
         "csv": Format(output="regions.csv", suffix=None, module="regions_csv", sink="RegionsCsv"),
         "geojson": Format(
             output="geojson", suffix=".geojson", module="geojson", sink="GeoJsonFolder"
@@ -47,7 +49,7 @@ FORMATS = MappingProxyType(
         "anndata": Format(
             output="regions.h5ad",
             suffix=None,
-            module="regions_h5ad",
+            module="anndata",
             sink="RegionsH5ad",
             library="h5py",
         ),
@@ -79,6 +81,6 @@ def check_formats(names: Sequence[str]) -> None:
 def open_sink(name: str, folder: Path, pack: Pack) -> Sink:
     """The sink of a format. Raises OutputError if its files cannot be begun."""
     chosen = FORMATS[name]
-    module = import_module(f"rbc_engine.sinks.{chosen.module}")
+    module = import_module(f"rbc_engine.sinks.formats.{chosen.module}")
     sink: Sink = getattr(module, chosen.sink)(folder, pack)
     return sink

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rbc_engine.sinks.csv_file import CsvFile
+from rbc_engine.sinks.tables.csv_file import CsvFile
 from rbc_engine.text import csv_text
 from rbc_engine.types.results import FieldResult
 

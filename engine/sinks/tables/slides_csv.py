@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rbc_engine.sinks.csv_file import CsvFile
+from rbc_engine.sinks.tables.csv_file import CsvFile
 from rbc_engine.stats.counts import SlideCounts, SlideTally
 from rbc_engine.text import csv_text
 from rbc_engine.types.results import FieldResult

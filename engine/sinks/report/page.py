@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rbc_engine.packs.pack import Pack
-from rbc_engine.report.findings import (
+from rbc_engine.sinks.report.findings import (
     FIELDS_LISTED,
     FLAGS,
     PATCHES_PER_END,
@@ -20,7 +20,7 @@ from rbc_engine.report.findings import (
     PicturedField,
     SlideFindings,
 )
-from rbc_engine.report.pictures import FIELD_LONG_SIDE_PX
+from rbc_engine.sinks.report.pictures import FIELD_LONG_SIDE_PX
 from rbc_engine.stats.grade import CAVEAT, ICSH_2015, TypeShare, cut_offs, type_shares
 from rbc_engine.text import printable
 

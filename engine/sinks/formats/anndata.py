@@ -16,9 +16,9 @@ import h5py
 import numpy as np
 
 from rbc_engine.packs.pack import Pack
-from rbc_engine.sinks.atomic import AtomicFile, explain_os_errors
+from rbc_engine.sinks.files.atomic import AtomicFile, explain_os_errors
 from rbc_engine.sinks.origin import origin
-from rbc_engine.sinks.region_rows import FLAG_NAMES, ROWS_AT_ONCE, FieldRegions, RegionRows
+from rbc_engine.sinks.tables.region_rows import FLAG_NAMES, ROWS_AT_ONCE, FieldRegions, RegionRows
 from rbc_engine.text import encodable
 from rbc_engine.types.results import FieldResult
 

@@ -12,26 +12,26 @@ from typing import Any
 
 from rbc_engine.closing import Closing
 from rbc_engine.errors import OutputError
-from rbc_engine.sinks.atomic import explain_os_errors
-from rbc_engine.sinks.records import Record, RecordReader, RecordWriter, lock_for_reading
-from rbc_engine.sinks.stored_result import pack_result, unpack_result
+from rbc_engine.sinks.files.atomic import explain_os_errors
+from rbc_engine.sinks.journal.records import Record, RecordReader, RecordWriter, lock_for_reading
+from rbc_engine.sinks.journal.stored_result import pack_result, unpack_result
 from rbc_engine.text import encodable
 from rbc_engine.types.ends import Ended, FrameStatus
 
-__all__ = ["JOURNAL", "Journal", "read_journal"]
+__all__ = ["LIVE_JOURNAL", "LiveJournal", "read_live_journal"]
 
-JOURNAL = "live.journal"
+LIVE_JOURNAL = "live.journal"
 
 _SCHEMA = 2
 
 
-class Journal(Closing):
+class LiveJournal(Closing):
     """Written by one thread; see RecordWriter for what outlives what. write raises OutputError if the disk refuses."""
 
     def __init__(self, folder: Path, head: dict[str, Any]) -> None:
         """folder: exists. head: JSON; what there is to know of the run before its first frame."""
         self._lost = 0
-        self._records = RecordWriter.create(folder / JOURNAL, {"schema": _SCHEMA, **head})
+        self._records = RecordWriter.create(folder / LIVE_JOURNAL, {"schema": _SCHEMA, **head})
         self._records.publish()
 
     def write(self, ended: Ended) -> None:
@@ -62,7 +62,7 @@ class Journal(Closing):
         self._records.remove()
 
 
-def read_journal(
+def read_live_journal(
     folder: Path, *, types: int | None = None
 ) -> tuple[dict[str, Any], Iterator[Ended | int]]:
     """What a journal holds: its head, then in order, read as they are asked for, the ends of frames, and numbers: how
@@ -72,7 +72,7 @@ def read_journal(
 
     Raises OutputError if there is no journal, it is still being written, or it is of another version.
     """
-    path = folder / JOURNAL
+    path = folder / LIVE_JOURNAL
     with explain_os_errors(path):
         file = path.open("rb")
     try:

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 from rbc_engine.closing import Closing
 from rbc_engine.errors import OutputError
-from rbc_engine.sinks.atomic import explain_os_errors, hidden_beside, sync_folder
+from rbc_engine.sinks.files.atomic import explain_os_errors, hidden_beside, sync_folder
 
 __all__ = ["Record", "RecordReader", "RecordWriter", "lock_for_reading", "read_record"]
 

@@ -14,15 +14,15 @@ from typing import Any, BinaryIO
 
 from rbc_engine.closing import Closing
 from rbc_engine.errors import OutputError, ResultsError
-from rbc_engine.sinks.atomic import explain_os_errors
-from rbc_engine.sinks.records import (
+from rbc_engine.sinks.files.atomic import explain_os_errors
+from rbc_engine.sinks.journal.records import (
     Record,
     RecordReader,
     RecordWriter,
     lock_for_reading,
     read_record,
 )
-from rbc_engine.sinks.stored_result import check_result, pack_result, unpack_result
+from rbc_engine.sinks.journal.stored_result import check_result, pack_result, unpack_result
 from rbc_engine.text import encodable
 from rbc_engine.types.frames import FieldRef, FileStamp
 from rbc_engine.types.results import FieldResult

@@ -7,7 +7,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from rbc_engine.sinks.atomic import AtomicFile, explain_os_errors
+from rbc_engine.sinks.files.atomic import AtomicFile, explain_os_errors
 
 __all__ = ["CsvFile"]
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from rbc_engine.report.pictures import field_jpeg, patch_jpeg
-from rbc_engine.report.stock import Stock
+from rbc_engine.sinks.report.pictures import field_jpeg, patch_jpeg
+from rbc_engine.sinks.report.stock import Stock
 from rbc_engine.stats.counts import SlideCounts
 from rbc_engine.types.arrays import UInt8
 from rbc_engine.types.results import FieldResult, RegionFlag, Regions

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.packs.pack import Pack
-from rbc_engine.sinks.folder import AtomicFolder
+from rbc_engine.sinks.files.atomic_folder import AtomicFolder
+from rbc_engine.sinks.formats.overlay_drawing import NORMAL_RGB
 from rbc_engine.sinks.origin import origin
-from rbc_engine.sinks.overlay_drawing import NORMAL_RGB
 from rbc_engine.text import encodable
 from rbc_engine.types.arrays import Float32
 from rbc_engine.types.results import FieldResult, RegionFlag, Regions

@@ -9,8 +9,13 @@ import pyarrow as pa
 import pyarrow.csv
 
 from rbc_engine.packs.pack import Pack
-from rbc_engine.sinks.atomic import AtomicFile, explain_os_errors
-from rbc_engine.sinks.region_rows import ROWS_AT_ONCE, RegionRows, region_schema, region_table
+from rbc_engine.sinks.files.atomic import AtomicFile, explain_os_errors
+from rbc_engine.sinks.tables.region_rows import (
+    ROWS_AT_ONCE,
+    RegionRows,
+    region_schema,
+    region_table,
+)
 from rbc_engine.text import csv_text
 from rbc_engine.types.results import FieldResult
 
