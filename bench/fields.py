@@ -15,9 +15,9 @@ from rbc_engine.devices.choose import cores_here
 from rbc_engine.errors import ImageError, UsageError
 from rbc_engine.lanes.canvas import fit_canvas
 from rbc_engine.packs.manifest import DetectorSettings
-from rbc_engine.sources.decode import read_image
-from rbc_engine.sources.folder import find_fields
-from rbc_engine.sources.synthetic import render_field
+from rbc_engine.sources.find import find_fields
+from rbc_engine.sources.images.decode import read_image
+from rbc_engine.sources.synthetic.field import render_field
 from rbc_engine.types.frames import MAX_SIDE_PX, MIN_SIDE_PX, Decoded, FieldRef, Frame
 
 __all__ = ["BenchFields", "cell_px_for", "check_size", "read_fields", "render_fields"]

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from rbc_engine.engine import Engine
-from rbc_engine.sources.decode import read_image
+from rbc_engine.sources.images.decode import read_image
 from rbc_engine.training.datasets.base import LabelledField
 from rbc_engine.training.datasets.formats import load_dataset
 from rbc_engine.training.metrics import match_regions

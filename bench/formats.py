@@ -26,7 +26,7 @@ import numpy as np
 from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.sinks.formats.table import FORMATS, open_sink
 from rbc_engine.sinks.tables.regions_parquet import RegionsParquet
-from rbc_engine.sources.synthetic import render_field
+from rbc_engine.sources.synthetic.field import render_field
 from rbc_engine.types.frames import Frame
 from rbc_engine.types.results import FieldResult, Regions
 

@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> int:
     from pathlib import Path
 
     from rbc_engine.engine import Engine
-    from rbc_engine.sources.synthetic import render_field
+    from rbc_engine.sources.synthetic.field import render_field
     from rbc_engine.types.frames import Decoded, FieldRef, Frame
 
     pixels = render_field(seed=1, width=640, height=480, cells=_CELLS, touching=0.0).pixels

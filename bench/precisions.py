@@ -27,7 +27,8 @@ from rbc_engine.lanes.canvas import fit_canvas
 from rbc_engine.packs.calibration import NETWORKS
 from rbc_engine.packs.networks import network_of
 from rbc_engine.packs.pack import Pack, find_pack
-from rbc_engine.sources.folder import FolderSource, find_fields
+from rbc_engine.sources.find import find_fields
+from rbc_engine.sources.images.files import FolderSource
 
 __all__ = ["measure_networks", "measure_whole"]
 

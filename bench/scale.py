@@ -17,8 +17,8 @@ import numpy as np
 
 from rbc_engine.engine import Engine
 from rbc_engine.lanes.canvas import at_border
-from rbc_engine.sources.decode import read_image
-from rbc_engine.sources.folder import find_fields
+from rbc_engine.sources.find import find_fields
+from rbc_engine.sources.images.decode import read_image
 from rbc_engine.stats.match import match_boxes
 from rbc_engine.types.arrays import UInt8
 from rbc_engine.types.results import Regions

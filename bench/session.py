@@ -203,7 +203,7 @@ def main() -> int:
             return measure_engine("stub", engine, blank, seconds=options.seconds)
 
     def real() -> list[Figure]:
-        from rbc_engine.sources.synthetic import render_field
+        from rbc_engine.sources.synthetic.field import render_field
 
         with Engine.open("chula12", device="auto") as engine:
             field = render_field(seed=1, width=640, height=480, cells=40).pixels

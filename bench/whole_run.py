@@ -13,7 +13,7 @@ from rbc_engine.resume import fresh_plan
 from rbc_engine.run import run_fields, run_head
 from rbc_engine.sinks.journal.run_journal import RunJournal
 from rbc_engine.sinks.output import RunOutput
-from rbc_engine.sources.folder import Entry
+from rbc_engine.sources.base import Entry
 from rbc_engine.types.results import FieldResult
 
 __all__ = ["run_into"]

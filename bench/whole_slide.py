@@ -27,7 +27,7 @@ import tifffile
 from rbc_engine.bench.settings import Size, parse_sizes
 from rbc_engine.devices.choose import cores_here
 from rbc_engine.errors import UsageError
-from rbc_engine.sources.synthetic import render_field
+from rbc_engine.sources.synthetic.field import render_field
 from rbc_engine.types.arrays import UInt8
 
 __all__ = ["main", "render_slide", "tree_peak_bytes"]

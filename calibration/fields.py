@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from rbc_engine.errors import ImageError, UsageError
-from rbc_engine.sources.decode import read_image
+from rbc_engine.sources.images.decode import read_image
 
 __all__ = ["FEWEST_FIELDS", "choose_fields"]
 

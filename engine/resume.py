@@ -17,7 +17,7 @@ from rbc_engine.run_folder import RunFolder
 from rbc_engine.sinks.journal.live_journal import LIVE_JOURNAL
 from rbc_engine.sinks.journal.run_journal import RUN_JOURNAL, FieldKey, RunJournal, field_key
 from rbc_engine.sinks.output import RUN_JSON
-from rbc_engine.sources.folder import Entry, entry_ref, field_order
+from rbc_engine.sources.base import Entry, entry_ref, field_order
 from rbc_engine.text import encodable
 from rbc_engine.types.frames import FieldRef, FileStamp, SlideRef
 

@@ -19,10 +19,10 @@ from rbc_engine.resume import Plan, fields_first
 from rbc_engine.sinks.journal.run_journal import RunJournal, field_key
 from rbc_engine.sinks.origin import origin
 from rbc_engine.sinks.output import RunOutput
-from rbc_engine.sources.dali import DaliSource
-from rbc_engine.sources.folder import entry_ref
-from rbc_engine.sources.select import decoder_of, open_source
-from rbc_engine.sources.slide_tiles import SlideSource, SlideStart, SlideStep, TileRead
+from rbc_engine.sources.base import entry_ref
+from rbc_engine.sources.images.dali import DaliSource
+from rbc_engine.sources.open import decoder_of, open_source
+from rbc_engine.sources.slides.tile_reader import SlideSource, SlideStart, SlideStep, TileRead
 from rbc_engine.types.frames import SlideRef
 from rbc_engine.types.results import FieldResult
 from rbc_engine.whole_slides import WholeSlides

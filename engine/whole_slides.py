@@ -13,7 +13,7 @@ import numpy as np
 
 from rbc_engine.engine import Engine
 from rbc_engine.lanes.tile_merge import TileMerge
-from rbc_engine.sources.slide_tiles import (
+from rbc_engine.sources.slides.tile_reader import (
     BLANK_LEVELS,
     SlideEnd,
     SlideStart,

@@ -17,8 +17,8 @@ from torchvision.models.detection import FasterRCNN
 from rbc_engine.devices.cpu import ops
 from rbc_engine.packs.manifest import DetectorSettings
 from rbc_engine.packs.pack import Pack
-from rbc_engine.sources.decode import decode_image
-from rbc_engine.sources.synthetic import render_field
+from rbc_engine.sources.images.decode import decode_image
+from rbc_engine.sources.synthetic.field import render_field
 from rbc_engine.training.augment import (
     blur_some,
     flip_and_turn_boxes,

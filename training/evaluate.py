@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from rbc_engine.engine import Engine
 from rbc_engine.errors import ImageError
-from rbc_engine.sources.decode import read_image
+from rbc_engine.sources.images.decode import read_image
 from rbc_engine.training import metrics
 from rbc_engine.training.datasets.base import LabelledField
 from rbc_engine.types.arrays import Float32

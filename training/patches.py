@@ -11,7 +11,7 @@ import numpy.typing as npt
 from rbc_engine.devices.cpu import ops
 from rbc_engine.lanes.stages.crop import crop_windows
 from rbc_engine.packs.manifest import ClassifierSettings
-from rbc_engine.sources.decode import decode_image
+from rbc_engine.sources.images.decode import decode_image
 from rbc_engine.training.datasets.base import LabelledField
 from rbc_engine.types.arrays import Float32, UInt8
 

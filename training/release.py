@@ -13,7 +13,7 @@ from rbc_engine.errors import OutputError
 from rbc_engine.packs.golden import ExpectedRegions, GoldenCase, encode_golden
 from rbc_engine.packs.manifest import FileRecord, Manifest
 from rbc_engine.packs.pack import MANIFEST_NAME, Pack
-from rbc_engine.sources.synthetic import render_field
+from rbc_engine.sources.synthetic.field import render_field
 from rbc_engine.types.arrays import UInt8
 from rbc_engine.types.results import Regions
 

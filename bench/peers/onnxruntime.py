@@ -18,7 +18,7 @@ from rbc_engine.lanes.stages.call import Caller
 from rbc_engine.lanes.stages.field_prior import FieldPrior
 from rbc_engine.meter import Meter
 from rbc_engine.packs.pack import Pack
-from rbc_engine.sources.decode import read_image
+from rbc_engine.sources.images.decode import read_image
 from rbc_engine.types.frames import Decoded, FieldRef, Frame
 from rbc_engine.types.results import Regions
 

@@ -176,7 +176,7 @@ def _paths(
 ) -> list[Path]:
     """Images to take ranges from, of other smears than those that judge where there are others."""
     from rbc_engine.calibration.fields import choose_fields
-    from rbc_engine.sources.folder import find_fields
+    from rbc_engine.sources.find import find_fields
     from rbc_engine.types.frames import FieldRef
 
     by_smear: dict[str, list[Path]] = {}

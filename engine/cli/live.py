@@ -223,9 +223,9 @@ def _source(
     """What submits the frames, how pixels lie on the stage if there is one, and what decodes the frames."""
     limits: dict[str, Any] = {"seconds": seconds, "frames": frames}
     if replay is not None:
-        from rbc_engine.sources.folder import find_fields
+        from rbc_engine.sources.find import find_fields
+        from rbc_engine.sources.open import cpu_decoders
         from rbc_engine.sources.replay import feed_replay
-        from rbc_engine.sources.select import cpu_decoders
 
         entries = find_fields([replay]).entries
         rate = fps or 10.0

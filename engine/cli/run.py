@@ -73,7 +73,7 @@ def run(
     from rbc_engine.cli.watch import CompileWatch
     from rbc_engine.engine import Engine
     from rbc_engine.sinks.out_folder import refuse_filled, refuse_foreign, refuse_inputs
-    from rbc_engine.sources.folder import find_fields
+    from rbc_engine.sources.find import find_fields
 
     chosen = options.names(formats)
     check_formats(chosen)

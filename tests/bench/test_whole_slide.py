@@ -12,7 +12,8 @@ from PIL import Image
 from rbc_engine.bench import whole_slide
 from rbc_engine.bench.settings import Size
 from rbc_engine.bench.whole_slide import main, render_slide, tree_peak_bytes
-from rbc_engine.sources.slide import Box, open_slide
+from rbc_engine.sources.slides.base import Box
+from rbc_engine.sources.slides.open import open_slide
 
 
 def smooth_piece(seed, *, cells):

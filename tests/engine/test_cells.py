@@ -13,7 +13,7 @@ from rbc_engine.lanes.canvas import fit_canvas
 from rbc_engine.lanes.stages.crop import crop_patches, crop_windows
 from rbc_engine.lanes.stages.focus import blurred_frames, edge_widths
 from rbc_engine.packs.pack import Pack, find_pack
-from rbc_engine.sources.synthetic import render_field
+from rbc_engine.sources.synthetic.field import render_field
 from rbc_engine.types.cells import count_cells
 from rbc_engine.types.frames import Frame
 

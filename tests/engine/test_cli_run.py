@@ -22,7 +22,7 @@ from PIL import Image
 
 from rbc_engine.packs.pack import find_pack
 from rbc_engine.sinks.formats.table import FORMATS
-from rbc_engine.sources.synthetic import render_field
+from rbc_engine.sources.synthetic.field import render_field
 
 FILES = {".run.files", "regions.parquet", "fields.csv", "slides.csv", "run.json"}
 

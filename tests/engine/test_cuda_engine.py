@@ -17,7 +17,7 @@ from rbc_engine.devices.cuda.plan_cache import cache_folder
 from rbc_engine.lanes import prove
 from rbc_engine.packs.golden import ExpectedRegions, GoldenCase, compare, encode_golden, read_golden
 from rbc_engine.packs.pack import Pack, find_pack
-from rbc_engine.sources.synthetic import render_field
+from rbc_engine.sources.synthetic.field import render_field
 from rbc_engine.types.frames import Decoded, FieldRef, Frame
 from rbc_engine.types.results import FieldResult, Regions
 

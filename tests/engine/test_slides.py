@@ -20,15 +20,15 @@ from rbc_engine.devices.choose import open_device
 from rbc_engine.engine import Engine
 from rbc_engine.lanes.tiles import plan_tiles
 from rbc_engine.packs.pack import Pack, find_pack
-from rbc_engine.sources.decode import decode_image
-from rbc_engine.sources.slide_tiles import (
+from rbc_engine.sources.images.decode import decode_image
+from rbc_engine.sources.slides.tile_reader import (
     SlideEnd,
     SlideSource,
     SlideStart,
     TileRead,
     shows_only_background,
 )
-from rbc_engine.sources.synthetic import render_field
+from rbc_engine.sources.synthetic.field import render_field
 from rbc_engine.types.frames import CanvasFit, Frame, SlideRef
 from rbc_engine.whole_slides import WholeSlides
 
@@ -259,8 +259,8 @@ _HUGE_RUN = """
 import sys, time
 from pathlib import Path
 from rbc_engine.bench.stub_engine import stub_engine
-from rbc_engine.sources.slide_tiles import SlideSource
-from rbc_engine.types.results import SlideRef
+from rbc_engine.sources.slides.tile_reader import SlideSource
+from rbc_engine.types.frames import SlideRef
 from rbc_engine.whole_slides import WholeSlides
 
 ref = SlideRef(slide="s", field="s", path=Path(sys.argv[1]))

@@ -18,7 +18,7 @@ from torchvision.models.detection import FasterRCNN
 
 from rbc_engine.errors import UsageError
 from rbc_engine.packs.manifest import DetectorSettings
-from rbc_engine.sources.decode import read_image
+from rbc_engine.sources.images.decode import read_image
 from rbc_engine.training import metrics
 from rbc_engine.training.datasets.base import Dataset, LabelledField
 from rbc_engine.training.detector import DetectorTraining, train_detector

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rbc_engine.engine import Engine
 from rbc_engine.errors import ImageError, UsageError
-from rbc_engine.sources.decode import read_image
+from rbc_engine.sources.images.decode import read_image
 from rbc_engine.training import metrics
 from rbc_engine.training.augment import jpeg
 from rbc_engine.training.datasets.base import Dataset, LabelledField

@@ -21,8 +21,8 @@ import numpy as np
 import tifffile
 
 from rbc_engine.errors import ImageError
-from rbc_engine.sources.slide import Box, Level, checked_levels, checked_pixel_um
-from rbc_engine.sources.slide_tiff_level import TiffLevel
+from rbc_engine.sources.slides.base import Box, Level, checked_levels, checked_pixel_um
+from rbc_engine.sources.slides.tiff_level import TiffLevel
 from rbc_engine.text import printable
 from rbc_engine.types.arrays import UInt8
 
@@ -37,7 +37,7 @@ _UM_PER_UNIT = {"nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "mm": 1e3, "cm": 
 _UM_PER_RESOLUTION_UNIT = {2: 25_400.0, 3: 10_000.0}
 _SUBIFDS = 330
 
-# See rbc_engine.sources.decode.
+# See rbc_engine.sources.images.decode.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
@@ -56,7 +56,7 @@ def slide_levels(path: Path) -> list[tuple[int, int]]:
 
 
 class TiffSlide:
-    """See rbc_engine.sources.slide.Slide."""
+    """See rbc_engine.sources.slides.base.Slide."""
 
     def __init__(self, path: Path) -> None:
         self.reader = f"tifffile {tifffile.__version__}"

@@ -7,8 +7,8 @@ from importlib.metadata import version
 
 from rbc_engine.devices.choose import DeviceChoice
 from rbc_engine.devices.cuda.needs import DALI, library_version
-from rbc_engine.sources.dali import DaliSource
-from rbc_engine.sources.folder import FolderSource
+from rbc_engine.sources.images.dali import DaliSource
+from rbc_engine.sources.images.files import FolderSource
 from rbc_engine.types.frames import Decoded, FieldRef
 
 __all__ = ["cpu_decoders", "dali_remedy", "decoder_of", "open_source"]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rbc_engine.errors import ImageError
-from rbc_engine.sources.slide import (
+from rbc_engine.sources.slides.base import (
     SLIDES_REMEDY,
     Box,
     Level,
@@ -48,7 +48,7 @@ def openslide_vendor(path: Path, *, needed: bool) -> str | None:
 
 
 class OpenSlideSlide:
-    """See rbc_engine.sources.slide.Slide. OpenSlide's own cache of decoded tiles is bounded (32 MB)."""
+    """See rbc_engine.sources.slides.base.Slide. OpenSlide's own cache of decoded tiles is bounded (32 MB)."""
 
     def __init__(self, path: Path, *, vendor: str) -> None:
         import openslide

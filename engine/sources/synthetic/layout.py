@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.errors import UsageError
-from rbc_engine.sources.synthetic_outlines import depth_inside, points_on, radius_at
+from rbc_engine.sources.synthetic.outlines import depth_inside, points_on, radius_at
 from rbc_engine.types.arrays import Float32
 
 __all__ = ["place_cells"]

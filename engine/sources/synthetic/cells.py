@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from rbc_engine.sources.synthetic_look import Look
-from rbc_engine.sources.synthetic_outlines import (
+from rbc_engine.sources.synthetic.look import Look
+from rbc_engine.sources.synthetic.outlines import (
     ANGLE,
     crescent,
     depth_inside,

@@ -21,8 +21,8 @@ import numpy.typing as npt
 
 from rbc_engine.closing import Closing
 from rbc_engine.errors import ImageError
-from rbc_engine.sources.ahead import ReadAhead
-from rbc_engine.sources.decode import decode_image, plain_jpeg, read_bytes
+from rbc_engine.sources.images.ahead import ReadAhead
+from rbc_engine.sources.images.decode import decode_image, plain_jpeg, read_bytes
 from rbc_engine.types.arrays import UInt8
 from rbc_engine.types.frames import Decoded, FieldRef, Frame
 
@@ -107,7 +107,7 @@ class _Batch:
 
 
 class DaliSource(Closing):
-    """Frames of fields, decoded ahead on GPUs, in the order given; see rbc_engine.sources.folder.FolderSource.
+    """Frames of fields, decoded ahead on GPUs, in the order given; see rbc_engine.sources.images.files.FolderSource.
 
     device_ids: the GPUs, each with a pipeline of its own; batches go to them in turn. `[None]` is the CPU.
     batch_size: files a batch: as many as a lane takes frames, so that a lane's frames are on one GPU.

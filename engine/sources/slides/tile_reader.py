@@ -13,8 +13,9 @@ from rbc_engine.closing import Closing
 from rbc_engine.errors import ImageError
 from rbc_engine.lanes.tiles import OVERLAP_CANVAS_PX, Tile, TilePlan, plan_tiles
 from rbc_engine.packs.manifest import DetectorSettings
-from rbc_engine.sources.ahead import ReadAhead
-from rbc_engine.sources.slide import Box, Slide, open_slide
+from rbc_engine.sources.images.ahead import ReadAhead
+from rbc_engine.sources.slides.base import Box, Slide
+from rbc_engine.sources.slides.open import open_slide
 from rbc_engine.text import printable
 from rbc_engine.types.arrays import UInt8
 from rbc_engine.types.frames import Frame, SlideRef

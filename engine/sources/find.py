@@ -1,40 +1,25 @@
-"""Image files and folders of them: finding the fields and whole slides of a run, then reading the fields ahead of the
-networks."""
+"""Finds the fields and whole slides of a run: image files, and folders of them."""
 
 from __future__ import annotations
 
 import os
-import re
 import stat
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rbc_engine.closing import Closing
-from rbc_engine.errors import ImageError, UsageError
-from rbc_engine.sources.ahead import ReadAhead
-from rbc_engine.sources.decode import read_image
-from rbc_engine.sources.slide import VENDOR_SUFFIXES, is_whole_slide
+from rbc_engine.errors import UsageError
+from rbc_engine.sources.base import Entry, entry_ref, field_order
+from rbc_engine.sources.slides.open import VENDOR_SUFFIXES, is_whole_slide
 from rbc_engine.text import printable
-from rbc_engine.types.frames import Decoded, FieldRef, Frame, SlideRef
+from rbc_engine.types.frames import Decoded, FieldRef, SlideRef
 
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "Entry",
-    "FolderSource",
-    "Found",
-    "entry_ref",
-    "field_order",
-    "find_fields",
-]
+__all__ = ["IMAGE_SUFFIXES", "Found", "find_fields"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 """Which files of a folder count as images. A file that is itself an INPUT may have any name."""
 
-Entry = FieldRef | Decoded
 _MAX_INDEX_BYTES = 1 << 20
-_DIGITS = re.compile("([0-9]+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,51 +57,6 @@ def find_fields(inputs: Sequence[Path]) -> Found:
     _refuse_repeats(found)
     entries = sorted((entry for _, entry in found), key=lambda entry: field_order(entry_ref(entry)))
     return Found(entries=entries, skipped=skipped)
-
-
-class FolderSource(Closing):
-    """Frames of fields, decoded ahead in a few threads, in the order given.
-
-    Iterating, once, yields a Decoded for every entry: a file that cannot be used has its error there and stops
-    nothing. Use it in a `with` block, which stops the threads however the block ends.
-
-    workers: decoding threads.
-    ahead: the most frames that are being decoded or wait, which bounds the memory used.
-    pixel_um: width of a pixel in µm, the same for all frames, None if unknown.
-    """
-
-    def __init__(
-        self,
-        entries: Sequence[Entry],
-        *,
-        workers: int,
-        ahead: int,
-        pixel_um: float | None = None,
-    ) -> None:
-        self._pixel_um = pixel_um
-        self._decoded = ReadAhead(self._decode, entries, workers=workers, ahead=ahead)
-
-    def __iter__(self) -> Iterator[Decoded]:
-        return iter(self._decoded)
-
-    def close(self) -> None:
-        """Stops the threads. May be called again."""
-        self._decoded.close()
-
-    def _decode(self, entry: Entry) -> Decoded:
-        if isinstance(entry, Decoded):
-            return entry
-        start = time.perf_counter()
-        frame, reason = None, None
-        try:
-            pixels = read_image(entry.path, name=entry.field)
-            frame = Frame(
-                pixels=pixels, slide=entry.slide, field=entry.field, pixel_um=self._pixel_um
-            )
-        except ImageError as error:
-            reason = str(error)
-        seconds = time.perf_counter() - start
-        return Decoded(ref=entry, frame=frame, error=reason, seconds=seconds)
 
 
 def _search(given: Path) -> Found:
@@ -237,20 +177,3 @@ def _escape(path: str) -> str:
 
 def _reason(error: OSError | ValueError) -> str:
     return printable(getattr(error, "strerror", None) or str(error))
-
-
-def entry_ref(entry: Entry) -> FieldRef:
-    return entry.ref if isinstance(entry, Decoded) else entry
-
-
-def field_order(ref: FieldRef) -> tuple[object, ...]:
-    """By slide, then field, in natural order: the order of a run's tables."""
-    return (_natural(ref.slide), ref.slide, _natural(ref.field), ref.field)
-
-
-def _natural(path: str) -> list[list[str | int]]:
-    """Sort key in which numbers compare by value: text and number alternate in each part of the path."""
-    return [
-        [int(run) if i % 2 else run for i, run in enumerate(_DIGITS.split(part.casefold()))]
-        for part in path.split("/")
-    ]

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.errors import UsageError
-from rbc_engine.sources.synthetic_cells import TYPES, Cell, Painted, make_cell, make_platelet, paint
-from rbc_engine.sources.synthetic_layout import place_cells
-from rbc_engine.sources.synthetic_look import Look, draw_look, expose
-from rbc_engine.sources.synthetic_truth import label_regions
+from rbc_engine.sources.synthetic.cells import TYPES, Cell, Painted, make_cell, make_platelet, paint
+from rbc_engine.sources.synthetic.layout import place_cells
+from rbc_engine.sources.synthetic.look import Look, draw_look, expose
+from rbc_engine.sources.synthetic.truth import label_regions
 from rbc_engine.types.arrays import Float32, Int32, UInt8
 
 __all__ = ["DEFAULT_MIX", "TYPES", "SyntheticField", "check_mix", "render_field"]
