@@ -14,7 +14,7 @@ from rbc_engine.sources.images.files import FolderSource
 from rbc_engine.types.frames import Decoded
 
 if TYPE_CHECKING:
-    from rbc_engine.session import Session
+    from rbc_engine.session.session import Session
 
 __all__ = ["feed_replay"]
 

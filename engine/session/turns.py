@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from rbc_engine.devices.cuda.frame import CudaFrame
 from rbc_engine.errors import RbcError
-from rbc_engine.flow import Flow, InFlight
-from rbc_engine.pixels import to_rgb
+from rbc_engine.session.admission import Flow, InFlight
+from rbc_engine.session.pixels import to_rgb
 from rbc_engine.types.ends import FrameStatus
 from rbc_engine.types.frames import Decoded, FieldRef, Frame
 

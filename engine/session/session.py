@@ -21,15 +21,15 @@ import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.closing import Closing
-from rbc_engine.delivery import Delivery
 from rbc_engine.devices.cuda.frame import CudaFrame
 from rbc_engine.errors import ImageError, UsageError
-from rbc_engine.flow import Flow, InFlight
-from rbc_engine.pixels import PixelFormat, as_array, check_raw
-from rbc_engine.session_options import OnEnded, SessionOptions, check_seconds
-from rbc_engine.turns import Turns
+from rbc_engine.session.admission import Flow, InFlight
+from rbc_engine.session.callback import Delivery
+from rbc_engine.session.options import OnEnded, SessionOptions, check_seconds
+from rbc_engine.session.pixels import PixelFormat, as_array, check_raw
+from rbc_engine.session.turns import Turns
+from rbc_engine.session.warm_up import warm_up
 from rbc_engine.types.ends import Ended, FrameCounts, FrameStatus, Latency, PositionUm
-from rbc_engine.warm_up import warm_up
 
 if TYPE_CHECKING:
     from rbc_engine.engine import Engine

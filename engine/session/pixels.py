@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rbc_engine.demosaic import BAYER_PATTERNS, demosaic
 from rbc_engine.devices.cuda.frame import CudaFrame
 from rbc_engine.errors import ImageError, UsageError
+from rbc_engine.session.demosaic import BAYER_PATTERNS, demosaic
 from rbc_engine.types.arrays import UInt8
 from rbc_engine.types.frames import MAX_SIDE_PX, MIN_SIDE_PX
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from rbc_engine.errors import UsageError
-from rbc_engine.pixels import PixelFormat
+from rbc_engine.session.pixels import PixelFormat
 from rbc_engine.types.ends import Ended
 
 __all__ = ["ON_FULL", "ORDERS", "OnEnded", "SessionOptions"]
