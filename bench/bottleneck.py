@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rbc_engine.bench.stages import StageReport
 from rbc_engine.bench.stopwatch import NETWORKS
-from rbc_engine.bottleneck import speedup
+from rbc_engine.runs.bound import speedup
 
 __all__ = ["Bottleneck", "find_bottleneck"]
 

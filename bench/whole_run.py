@@ -9,8 +9,9 @@ from pathlib import Path
 
 from rbc_engine.engine import Engine
 from rbc_engine.errors import RbcError
-from rbc_engine.resume import fresh_plan
-from rbc_engine.run import run_fields, run_head
+from rbc_engine.runs.record import run_head
+from rbc_engine.runs.resume import fresh_plan
+from rbc_engine.runs.run import run_fields
 from rbc_engine.sinks.journal.run_journal import RunJournal
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sources.base import Entry

@@ -17,7 +17,7 @@ from rbc_engine.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from rbc_engine.engine import Engine
-    from rbc_engine.live import Feed
+    from rbc_engine.runs.live import Feed
     from rbc_engine.stats.stage_map import StageMap
 
 __all__ = ["live"]
@@ -112,7 +112,7 @@ def live(
         field_prior=field_prior,
     ) as engine:
         from rbc_engine.cli.live_table import LiveTable
-        from rbc_engine.live import live_head, run_live
+        from rbc_engine.runs.live import live_head, run_live
         from rbc_engine.sinks.journal.live_journal import LIVE_JOURNAL, LiveJournal
         from rbc_engine.sinks.output import RunOutput
         from rbc_engine.stats.monitor import SlideMonitor
@@ -256,8 +256,8 @@ def _scale_um(engine: Engine, um_per_px: float | None) -> float | None:
 
 
 def _recover(folder: Path, pack: str, *, as_json: bool, quiet: bool) -> None:
-    from rbc_engine.live import recover
     from rbc_engine.packs.pack import Pack, find_pack
+    from rbc_engine.runs.live import recover
 
     summary = recover(folder, Pack.open(find_pack(pack)))
     if as_json:

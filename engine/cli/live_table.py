@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from rbc_engine.live import LiveState
+from rbc_engine.runs.live import LiveState
 
 __all__ = ["LiveTable"]
 

@@ -106,8 +106,9 @@ def run(
         ) as engine,
     ):
         # Half a second of imports, while the engine compiles its networks.
-        from rbc_engine.resume import fresh_plan, open_earlier, resume_plan
-        from rbc_engine.run import run_fields, run_head
+        from rbc_engine.runs.record import run_head
+        from rbc_engine.runs.resume import fresh_plan, open_earlier, resume_plan
+        from rbc_engine.runs.run import run_fields
         from rbc_engine.sinks.journal.run_journal import RunJournal, refuse_if_running
         from rbc_engine.sinks.output import RunOutput
         from rbc_engine.stats.counts import SlideTally

@@ -18,8 +18,8 @@ from rbc_engine.bench.plan import Assumptions, make_plan
 from rbc_engine.bench.scaling import field_counts
 from rbc_engine.bench.stages import Part, StageReport
 from rbc_engine.bench.work import Work, network_work
-from rbc_engine.bottleneck import bound_record, speedup
 from rbc_engine.errors import UsageError
+from rbc_engine.runs.bound import bound_record, speedup
 
 
 @given(st.lists(st.floats(0.001, 1e6), min_size=1, max_size=50))

@@ -28,7 +28,7 @@ from types import SimpleNamespace
 from unittest import mock
 
 # What the command imports late: once, before the forks.
-import rbc_engine.run
+import rbc_engine.runs.run
 from rbc_engine.bench.stub_engine import StubLane, stub_regions
 from rbc_engine.cli import app
 from rbc_engine.engine import Engine

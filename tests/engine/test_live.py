@@ -11,7 +11,7 @@ import pytest
 
 from rbc_engine.bench.stub_engine import stub_engine
 from rbc_engine.errors import DeviceError, OutputError, PackError
-from rbc_engine.live import live_head, recover, run_live
+from rbc_engine.runs.live import live_head, recover, run_live
 from rbc_engine.sinks.journal.live_journal import LIVE_JOURNAL, LiveJournal
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.stats.monitor import SlideMonitor

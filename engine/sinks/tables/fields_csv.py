@@ -28,7 +28,7 @@ FIELD_COLUMNS = (
     "modified",
     "um_per_px_estimated",
 )
-"""Those that read it back must agree: rbc_engine.run_folder."""
+"""Those that read it back must agree: rbc_engine.runs.finished_run."""
 
 
 class FieldsCsv:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rbc_engine.run_folder import FieldRow, RunFolder
+from rbc_engine.runs.finished_run import FieldRow, FinishedRun
 from rbc_engine.sinks.journal.run_journal import FieldKey
 from rbc_engine.stats.counts import SlideCounts, SlideTally
 from rbc_engine.stats.grade import TypeShare, type_shares
@@ -157,8 +157,8 @@ class Comparison:
 
 
 def compare_runs(
-    a: RunFolder,
-    b: RunFolder,
+    a: FinishedRun,
+    b: FinishedRun,
     *,
     on_change: Callable[[Change], object],
     slide_verdict: SlideVerdict = no_overlap,
@@ -217,7 +217,7 @@ def _shares(
     return dict(zip(types, type_shares(counts, types, abnormal=graded), strict=True))
 
 
-def _pair_fields(a: RunFolder, b: RunFolder, found: Comparison) -> Iterator[tuple[int, int]]:
+def _pair_fields(a: FinishedRun, b: FinishedRun, found: Comparison) -> Iterator[tuple[int, int]]:
     """Indices of the fields that both have done; the others go into `found`. A name that comes again is the next one of
     that name in the other run."""
     places: dict[tuple[FieldKey, int], int] = {}

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from rbc_engine.closing import Closing
 from rbc_engine.errors import ResultsError
-from rbc_engine.resume import Plan
+from rbc_engine.runs.resume import Plan
 from rbc_engine.sinks.journal.run_journal import RunJournal, field_key
 from rbc_engine.sources.base import Entry, entry_ref
 from rbc_engine.sources.images.files import FolderSource

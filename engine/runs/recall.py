@@ -19,26 +19,26 @@ from rbc_engine.lanes.stages.call import Caller, types_held
 from rbc_engine.meter import Meter
 from rbc_engine.packs.manifest import ClassifierSettings
 from rbc_engine.packs.pack import Pack, find_pack
-from rbc_engine.run import RunCounts
-from rbc_engine.run_folder import RunFolder
+from rbc_engine.runs.finished_run import FinishedRun
+from rbc_engine.runs.record import RunCounts
 from rbc_engine.sinks.output import RUN_JSON, RunOutput
 from rbc_engine.sinks.tables.regions_parquet import RegionsParquet
 from rbc_engine.text import encodable
 from rbc_engine.types.results import FieldResult, Regions
 
 __all__ = [
-    "Verdict",
+    "CallRules",
+    "call_rules",
     "pack_of",
     "recall",
     "refuse_recalled",
-    "verdict",
 ]
 
 _NAMES_SHOWN = 10
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Verdict:
+class CallRules:
     """How probabilities become has_<type>, abnormal_p and abnormal.
 
     pack: of the source, its manifest with the new settings.
@@ -64,7 +64,7 @@ class Verdict:
         }
 
 
-def pack_of(run: RunFolder, name_or_path: str | None) -> Pack:
+def pack_of(run: FinishedRun, name_or_path: str | None) -> Pack:
     """The pack that a run was made with: the shipped one of that name, or the one given.
 
     Raises PackError if it is not that very pack.
@@ -93,7 +93,7 @@ def pack_of(run: RunFolder, name_or_path: str | None) -> Pack:
     return pack
 
 
-def verdict(
+def call_rules(
     pack: Pack,
     *,
     thresholds: dict[str, float],
@@ -101,7 +101,7 @@ def verdict(
     abnormal: Sequence[str] | None = None,
     abnormal_threshold: float | None = None,
     caller: Pack | None = None,
-) -> Verdict:
+) -> CallRules:
     """The pack's own verdict with some of it changed.
 
     thresholds: by type; the others stay the pack's. at_least_one: None for the pack's.
@@ -159,14 +159,14 @@ def verdict(
             "abnormal": chosen,
         }
     )
-    return Verdict(
+    return CallRules(
         pack=replace(pack, manifest=changed), caller=caller, by_types=abnormal is not None
     )
 
 
 def recall(
-    run: RunFolder,
-    changed: Verdict,
+    run: FinishedRun,
+    changed: CallRules,
     output: RunOutput,
     *,
     started: float,
@@ -198,7 +198,7 @@ def recall(
     return record
 
 
-def _judge(changed: Verdict) -> Callable[[Regions], Regions]:
+def _judge(changed: CallRules) -> Callable[[Regions], Regions]:
     manifest = changed.pack.manifest
     settings: ClassifierSettings = manifest.classifier
     threshold = np.float32(manifest.caller.threshold)
@@ -224,7 +224,9 @@ def _judge(changed: Verdict) -> Callable[[Regions], Regions]:
     return judge
 
 
-def _record(run: RunFolder, changed: Verdict, counts: RunCounts, meter: Meter) -> dict[str, Any]:
+def _record(
+    run: FinishedRun, changed: CallRules, counts: RunCounts, meter: Meter
+) -> dict[str, Any]:
     source = run.run
     stage_seconds = meter.stage_seconds
     said = [line for line in source.get("warnings", []) if isinstance(line, str)]
@@ -255,7 +257,7 @@ def _record(run: RunFolder, changed: Verdict, counts: RunCounts, meter: Meter) -
     }
 
 
-def refuse_recalled(run: RunFolder) -> None:
+def refuse_recalled(run: FinishedRun) -> None:
     """Raises ResultsError for what was itself recalled: its abnormal_p may not be the run's any more."""
     if "recalled_from" in run.run:
         raise ResultsError(

@@ -13,7 +13,7 @@ from typing import Any
 
 from rbc_engine.errors import OutputError, ResultsError
 from rbc_engine.packs.pack import Pack
-from rbc_engine.run_folder import RunFolder
+from rbc_engine.runs.finished_run import FinishedRun
 from rbc_engine.sinks.journal.live_journal import LIVE_JOURNAL
 from rbc_engine.sinks.journal.run_journal import RUN_JOURNAL, FieldKey, RunJournal, field_key
 from rbc_engine.sinks.output import RUN_JSON
@@ -97,7 +97,7 @@ def open_earlier(folder: Path, pack: Pack, record: dict[str, Any]) -> RunJournal
             f"`rbc-engine live --recover {shown}` completes it"
         )
     if (folder / RUN_JSON).exists():
-        with RunFolder(folder) as earlier:
+        with FinishedRun(folder) as earlier:
             check(earlier.run)
             return RunJournal.create(folder, record, types=types, results=earlier.results())
     if folder.is_dir():

@@ -30,7 +30,7 @@ from rbc_engine.text import csv_text, encodable, plain_text
 from rbc_engine.types.frames import FileStamp
 from rbc_engine.types.results import FieldResult, Regions
 
-__all__ = ["FieldRow", "RunFolder"]
+__all__ = ["FieldRow", "FinishedRun"]
 
 _SCHEMA = 1
 _MOST_JSON_BYTES = 1 << 26
@@ -64,7 +64,7 @@ class FieldRow:
         return self.error is None
 
 
-class RunFolder(Closing):
+class FinishedRun(Closing):
     """A finished run. Close it, or use it in a `with` block.
 
     run: run.json. sha256: of run.json, fields.csv and regions.parquet. types: of the pack, in its order.

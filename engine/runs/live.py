@@ -12,7 +12,7 @@ from typing import Any
 from rbc_engine.engine import Engine
 from rbc_engine.errors import PackError, RbcError
 from rbc_engine.packs.pack import Pack
-from rbc_engine.run import RunCounts, run_record
+from rbc_engine.runs.record import RunCounts, run_record
 from rbc_engine.session.session import Session
 from rbc_engine.sinks.files.atomic import explain_os_errors
 from rbc_engine.sinks.journal.live_journal import LIVE_JOURNAL, LiveJournal, read_live_journal

@@ -8,10 +8,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rbc_engine.compare import LEAST_IOU, Change, Comparison, SlideDifference
-from rbc_engine.compare_page import comparison_page
 from rbc_engine.errors import OutputError
-from rbc_engine.run_folder import RunFolder
+from rbc_engine.runs.compare.compare import LEAST_IOU, Change, Comparison, SlideDifference
+from rbc_engine.runs.compare.comparison_page import comparison_page
+from rbc_engine.runs.finished_run import FinishedRun
 from rbc_engine.sinks.files.atomic import AtomicFile, explain_os_errors, remove_abandoned
 from rbc_engine.sinks.tables.csv_file import CsvFile
 from rbc_engine.stats.counts import SlideCounts
@@ -95,7 +95,7 @@ class CompareOutput:
         self.discard()
 
 
-def comparison_record(a: RunFolder, b: RunFolder, found: Comparison) -> dict[str, Any]:
+def comparison_record(a: FinishedRun, b: FinishedRun, found: Comparison) -> dict[str, Any]:
     """What compare.json holds."""
     notes = []
     if found.other_images:
@@ -145,7 +145,7 @@ def _is_comparison(path: Path) -> bool:
     return isinstance(record, dict) and {"a", "b", "least_iou"} <= record.keys()
 
 
-def _run(folder: RunFolder) -> dict[str, Any]:
+def _run(folder: FinishedRun) -> dict[str, Any]:
     run = folder.run
     kept = ("pack", "program", "backend", "precision", "decoder", "settings", "counts")
     return {
