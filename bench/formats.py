@@ -45,7 +45,7 @@ def field_results(fields: int, *, regions: int, types: int) -> Iterator[FieldRes
     corners = rng.random((regions, 2)) * [width - 40, height - 40]
     probabilities = rng.random((regions, types), np.float32)
     abnormal_p = rng.random(regions, np.float32)
-    found = Regions(
+    found = Regions.by_area(
         boxes=np.concatenate([corners, corners + 30], axis=1).astype(np.float32),
         scores=rng.random(regions, np.float32),
         probabilities=probabilities,

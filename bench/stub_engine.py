@@ -90,7 +90,7 @@ def stub_regions(count: int, *, types: int, seed: int = 0) -> Regions:
     corners = rng.random((count, 2), np.float32) * np.array([600, 440], np.float32)
     probabilities = rng.random((count, types), np.float32)
     abnormal_p = rng.random(count, np.float32)
-    return Regions(
+    return Regions.by_area(
         boxes=np.concatenate([corners, corners + 40], axis=1).astype(np.float32),
         scores=rng.random(count, np.float32),
         probabilities=probabilities,

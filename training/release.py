@@ -70,6 +70,7 @@ def make_golden(analyze: Callable[[UInt8], Regions]) -> bytes:
         expected = ExpectedRegions(
             boxes=regions.boxes,
             scores=regions.scores,
+            kinds=regions.kinds,
             probabilities=regions.probabilities,
             abnormal_p=regions.abnormal_p,
         )

@@ -20,7 +20,7 @@ def regions_of(
     manifest: Manifest,
 ) -> Regions:
     """boxes [R, 4], scores [R], probabilities [R, T], abnormal_p [R]."""
-    return Regions(
+    return Regions.by_area(
         boxes=boxes,
         scores=scores,
         probabilities=probabilities,

@@ -1,4 +1,4 @@
-"""One batch in flight: frames through detect, crop, classify and call, as plain sequential code."""
+"""One batch in flight: frames through detect, group, crop, classify and call, as plain sequential code."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from contextlib import contextmanager
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from rbc_engine.devices.base import Device
 from rbc_engine.errors import DeviceError, ImageError
 from rbc_engine.lanes.canvas import at_border, fit_canvas
-from rbc_engine.lanes.stages.call import Caller, types_held
+from rbc_engine.lanes.stages.call import Caller, called
 from rbc_engine.lanes.stages.cell_scale import CellScale, Sighting
 from rbc_engine.lanes.stages.classify import Classify
 from rbc_engine.lanes.stages.crop import crop_patches, crop_windows
 from rbc_engine.lanes.stages.detect import Detect
 from rbc_engine.lanes.stages.field_prior import FieldPrior, telling_regions
 from rbc_engine.lanes.stages.focus import blurred_frames
+from rbc_engine.lanes.stages.group import group
+from rbc_engine.lanes.stages.subjects import over_regions, subjects_of
 from rbc_engine.meter import Meter
 from rbc_engine.packs.pack import Pack
-from rbc_engine.types.arrays import Float32, UInt8
-from rbc_engine.types.cells import count_cells
 from rbc_engine.types.frames import CanvasFit, Decoded, Frame
-from rbc_engine.types.results import FieldResult, RegionFlag, Regions
+from rbc_engine.types.regions import Regions
+from rbc_engine.types.results import FieldResult, ScaleSource
 
 __all__ = ["Analyze", "Lane"]
 
@@ -132,6 +132,7 @@ class Lane:
                 results.append(FieldResult.failed(decoded, errors[index]))
                 continue
             frame, sighting, region = by_index[index]
+            um_per_px, um_per_px_from = self._scale_of(frame, sighting)
             results.append(
                 FieldResult(
                     slide=ref.slide,
@@ -141,7 +142,8 @@ class Lane:
                     height=frame.height,
                     regions=region,
                     saturated=sighting.found.saturated,
-                    um_per_px_estimated=sighting.um_per_px,
+                    um_per_px=um_per_px,
+                    um_per_px_from=um_per_px_from,
                     seconds=decoded.seconds + share_s,
                     frame=frame.on_host() if keep_frames else None,
                 )
@@ -168,18 +170,27 @@ class Lane:
             raise type(error)(f"stage {name} on {self.device.name}: {error}") from error
 
     def _regions(self, frames: Sequence[Frame], sightings: Sequence[Sighting]) -> list[Regions]:
-        """Crops, classifies and calls the detected boxes of all frames together."""
+        """Groups what was detected, and crops, classifies and calls the subjects of all frames together."""
         settings = self._manifest.classifier
-        counts = [len(seen.found.boxes) for seen in sightings]
+        with self._meter.stage("detect"):
+            found = [
+                group(
+                    seen.found,
+                    frame_hw=(frame.height, frame.width),
+                    scale=seen.fit.scale,
+                    settings=self._manifest.detector,
+                )
+                for frame, seen in zip(frames, sightings, strict=True)
+            ]
+            subjects = [subjects_of(here, whole_up_to=settings.whole_up_to) for here in found]
+        counts = [len(here) for here in subjects]
         blurred: Sequence[bool] = ()
         if sum(counts):
             filled = [index for index, count in enumerate(counts) if count]
             scales = [sightings[index].cell_scale for index in filled]
             with self._stage("crop"):
                 windows = [
-                    crop_windows(
-                        sightings[index].found.boxes, canvas_scale=scale, settings=settings
-                    )
+                    crop_windows(subjects[index].boxes, canvas_scale=scale, settings=settings)
                     for index, scale in zip(filled, scales, strict=True)
                 ]
                 patches = crop_patches(
@@ -197,41 +208,43 @@ class Lane:
                 )
         else:
             probabilities = np.zeros((0, len(self._manifest.types)), np.float32)
-        borders = [
-            at_border(seen.found.boxes, frame_hw=(frame.height, frame.width), scale=seen.fit.scale)
-            for frame, seen in zip(frames, sightings, strict=True)
-        ]
         with self._meter.stage("call"):
             if self._field_prior is not None and len(probabilities):
                 telling = [
-                    telling_regions(seen.found.scores, border)
-                    for seen, border in zip(sightings, borders, strict=True)
+                    telling_regions(
+                        here.scores,
+                        at_border(
+                            here.boxes, frame_hw=(frame.height, frame.width), scale=seen.fit.scale
+                        ),
+                    )
+                    for frame, seen, here in zip(frames, sightings, subjects, strict=True)
                 ]
                 probabilities = self._field_prior(probabilities, np.concatenate(telling), counts)
             abnormal_p = self._caller(probabilities)
         results = []
         begin = 0
         of_filled = iter(blurred)
-        for seen, border, count in zip(sightings, borders, counts, strict=True):
-            found = seen.found
-            here = slice(begin, begin + count)
-            begin += count
+        for regions, judged in zip(found, subjects, strict=True):
+            here = slice(begin, begin + len(judged))
+            begin += len(judged)
             results.append(
-                Regions(
-                    boxes=found.boxes,
-                    scores=found.scores,
-                    probabilities=probabilities[here],
-                    has=types_held(probabilities[here], settings=self._manifest.classifier),
-                    abnormal_p=abnormal_p[here],
-                    abnormal=abnormal_p[here] >= np.float32(self._manifest.caller.threshold),
-                    flags=_flags(found.boxes, border, blurred=next(of_filled) if count else False),
+                called(
+                    regions,
+                    probabilities=over_regions(
+                        probabilities[here], judged.region, len(regions.boxes)
+                    ),
+                    abnormal_p=over_regions(abnormal_p[here], judged.region, len(regions.boxes)),
+                    blurred=next(of_filled) if len(judged) else False,
+                    settings=self._manifest,
                 )
             )
         return results
 
-
-def _flags(boxes: Float32, border: npt.NDArray[np.bool_], *, blurred: bool) -> UInt8:
-    flags: UInt8 = border.astype(np.uint8) * np.uint8(RegionFlag.BORDER)
-    flags |= np.uint8(RegionFlag.BLURRED if blurred else 0)
-    flags |= count_cells(boxes, cut=border).clump.astype(np.uint8) * np.uint8(RegionFlag.CLUMP)
-    return flags
+    def _scale_of(self, frame: Frame, seen: Sighting) -> tuple[float | None, ScaleSource]:
+        """Tells the µm per pixel that a frame was analysed with, and who said so."""
+        if seen.um_per_px is not None:
+            return float(seen.um_per_px), "estimated"
+        if frame.pixel_um is not None:
+            return float(frame.pixel_um), frame.pixel_um_from
+        canvas_um = self._manifest.detector.um_per_canvas_px
+        return None if canvas_um is None else seen.cell_scale * canvas_um, "assumed"

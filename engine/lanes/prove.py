@@ -69,12 +69,17 @@ def check_golden(
 
 
 def _as_regions(pack: Pack, expected: ExpectedRegions) -> Regions:
-    return Regions(
+    return Regions.by_area(
         boxes=expected.boxes,
         scores=expected.scores,
         probabilities=expected.probabilities,
-        has=types_held(expected.probabilities, settings=pack.manifest.classifier),
+        has=types_held(
+            expected.probabilities,
+            settings=pack.manifest.classifier,
+            kinds=expected.kind_numbers,
+        ),
         abnormal_p=expected.abnormal_p,
         abnormal=expected.abnormal_p >= np.float32(pack.manifest.caller.threshold),
         flags=np.zeros(len(expected.boxes), np.uint8),
+        kinds=expected.kind_numbers,
     )

@@ -20,14 +20,14 @@ None of it depends on the order of tiles, or on which of them were run at once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.lanes.tiles import Tile, TilePlan
 from rbc_engine.types.arrays import Float32
-from rbc_engine.types.results import RegionFlag, Regions
+from rbc_engine.types.regions import RegionFlag, Regions
 
 __all__ = ["TileMerge"]
 
@@ -41,7 +41,6 @@ _COVERED_SHARE = 0.7
 """A box is no region of its own if this much of it lies in one that its tile did not see, or saw in part."""
 
 Bools = npt.NDArray[np.bool_]
-Ints = npt.NDArray[np.intp]
 
 
 @dataclass(eq=False, kw_only=True)
@@ -83,12 +82,13 @@ class TileMerge:
         if not len(regions):
             return
         x0, y0 = tile.box[:2]
-        boxes = regions.boxes + np.array([x0, y0, x0, y0], np.float32)
+        regions = regions.shifted(x0, y0)
+        boxes = regions.boxes
         extent, core = self._plan.extent(tile), self._plan.core(tile)
         whole = _inside(boxes, extent, margin=self._edge_px)
         self._seen[tile.row, tile.column] = _Seen(
             tile=tile,
-            regions=_changed(regions, boxes=boxes),
+            regions=regions,
             extent=extent,
             core=core,
             whole=whole,
@@ -97,10 +97,15 @@ class TileMerge:
         )
 
     def finish(self) -> Regions:
-        """The regions of the slide, surest first. Call it once, when every tile was added."""
+        """The regions of the slide, surest first, with what they hold judged by area against all of them. Call it once,
+        when every tile was added."""
+        return self.merged().recounted()
+
+    def merged(self) -> Regions:
+        """As `finish`; what tiles said of each region stays, and a region joined from parts has that of its largest."""
         tiles = [self._seen[key] for key in sorted(self._seen)]
         if not tiles:
-            return _no_regions(self._types)
+            return Regions.empty(self._types)
         for seen in tiles:
             seen.taken = seen.own.copy()
         for seen in tiles:
@@ -108,11 +113,11 @@ class TileMerge:
                 if (seen.tile.row, seen.tile.column) < (other.tile.row, other.tile.column):
                     self._settle(seen, other)
         self._take_spares(tiles)
-        found = [_subset(seen.regions, seen.taken) for seen in tiles]
+        found = [seen.regions.take(seen.taken) for seen in tiles]
         found += self._joined(tiles)
-        merged = _concatenated(found)
+        merged = Regions.concatenate(found)
         x0, y0, x1, y1 = merged.boxes.T
-        return _subset(merged, np.lexsort((y1, x1, y0, x0, -merged.scores)))
+        return merged.take(np.lexsort((y1, x1, y0, x0, -merged.scores)))
 
     def _neighbours(self, seen: _Seen) -> list[_Seen]:
         row, column = seen.tile.row, seen.tile.column
@@ -258,8 +263,8 @@ class TileMerge:
         boxes = np.array([seen.boxes[index] for seen, index in parts], np.float32)
         box = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
         seen, index = parts[int(_areas(boxes).argmax())]
-        one = _subset(seen.regions, np.array([index]))
-        return _changed(one, boxes=box[None], flags=one.flags | np.uint8(RegionFlag.BORDER))
+        one = seen.regions.take(np.array([index]))
+        return replace(one, boxes=box[None], flags=one.flags | np.uint8(RegionFlag.BORDER))
 
 
 def _inside(boxes: Float32, extent: Float32, *, margin: float) -> Bools:
@@ -314,31 +319,3 @@ def _matched(boxes: Float32, others: Float32, iou: float) -> Bools:
     if not len(others):
         return np.zeros(len(boxes), np.bool_)
     return np.asarray((_overlaps(boxes, others)[0] > iou).any(axis=1))
-
-
-def _changed(regions: Regions, **arrays: npt.NDArray[np.generic]) -> Regions:
-    return Regions(
-        **{f.name: arrays.get(f.name, getattr(regions, f.name)) for f in fields(Regions)}
-    )
-
-
-def _subset(regions: Regions, chosen: Bools | Ints) -> Regions:
-    return Regions(**{f.name: getattr(regions, f.name)[chosen] for f in fields(Regions)})
-
-
-def _concatenated(parts: Sequence[Regions]) -> Regions:
-    return Regions(
-        **{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Regions)}
-    )
-
-
-def _no_regions(types: int) -> Regions:
-    return Regions(
-        boxes=np.zeros((0, 4), np.float32),
-        scores=np.zeros(0, np.float32),
-        probabilities=np.zeros((0, types), np.float32),
-        has=np.zeros((0, types), np.bool_),
-        abnormal_p=np.zeros(0, np.float32),
-        abnormal=np.zeros(0, np.bool_),
-        flags=np.zeros(0, np.uint8),
-    )

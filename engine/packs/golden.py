@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from rbc_engine.errors import PackError
 from rbc_engine.types.arrays import Float32, UInt8
+from rbc_engine.types.kinds import Kind
 from rbc_engine.types.results import Regions
 
 __all__ = ["ExpectedRegions", "GoldenCase", "compare", "encode_golden", "judge", "read_golden"]
@@ -41,6 +42,8 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "probabilities": np.dtype(np.float32),
     "abnormal_p": np.dtype(np.float32),
 }
+_KINDS = "kinds"
+"""An array more of each case, uint8, which packs of schema 1 do not have."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -48,12 +51,19 @@ class ExpectedRegions:
     """What the engine must find, as in rbc_engine.types.results.Regions.
 
     boxes: float32 [R, 4], frame px. scores: float32 [R]. probabilities: float32 [R, T]. abnormal_p: float32 [R].
+    kinds: uint8 [R], of Kind; None for red cells all.
     """
 
     boxes: Float32
     scores: Float32
     probabilities: Float32
     abnormal_p: Float32
+    kinds: UInt8 | None = None
+
+    @property
+    def kind_numbers(self) -> UInt8:
+        """Gives kinds, uint8 [R], where None stands for red."""
+        return np.zeros(len(self.boxes), np.uint8) if self.kinds is None else self.kinds
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -71,6 +81,7 @@ def encode_golden(cases: Sequence[GoldenCase]) -> bytes:
         arrays[f"frame_{index}"] = case.frame
         for name in ("boxes", "scores", "probabilities", "abnormal_p"):
             arrays[f"{name}_{index}"] = getattr(case.expected, name)
+        arrays[f"{_KINDS}_{index}"] = case.expected.kind_numbers
     file = io.BytesIO()
     np.savez_compressed(file, allow_pickle=False, **arrays)
     return file.getvalue()
@@ -90,7 +101,7 @@ def read_golden(data: bytes) -> list[GoldenCase]:
         raise PackError(
             f"golden.npz is damaged or unsafe: {error}; install the pack again"
         ) from error
-    return [_case(arrays, index) for index in range(len(arrays) // len(_DTYPES))]
+    return [_case(arrays, index) for index in range(_cases(arrays))]
 
 
 def compare(
@@ -136,6 +147,7 @@ def compare(
         ("score", p, expected.scores, got.scores),
         ("a probability", p, expected.probabilities, got.probabilities),
         ("abnormal_p", abnormal_p, expected.abnormal_p, got.abnormal_p),
+        ("the kind", 0.0, expected.kind_numbers.astype(np.float32), got.kinds.astype(np.float32)),
     ):
         gaps = np.abs(a[mine] - b[theirs]).reshape(len(mine), math.prod(a.shape[1:])).max(axis=1)
         for index, gap in zip(mine.tolist(), gaps, strict=True):
@@ -180,8 +192,11 @@ def _name(boxes: Float32, scores: Float32, index: int) -> str:
 
 def _read_arrays(archive: zipfile.ZipFile) -> dict[str, npt.NDArray[Any]]:
     entries = archive.infolist()
-    cases = len(entries) // len(_DTYPES)
-    names = {f"{name}_{index}.npy" for name in _DTYPES for index in range(cases)}
+    dtypes = dict(_DTYPES)
+    if any(entry.filename.startswith(_KINDS) for entry in entries):
+        dtypes[_KINDS] = np.dtype(np.uint8)
+    cases = len(entries) // len(dtypes)
+    names = {f"{name}_{index}.npy" for name in dtypes for index in range(cases)}
     if cases > _MOST_CASES or sorted(entry.filename for entry in entries) != sorted(names):
         raise ValueError(
             f"it must hold {', '.join(_DTYPES)} of each of at most {_MOST_CASES} cases, and nothing else"
@@ -199,8 +214,12 @@ def _read_arrays(archive: zipfile.ZipFile) -> dict[str, npt.NDArray[Any]]:
         with archive.open(entry) as file:
             content = file.read(entry.file_size + 1)  # never more than it says that it holds
         name = entry.filename.removesuffix(".npy")
-        arrays[name] = _parse_array(name, content, _DTYPES[re.sub(r"_[0-9]+$", "", name)])
+        arrays[name] = _parse_array(name, content, dtypes[re.sub(r"_[0-9]+$", "", name)])
     return arrays
+
+
+def _cases(arrays: dict[str, npt.NDArray[Any]]) -> int:
+    return sum(name.startswith("frame_") for name in arrays)
 
 
 def _parse_array(name: str, content: bytes, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
@@ -222,7 +241,8 @@ def _case(arrays: dict[str, npt.NDArray[Any]], index: int) -> GoldenCase:
         arrays[f"{name}_{index}"] for name in _DTYPES
     )
     regions = len(boxes)
-    shapes_fit = (
+    kinds = arrays.get(f"{_KINDS}_{index}", np.zeros(regions, np.uint8))
+    shapes_fit = (kinds.shape == (regions,) and kinds.max(initial=0) < len(Kind)) and (
         frame.ndim == 3
         and frame.shape[2] == 3
         and frame.size > 0
@@ -246,5 +266,6 @@ def _case(arrays: dict[str, npt.NDArray[Any]], index: int) -> GoldenCase:
             scores=scores,
             probabilities=probabilities,
             abnormal_p=abnormal_p,
+            kinds=kinds,
         ),
     )

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import numpy as np
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from rbc_engine.types.arrays import UInt8
+from rbc_engine.types.kinds import Kind
 
 __all__ = [
     "CALIBRATION_NAME",
@@ -16,10 +20,12 @@ __all__ = [
     "FieldPriorSettings",
     "FileRecord",
     "Manifest",
+    "Rate",
 ]
 
-SCHEMA = 1
-"""Version of the pack format that this program writes, and the newest that it reads."""
+SCHEMA = 2
+"""Version of the pack format that this program writes, and the newest that it reads. Packs of schema 1 say nothing of
+kinds and cells, and are read with the defaults."""
 
 FILES = ("detector.onnx", "box_head.onnx", "classifier.onnx", "caller.treelite", "golden.npz")
 """The files that every pack holds beside pack.toml."""
@@ -31,6 +37,7 @@ Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, lt=1e6, allow_inf_nan=False)]
 Level = Annotated[float, Field(ge=0.0, le=255.0)]
 LevelInt = Annotated[int, Field(ge=0, le=255)]
+KindName = Literal["red", "white_cell", "platelet", "artefact"]
 TypeName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 
 
@@ -79,6 +86,27 @@ class DetectorSettings(_Section):
     nms_iou: Probability
     max_regions: Annotated[int, Field(ge=1, le=4000)]
     """Size of the fixed output; a field with more is marked saturated."""
+    kinds: Annotated[tuple[KindName, ...], Field(min_length=1)] = ("red",)
+    """What each class of network B stands for, in the order of class_logits after the background."""
+    unit: Literal["region", "cell"] = "region"
+    """What a detection is: a region, or a single cell, and regions are unions of touching red cells."""
+    touching: Annotated[float, Field(gt=0.0, le=4.0)] = 1.0
+    """Two red cells touch where the ellipses inscribed in their boxes, scaled by this, meet; of unit "cell"."""
+    cell_canvas_px: Positive | None = None
+    """Root of the area of the box of a median red cell on the canvas; None if unknown."""
+
+    @property
+    def kind_numbers(self) -> UInt8:
+        """Gives for each of kinds its number as a Kind, uint8 [K]."""
+        return np.array([Kind.of(name) for name in self.kinds], np.uint8)
+
+    @model_validator(mode="after")
+    def _kinds_agree(self) -> DetectorSettings:
+        if len(set(self.kinds)) != len(self.kinds):
+            raise ValueError("kinds must not repeat")
+        if "red" not in self.kinds:
+            raise ValueError("kinds must name red")
+        return self
 
     @model_validator(mode="after")
     def _levels_agree(self) -> DetectorSettings:
@@ -127,6 +155,33 @@ class ClassifierSettings(_Section):
     """None judges each region by itself."""
     at_least_one: bool = False
     """A region in which no type reaches its threshold has the likeliest one: it holds a cell, and so some type."""
+    whole_up_to: Annotated[int, Field(ge=1, le=4000)] = 4
+    """A region of more cells is classified cell by cell, and has what any of them has; of detectors of cells."""
+    unsure_below: Probability | None = None
+    """A region whose likeliest type is under it is flagged unsure; None flags none."""
+
+
+class Rate(_Section):
+    """A share that was measured, and on how many."""
+
+    value: Probability
+    successes: Annotated[int, Field(ge=0)]
+    trials: Annotated[int, Field(ge=1, le=10**9)]
+
+    @model_validator(mode="after")
+    def _fits(self) -> Rate:
+        if self.successes > self.trials:
+            raise ValueError(
+                f"successes must not exceed trials {self.trials} (got {self.successes})"
+            )
+        if abs(self.value - self.successes / self.trials) > _RATE_ROUNDING:
+            raise ValueError(
+                f"value must be successes over trials, {self.successes / self.trials:.4f} (got {self.value})"
+            )
+        return self
+
+
+_RATE_ROUNDING = 0.0051
 
 
 class CallerSettings(_Section):
@@ -134,6 +189,19 @@ class CallerSettings(_Section):
 
     threshold: Probability
     """abnormal is abnormal_p at or over it."""
+    sensitivity: Rate | None = None
+    """Share of abnormal regions that are called so, on smears that training did not see."""
+    specificity: Rate | None = None
+    """Share of normal regions that are called so, on such smears; with the other it corrects a slide's abnormal share."""
+
+    @model_validator(mode="after")
+    def _rates_agree(self) -> CallerSettings:
+        rates = [rate for rate in (self.sensitivity, self.specificity) if rate is not None]
+        if len(rates) == 1:
+            raise ValueError("sensitivity and specificity must be given together")
+        if rates and sum(rate.value for rate in rates) <= 1:
+            raise ValueError("sensitivity and specificity must sum to more than 1: a guess does")
+        return self
 
 
 class FileRecord(_Section):
@@ -144,7 +212,7 @@ class FileRecord(_Section):
 class Manifest(_Section):
     """The whole of pack.toml."""
 
-    schema_: Annotated[Literal[1], Field(alias="schema")]
+    schema_: Annotated[Literal[1, 2], Field(alias="schema")]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
     version: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+([-+][0-9A-Za-z.-]+)?$")]
     licence: Annotated[str, Field(min_length=1, max_length=100)]

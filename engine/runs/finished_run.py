@@ -1,7 +1,7 @@
 """The folder of a finished run, read back: checked to be whole and unchanged, then field by field.
 
 A folder may come from a stranger or have been edited by hand: nothing in it is believed before it was checked. Memory
-grows with the fields, and with the largest two row groups of regions.parquet; not with the regions.
+grows with the fields, and with the largest two row groups of regions.parquet and cells.parquet; not with the regions.
 """
 
 from __future__ import annotations
@@ -9,42 +9,45 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rbc_engine.closing import Closing
 from rbc_engine.errors import ResultsError
+from rbc_engine.runs.schema import SCHEMA, other_schema
+from rbc_engine.runs.table_file import FieldTable, TableFile, rows_are_of
 from rbc_engine.sinks.files.atomic import file_sha256
 from rbc_engine.sinks.journal.stored_result import check_result
 from rbc_engine.sinks.output import RUN_JSON
+from rbc_engine.sinks.tables.cells_parquet import CellsParquet, CellsTable
 from rbc_engine.sinks.tables.fields_csv import FIELD_COLUMNS, FieldsCsv
 from rbc_engine.sinks.tables.regions_parquet import RegionsParquet, RegionsTable
-from rbc_engine.text import csv_text, encodable, plain_text
+from rbc_engine.text import encodable, plain_text
 from rbc_engine.types.frames import FileStamp
-from rbc_engine.types.results import FieldResult, Regions
+from rbc_engine.types.regions import Regions
+from rbc_engine.types.results import SCALE_SOURCES, FieldFlag, FieldResult, ScaleSource
 
 __all__ = ["FieldRow", "FinishedRun"]
 
-_SCHEMA = 1
 _MOST_JSON_BYTES = 1 << 26
 _MOST_CSV_BYTES = 1 << 30
-_MOST_GROUP_BYTES = 1 << 31
 _MOST_TYPES = 256
 _MOST_CELL = 1 << 17
-_GROUPS_HELD = 2
+_OTHER_COLUMNS = "its columns are not those that a run writes"
 _AGAIN = "it is damaged or was changed since; put back what the run wrote, or run it again with --overwrite"
+
+Table = TypeVar("Table", bound=FieldTable)
 
 
 @dataclass(frozen=True)
 class FieldRow:
-    """A row of fields.csv, and where its regions begin in regions.parquet. regions: how many; None if it failed."""
+    """A row of fields.csv, and where its rows begin in regions.parquet and cells.parquet. regions: how many; None if it
+    failed."""
 
     slide: str
     field: str
@@ -54,10 +57,16 @@ class FieldRow:
     error: str | None
     regions: int | None
     saturated: bool
-    um_per_px_estimated: float | None
+    um_per_px: float | None
+    um_per_px_from: ScaleSource
+    unfamiliar_distance: float | None
+    uncovered: float | None
+    flags: FieldFlag
     seconds: float
     stamp: FileStamp | None
     first_region: int
+    cells: int
+    first_cell: int
 
     @property
     def ok(self) -> bool:
@@ -67,7 +76,7 @@ class FieldRow:
 class FinishedRun(Closing):
     """A finished run. Close it, or use it in a `with` block.
 
-    run: run.json. sha256: of run.json, fields.csv and regions.parquet. types: of the pack, in its order.
+    run: run.json. sha256: of run.json, fields.csv, regions.parquet and cells.parquet. types: of the pack, in its order.
     abnormal_types: those of them that were taken as abnormal; None for a run of a version that did not say.
     rows: of fields.csv, in its order.
 
@@ -79,20 +88,21 @@ class FinishedRun(Closing):
         self.sha256: dict[str, str] = {}
         self.run = self._read_run()
         self.rows = list(self._read_fields())
-        self._file = self._open(RegionsParquet.NAME)
+        self._regions_file = self._open_table(
+            RegionsParquet.NAME, lambda table: RegionsTable(table, self.types)
+        )
         try:
-            self._check_sha256(RegionsParquet.NAME, self._file)
-            self._parquet = self._open_parquet()
+            self._cells_file = self._open_table(CellsParquet.NAME, CellsTable)
+        except BaseException:
+            self._regions_file.close()
+            raise
+        try:
             self.types = self._read_types()
             self.abnormal_types = self._read_abnormal_types()
             self._check_counts()
         except BaseException:
-            self._file.close()
+            self.close()
             raise
-        groups = self._parquet.metadata
-        lengths = [groups.row_group(index).num_rows for index in range(groups.num_row_groups)]
-        self._group_ends = np.cumsum([0, *lengths])
-        self._groups: OrderedDict[int, RegionsTable] = OrderedDict()
 
     def results(self) -> Iterator[FieldResult]:
         """Of all fields, in order."""
@@ -110,7 +120,11 @@ class FinishedRun(Closing):
             regions=None if row.regions is None else self._regions(row),
             error=row.error,
             saturated=row.saturated,
-            um_per_px_estimated=row.um_per_px_estimated,
+            um_per_px=row.um_per_px,
+            um_per_px_from=row.um_per_px_from,
+            unfamiliar_distance=row.unfamiliar_distance,
+            uncovered=row.uncovered,
+            flags=row.flags,
             seconds=row.seconds,
             stamp=row.stamp,
         )
@@ -121,7 +135,8 @@ class FinishedRun(Closing):
         return result
 
     def close(self) -> None:
-        self._file.close()
+        self._regions_file.close()
+        self._cells_file.close()
 
     def _read_run(self) -> dict[str, Any]:
         with self._open(RUN_JSON) as file:
@@ -136,11 +151,8 @@ class FinishedRun(Closing):
         sections = ("pack", "program", "settings", "counts", "files")
         if not isinstance(run, dict) or any(not isinstance(run.get(key), dict) for key in sections):
             raise self._wrong(RUN_JSON, f"it must hold {', '.join(sections)}")
-        if run.get("schema") != _SCHEMA:
-            raise ResultsError(
-                f"{self._shown(RUN_JSON)} has schema {run.get('schema')!r:.40}, and this program reads {_SCHEMA}; use the "
-                f"version that wrote it"
-            )
+        if run.get("schema") != SCHEMA:
+            raise ResultsError(f"{self._shown(RUN_JSON)} {other_schema(run)}")
         for key in ("name", "version", "sha256"):
             if not isinstance(run["pack"].get(key), str):
                 raise self._wrong(RUN_JSON, f"pack.{key} must be text")
@@ -158,45 +170,40 @@ class FinishedRun(Closing):
             file.seek(0)
             csv.field_size_limit(_MOST_CELL)
             reader = csv.reader(io.TextIOWrapper(file, "utf-8", newline=""), strict=True)
-            first_region = 0
+            first_region = first_cell = 0
             try:
                 if next(reader, None) != list(FIELD_COLUMNS):
                     raise ValueError(f"its columns must be {', '.join(FIELD_COLUMNS)}")
                 for cells in reader:
-                    row = _field_row(cells, first_region)
+                    row = _field_row(cells, first_region, first_cell)
                     first_region += row.regions or 0
+                    first_cell += row.cells
                     yield row
             except (ValueError, csv.Error) as error:
                 raise self._wrong(name, f"line {reader.line_num}: {error}") from error
 
-    def _open_parquet(self) -> Any:
+    def _open_table(self, name: str, make: Callable[[Any], Table]) -> TableFile[Table]:
+        file = self._open(name)
         try:
-            parquet = pq.ParquetFile(self._file)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise self._wrong(RegionsParquet.NAME, f"no Parquet file ({error})") from error
-        for index in range(parquet.metadata.num_row_groups):
-            size = parquet.metadata.row_group(index).total_byte_size
-            if not 0 <= size <= _MOST_GROUP_BYTES:
-                raise self._wrong(
-                    RegionsParquet.NAME,
-                    f"row group {index} has {size} bytes, and at most {_MOST_GROUP_BYTES} are read",
-                )
-        return parquet
+            self._check_sha256(name, file)
+            return TableFile(file, make=make, wrong=partial(self._wrong, name))
+        except BaseException:
+            file.close()
+            raise
 
     def _read_types(self) -> tuple[str, ...]:
-        schema = self._parquet.schema_arrow
+        schema = self._regions_file.schema
         types = tuple(name[2:] for name in schema.names if name.startswith("p_"))
         if not 1 <= len(types) <= _MOST_TYPES or not schema.equals(RegionsTable.schema(types)):
-            raise self._wrong(RegionsParquet.NAME, "its columns are not those that a run writes")
-        sha256 = (
-            (schema.metadata or {})
-            .get(b"rbc_engine.packs.pack.sha256", b"")
-            .decode("utf-8", "replace")
-        )
-        if sha256 != self.run["pack"]["sha256"]:
-            raise self._wrong(
-                RegionsParquet.NAME, f"it was made with a pack that {RUN_JSON} does not name"
-            )
+            raise self._wrong(RegionsParquet.NAME, _OTHER_COLUMNS)
+        if not self._cells_file.schema.equals(CellsTable.schema()):
+            raise self._wrong(CellsParquet.NAME, _OTHER_COLUMNS)
+        for name, file in (
+            (RegionsParquet.NAME, self._regions_file),
+            (CellsParquet.NAME, self._cells_file),
+        ):
+            if file.pack_sha256() != self.run["pack"]["sha256"]:
+                raise self._wrong(name, f"it was made with a pack that {RUN_JSON} does not name")
         return types
 
     def _read_abnormal_types(self) -> frozenset[str] | None:
@@ -220,61 +227,46 @@ class FinishedRun(Closing):
                 told["failed"],
             ),
             (f"regions in {FieldsCsv.NAME}", regions, told["regions"]),
-            (f"regions in {RegionsParquet.NAME}", self._parquet.metadata.num_rows, told["regions"]),
+            (f"regions in {RegionsParquet.NAME}", self._regions_file.rows, told["regions"]),
         ):
             if count != other:
                 raise self._wrong(RUN_JSON, f"it counts {other} where there are {count} {what}")
+        cells = sum(row.cells for row in self.rows)
+        if cells != self._cells_file.rows:
+            raise self._wrong(
+                CellsParquet.NAME,
+                f"it has {self._cells_file.rows} cells, and {FieldsCsv.NAME} counts {cells}",
+            )
 
     def _regions(self, row: FieldRow) -> Regions:
-        count = row.regions or 0
-        begin, end = row.first_region, row.first_region + count
         parts: list[Regions] = []
-        group = int(np.searchsorted(self._group_ends, begin, "right")) - 1
-        while begin < end:
-            first, last = self._group_ends[group : group + 2].tolist()
-            here = slice(begin - first, min(end, last) - first)
-            table = self._group(group)
-            done = count - (end - begin)
-            self._check_rows(table, here, row, done)
-            parts.append(table.regions(here.start, here.stop))
-            begin, group = min(end, last), group + 1
-        if len(parts) == 1:
-            return parts[0]
-        return _joined(parts, types=len(self.types))
-
-    def _check_rows(self, table: RegionsTable, here: slice, row: FieldRow, done: int) -> None:
-        """That rows are the regions of this field, numbered on from `done`."""
-        for codes, names, name in (
-            (table.slides, table.slide_names, row.slide),
-            (table.fields, table.field_names, row.field),
+        done = 0
+        for table, here in self._regions_file.parts(
+            row.first_region, row.first_region + (row.regions or 0)
         ):
-            code = int(codes[here.start])
-            if (codes[here] != code).any() or csv_text(names[code]) != csv_text(name):
-                raise self._not_together(row)
-        numbers = np.arange(done, done + here.stop - here.start)
-        if not np.array_equal(table.numbers[here], numbers):
-            raise self._not_together(row)
+            numbers = np.arange(done, done + here.stop - here.start)
+            of_row = rows_are_of(table, here, slide=row.slide, field=row.field)
+            if not of_row or not np.array_equal(table.numbers[here], numbers):
+                raise self._not_together(RegionsParquet.NAME, row)
+            parts.append(table.regions(here.start, here.stop))
+            done += len(numbers)
+        regions = Regions.concatenate(parts) if parts else Regions.empty(len(self.types))
+        cells = []
+        for table_of_cells, here in self._cells_file.parts(
+            row.first_cell, row.first_cell + row.cells
+        ):
+            if not rows_are_of(table_of_cells, here, slide=row.slide, field=row.field):
+                raise self._not_together(CellsParquet.NAME, row)
+            cells.append(table_of_cells.cells(here.start, here.stop))
+        try:
+            return replace(regions, cells=CellsTable.joined(cells))
+        except ValueError as error:
+            raise self._wrong(CellsParquet.NAME, f"{row.field}: {error}") from error
 
-    def _not_together(self, row: FieldRow) -> ResultsError:
+    def _not_together(self, name: str, row: FieldRow) -> ResultsError:
         return self._wrong(
-            RegionsParquet.NAME,
-            f"its rows of field {row.field!r} are not those of {FieldsCsv.NAME}",
+            name, f"its rows of field {row.field!r} are not those of {FieldsCsv.NAME}"
         )
-
-    def _group(self, index: int) -> RegionsTable:
-        if index not in self._groups:
-            try:
-                read = self._parquet.read_row_group(index)
-                if any(column.null_count for column in read.columns):
-                    raise ValueError("a value is missing")
-                table = RegionsTable(read, self.types)
-            except (pa.ArrowException, OSError, ValueError) as error:
-                raise self._wrong(RegionsParquet.NAME, f"row group {index}: {error}") from error
-            while len(self._groups) >= _GROUPS_HELD:
-                self._groups.popitem(last=False)
-            self._groups[index] = table
-        self._groups.move_to_end(index)
-        return self._groups[index]
 
     def _open(self, name: str) -> BinaryIO:
         path = self.folder / name
@@ -302,7 +294,7 @@ class FinishedRun(Closing):
         return encodable(str(self.folder / name))
 
 
-def _field_row(cells: list[str], first_region: int) -> FieldRow:
+def _field_row(cells: list[str], first_region: int, first_cell: int) -> FieldRow:
     """Raises ValueError for a row that no run writes."""
     if len(cells) != len(FIELD_COLUMNS):
         raise ValueError(f"{len(cells)} cells instead of {len(FIELD_COLUMNS)}")
@@ -322,20 +314,37 @@ def _field_row(cells: list[str], first_region: int) -> FieldRow:
         error=error if status == "failed" else None,
         regions=_count(by_name["regions"]) if status == "done" else None,
         saturated=by_name["saturated"] == "true",
-        um_per_px_estimated=float(by_name["um_per_px_estimated"])
-        if by_name["um_per_px_estimated"]
-        else None,
+        um_per_px=_number(by_name["um_per_px"]),
+        um_per_px_from=_scale_source(by_name["um_per_px_from"], done=status == "done"),
+        unfamiliar_distance=_number(by_name["unfamiliar_distance"]),
+        uncovered=_number(by_name["uncovered"]),
+        flags=FieldFlag.of(by_name["flags"]),
         seconds=float(by_name["seconds"]),
         stamp=_stamp(by_name["bytes"], by_name["modified"]),
         first_region=first_region,
+        cells=_count(by_name["cells"]) if status == "done" else 0,
+        first_cell=first_cell,
     )
 
 
 def _count(cell: str) -> int:
     count = int(cell)
     if not 0 <= count < 2**31:
-        raise ValueError(f"regions must be at least 0 (got {cell!r:.40})")
+        raise ValueError(f"regions and cells must be at least 0 (got {cell!r:.40})")
     return count
+
+
+def _number(cell: str) -> float | None:
+    return float(cell) if cell else None
+
+
+def _scale_source(cell: str, *, done: bool) -> ScaleSource:
+    if not done and not cell:
+        return "assumed"
+    for source in SCALE_SOURCES:
+        if cell == source:
+            return source
+    raise ValueError(f"um_per_px_from must be one of {', '.join(SCALE_SOURCES)} (got {cell!r:.40})")
 
 
 def _stamp(size: str, modified: str) -> FileStamp | None:
@@ -345,14 +354,3 @@ def _stamp(size: str, modified: str) -> FileStamp | None:
         raise ValueError(f"modified must be a time in UTC (got {modified!r:.40})")
     time_ns = np.datetime64(modified[:-1], "ns").astype(np.int64)
     return FileStamp(int(size), int(time_ns))
-
-
-def _joined(parts: list[Regions], *, types: int) -> Regions:
-    if not parts:
-        return RegionsTable.empty(types)
-    return Regions(
-        **{
-            name: np.concatenate([getattr(part, name) for part in parts])
-            for name in Regions.__dataclass_fields__
-        }
-    )

@@ -210,7 +210,7 @@ def _judge(changed: CallRules) -> Callable[[Regions], Regions]:
 
     def judge(regions: Regions) -> Regions:
         probabilities = regions.probabilities
-        has = types_held(probabilities, settings=settings)
+        has = types_held(probabilities, settings=settings, kinds=regions.kinds)
         if changed.by_types:
             abnormal_p = probabilities[:, abnormal_types].max(axis=1)
             abnormal: npt.NDArray[np.bool_] = np.asarray(has[:, abnormal_types].any(axis=1))
@@ -218,7 +218,8 @@ def _judge(changed: CallRules) -> Callable[[Regions], Regions]:
             abnormal_p = regions.abnormal_p
             if caller is not None:
                 abnormal_p = caller(np.ascontiguousarray(probabilities[:, order]))
-            abnormal = np.asarray(abnormal_p >= threshold, np.bool_)
+                abnormal_p = np.where(regions.red, abnormal_p, np.float32(0))
+            abnormal = np.asarray((abnormal_p >= threshold) & regions.red, np.bool_)
         return replace(regions, has=has, abnormal_p=abnormal_p, abnormal=abnormal)
 
     return judge

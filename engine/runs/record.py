@@ -8,13 +8,12 @@ from typing import Any
 
 from rbc_engine.engine import Engine
 from rbc_engine.runs.bound import bound_record
+from rbc_engine.runs.schema import SCHEMA
 from rbc_engine.sinks.origin import origin
 from rbc_engine.sources.open import decoder_of
 from rbc_engine.types.results import FieldResult
 
 __all__ = ["RunCounts", "run_head", "run_record"]
-
-SCHEMA = 1
 
 
 @dataclass(kw_only=True)
@@ -34,7 +33,7 @@ class RunCounts:
         self.fields += 1
         self.failed += not result.ok
         self.saturated += result.saturated
-        self.rescaled += result.um_per_px_estimated is not None
+        self.rescaled += result.um_per_px_from == "estimated"
         if result.regions is not None:
             self.regions += len(result.regions)
             self.abnormal += int(result.regions.abnormal.sum())
@@ -82,7 +81,7 @@ def run_record(
     if counts.rescaled:
         stated.append(
             f"{counts.rescaled} fields show cells of a size that no blood has at the scale they were taken to have; "
-            f"their scale was estimated from their cells (um_per_px_estimated in fields.csv), so that macrocytes and "
+            f"their scale was estimated from their cells (um_per_px in fields.csv), so that macrocytes and "
             f"microcytes are so against their own field: give the true one with --um-per-px"
         )
     stage_seconds = engine.meter.stage_seconds

@@ -6,13 +6,10 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from rbc_engine.engine import Engine
-from rbc_engine.lanes.tile_merge import TileMerge
+from rbc_engine.lanes.cell_merge import open_merge
 from rbc_engine.sources.slides.tile_reader import (
     BLANK_LEVELS,
     SlideEnd,
@@ -20,9 +17,8 @@ from rbc_engine.sources.slides.tile_reader import (
     SlideStep,
     TileRead,
 )
-from rbc_engine.types.cells import count_cells
 from rbc_engine.types.frames import Decoded
-from rbc_engine.types.results import FieldResult, RegionFlag, Regions, TileCounts
+from rbc_engine.types.results import FieldResult, TileCounts
 
 __all__ = ["WholeSlides"]
 
@@ -91,9 +87,8 @@ class _Assembly:
         manifest = engine.pack.manifest
         self._start = start
         self._meter = engine.meter
-        self._merge = TileMerge(
-            start.plan, nms_iou=manifest.detector.nms_iou, types=len(manifest.types)
-        )
+        self._merge = open_merge(start.plan, manifest)
+        self._canvas_um = manifest.detector.um_per_canvas_px
         self._run = self._blank = 0
         self._saturated = 0
         self._seconds = 0.0
@@ -141,9 +136,12 @@ class _Assembly:
         counts = TileCounts(run=self._run, blank=self._blank)
         self._start.record["tiles"] = {"run": counts.run, "blank": counts.blank}
         with self._meter.stage("write"), self._merging():
-            regions = _with_clumps(self._merge.finish())
+            regions = self._merge.finish()
         self._start.record.update(self._spent)
         plan, ref = self._start.plan, end.ref
+        um_per_px = self._start.record["um_per_px"]
+        if um_per_px is None and self._canvas_um is not None:
+            um_per_px = plan.canvas_scale * self._canvas_um
         return FieldResult(
             slide=ref.slide,
             field=ref.field,
@@ -152,6 +150,8 @@ class _Assembly:
             height=plan.rows.length_px,
             regions=regions,
             saturated=self._saturated > 0,
+            um_per_px=um_per_px,
+            um_per_px_from=self._start.record["um_per_px_from"],
             seconds=self._seconds,
             tiles=counts,
         )
@@ -166,14 +166,6 @@ class _Assembly:
         yield
         self._spent["seconds"]["merge"] += time.perf_counter() - started
         self._spent["cpu_seconds"]["merge"] += time.thread_time() - cpu_started
-
-
-def _with_clumps(regions: Regions) -> Regions:
-    """Told anew against the single cells of the whole slide: a tile knew only its own."""
-    flags = regions.flags & ~np.uint8(RegionFlag.CLUMP)
-    cut = (flags & RegionFlag.BORDER) > 0
-    clump = count_cells(regions.boxes, cut=cut).clump
-    return replace(regions, flags=flags | clump.astype(np.uint8) * np.uint8(RegionFlag.CLUMP))
 
 
 def _failed(end: SlideEnd, error: str, *, seconds: float = 0.0) -> FieldResult:

@@ -24,6 +24,7 @@ from rbc_engine.sinks.own_files import (
     refuse_in_the_way,
     remove_own,
 )
+from rbc_engine.sinks.tables.cells_parquet import CellsParquet
 from rbc_engine.sinks.tables.fields_csv import FieldsCsv
 from rbc_engine.sinks.tables.regions_parquet import RegionsParquet
 from rbc_engine.sinks.tables.slides_csv import SlidesCsv
@@ -33,9 +34,10 @@ from rbc_engine.types.results import FieldResult
 __all__ = ["RUN_JSON", "RunOutput"]
 
 _FILES = (
-    *(RUN_JSON, RegionsParquet.NAME, FieldsCsv.NAME, SlidesCsv.NAME),
+    *(RUN_JSON, RegionsParquet.NAME, CellsParquet.NAME, FieldsCsv.NAME, SlidesCsv.NAME),
     *(chosen.output for chosen in FORMATS.values() if chosen.suffix is None),
 )
+_Table = RegionsParquet | CellsParquet | FieldsCsv | SlidesCsv
 _FOLDERS = tuple(chosen.output for chosen in FORMATS.values() if chosen.suffix is not None)
 
 
@@ -68,9 +70,10 @@ class RunOutput:
         check_formats(formats)
         self._folder = folder
         self._sinks: list[Sink] = []
-        self._tables: list[RegionsParquet | FieldsCsv | SlidesCsv] = []
+        self._tables: list[_Table] = []
         self._formats = tuple(dict.fromkeys(formats))
-        self._single = [RUN_JSON, RegionsParquet.NAME, FieldsCsv.NAME, SlidesCsv.NAME]
+        self._single = [RUN_JSON, RegionsParquet.NAME, CellsParquet.NAME]
+        self._single += [FieldsCsv.NAME, SlidesCsv.NAME]
         self._single += [
             FORMATS[name].output for name in self._formats if FORMATS[name].suffix is None
         ]
@@ -78,8 +81,9 @@ class RunOutput:
         _prepare(folder, self._single, overwrite=overwrite)
         try:
             self._add_table(RegionsParquet(folder, pack))
+            self._add_table(CellsParquet(folder, pack))
             self._add_table(FieldsCsv(folder))
-            self._add_table(SlidesCsv(folder, pack.types))
+            self._add_table(SlidesCsv(folder, pack))
             for name in self._formats:
                 self._sinks.append(open_sink(name, folder, pack))
         except BaseException:
@@ -146,7 +150,7 @@ class RunOutput:
         in_folders = (sink.files() for sink in self._sinks if isinstance(sink, FolderSink))
         return frozenset([*self._single, *chain.from_iterable(in_folders)])
 
-    def _add_table(self, table: RegionsParquet | FieldsCsv | SlidesCsv) -> None:
+    def _add_table(self, table: _Table) -> None:
         self._sinks.append(table)
         self._tables.append(table)
 

@@ -28,7 +28,7 @@ __all__ = [
 RUN_JSON = "run.json"
 OWN_FILES = ".run.files"
 
-_TABLES = ("regions.parquet", "fields.csv", "slides.csv")
+_TABLES = ("regions.parquet", "cells.parquet", "fields.csv", "slides.csv")
 _MOST_JSON_BYTES = 1 << 26
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["wilson_interval"]
+__all__ = ["Z_95", "wilson_interval"]
 
-_Z_95 = 1.959963984540054
+Z_95 = 1.959963984540054
 """The standard normal distribution has 95 % of its mass between -z and z."""
 
 
@@ -25,7 +25,7 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
         raise ValueError(
             f"successes must lie in 0..trials and trials must be at least 1 (got {successes} of {trials})"
         )
-    z2 = _Z_95**2
+    z2 = Z_95**2
     # Both ends by the count on their own side, so that none of 40 gives exactly 0 and all of 40 exactly 1.
     low = _lower_end(successes, trials, z2)
     high = 1.0 - _lower_end(trials - successes, trials, z2)

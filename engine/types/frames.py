@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -50,7 +50,7 @@ class Frame:
     pixels: uint8 [H, W, 3], RGB, C-contiguous: a numpy array, or pixels that a decoder left in the memory of the GPU
         `pixels.device_id` (`shape`, `dtype`, and `to_host` for a copy).
     slide, field: where it came from; `field` is unique within a slide.
-    pixel_um: width of a pixel in µm, None if unknown.
+    pixel_um: width of a pixel in µm, None if unknown. pixel_um_from: who says so: the user, or the file.
     canvas: where it lies on the detector's canvas, for a tile of a slide, whose scale does not go by its own size;
         None for the rule of fit_canvas.
     """
@@ -59,6 +59,7 @@ class Frame:
     slide: str = ""
     field: str = ""
     pixel_um: float | None = None
+    pixel_um_from: Literal["given", "stated"] = "given"
     canvas: CanvasFit | None = None
 
     def __post_init__(self) -> None:

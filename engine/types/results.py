@@ -1,36 +1,54 @@
-"""What came of a field: its regions, and the field itself. Arrays with shape, dtype, unit."""
+"""What came of a field."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
 from enum import IntFlag
-from functools import cached_property
+from typing import Literal, get_args
 
-import numpy as np
-import numpy.typing as npt
-
-from rbc_engine.types.arrays import Float32, Int32, UInt8
-from rbc_engine.types.cells import CellCounts, count_cells
 from rbc_engine.types.frames import Decoded, FileStamp, Frame
+from rbc_engine.types.regions import RegionFlag, Regions
 
-__all__ = ["FieldResult", "RegionFlag", "Regions", "TileCounts"]
+__all__ = [
+    "SCALE_SOURCES",
+    "FieldFlag",
+    "FieldResult",
+    "RegionFlag",
+    "Regions",
+    "ScaleSource",
+    "TileCounts",
+]
+
+ScaleSource = Literal["given", "stated", "estimated", "assumed"]
+"""Who says how wide a pixel is: the user, the file, the picture, or nobody."""
+SCALE_SOURCES: tuple[ScaleSource, ...] = get_args(ScaleSource)
 
 
-class RegionFlag(IntFlag):
-    """What to know before trusting a region."""
+class FieldFlag(IntFlag):
+    """What to know before trusting a field."""
 
-    BORDER = 1
-    """The box touches the edge of the field: the cell may be cut. In a whole slide also: joined from the parts that
-    several tiles saw, none of them the whole."""
-    CLUMP = 2
-    """More than one cell, likely."""
-    BLURRED = 4
-    """The field is out of focus, so that its regions are classified less surely."""
+    UNFAMILIAR = 1
+    """It is unlike what the pack was trained on."""
+    UNCOVERED = 2
+    """No box covers a good part of what stands out from its background."""
 
     def names(self) -> list[str]:
-        """Lower-case names of the flags that are set, in order of their bits."""
-        return [flag.name.lower() for flag in RegionFlag if flag in self and flag.name]
+        """Lists the lower-case names of the flags that are set, in order of their bits."""
+        return [flag.name.lower() for flag in FieldFlag if flag in self and flag.name]
+
+    @classmethod
+    def of(cls, names: str) -> FieldFlag:
+        """Reads names joined by ';'. Raises ValueError for one that is none."""
+        flags = cls(0)
+        for name in filter(None, names.split(";")):
+            if name.upper() not in cls.__members__:
+                raise ValueError(f"field flag {name!r:.40} is not known")
+            flags |= cls[name.upper()]
+        return flags
+
+
+_NO_FLAGS = FieldFlag(0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,74 +60,15 @@ class TileCounts:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Regions:
-    """The R regions of one field, surest first; T is the number of types of the pack.
-
-    boxes: float32 [R, 4], x0 y0 x1 y1 in pixels of the full-resolution image, origin top left.
-    scores: float32 [R], 0..1, that there is a region of red cells.
-    probabilities: float32 [R, T], 0..1, that the region holds a cell of each type.
-    has: bool [R, T], probabilities at or over the pack's thresholds, or by its wish at least the likeliest type.
-    abnormal_p: float32 [R], 0..1, that any cell of the region is abnormal.
-    abnormal: bool [R], abnormal_p at or over the pack's threshold.
-    flags: uint8 [R], bits of RegionFlag.
-    """
-
-    boxes: Float32
-    scores: Float32
-    probabilities: Float32
-    has: npt.NDArray[np.bool_]
-    abnormal_p: Float32
-    abnormal: npt.NDArray[np.bool_]
-    flags: UInt8
-
-    def __post_init__(self) -> None:
-        count = len(self.boxes)
-        types = self.probabilities.shape[-1]
-        expected = {
-            "boxes": ((count, 4), np.float32),
-            "scores": ((count,), np.float32),
-            "probabilities": ((count, types), np.float32),
-            "has": ((count, types), np.bool_),
-            "abnormal_p": ((count,), np.float32),
-            "abnormal": ((count,), np.bool_),
-            "flags": ((count,), np.uint8),
-        }
-        for name, (shape, dtype) in expected.items():
-            array = getattr(self, name)
-            if array.shape != shape or array.dtype != dtype:
-                raise ValueError(
-                    f"Regions.{name} must be {np.dtype(dtype).name} {list(shape)} "
-                    f"(got {array.dtype} {list(array.shape)})"
-                )
-
-    @cached_property
-    def cells(self) -> CellCounts:
-        """How many cells each region may hold."""
-        return count_cells(self.boxes, cut=(self.flags & RegionFlag.BORDER) > 0)
-
-    @property
-    def cells_low(self) -> Int32:
-        return self.cells.low
-
-    @property
-    def cells_high(self) -> Int32:
-        return self.cells.high
-
-    def __len__(self) -> int:
-        return len(self.boxes)
-
-    def __repr__(self) -> str:
-        return f"Regions({len(self)} regions, {self.probabilities.shape[1]} types)"
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
 class FieldResult:
     """What became of one field.
 
     regions: None if the field failed; `error` then says why.
     saturated: the detector filled its fixed-size output, so regions may be missing.
-    um_per_px_estimated: width of a pixel in µm, where none was given and the pack's own rule was far from what the cells
-        show (rbc_engine.lanes.stages.cell_scale); else None.
+    um_per_px: width of a pixel in µm that the field was analysed with; None if it failed, or the pack does not know its
+        own scale and nobody said. um_per_px_from: who said so.
+    unfamiliar_distance: how far the field is from those that the pack was trained on; None where that is not measured.
+    uncovered: 0..1, the share of what stands out from the background that no box covers; None where it is not measured.
     seconds: time spent on this field's decoding and its share of its batch.
     stamp: of the image file, from before it was read; None if that is not known.
     """
@@ -122,7 +81,11 @@ class FieldResult:
     regions: Regions | None = None
     error: str | None = None
     saturated: bool = False
-    um_per_px_estimated: float | None = None
+    um_per_px: float | None = None
+    um_per_px_from: ScaleSource = "assumed"
+    unfamiliar_distance: float | None = None
+    uncovered: float | None = None
+    flags: FieldFlag = _NO_FLAGS
     seconds: float = 0.0
     stamp: FileStamp | None = None
     frame: Frame | None = dataclasses.field(default=None, repr=False)

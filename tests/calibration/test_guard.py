@@ -19,7 +19,7 @@ def drifted(*, labels: int = 0, abnormal: int = 0, regions: int = 1000) -> Drift
         boxes = np.arange(regions, dtype=np.float32)[:, None] * 20 + np.array([0, 0, 10, 10], "f4")
         has = np.zeros((regions, 2), bool)
         has[:flipped, 0] = True
-        return Regions(
+        return Regions.by_area(
             boxes=boxes.astype(np.float32),
             scores=np.ones(regions, np.float32),
             probabilities=has.astype(np.float32),

@@ -12,10 +12,13 @@ import pytest
 from PIL import Image
 
 from rbc_engine.bench.stub_engine import stub_engine
-from rbc_engine.packs.manifest import FILES, Manifest
+from rbc_engine.packs.manifest import FILES, CallerSettings, Manifest
 from rbc_engine.packs.pack import Pack
+from rbc_engine.types.cells import Cells
 from rbc_engine.types.frames import Frame
-from rbc_engine.types.results import FieldResult, Regions
+from rbc_engine.types.kinds import Kind
+from rbc_engine.types.regions import RegionFlag, Regions
+from rbc_engine.types.results import FieldFlag, FieldResult
 
 _TYPES = ("disc", "sickle", "burr")
 
@@ -62,6 +65,77 @@ def toy_pack() -> Pack:
 
 
 @pytest.fixture(scope="session")
+def toy_cell_pack(toy_pack: Pack) -> Pack:
+    """The toy pack with a detector that finds single cells of three kinds, and with what it knows of its own errors."""
+    manifest = toy_pack.manifest
+    detector = manifest.detector.model_copy(
+        update={"kinds": ("red", "white_cell", "platelet"), "unit": "cell"}
+    )
+    rate = {"value": 0.9, "successes": 180, "trials": 200}
+    caller = CallerSettings(threshold=0.5, sensitivity=rate, specificity=rate)
+    classifier = manifest.classifier.model_copy(update={"unsure_below": 0.3})
+    update = {"detector": detector, "caller": caller, "classifier": classifier}
+    return replace(toy_pack, manifest=manifest.model_copy(update=update))
+
+
+def cells_in(rng, boxes, kinds, *, most=6):
+    """Single cells for regions: a red one has one, or up to `most`; its box is the smallest around them."""
+    counts = np.where(kinds == Kind.RED, rng.integers(1, most + 1, len(boxes)), 1)
+    region = np.repeat(np.arange(len(boxes)), counts)
+    low, sides = boxes[region, :2], boxes[region, 2:] - boxes[region, :2]
+    corners = np.sort(rng.random((len(region), 2, 2), np.float32), axis=1)
+    # The first of each region reaches to its ends, so that their union is its box.
+    firsts = np.cumsum(counts) - counts
+    corners[firsts] = [[0, 0], [1, 1]]
+    inner = np.concatenate([low + corners[:, 0] * sides, low + corners[:, 1] * sides], axis=1)
+    inner[firsts] = boxes
+    return Cells.in_order(
+        boxes=inner.astype(np.float32),
+        scores=rng.uniform(0.3, 1, len(region)).astype(np.float32),
+        kinds=kinds[region],
+        region=region,
+    )
+
+
+@pytest.fixture(scope="session")
+def make_mixed(make_result):
+    """As make_result, by a detector of cells: red regions of up to six, white cells, platelets; a third are unsure."""
+
+    def make(slide="s", field="f.jpg", count=3, *, seed=0, **more):
+        result = make_result(slide, field, count, seed=seed, **more)
+        rng = np.random.default_rng((count, seed, 7))
+        regions = result.regions
+        kinds = rng.choice(3, count, p=(0.6, 0.2, 0.2)).astype(np.uint8)
+        red = kinds == Kind.RED
+        cells = cells_in(rng, regions.boxes, kinds)
+        sure = np.bincount(cells.region[cells.scores >= 0.5], minlength=count)
+        marks = np.where(red & (rng.random(count) < 0.3), RegionFlag.UNSURE, 0)
+        flags = (regions.flags & ~np.uint8(RegionFlag.UNSURE)) | marks.astype(np.uint8)
+        return replace(
+            result,
+            um_per_px=0.125,
+            um_per_px_from="estimated",
+            unfamiliar_distance=1.5,
+            uncovered=0.25,
+            flags=FieldFlag.UNFAMILIAR,
+            regions=replace(
+                regions,
+                kinds=kinds,
+                probabilities=regions.probabilities * red[:, None],
+                has=regions.has & red[:, None],
+                abnormal_p=regions.abnormal_p * red,
+                abnormal=regions.abnormal & red,
+                flags=flags,
+                cells_low=np.maximum(sure, 1).astype(np.int32),
+                cells_high=cells.per_region(count),
+                cells=cells,
+            ),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def make_result():
     """A field that was done, with random regions: of the toy pack's types, called at 0.5."""
 
@@ -70,14 +144,14 @@ def make_result():
         probabilities = rng.random((count, len(_TYPES)), np.float32)
         abnormal_p = rng.random(count, np.float32)
         corners, sides = rng.random((count, 2)) * 400, 10 + rng.random((count, 2)) * 60
-        regions = Regions(
+        regions = Regions.by_area(
             boxes=np.concatenate([corners, corners + sides], axis=1).astype(np.float32),
             scores=rng.random(count, np.float32),
             probabilities=probabilities,
             has=probabilities >= 0.5,
             abnormal_p=abnormal_p,
             abnormal=abnormal_p >= 0.5,
-            flags=rng.integers(0, 8, count, np.uint8),
+            flags=rng.integers(0, 16, count, np.uint8),
         )
         values = {"path": f"/in/{field}", "width": 640, "height": 480, "seconds": 0.25} | more
         return FieldResult(slide=slide, field=field, regions=regions, **values)
@@ -107,11 +181,14 @@ def with_frame():
         pixels = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
         sides = np.sort(rng.random((len(result.regions), 2, 2)), axis=1)
         boxes = (sides * (width, height)).reshape(-1, 4).astype(np.float32)
+        regions = result.regions
+        # Each region has as many cells as before.
+        cells = replace(regions.cells, boxes=boxes[regions.cells.region])
         return replace(
             result,
             width=width,
             height=height,
-            regions=replace(result.regions, boxes=boxes),
+            regions=replace(regions, boxes=boxes, cells=cells),
             frame=Frame(pixels=pixels),
         )
 

@@ -34,7 +34,10 @@ def rbc(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 def estimates_of(out: Path) -> dict[str, str]:
     with (out / "fields.csv").open(newline="", encoding="utf-8") as file:
-        return {row["field"]: row["um_per_px_estimated"] for row in csv.DictReader(file)}
+        return {
+            row["field"]: row["um_per_px"] if row["um_per_px_from"] == "estimated" else ""
+            for row in csv.DictReader(file)
+        }
 
 
 def field_of(cell_px: float, *, cells: int, seed: int = 3) -> SyntheticField:
@@ -60,11 +63,12 @@ def fixed():
 def test_cells_of_impossible_size_are_detected_at_their_own(estimating, fixed, cell_px, cells):
     field = field_of(cell_px, cells=cells)
     result = estimating.analyze(field.pixels)
-    assert result.um_per_px_estimated == pytest.approx(TRUE_UM / cell_px, rel=0.2)
+    assert result.um_per_px == pytest.approx(TRUE_UM / cell_px, rel=0.2)
+    assert result.um_per_px_from == "estimated"
     _, found, _ = match_boxes(field.boxes, result.regions.boxes, least_iou=0.5)
     assert len(found) >= 0.95 * len(field.boxes)
     # As if the scale had been given; half a canvas px apart at most, because canvases differ a little.
-    given = fixed.analyze(field.pixels, pixel_um=result.um_per_px_estimated).regions
+    given = fixed.analyze(field.pixels, pixel_um=result.um_per_px).regions
     pairs, _, _ = match_boxes(result.regions.boxes, given.boxes, least_iou=0.7)
     assert len(pairs) >= 0.95 * len(given)
 
@@ -82,7 +86,7 @@ def test_small_cells_are_lost_without(estimating, fixed):
 def test_plausible_cells_change_nothing(estimating, fixed, cell_px):
     field = field_of(cell_px, cells=25)
     one, other = estimating.analyze(field.pixels), fixed.analyze(field.pixels)
-    assert one.um_per_px_estimated is None
+    assert one.um_per_px_from != "estimated"
     np.testing.assert_array_equal(one.regions.boxes, other.regions.boxes)
     np.testing.assert_array_equal(one.regions.probabilities, other.regions.probabilities)
 
@@ -90,15 +94,15 @@ def test_plausible_cells_change_nothing(estimating, fixed, cell_px):
 def test_a_scale_that_was_given_is_kept(estimating, fixed):
     field = field_of(16.0, cells=120)
     one = estimating.analyze(field.pixels, pixel_um=0.19)
-    assert one.um_per_px_estimated is None
+    assert one.um_per_px_from != "estimated"
     other = fixed.analyze(field.pixels, pixel_um=0.19)
     np.testing.assert_array_equal(one.regions.boxes, other.regions.boxes)
 
 
 def test_too_few_cells_tell_nothing(estimating):
-    assert estimating.analyze(field_of(85.0, cells=4).pixels).um_per_px_estimated is None
+    assert estimating.analyze(field_of(85.0, cells=4).pixels).um_per_px_from == "assumed"
     blank = np.full((480, 640, 3), 200, np.uint8)
-    assert estimating.analyze(blank).um_per_px_estimated is None
+    assert estimating.analyze(blank).um_per_px_from == "assumed"
 
 
 def test_fields_of_a_batch_are_judged_one_by_one(estimating):
@@ -111,10 +115,15 @@ def test_fields_of_a_batch_are_judged_one_by_one(estimating):
         for index, field in enumerate(fields)
     ]
     together = list(estimating.run(iter(batch)))
-    assert [result.um_per_px_estimated is None for result in together] == [True, False, True, False]
+    assert [result.um_per_px_from != "estimated" for result in together] == [
+        True,
+        False,
+        True,
+        False,
+    ]
     for result, field in zip(together, fields, strict=True):
         alone = estimating.analyze(field.pixels)
-        assert result.um_per_px_estimated == alone.um_per_px_estimated
+        assert result.um_per_px == alone.um_per_px
         np.testing.assert_array_equal(result.regions.boxes, alone.regions.boxes)
 
 
@@ -151,7 +160,12 @@ def test_boxes_that_are_as_large_on_any_canvas_change_nothing():
         sides = [np.float32(90) / np.float32(fit.scale) for fit in fits]  # 26 µm on the first
         boxes = [np.hstack([corners, corners + side]).astype(np.float32) for side in sides]
         ones = np.ones(len(corners), np.float32)
-        return [Detections(boxes=box, scores=ones, saturated=False) for box in boxes]
+        return [
+            Detections(
+                boxes=box, scores=ones, classes=np.zeros(len(box), np.uint8), saturated=False
+            )
+            for box in boxes
+        ]
 
     fit = fit_canvas((480, 640), pixel_um=None, settings=settings)
     [found] = detect([frame], [fit])
@@ -170,7 +184,7 @@ def test_patches_show_the_window_that_the_classifier_saw(estimating):
     [result] = estimating.run(iter([decoded]), keep_frames=True)
     # Single cells well inside: a window of so many µm, and a pixel more for the parts of pixels at its ends.
     window_um = pack.manifest.classifier.window_canvas_px * pack.manifest.detector.um_per_canvas_px
-    side_px = window_um / result.um_per_px_estimated
+    side_px = window_um / result.um_per_px
     boxes = result.regions.boxes
     inside = (boxes[:, :2] > side_px).all(1) & (boxes[:, 2:] < [640 - side_px, 480 - side_px]).all(
         1

@@ -21,7 +21,7 @@ from rbc_engine.sinks.journal.live_journal import LIVE_JOURNAL
 from rbc_engine.sinks.journal.records import RecordReader
 from rbc_engine.sources.synthetic.field import render_field
 
-FILES = {".run.files", "regions.parquet", "fields.csv", "slides.csv", "run.json"}
+FILES = {".run.files", "regions.parquet", "cells.parquet", "fields.csv", "slides.csv", "run.json"}
 
 
 def command(*arguments):

@@ -24,7 +24,7 @@ from rbc_engine.packs.pack import find_pack
 from rbc_engine.sinks.formats.table import FORMATS
 from rbc_engine.sources.synthetic.field import render_field
 
-FILES = {".run.files", "regions.parquet", "fields.csv", "slides.csv", "run.json"}
+FILES = {".run.files", "regions.parquet", "cells.parquet", "fields.csv", "slides.csv", "run.json"}
 
 
 def rbc(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
@@ -66,7 +66,7 @@ def test_samples_give_every_file_and_column(samples_run: Path) -> None:
     types = [name.removeprefix("p_") for name in table.column_names if name.startswith("p_")]
     assert len(types) == 12
     assert table.column_names == [
-        *("slide", "field", "region", "x0", "y0", "x1", "y1", "score"),
+        *("slide", "field", "region", "x0", "y0", "x1", "y1", "score", "kind"),
         *(f"p_{name}" for name in types),
         *(f"has_{name}" for name in types),
         *("abnormal_p", "abnormal", "cells_low", "cells_high", "flags"),
@@ -76,7 +76,7 @@ def test_samples_give_every_file_and_column(samples_run: Path) -> None:
     assert list(fields[0]) == [
         *("slide", "field", "path", "width", "height", "status", "error"),
         *("regions", "abnormal", "saturated", "seconds", "bytes", "modified"),
-        "um_per_px_estimated",
+        *("um_per_px", "um_per_px_from", "cells", "unfamiliar_distance", "uncovered", "flags"),
     ]
     assert [row["field"] for row in fields] == [
         f"{slide}/field-{i}.jpg" for slide in ("healthy-1", "sickle-1") for i in (1, 2, 3)
@@ -84,7 +84,8 @@ def test_samples_give_every_file_and_column(samples_run: Path) -> None:
     slides = rows(samples_run, "slides.csv")
     assert list(slides[0]) == [
         *("slide", "fields", "failed", "regions", "abnormal", "abnormal_fraction"),
-        *("ci_low", "ci_high"),
+        *("ci_low", "ci_high", "abnormal_corrected", "corrected_low", "corrected_high"),
+        *("cells", "white_cells", "platelets", "white_per_100_red", "platelets_per_100_red"),
         *(f"n_{name}" for name in types),
     ]
     assert sum(int(row["regions"]) for row in slides) == table.num_rows

@@ -24,7 +24,7 @@ def regions(*rows: tuple[float, str, bool]) -> Regions:
     boxes = np.array([(x, 0, x + 40, 40) for x, _, _ in rows], np.float32).reshape(-1, 4)
     has = np.array([[initial in held for initial in "dsb"] for _, held, _ in rows], bool)
     abnormal = np.array([bad for _, _, bad in rows], bool)
-    return Regions(
+    return Regions.by_area(
         boxes=boxes,
         scores=np.full(len(rows), 0.9, np.float32),
         probabilities=has.reshape(-1, 3).astype(np.float32),
@@ -53,7 +53,7 @@ def write(folder, pack, *results: FieldResult) -> None:
             output.write(result)
         output.finish(
             {
-                "schema": 1,
+                "schema": 2,
                 "pack": record,
                 "abnormal_types": list(pack.manifest.abnormal),
                 "program": {},

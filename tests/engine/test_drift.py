@@ -13,7 +13,7 @@ TYPES = ("a", "b", "c")
 def regions(boxes, has=None, abnormal=None, p=None) -> Regions:
     count = len(boxes)
     has = np.zeros((count, 3), bool) if has is None else np.array(has, bool)
-    return Regions(
+    return Regions.by_area(
         boxes=np.array(boxes, np.float32).reshape(-1, 4),
         scores=np.ones(count, np.float32),
         probabilities=has.astype(np.float32) if p is None else np.array(p, np.float32),

@@ -34,7 +34,7 @@ from rbc_engine.types.frames import Frame
 from rbc_engine.types.results import RegionFlag
 
 TYPES = ("disc", "sickle", "burr")  # of toy_pack
-TABLES = {"fields.csv", "regions.parquet", "run.json", "slides.csv"}
+TABLES = {"cells.parquet", "fields.csv", "regions.parquet", "run.json", "slides.csv"}
 HOSTILE = [
     '"quoted"',
     "<script>alert(1)</script>",

@@ -37,7 +37,7 @@ def answer(expected: ExpectedRegions, order=None, **changed) -> Regions:
     arrays = {name: getattr(expected, name).copy() for name in ARRAYS} | changed
     order = np.arange(len(arrays["boxes"])) if order is None else order
     arrays = {name: array[order].astype(np.float32) for name, array in arrays.items()}
-    return Regions(
+    return Regions.by_area(
         **arrays,
         has=arrays["probabilities"] >= 0.5,
         abnormal=arrays["abnormal_p"] >= 0.5,
@@ -78,7 +78,7 @@ def test_what_is_written_is_read(count: int):
             assert got.dtype == np.float32
             np.testing.assert_array_equal(got, expected)
     assert np.load(io.BytesIO(data), allow_pickle=False).keys() == {
-        f"{name}_{index}" for name in ("frame", *ARRAYS) for index in range(count)
+        f"{name}_{index}" for name in ("frame", *ARRAYS, "kinds") for index in range(count)
     }
 
 

@@ -83,7 +83,7 @@ def field_of(rows: list[Row]) -> FieldResult:
     """Regions by the types that each holds, and whether the border cuts it."""
     count = len(rows)
     has = np.array([[name in held for name in TYPES] for held, _ in rows], bool).reshape(-1, 3)
-    regions = Regions(
+    regions = Regions.by_area(
         boxes=np.tile(np.array([0, 0, 30, 30], np.float32), (count, 1)),
         scores=np.ones(count, np.float32),
         probabilities=has.astype(np.float32),

@@ -105,4 +105,4 @@ def test_missing_foreign_and_open_journals_are_refused(tmp_path):
         pytest.raises(OutputError, match="still being written"),
     ):
         read_live_journal(tmp_path)
-    assert read_live_journal(tmp_path)[0]["schema"] == 2
+    assert read_live_journal(tmp_path)[0]["schema"] == 3

@@ -17,7 +17,7 @@ from rbc_engine.sinks.output import RunOutput
 from rbc_engine.stats.monitor import SlideMonitor
 
 FRAME = np.zeros((48, 64, 3), np.uint8)
-FILES = [".run.files", "fields.csv", "regions.parquet", "run.json", "slides.csv"]
+FILES = [".run.files", "cells.parquet", "fields.csv", "regions.parquet", "run.json", "slides.csv"]
 
 
 @pytest.fixture(scope="module")

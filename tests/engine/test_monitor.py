@@ -23,7 +23,7 @@ def field(boxes, *, abnormal=None, border=None, name="f"):
     flags = np.zeros(count, np.uint8)
     if border is not None:
         flags[np.array(border, np.bool_)] = RegionFlag.BORDER
-    regions = Regions(
+    regions = Regions.by_area(
         boxes=np.array(boxes, np.float32).reshape(-1, 4),
         scores=np.ones(count, np.float32),
         probabilities=np.stack([~bad, bad], axis=1).astype(np.float32).reshape(-1, 2),

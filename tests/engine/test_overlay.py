@@ -30,7 +30,7 @@ GRAY = 128
 def make_regions(boxes, *, abnormal, has=None, flags=0):
     count = len(boxes)
     has = np.array(has or [[True, False, False]] * count)
-    return Regions(
+    return Regions.by_area(
         boxes=np.array(boxes, np.float32).reshape(count, 4),
         scores=np.linspace(1, 0.5, count, dtype=np.float32),
         probabilities=np.where(has, 0.9, 0.25).astype(np.float32),
@@ -102,7 +102,7 @@ def test_any_size_has_a_frame_and_a_legend(toy_pack, size, saturated, has_boxes)
 def no_regions():
     none = np.zeros(0, np.float32)
     no_bools = np.zeros(0, np.bool_)
-    return Regions(
+    return Regions.by_area(
         boxes=none.reshape(0, 4), scores=none, probabilities=none.reshape(0, 3),
         has=no_bools.reshape(0, 3), abnormal_p=none, abnormal=no_bools, flags=np.zeros(0, np.uint8),
     )  # fmt: skip

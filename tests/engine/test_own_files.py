@@ -94,7 +94,8 @@ def test_a_run_without_a_list_has_what_its_run_json_names(tmp_path, toy_pack):
     (tmp_path / "coco.json").write_text("mine")
     write(tmp_path, toy_pack, overwrite=True)
     visible = {name for name in content(tmp_path) if not name.startswith(".")}
-    assert visible == {"coco.json", "fields.csv", "regions.parquet", "run.json", "slides.csv"}
+    tables = {"regions.parquet", "cells.parquet", "fields.csv", "slides.csv"}
+    assert visible == {"coco.json", "run.json", *tables}
 
 
 def test_an_out_that_is_an_input_or_contains_one_is_refused(tmp_path):
@@ -124,7 +125,7 @@ def test_compare_replaces_a_comparison_only(tmp_path, toy_pack, make_result):
     run = tmp_path / "a"
     counts = {"fields": 0, "failed": 0, "regions": 0, "abnormal": 0}
     with RunOutput(run, toy_pack) as output:
-        output.finish({"schema": 1, "pack": pack, "program": {}, "settings": {}, "counts": counts})
+        output.finish({"schema": 2, "pack": pack, "program": {}, "settings": {}, "counts": counts})
     shutil.copytree(run, tmp_path / "b")
     out = tmp_path / "out"
     out.mkdir()

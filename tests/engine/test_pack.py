@@ -58,7 +58,7 @@ def test_wrong_size_is_refused(pack_copy: Path, change: str) -> None:
 
 
 def test_newer_version_says_upgrade(pack_copy: Path) -> None:
-    edit(pack_copy, r"^schema = 1$", "schema = 2")
+    edit(pack_copy, r"^schema = 1$", "schema = 3")
     with pytest.raises(PackError, match=r"newer version; upgrade"):
         Pack.open(pack_copy)
 

@@ -19,7 +19,7 @@ from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.types.results import FieldResult
 
-RUN = {"schema": 1, "program": {"version": "0"}, "settings": {"limit": None}, "warnings": ["w"]}
+RUN = {"schema": 2, "program": {"version": "0"}, "settings": {"limit": None}, "warnings": ["w"]}
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,9 @@ def test_thresholds_and_an_abnormal_threshold(source, pack, tmp_path):
     assert run["settings"]["recall"]["at_least_one"] is False
     for name, sha256 in run["recalled_from"]["sha256"].items():
         assert sha256 == hashlib.sha256((source / name).read_bytes()).hexdigest()
-    assert set(run["recalled_from"]["sha256"]) == {"run.json", "fields.csv", "regions.parquet"}
+    assert set(run["recalled_from"]["sha256"]) == {
+        "run.json", "fields.csv", "regions.parquet", "cells.parquet",
+    }  # fmt: skip
     assert run["recalled_from"]["pack"]["sha256"] == pack.sha256
     assert "of the run it came from: w" in run["warnings"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -14,33 +13,22 @@ import pytest
 from rbc_engine.errors import ResultsError
 from rbc_engine.runs.finished_run import FinishedRun
 from rbc_engine.sinks.output import RunOutput
+from rbc_engine.types.cells import Cells
 from rbc_engine.types.frames import FileStamp
-from rbc_engine.types.results import Regions
+from rbc_engine.types.regions import Regions
+from rbc_engine.types.results import FieldResult
 
 RUN = {
-    "schema": 1,
+    "schema": 2,
     "pack": {"name": "toy", "version": "1.2.3", "sha256": "ab" * 32},
     "program": {},
     "settings": {},
 }
 
 
-@pytest.fixture
-def make_result(make_result):
-    """With boxes whose corners are in order."""
-
-    def make(**options):
-        result = make_result(**options)
-        boxes = result.regions.boxes
-        low, high = np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])
-        regions = replace(result.regions, boxes=np.concatenate([low, high], axis=1))
-        return replace(result, regions=regions)
-
-    return make
-
-
-@pytest.fixture
-def results(make_result, make_failure):
+@pytest.fixture(params=["make_result", "make_mixed"])
+def results(request, make_failure):
+    make_result = request.getfixturevalue(request.param)
     stamp = FileStamp(12345, 1_700_000_000_123_456_789)
     counts = (3, 0, 40_000, 12_000, 7, 0, 1)
     return [
@@ -67,30 +55,35 @@ def write(folder, pack, results, **changed):
 
 def same(one: Regions | None, other: Regions | None) -> None:
     assert (one is None) == (other is None)
-    for name in Regions.__dataclass_fields__ if one is not None else ():
+    if one is None:
+        return
+    for name in Regions.__dataclass_fields__.keys() - {"cells"}:
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    for name in Cells.__dataclass_fields__:
+        np.testing.assert_array_equal(getattr(one.cells, name), getattr(other.cells, name))
 
 
 def test_what_was_written_is_read(tmp_path, toy_pack, results):
     write(tmp_path, toy_pack, results)
     with FinishedRun(tmp_path) as run:
         assert run.types == toy_pack.types
-        for name in ("run.json", "fields.csv", "regions.parquet"):
+        for name in ("run.json", "fields.csv", "regions.parquet", "cells.parquet"):
             assert run.sha256[name] == hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
         read = list(run.results())
         same(run.result(2).regions, results[2].regions)
         same(run.result(0).regions, results[0].regions)
     assert len(read) == len(results)
     for mine, theirs in zip(results, read, strict=True):
-        for name in ("slide", "field", "path", "width", "height", "error", "saturated", "seconds", "stamp"):  # fmt: skip
+        for name in FieldResult.__dataclass_fields__.keys() - {"regions", "frame", "tiles"}:
             assert getattr(mine, name) == getattr(theirs, name)
         same(mine.regions, theirs.regions)
 
 
 def test_rows_may_lie_across_row_groups(tmp_path, toy_pack, results):
     write(tmp_path, toy_pack, results)
-    path = tmp_path / "regions.parquet"
-    pq.write_table(pq.read_table(path), path, row_group_size=1001)
+    for name in ("regions.parquet", "cells.parquet"):
+        path = tmp_path / name
+        pq.write_table(pq.read_table(path), path, row_group_size=1001)
     accept(tmp_path)
     with FinishedRun(tmp_path) as run:
         for mine, theirs in zip(results, run.results(), strict=True):
@@ -180,7 +173,7 @@ def test_hostile_abnormal_types_are_refused(tmp_path, toy_pack, make_result, tol
 
 
 def test_bytes_that_are_no_files_are_refused(tmp_path, toy_pack, make_result):
-    for name in ("fields.csv", "regions.parquet"):
+    for name in ("fields.csv", "regions.parquet", "cells.parquet"):
         out = tmp_path / name.replace(".", "-")
         write(out, toy_pack, [make_result(count=4)])
         (out / name).write_bytes(bytes(range(256)) * 10)

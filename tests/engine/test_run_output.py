@@ -19,7 +19,7 @@ from rbc_engine.sinks.files.atomic import AtomicFile, explain_os_errors
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sinks.own_files import OWN_FILES
 
-ALL_FILES = ["fields.csv", "regions.parquet", "run.json", "slides.csv"]
+ALL_FILES = ["cells.parquet", "fields.csv", "regions.parquet", "run.json", "slides.csv"]
 
 # In processes of their own, since limits and signals hold for a whole process. What to write comes on stdin.
 FULL_DISK = """
@@ -117,7 +117,7 @@ def test_an_error_leaves_nothing_behind(tmp_path, toy_pack, make_failure):
     def run():
         with RunOutput(tmp_path, toy_pack, formats=["overlay"]) as output:
             output.write(make_failure())
-            assert len(names(tmp_path)) == 4
+            assert len(names(tmp_path)) == 5
             assert all(name.startswith(".") for name in names(tmp_path))
             raise RuntimeError("lane failed")
 
@@ -174,7 +174,7 @@ def test_an_interrupted_finish_leaves_no_run_json(tmp_path, toy_pack):
         (tmp_path / "slides.csv").mkdir()
         with pytest.raises(OutputError, match=r"slides\.csv: .*a folder is in the way"):
             output.finish({"run": 2})
-    assert names(tmp_path) == ["fields.csv", "regions.parquet", "slides.csv"]
+    assert names(tmp_path) == ["cells.parquet", "fields.csv", "regions.parquet", "slides.csv"]
 
 
 def test_a_full_device_is_named_with_its_remedy(tmp_path):
@@ -190,7 +190,7 @@ def test_a_file_removed_by_another_run_is_an_output_error(tmp_path, toy_pack):
         other.finish({"run": "other"})
     with pytest.raises(OutputError, match="another run with the same --out"):
         output.finish({"run": "first"})
-    for name in ("regions.parquet", "fields.csv", "slides.csv"):
+    for name in ("regions.parquet", "cells.parquet", "fields.csv", "slides.csv"):
         assert (tmp_path / name).is_file()
     assert [name for name in names(tmp_path) if name.startswith(".")] == []
 

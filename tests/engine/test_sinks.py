@@ -8,6 +8,7 @@ import os
 import stat
 import tracemalloc
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -20,9 +21,17 @@ from rbc_engine.sinks.tables.regions_parquet import RegionsParquet
 from rbc_engine.stats.counts import SlideTally
 from rbc_engine.text import csv_text
 from rbc_engine.types.frames import FileStamp
+from rbc_engine.types.regions import RegionFlag
 
 TYPES = ("disc", "sickle", "burr")  # of toy_pack
-ALL_FILES = [".run.files", "fields.csv", "regions.parquet", "run.json", "slides.csv"]
+ALL_FILES = [
+    ".run.files",
+    "cells.parquet",
+    "fields.csv",
+    "regions.parquet",
+    "run.json",
+    "slides.csv",
+]
 NAMES = st.text(st.characters(), max_size=20)  # with surrogates, controls, anything
 
 
@@ -44,12 +53,12 @@ def test_regions_read_back_as_they_were(tmp_path, toy_pack, make_result, make_fa
         output.finish({})
     table = pq.read_table(tmp_path / "regions.parquet")
     assert table.schema.names == [
-        *("slide", "field", "region", "x0", "y0", "x1", "y1", "score"),
+        *("slide", "field", "region", "x0", "y0", "x1", "y1", "score", "kind"),
         *("p_disc", "p_sickle", "p_burr", "has_disc", "has_sickle", "has_burr"),
         *("abnormal_p", "abnormal", "cells_low", "cells_high", "flags"),
     ]
     kinds = {name: str(table.schema.field(name).type) for name in table.schema.names}
-    assert {kinds.pop(name) for name in ("slide", "field", "flags")} == {"string"}
+    assert {kinds.pop(name) for name in ("slide", "field", "kind", "flags")} == {"string"}
     assert {kinds.pop(name) for name in ("region", "cells_low", "cells_high")} == {"int32"}
     assert {kinds.pop(name) for name in list(kinds) if "has_" in name} == {"bool"}
     assert kinds.pop("abnormal") == "bool"
@@ -75,7 +84,7 @@ def test_regions_read_back_as_they_were(tmp_path, toy_pack, make_result, make_fa
             assert row["abnormal"] == regions.abnormal[index]
             assert row["cells_low"] == regions.cells_low[index]
             assert row["cells_high"] == regions.cells_high[index]
-            names = {1: "border", 2: "clump", 4: "blurred"}
+            names = {1: "border", 2: "clump", 4: "blurred", 8: "unsure"}
             set_ = [name for bit, name in names.items() if regions.flags[index] & bit]
             assert row["flags"] == ";".join(set_)
     assert next(rows, None) is None
@@ -88,7 +97,7 @@ def test_a_run_without_regions_has_all_files(tmp_path, toy_pack, make_failure):
     out = tmp_path / "new" / "out"
     assert names(out) == ALL_FILES
     table = pq.read_table(out / "regions.parquet")
-    assert (table.num_rows, table.num_columns) == (0, 19)
+    assert (table.num_rows, table.num_columns) == (0, 20)
     [slide] = read_csv(out / "slides.csv")
     assert (slide["fields"], slide["failed"], slide["regions"]) == ("1", "1", "0")
     assert [slide[c] for c in ("abnormal_fraction", "ci_low", "ci_high")] == ["", "", ""]
@@ -111,10 +120,13 @@ def test_fields_csv_has_a_row_an_image(tmp_path, toy_pack, make_result, make_fai
         "status": "done", "error": "", "regions": "5", "saturated": "true", "seconds": "0.250000",
         "abnormal": str(int(done.regions.abnormal.sum())),
         "bytes": "12345", "modified": "2023-11-14T22:13:20.123456789Z",
-        "um_per_px_estimated": "",
+        "um_per_px": "", "um_per_px_from": "assumed", "cells": str(len(done.regions.cells)),
+        "unfamiliar_distance": "", "uncovered": "", "flags": "",
     }  # fmt: skip
     assert (second["status"], second["error"]) == ("failed", 'no "image", see\nthere')
-    assert {second[c] for c in ("width", "height", "regions", "abnormal", "saturated")} == {""}
+    assert {
+        second[c] for c in ("width", "height", "regions", "abnormal", "saturated", "cells")
+    } == {""}
     assert (tmp_path / "fields.csv").read_bytes().count(b"\r\n") == 3
 
 
@@ -132,13 +144,27 @@ def test_slides_csv_adds_up_fields(tmp_path, toy_pack, make_result, make_failure
     for row, counts in zip(rows, tally.rows(), strict=True):
         mine = [r for r in results if r.slide == row["slide"]]
         regions = [r.regions for r in mine if r.regions]
-        total = sum(len(r) for r in regions)
-        abnormal = sum(int(r.abnormal.sum()) for r in regions)
-        interval = binomtest(abnormal, total).proportion_ci(method="wilson")
-        assert [int(row[c]) for c in ("fields", "failed", "regions", "abnormal")] == [
-            len(mine), sum(not r.ok for r in mine), total, abnormal,
+        assert [int(row[c]) for c in ("fields", "failed", "regions", "abnormal", "cells")] == [
+            len(mine), sum(not r.ok for r in mine), sum(len(r) for r in regions),
+            sum(int(r.abnormal.sum()) for r in regions), sum(len(r.cells) for r in regions),
         ]  # fmt: skip
-        shares = (abnormal / total, interval.low, interval.high)
+        clear = [r.take(r.flags & RegionFlag.BORDER == 0) for r in regions]
+        whole = sum(len(r) for r in clear)
+        abnormal = sum(int(r.abnormal.sum()) for r in clear)
+        interval = binomtest(abnormal, whole).proportion_ci(method="wilson")
+        shares = (abnormal / whole, interval.low, interval.high)
+        unknown = (
+            "abnormal_corrected",
+            "corrected_low",
+            "corrected_high",
+            "white_cells",
+            "platelets",
+        )
+        assert (
+            {row[c] for c in unknown}
+            == {""}
+            == {row[f"{c}_per_100_red"] for c in ("white", "platelets")}
+        )
         written = [float(row[c]) for c in ("abnormal_fraction", "ci_low", "ci_high")]
         assert written == pytest.approx(shares, abs=1e-6)
         assert (counts.abnormal_fraction, counts.ci_low, counts.ci_high) == pytest.approx(shares)
@@ -206,7 +232,8 @@ def test_regions_are_written_as_they_come(tmp_path, toy_pack, make_result):
     groups = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
     assert sum(groups) == fields * per_field
     assert max(groups) < 60_000
-    region_bytes = sum(a.nbytes for a in vars(make_result(count=1).regions).values())
+    arrays = (a for a in vars(make_result(count=1).regions).values() if isinstance(a, np.ndarray))
+    region_bytes = sum(a.nbytes for a in arrays)
     assert peak_bytes < fields * per_field * region_bytes / 2
 
 

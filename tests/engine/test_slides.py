@@ -168,7 +168,7 @@ def test_absurd_um_per_px_are_ignored_and_said(noise, tmp_path, um):
     assert any("640x480" in note for note in start.notes)
     assert any("no microscope has" in note for note in start.notes) == (um is not None)
     start, *_ = steps_of(path, detector, um=0.3)
-    assert start.record["um_per_px_from"] == "--um-per-px"
+    assert start.record["um_per_px_from"] == "given"
     refused = steps_of(path, detector, um=9.0)
     assert len(refused) == 1
     assert isinstance(refused[0], SlideEnd)

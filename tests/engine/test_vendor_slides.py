@@ -131,7 +131,7 @@ def test_the_engine_gets_the_tiles_that_it_gets_of_a_generic_pyramid(smear, tmp_
     assert [type(step) for step in ours] == [type(step) for step in theirs]
     assert isinstance(ours[0], SlideStart)
     assert ours[0].plan == theirs[0].plan
-    assert ours[0].record["um_per_px_from"] == "file"
+    assert ours[0].record["um_per_px_from"] == "stated"
     tiles = 0
     for mine, its in zip(ours, theirs, strict=True):
         if isinstance(mine, TileRead):

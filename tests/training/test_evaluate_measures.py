@@ -45,7 +45,7 @@ def make_regions(boxes, scores, probabilities=None, abnormal_p=None):
     count = len(boxes)
     p = np.zeros((count, 2)) if probabilities is None else np.array(probabilities)
     abnormal_p = np.zeros(count) if abnormal_p is None else np.array(abnormal_p)
-    return Regions(
+    return Regions.by_area(
         boxes=boxes,
         scores=np.array(scores, np.float32),
         probabilities=p.astype(np.float32),

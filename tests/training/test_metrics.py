@@ -189,7 +189,7 @@ def test_measures_of_a_field_by_hand():
     probabilities = np.array(
         [[0.9, 0.1], [0.2, 0.8], [0.1, 0.7], [0.6, 0.1], [0.5, 0.6]], np.float32
     )
-    found = Regions(
+    found = Regions.by_area(
         boxes=np.concatenate([truth, [[90, 90, 99, 99]]]).astype(np.float32),
         scores=np.array([0.9, 0.8, 0.7, 0.6, 0.1], np.float32),
         probabilities=probabilities,

@@ -101,7 +101,7 @@ def test_golden_cases_are_rendered_frames_with_their_answers():
     def analyze(frame: UInt8) -> Regions:
         seen.append(frame)
         count = len(seen)
-        return Regions(
+        return Regions.by_area(
             boxes=np.full((count, 4), count, np.float32),
             scores=np.full(count, 0.5, np.float32),
             probabilities=np.full((count, 2), 0.25, np.float32),

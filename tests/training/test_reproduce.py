@@ -108,7 +108,7 @@ def test_composed_clumps_hold_a_core_a_cell(data):
 
 
 def test_the_verdict_on_a_region():
-    found = Regions(
+    found = Regions.by_area(
         boxes=np.array([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10], [70, 70, 80, 80]], "f4"),
         scores=np.array([0.9, 0.8, 0.7, 0.6], np.float32),
         probabilities=np.zeros((4, 3), np.float32),

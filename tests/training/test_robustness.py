@@ -52,7 +52,7 @@ class Thresholding:
             yield FieldResult(
                 slide=one.ref.slide,
                 field=one.ref.field,
-                regions=Regions(
+                regions=Regions.by_area(
                     boxes=boxes,
                     scores=np.ones(count, np.float32),
                     probabilities=np.zeros((count, 12), np.float32),

@@ -147,7 +147,7 @@ def _regions(rows: Any, pack: Pack) -> Regions:
         sum(RegionFlag[name.upper()] for name in text.split(";") if name)
         for text in rows["flags"].to_pylist()
     ]
-    return Regions(
+    return Regions.by_area(
         boxes=columns(("x0", "y0", "x1", "y1"), np.float32),
         scores=columns(("score",), np.float32)[:, 0],
         probabilities=columns([f"p_{name}" for name in pack.types], np.float32),

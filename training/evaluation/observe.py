@@ -64,7 +64,7 @@ def judge_true_boxes(engine: Engine, fields: Sequence[LabelledField]) -> Finding
                 probabilities = engine.field_prior(probabilities, every, [len(boxes)])
         abnormal_p = caller(probabilities)
         found.append(
-            Regions(
+            Regions.by_area(
                 boxes=boxes,
                 scores=np.ones(len(boxes), np.float32),
                 probabilities=probabilities,

@@ -10,7 +10,6 @@ from rbc_engine.packs.pack import Pack
 from rbc_engine.training.datasets.base import LabelledField
 from rbc_engine.training.evaluate import MIN_EXAMPLES, analyze_fields, measure
 from rbc_engine.training.evaluation.observe import open_at_floor
-from rbc_engine.types.arrays import Float32
 from rbc_engine.types.results import Regions
 
 __all__ = ["FieldJudges"]
@@ -56,14 +55,4 @@ class FieldJudges:
 
 def _kept(regions: Regions, threshold: float) -> Regions:
     """Those that the pack reports."""
-    kept = regions.scores >= np.float32(threshold)
-    scores: Float32 = regions.scores[kept]
-    return Regions(
-        boxes=regions.boxes[kept],
-        scores=scores,
-        probabilities=regions.probabilities[kept],
-        has=regions.has[kept],
-        abnormal_p=regions.abnormal_p[kept],
-        abnormal=regions.abnormal[kept],
-        flags=regions.flags[kept],
-    )
+    return regions.take(regions.scores >= np.float32(threshold))

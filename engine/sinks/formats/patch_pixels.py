@@ -35,7 +35,7 @@ def cut_patches(result: FieldResult, pack: Pack) -> Iterator[bytes]:
     settings = pack.manifest
     scale = canvas_scale(
         (frame.height, frame.width),
-        pixel_um=result.um_per_px_estimated or frame.pixel_um,
+        pixel_um=result.um_per_px or frame.pixel_um,
         settings=settings.detector,
     )
     windows = crop_windows(result.regions.boxes, canvas_scale=scale, settings=settings.classifier)

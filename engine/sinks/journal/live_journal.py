@@ -22,7 +22,7 @@ __all__ = ["LIVE_JOURNAL", "LiveJournal", "read_live_journal"]
 
 LIVE_JOURNAL = "live.journal"
 
-_SCHEMA = 2
+_SCHEMA = 3
 
 
 class LiveJournal(Closing):

@@ -31,7 +31,7 @@ __all__ = ["RUN_JOURNAL", "FieldKey", "RunJournal", "StoredField", "field_key", 
 
 RUN_JOURNAL = "run.journal"
 
-_SCHEMA = 1
+_SCHEMA = 2
 
 FieldKey = tuple[str, str]
 """Slide and field, as a file can hold them."""
@@ -109,6 +109,12 @@ class RunJournal(Closing):
             reader = RecordReader(file)
             records = iter(reader)
             head = next(records, Record(0, {}, b"")).header
+            if head.get("schema") in range(1, _SCHEMA):
+                raise ResultsError(
+                    f"{path} has schema {head['schema']}, and this program reads {_SCHEMA}: an earlier version wrote it, "
+                    f"which knew neither kinds nor cells; resume it with that version, or pass --overwrite to run "
+                    f"everything again"
+                )
             if head.get("schema") != _SCHEMA or not isinstance(head.get("run"), dict):
                 raise ResultsError(
                     f"{path} is damaged at its beginning, or no journal that this version reads; pass --overwrite "

@@ -12,23 +12,38 @@ import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.text import encodable
+from rbc_engine.types.cells import Cells
 from rbc_engine.types.frames import FileStamp
-from rbc_engine.types.results import FieldResult, Regions, TileCounts
+from rbc_engine.types.kinds import Kind
+from rbc_engine.types.regions import RegionFlag, Regions
+from rbc_engine.types.results import SCALE_SOURCES, FieldFlag, FieldResult, TileCounts
 
 __all__ = ["check_result", "pack_result", "unpack_result"]
 
 _MOST_PX = 1e7
 _MOST_UM = 1e3
+_EVERY_FLAG = int(sum(FieldFlag))
 
-_ARRAYS: dict[str, tuple[type, int | None]] = {
-    # Of each array of Regions its type, and how many numbers a region has there; None for one a type.
+_Layout = dict[str, tuple[type, int | None]]
+"""Of each array its type, and how many numbers a row has there; None for one a type."""
+
+_ARRAYS: _Layout = {
     "boxes": (np.float32, 4),
     "scores": (np.float32, 1),
+    "kinds": (np.uint8, 1),
     "probabilities": (np.float32, None),
     "has": (np.bool_, None),
     "abnormal_p": (np.float32, 1),
     "abnormal": (np.bool_, 1),
     "flags": (np.uint8, 1),
+    "cells_low": (np.int32, 1),
+    "cells_high": (np.int32, 1),
+}
+_CELL_ARRAYS: _Layout = {
+    "boxes": (np.float32, 4),
+    "scores": (np.float32, 1),
+    "kinds": (np.uint8, 1),
+    "region": (np.int32, 1),
 }
 
 
@@ -42,7 +57,11 @@ def pack_result(result: FieldResult) -> tuple[dict[str, Any], list[bytes]]:
         "height": result.height,
         "error": None if result.error is None else encodable(result.error),
         "saturated": result.saturated,
-        "um_per_px_estimated": result.um_per_px_estimated,
+        "um_per_px": result.um_per_px,
+        "um_per_px_from": result.um_per_px_from,
+        "unfamiliar_distance": result.unfamiliar_distance,
+        "uncovered": result.uncovered,
+        "flags": int(result.flags),
         "seconds": result.seconds,
     }
     if result.stamp is not None:
@@ -52,8 +71,10 @@ def pack_result(result: FieldResult) -> tuple[dict[str, Any], list[bytes]]:
     if result.regions is None:
         return header, []
     regions = result.regions
-    header["regions"] = len(regions)
-    return header, [getattr(regions, name).tobytes() for name in _ARRAYS]
+    header |= {"regions": len(regions), "cells": len(regions.cells)}
+    arrays = [getattr(regions, name) for name in _ARRAYS]
+    arrays += [getattr(regions.cells, name) for name in _CELL_ARRAYS]
+    return header, [array.tobytes() for array in arrays]
 
 
 def unpack_result(header: dict[str, Any], data: bytes, *, types: int) -> FieldResult:
@@ -73,11 +94,15 @@ def unpack_result(header: dict[str, Any], data: bytes, *, types: int) -> FieldRe
             height=header["height"],
             error=header["error"],
             saturated=header["saturated"],
-            um_per_px_estimated=header["um_per_px_estimated"],
+            um_per_px=header["um_per_px"],
+            um_per_px_from=header["um_per_px_from"],
+            unfamiliar_distance=header["unfamiliar_distance"],
+            uncovered=header["uncovered"],
+            flags=FieldFlag(header["flags"]),
             seconds=header["seconds"],
             stamp=stamp,
             tiles=tiles,
-            regions=_regions(data, int(header["regions"]), types) if "regions" in header else None,
+            regions=_regions(data, header, types) if "regions" in header else None,
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"no result of a field: {error}") from error
@@ -93,14 +118,30 @@ def check_result(result: FieldResult) -> None:
             raise ValueError(f"{name} must lie in 0..{_MOST_PX:.0f} px (got {value!r})")
     if not math.isfinite(result.seconds) or result.seconds < 0:
         raise ValueError(f"seconds must be at least 0 (got {result.seconds})")
-    estimate = result.um_per_px_estimated
-    if estimate is not None and not (isinstance(estimate, float) and 0 < estimate < _MOST_UM):
-        raise ValueError(f"um_per_px_estimated must lie in 0..{_MOST_UM:g} µm (got {estimate!r})")
+    for name, measure, most in (
+        ("um_per_px", result.um_per_px, _MOST_UM),
+        ("unfamiliar_distance", result.unfamiliar_distance, math.inf),
+        ("uncovered", result.uncovered, 1.0),
+    ):
+        if measure is not None and not (
+            type(measure) in (int, float) and math.isfinite(measure) and 0 <= measure <= most
+        ):
+            raise ValueError(f"{name} must lie in 0..{most:g} (got {measure!r:.40})")
+    if result.um_per_px == 0:
+        raise ValueError("um_per_px must not be 0")
+    if result.um_per_px_from not in SCALE_SOURCES:
+        raise ValueError(
+            f"um_per_px_from must be one of {', '.join(SCALE_SOURCES)} (got {result.um_per_px_from!r:.40})"
+        )
+    if int(result.flags) not in range(_EVERY_FLAG + 1):
+        raise ValueError(f"flags must lie in 0..{_EVERY_FLAG} (got {int(result.flags)})")
     if (result.error is None) != (result.regions is not None):
         raise ValueError("a field has either regions or an error")
-    regions = result.regions
-    if regions is None or not len(regions):
-        return
+    if result.regions is not None:
+        _check_regions(result.regions)
+
+
+def _check_regions(regions: Regions) -> None:
     for name in ("scores", "probabilities", "abnormal_p"):
         values = getattr(regions, name)
         if not ((values >= 0) & (values <= 1)).all():  # False for NaN too
@@ -108,20 +149,47 @@ def check_result(result: FieldResult) -> None:
     for name in ("has", "abnormal"):
         if getattr(regions, name).view(np.uint8).max(initial=0) > 1:
             raise ValueError(f"{name} must be true or false")
-    boxes = regions.boxes
-    if not (np.abs(boxes) <= _MOST_PX).all() or not (boxes[:, 2:] >= boxes[:, :2]).all():
-        raise ValueError(f"boxes must be finite x0 <= x1, y0 <= y1, within ±{_MOST_PX:.0f} px")
+    if regions.flags.max(initial=0) > sum(RegionFlag):
+        raise ValueError(f"flags must lie in 0..{int(sum(RegionFlag))}")
+    cells = regions.cells
+    if not ((cells.scores >= 0) & (cells.scores <= 1)).all():
+        raise ValueError("scores of cells must lie in 0..1")
+    for boxes in (regions.boxes, cells.boxes):
+        if not (np.abs(boxes) <= _MOST_PX).all() or not (boxes[:, 2:] >= boxes[:, :2]).all():
+            raise ValueError(f"boxes must be finite x0 <= x1, y0 <= y1, within ±{_MOST_PX:.0f} px")
+    if regions.kinds.max(initial=0) >= len(Kind):
+        raise ValueError(f"kinds must lie in 0..{len(Kind) - 1}")
+    if (cells.kinds != regions.kinds[cells.region]).any():
+        raise ValueError("cells must be of the kind of their region")
+    others = regions.take(~regions.red)
+    if any(
+        getattr(others, name).any() for name in ("probabilities", "abnormal_p", "has", "abnormal")
+    ):
+        raise ValueError("only red cells may have types or be abnormal")
+    low, high = regions.cells_low, regions.cells_high
+    if (low < 1).any() or (high < low).any() or (cells.per_region(len(regions)) > high).any():
+        raise ValueError(
+            "cells_low and cells_high must be 1 <= low <= high, at least as many as there are cells"
+        )
 
 
-def _regions(data: bytes, count: int, types: int) -> Regions:
+def _regions(data: bytes, header: dict[str, Any], types: int) -> Regions:
+    regions, begin = _unpacked(data, 0, _ARRAYS, int(header["regions"]), types)
+    cells, begin = _unpacked(data, begin, _CELL_ARRAYS, int(header["cells"]), types)
+    if begin != len(data):
+        raise ValueError(f"{len(data)} bytes of arrays instead of {begin}")
+    return Regions(**regions, cells=Cells(**cells))
+
+
+def _unpacked(
+    data: bytes, begin: int, layout: _Layout, count: int, types: int
+) -> tuple[dict[str, Any], int]:
+    """Reads arrays of `count` rows from a place on; returns them, and the place after the last."""
     arrays: dict[str, Any] = {}
-    begin = 0
-    for name, (dtype, columns) in _ARRAYS.items():
+    for name, (dtype, columns) in layout.items():
         width = types if columns is None else columns
         array: npt.NDArray[Any] = np.frombuffer(data, dtype, count * width, begin)
         begin += array.nbytes
         two = columns is None or columns > 1
         arrays[name] = array.reshape(count, width) if two else array
-    if begin != len(data):
-        raise ValueError(f"{len(data)} bytes of arrays instead of {begin}")
-    return Regions(**arrays)
+    return arrays, begin

@@ -26,7 +26,12 @@ FIELD_COLUMNS = (
     "seconds",
     "bytes",
     "modified",
-    "um_per_px_estimated",
+    "um_per_px",
+    "um_per_px_from",
+    "cells",
+    "unfamiliar_distance",
+    "uncovered",
+    "flags",
 )
 """Those that read it back must agree: rbc_engine.runs.finished_run."""
 
@@ -34,7 +39,8 @@ FIELD_COLUMNS = (
 class FieldsCsv:
     """Status is `done` or `failed`. A failed field has a reason in `error` and empty cells for what is not known.
 
-    bytes and modified are those of the image file when it was read: its size, and UTC with nanoseconds.
+    bytes and modified are those of the image file when it was read: its size, and UTC with nanoseconds. regions and
+    cells are its rows of regions.parquet and cells.parquet. flags are names joined by ';'.
     """
 
     NAME = "fields.csv"
@@ -44,7 +50,7 @@ class FieldsCsv:
         self._file = CsvFile(folder / self.NAME, FIELD_COLUMNS)
 
     def write(self, result: FieldResult) -> None:
-        regions, stamp, estimate = result.regions, result.stamp, result.um_per_px_estimated
+        regions, stamp = result.regions, result.stamp
         self._file.write_row(
             (
                 csv_text(result.slide),
@@ -60,7 +66,12 @@ class FieldsCsv:
                 f"{result.seconds:.6f}",
                 "" if stamp is None else stamp.bytes,
                 "" if stamp is None else f"{np.datetime64(stamp.modified_ns, 'ns')}Z",
-                "" if estimate is None else repr(estimate),
+                _number(result.um_per_px),
+                "" if regions is None else result.um_per_px_from,
+                "" if regions is None else len(regions.cells),
+                _number(result.unfamiliar_distance),
+                _number(result.uncovered),
+                ";".join(result.flags.names()),
             )
         )
 
@@ -76,3 +87,8 @@ class FieldsCsv:
 
     def discard(self) -> None:
         self._file.discard()
+
+
+def _number(value: float | None) -> str:
+    """Writes a number so that it is read back as it was; '' for None."""
+    return "" if value is None else repr(float(value))

@@ -9,14 +9,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from rbc_engine.packs.pack import Pack
 from rbc_engine.text import encodable
-from rbc_engine.types.results import FieldResult, RegionFlag, Regions
+from rbc_engine.types.arrays import UInt8
+from rbc_engine.types.kinds import KIND_LABELS
+from rbc_engine.types.regions import RegionFlag, Regions
+from rbc_engine.types.results import FieldResult
 
 __all__ = [
     "FLAG_NAMES",
     "ROWS_AT_ONCE",
     "FieldRegions",
     "RegionRows",
+    "kind_column",
+    "pack_metadata",
     "region_schema",
     "region_table",
 ]
@@ -77,6 +83,7 @@ def region_schema(types: Sequence[str]) -> Any:
             ("field", pa.string()),
             ("region", pa.int32()),
             *((name, pa.float32()) for name in ("x0", "y0", "x1", "y1", "score")),
+            ("kind", pa.string()),
             *((f"p_{name}", pa.float32()) for name in types),
             *((f"has_{name}", pa.bool_()) for name in types),
             ("abnormal_p", pa.float32()),
@@ -86,6 +93,17 @@ def region_schema(types: Sequence[str]) -> Any:
             ("flags", pa.string()),
         ]
     )
+
+
+def kind_column(kinds: UInt8) -> Any:
+    """Writes kinds uint8 [N] by their labels."""
+    return pa.array(KIND_LABELS, pa.string()).take(pa.array(kinds))
+
+
+def pack_metadata(pack: Pack) -> dict[str, str]:
+    """Names the pack in the metadata of a Parquet file."""
+    described = {"name": pack.name, "version": pack.manifest.version, "sha256": pack.sha256}
+    return {f"rbc_engine.packs.pack.{key}": value for key, value in described.items()}
 
 
 def region_table(
@@ -99,6 +117,7 @@ def region_table(
         "region": np.concatenate([np.arange(count, dtype=np.int32) for count in rows.counts]),
         **dict(zip(("x0", "y0", "x1", "y1"), rows.joined("boxes").T, strict=True)),
         "score": rows.joined("scores"),
+        "kind": kind_column(rows.joined("kinds")),
         **dict(zip((f"p_{name}" for name in types), rows.joined("probabilities").T, strict=True)),
         **dict(zip((f"has_{name}" for name in types), rows.joined("has").T, strict=True)),
         "abnormal_p": rows.joined("abnormal_p"),

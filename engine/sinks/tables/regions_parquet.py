@@ -18,16 +18,21 @@ from rbc_engine.sinks.tables.region_rows import (
     FLAG_NAMES,
     ROWS_AT_ONCE,
     RegionRows,
+    pack_metadata,
     region_schema,
     region_table,
 )
-from rbc_engine.types.results import FieldResult, Regions
+from rbc_engine.types.arrays import UInt8
+from rbc_engine.types.cells import Cells
+from rbc_engine.types.kinds import Kind
+from rbc_engine.types.regions import Regions
+from rbc_engine.types.results import FieldResult
 
-__all__ = ["RegionsParquet", "RegionsTable"]
+__all__ = ["RegionsParquet", "RegionsTable", "kind_numbers", "text_codes"]
 
 
 class RegionsParquet:
-    """Columns slide, field, region, x0, y0, x1, y1, score, p_<type>…, has_<type>…, abnormal_p, abnormal, cells_low,
+    """Columns slide, field, region, x0, y0, x1, y1, score, kind, p_<type>…, has_<type>…, abnormal_p, abnormal, cells_low,
     cells_high, flags.
 
     region counts from 0 within its field. Boxes are px of the full-resolution image, origin top left. flags are
@@ -41,14 +46,11 @@ class RegionsParquet:
         self._types = pack.types
         self._rows = RegionRows()
         self._file = AtomicFile(folder / self.NAME)
-        described = {"name": pack.name, "version": pack.manifest.version, "sha256": pack.sha256}
         self._writer = pq.ParquetWriter(
             self._file.file,
-            region_schema(pack.types).with_metadata(
-                {f"rbc_engine.packs.pack.{key}": value for key, value in described.items()}
-            ),
+            region_schema(pack.types).with_metadata(pack_metadata(pack)),
             compression="zstd",
-            use_dictionary=["slide", "field", "flags"],
+            use_dictionary=["slide", "field", "kind", "flags"],
         )
 
     def write(self, result: FieldResult) -> None:
@@ -86,11 +88,11 @@ class RegionsParquet:
 class RegionsTable:
     """Rows of a regions.parquet as arrays: what RegionsParquet wrote, read back.
 
-    slides, fields: int [N], index into `names`, for each row.
+    slides, fields: int [N], index into slide_names and field_names, for each row. Cells are not among them.
     """
 
     def __init__(self, table: Any, types: Sequence[str]) -> None:
-        """table: pyarrow table with the columns of `columns`. Raises ValueError for a flag that is not known."""
+        """table: pyarrow table with the columns of `columns`. Raises ValueError for a flag or a kind that is not known."""
 
         def array(name: str) -> Any:
             return table.column(name).to_numpy()
@@ -99,9 +101,9 @@ class RegionsTable:
             return np.stack([array(name) for name in names], axis=1)
 
         self.numbers = array("region")
-        self.slides, self.slide_names = _codes(table.column("slide"))
-        self.fields, self.field_names = _codes(table.column("field"))
-        flags, flag_names = _codes(table.column("flags"))
+        self.slides, self.slide_names = text_codes(table.column("slide"))
+        self.fields, self.field_names = text_codes(table.column("field"))
+        flags, flag_names = text_codes(table.column("flags"))
         unknown = set(flag_names) - set(FLAG_NAMES)
         if unknown:
             raise ValueError(f"flags {min(unknown)!r:.80} are not known")
@@ -109,31 +111,23 @@ class RegionsTable:
         self._regions = Regions(
             boxes=matrix(("x0", "y0", "x1", "y1")),
             scores=array("score"),
+            kinds=kind_numbers(table.column("kind")),
             probabilities=matrix([f"p_{name}" for name in types]),
             has=matrix([f"has_{name}" for name in types]),
             abnormal_p=array("abnormal_p"),
             abnormal=array("abnormal"),
             flags=bits[flags],
+            cells_low=array("cells_low"),
+            cells_high=array("cells_high"),
+            cells=Cells.empty(),
         )
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def regions(self, begin: int, end: int) -> Regions:
-        """Of some rows."""
-        return Regions(
-            **{
-                name: np.ascontiguousarray(getattr(self._regions, name)[begin:end])
-                for name in Regions.__dataclass_fields__
-            }
-        )
-
-    @staticmethod
-    def empty(types: int) -> Regions:
-        """No regions, of so many types."""
-        names = [str(number) for number in range(types)]
-        rows = region_schema(names).empty_table()
-        return RegionsTable(rows, names).regions(0, 0)
+        """Takes some rows."""
+        return self._regions.take(slice(begin, end))
 
     @staticmethod
     def schema(types: Sequence[str]) -> Any:
@@ -141,8 +135,8 @@ class RegionsTable:
         return region_schema(types)
 
 
-def _codes(column: Any) -> tuple[npt.NDArray[np.int32], list[str]]:
-    """A column of text as indices into its distinct values."""
+def text_codes(column: Any) -> tuple[npt.NDArray[np.int32], list[str]]:
+    """Reads a column of text as indices into its distinct values."""
     encoded = column.combine_chunks().dictionary_encode()
     if isinstance(encoded, pa.ChunkedArray):
         encoded = (
@@ -151,3 +145,9 @@ def _codes(column: Any) -> tuple[npt.NDArray[np.int32], list[str]]:
             else pa.array([], pa.string()).dictionary_encode()
         )
     return encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
+
+
+def kind_numbers(column: Any) -> UInt8:
+    """Reads a column of labels as uint8 [N], of Kind. Raises ValueError for one that is not known."""
+    codes, labels = text_codes(column)
+    return np.array([Kind.of(label) for label in labels], np.uint8)[codes]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
+from rbc_engine.packs.pack import Pack
 from rbc_engine.sinks.tables.csv_file import CsvFile
+from rbc_engine.stats.corrected import corrected_share
 from rbc_engine.stats.counts import SlideCounts, SlideTally
 from rbc_engine.text import csv_text
 from rbc_engine.types.results import FieldResult
@@ -21,20 +22,32 @@ _COLUMNS = (
     "abnormal_fraction",
     "ci_low",
     "ci_high",
+    "abnormal_corrected",
+    "corrected_low",
+    "corrected_high",
+    "cells",
+    "white_cells",
+    "platelets",
+    "white_per_100_red",
+    "platelets_per_100_red",
 )
 
 
 class SlidesCsv:
-    """Written when the run is complete, from the counts of all its fields. Shares have six decimals."""
+    """Written when the run is complete, from the counts of all its fields. Shares have six decimals, and are of red regions
+    clear of the border. cells are the slide's rows of cells.parquet. Empty is what the pack does not tell: corrected shares
+    without its sensitivity and specificity, and kinds that its detector does not know."""
 
     NAME = "slides.csv"
     needs_frames = False
 
-    def __init__(self, folder: Path, types: Sequence[str]) -> None:
+    def __init__(self, folder: Path, pack: Pack) -> None:
         self._tally = SlideTally()
-        self._types = len(types)
+        self._types = len(pack.types)
+        self._kinds = pack.manifest.detector.kinds
+        self._caller = pack.manifest.caller
         self._written = False
-        columns = (*_COLUMNS, *(f"n_{name}" for name in types))
+        columns = (*_COLUMNS, *(f"n_{name}" for name in pack.types))
         self._file = CsvFile(folder / self.NAME, columns)
 
     def write(self, result: FieldResult) -> None:
@@ -60,6 +73,12 @@ class SlidesCsv:
 
     def _cells(self, row: SlideCounts) -> list[str | int]:
         shares = (row.abnormal_fraction, row.ci_low, row.ci_high)
+        corrected = corrected_share(
+            row.whole_abnormal,
+            row.whole,
+            sensitivity=self._caller.sensitivity,
+            specificity=self._caller.specificity,
+        )
         type_counts = row.type_counts.tolist() or [0] * self._types
         return [
             csv_text(row.slide),
@@ -67,6 +86,16 @@ class SlidesCsv:
             row.failed,
             row.regions,
             row.abnormal,
-            *("" if share is None else f"{share:.6f}" for share in shares),
+            *map(_share, shares),
+            *map(_share, corrected or (None, None, None)),
+            row.cells,
+            row.white_cells if "white_cell" in self._kinds else "",
+            row.platelets if "platelet" in self._kinds else "",
+            _share(row.per_100_red(row.white_cells) if "white_cell" in self._kinds else None),
+            _share(row.per_100_red(row.platelets) if "platelet" in self._kinds else None),
             *type_counts,
         ]
+
+
+def _share(share: float | None) -> str:
+    return "" if share is None else f"{share:.6f}"

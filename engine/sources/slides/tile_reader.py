@@ -211,9 +211,9 @@ class SlideSource(Closing):
                 notes.append(
                     f"it says {stated:.4g} µm per pixel; --um-per-px {self._pixel_um:.4g} is used"
                 )
-            return self._pixel_um, "--um-per-px", notes
+            return self._pixel_um, "given", notes
         if stated is not None and self._settings.um_per_canvas_px is not None:
-            return stated, "file", notes
+            return stated, "stated", notes
         why = (
             "does not say how many µm a pixel is wide"
             if stated is None

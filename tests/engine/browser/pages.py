@@ -22,7 +22,7 @@ def regions_of(rng, count, types, *, width, height):
     boxes = np.hstack([corners, corners + sides]).astype(np.float32)
     cut = (rng.random(count) < 0.1).astype(np.uint8)
     clumps = count_cells(boxes, cut=cut > 0).clump.astype(np.uint8)
-    return Regions(
+    return Regions.by_area(
         boxes=boxes,
         scores=rng.random(count).astype(np.float32),
         probabilities=p,
