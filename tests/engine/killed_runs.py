@@ -36,7 +36,7 @@ from rbc_engine.errors import RbcError
 from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.sinks.journal.records import RecordWriter
 
-import rbc_engine.cli.watch  # noqa: F401  isort: skip
+import rbc_engine.cli.terminal.compile_watch  # noqa: F401  isort: skip
 import rich.progress
 
 import rich.table  # noqa: F401  isort: skip
