@@ -155,11 +155,7 @@ def _load(data: Path, data_format: str) -> Dataset | None:
 def _judging(
     pack: Pack, dataset: Dataset, groups: str | None, held_out: bool
 ) -> Sequence[LabelledField]:
-    from rbc_engine.training.evaluation.choose import (
-        choose_fields,
-        in_pack_order,
-        warn_of_training,
-    )
+    from rbc_engine.training.datasets.choose import choose_fields, in_pack_order, warn_of_training
 
     named = None if groups is None else [name.strip() for name in groups.split(",")]
     chosen = choose_fields(pack, dataset, groups=named, held_out=held_out)

@@ -23,8 +23,8 @@ from rbc_engine.bench.versus import compare_with_peers
 from rbc_engine.engine import Engine
 from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.sources.images.decode import read_image
-from rbc_engine.training.caller import train_caller
-from rbc_engine.training.restore import restore_classifier, restore_detector
+from rbc_engine.training.fit.caller import train_caller
+from rbc_engine.training.networks.restore import restore_classifier, restore_detector
 from rbc_engine.types.frames import Decoded, FieldRef, Frame
 
 

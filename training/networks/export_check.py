@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rbc_engine.devices.cuda.driver import ask_driver
 from rbc_engine.errors import RbcError, UsageError
 from rbc_engine.packs.pack import Pack
-from rbc_engine.training.restore import restore_classifier
+from rbc_engine.training.networks.restore import restore_classifier
 
 __all__ = ["CHECKS", "check_export"]
 

@@ -14,8 +14,8 @@ from torchvision.models.detection import FasterRCNN
 
 from rbc_engine.errors import PackError
 from rbc_engine.packs.pack import Pack
-from rbc_engine.training.export import fold_batchnorm
-from rbc_engine.training.models import (
+from rbc_engine.training.networks.export import fold_batchnorm
+from rbc_engine.training.networks.models import (
     Classifier,
     ClassifierTrunk,
     DetectorTrunk,

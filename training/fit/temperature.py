@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 from sklearn.model_selection import GroupKFold
 
-from rbc_engine.training.evaluation import statistics
+from rbc_engine.training.evaluation.measures import statistics
 from rbc_engine.types.arrays import Float32
 
 __all__ = ["TemperatureReport", "fit_temperature", "fit_temperatures", "tempered"]

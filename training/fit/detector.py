@@ -19,19 +19,19 @@ from rbc_engine.packs.manifest import DetectorSettings
 from rbc_engine.packs.pack import Pack
 from rbc_engine.sources.images.decode import decode_image
 from rbc_engine.sources.synthetic.field import render_field
-from rbc_engine.training.augment import (
+from rbc_engine.training.datasets.base import LabelledField
+from rbc_engine.training.fit.augment import (
     blur_some,
     flip_and_turn_boxes,
     jpeg,
     vary_colour,
     vary_light,
 )
-from rbc_engine.training.checkpoint import load_finished
-from rbc_engine.training.datasets.base import LabelledField
-from rbc_engine.training.from_pack import begin_detector
-from rbc_engine.training.imagenet import TrunkWeights, fetch_imagenet, load_trunk
-from rbc_engine.training.loop import averaged, train_steps
-from rbc_engine.training.models import IMAGE_STD, DetectorTrunk, build_detector
+from rbc_engine.training.fit.checkpoint import load_finished
+from rbc_engine.training.fit.loop import averaged, train_steps
+from rbc_engine.training.networks.from_pack import begin_detector
+from rbc_engine.training.networks.imagenet import TrunkWeights, fetch_imagenet, load_trunk
+from rbc_engine.training.networks.models import IMAGE_STD, DetectorTrunk, build_detector
 from rbc_engine.types.arrays import Float32, UInt8
 
 __all__ = ["DetectorTraining", "load_detector", "train_detector"]

@@ -18,11 +18,11 @@ import numpy.typing as npt
 
 from rbc_engine.errors import UsageError
 from rbc_engine.packs.manifest import ClassifierSettings
-from rbc_engine.training.classifier import ClassifierTraining, predict, train_classifier
 from rbc_engine.training.datasets.base import Dataset
-from rbc_engine.training.imagenet import TrunkWeights
-from rbc_engine.training.models import ClassifierTrunk
-from rbc_engine.training.patches import RegionSet, load_regions
+from rbc_engine.training.fit.classifier import ClassifierTraining, predict, train_classifier
+from rbc_engine.training.fit.region_set import RegionSet, load_regions
+from rbc_engine.training.networks.imagenet import TrunkWeights
+from rbc_engine.training.networks.models import ClassifierTrunk
 from rbc_engine.training.recipes import PackRecipe
 from rbc_engine.training.reproduce.folds import deal_groups, select_regions
 from rbc_engine.training.reproduce.held_out import HeldOut

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from rbc_engine.training.evaluation.measures.statistics import Floats, Statistic
 from rbc_engine.training.evaluation.result import Measure
-from rbc_engine.training.evaluation.statistics import Floats, Statistic
 
 __all__ = ["PERCENT", "Bootstrap"]
 

@@ -21,18 +21,18 @@ from rbc_engine.lanes.stages.field_prior import FieldPrior
 from rbc_engine.packs.golden import encode_golden
 from rbc_engine.packs.manifest import SCHEMA, FieldPriorSettings, Manifest
 from rbc_engine.packs.pack import Pack
-from rbc_engine.training import metrics
-from rbc_engine.training.caller import CallerReport, train_caller
-from rbc_engine.training.classifier import predict
 from rbc_engine.training.datasets.base import Dataset, LabelledField
-from rbc_engine.training.evaluate import Findings, analyze_fields, measure
-from rbc_engine.training.export import export_classifier, export_detector
-from rbc_engine.training.models import Classifier
-from rbc_engine.training.patches import load_regions
+from rbc_engine.training.evaluation.findings import Findings, analyze_fields, measure
+from rbc_engine.training.evaluation.measures import metrics
+from rbc_engine.training.fit.caller import CallerReport, train_caller
+from rbc_engine.training.fit.classifier import predict
+from rbc_engine.training.fit.region_set import load_regions
+from rbc_engine.training.fit.temperature import TemperatureReport, fit_temperatures, tempered
+from rbc_engine.training.fit.thresholds import best_f1_thresholds
+from rbc_engine.training.networks.export import export_classifier, export_detector
+from rbc_engine.training.networks.models import Classifier
+from rbc_engine.training.packing.release import file_records, make_golden, write_pack
 from rbc_engine.training.recipes import FIELD_PRIOR_CELLS, PackRecipe
-from rbc_engine.training.release import file_records, make_golden, write_pack
-from rbc_engine.training.temperature import TemperatureReport, fit_temperatures, tempered
-from rbc_engine.training.thresholds import best_f1_thresholds
 from rbc_engine.types.arrays import UInt8
 from rbc_engine.types.results import Regions
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.packs.manifest import ClassifierSettings
-from rbc_engine.training.patches import RegionSet
+from rbc_engine.training.fit.region_set import RegionSet
 from rbc_engine.types.arrays import Float32
 
 __all__ = ["ClumpMaker"]

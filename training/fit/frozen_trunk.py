@@ -12,8 +12,8 @@ from torch import Tensor
 
 from rbc_engine.errors import OutputError
 from rbc_engine.packs.manifest import ClassifierSettings
-from rbc_engine.training.models import Classifier
-from rbc_engine.training.patches import RegionSet
+from rbc_engine.training.fit.region_set import RegionSet
+from rbc_engine.training.networks.models import Classifier
 
 __all__ = ["pooled_features"]
 

@@ -16,15 +16,15 @@ from torch.optim.swa_utils import AveragedModel
 
 from rbc_engine.packs.manifest import ClassifierSettings
 from rbc_engine.packs.pack import Pack
-from rbc_engine.training.augment import blur_some, flip_and_turn, vary_colour, vary_light
-from rbc_engine.training.checkpoint import load_finished
-from rbc_engine.training.clumps import ClumpMaker
-from rbc_engine.training.from_pack import begin_classifier
-from rbc_engine.training.frozen_trunk import pooled_features
-from rbc_engine.training.imagenet import TrunkWeights, fetch_imagenet, load_trunk
-from rbc_engine.training.loop import averaged, train_steps
-from rbc_engine.training.models import Classifier, ClassifierTrunk
-from rbc_engine.training.patches import RegionSet
+from rbc_engine.training.fit.augment import blur_some, flip_and_turn, vary_colour, vary_light
+from rbc_engine.training.fit.checkpoint import load_finished
+from rbc_engine.training.fit.clumps import ClumpMaker
+from rbc_engine.training.fit.frozen_trunk import pooled_features
+from rbc_engine.training.fit.loop import averaged, train_steps
+from rbc_engine.training.fit.region_set import RegionSet
+from rbc_engine.training.networks.from_pack import begin_classifier
+from rbc_engine.training.networks.imagenet import TrunkWeights, fetch_imagenet, load_trunk
+from rbc_engine.training.networks.models import Classifier, ClassifierTrunk
 from rbc_engine.types.arrays import Float32
 
 __all__ = ["ClassifierTraining", "draw_chances", "load_classifier", "predict", "train_classifier"]

@@ -16,7 +16,7 @@ from torch.export import Dim
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.detection import FasterRCNN
 
-from rbc_engine.training.models import Classifier
+from rbc_engine.training.networks.models import Classifier
 
 __all__ = ["OPSET", "export_classifier", "export_detector", "fold_batchnorm"]
 

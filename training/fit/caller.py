@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 
 from rbc_engine.errors import UsageError
-from rbc_engine.training.temperature import fit_temperature
+from rbc_engine.training.fit.temperature import fit_temperature
 from rbc_engine.types.arrays import Float32
 
 __all__ = ["CallerReport", "train_caller"]

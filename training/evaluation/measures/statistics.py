@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from rbc_engine.training import metrics
+from rbc_engine.training.evaluation.measures import metrics
 from rbc_engine.types.arrays import Float32
 
 __all__ = [

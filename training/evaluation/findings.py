@@ -12,8 +12,8 @@ import numpy.typing as npt
 from rbc_engine.engine import Engine
 from rbc_engine.errors import ImageError
 from rbc_engine.sources.images.decode import read_image
-from rbc_engine.training import metrics
 from rbc_engine.training.datasets.base import LabelledField
+from rbc_engine.training.evaluation.measures import metrics
 from rbc_engine.types.arrays import Float32
 from rbc_engine.types.frames import Decoded, FieldRef, Frame
 from rbc_engine.types.results import Regions

@@ -18,7 +18,7 @@ from torchvision.models.detection import FasterRCNN
 
 from rbc_engine.errors import PackError
 from rbc_engine.packs.pack import Pack
-from rbc_engine.training.models import Classifier
+from rbc_engine.training.networks.models import Classifier
 
 __all__ = ["begin_classifier", "begin_detector", "unfold_batchnorm"]
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from rbc_engine.errors import UsageError
 from rbc_engine.sinks.files.atomic import AtomicFile, explain_os_errors
-from rbc_engine.training.evaluation.report import Table
+from rbc_engine.training.evaluation.tables import Table
 
 __all__ = ["load_arrays", "save_arrays", "to_png", "write_result"]
 
