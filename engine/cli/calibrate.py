@@ -171,7 +171,7 @@ def _paths(
     data: Path, count: int, *, dataset: Dataset | None, without: Sequence[str] = ()
 ) -> list[Path]:
     """Images to take ranges from, of other smears than those that judge where there are others."""
-    from rbc_engine.calibration.fields import choose_fields
+    from rbc_engine.calibration.smears import choose_fields
     from rbc_engine.sources.find import find_fields
     from rbc_engine.types.frames import FieldRef
 

@@ -29,7 +29,7 @@ from unittest import mock
 
 # What the command imports late: once, before the forks.
 import rbc_engine.runs.run
-from rbc_engine.bench.stub_engine import StubLane, stub_regions
+from rbc_engine.bench.instruments.stub_engine import StubLane, stub_regions
 from rbc_engine.cli import app
 from rbc_engine.engine import Engine
 from rbc_engine.errors import RbcError

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from rbc_engine.bench.end_to_end import measure_throughput, pass_from_memory
-from rbc_engine.bench.engines import open_engine
-from rbc_engine.bench.fields import BenchFields
+from rbc_engine.bench.chapters.end_to_end import measure_throughput, pass_from_memory
+from rbc_engine.bench.instruments.engines import open_engine
+from rbc_engine.bench.instruments.fields import BenchFields
 from rbc_engine.bench.settings import BenchSettings
 from rbc_engine.devices.choose import cores_here
 

@@ -1,7 +1,7 @@
 """A whole slide through `rbc-engine run`: wall time, peak memory, and what reading and tiling take of it.
 
-    python -m rbc_engine.bench.whole_slide                                   # 40,000 x 30,000 px
-    python -m rbc_engine.bench.whole_slide --size 6000x4500 --cells-share 1 --out DIR
+    python -m rbc_engine.bench.studies.slide_cost                                   # 40,000 x 30,000 px
+    python -m rbc_engine.bench.studies.slide_cost --size 6000x4500 --cells-share 1 --out DIR
 
 Renders a JPEG pyramid of 0.25 µm per pixel, stitched from a few rendered pieces: cells in the middle, background around
 them. Runs it as a process of its own and judges it: at most 2 GB over all its processes; reading, tiling and merging

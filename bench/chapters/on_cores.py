@@ -1,6 +1,6 @@
 """The engine's rate on some cores only, in a process of its own.
 
-    python -m rbc_engine.bench.on_cores CORES SECONDS PACK DEVICE PRECISION
+    python -m rbc_engine.bench.chapters.on_cores CORES SECONDS PACK DEVICE PRECISION
 
 Prints {"fields_per_s": ...}: rendered fields of 640x480 px in memory, after a pass that does not count.
 """

@@ -11,8 +11,8 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as op
 
-from rbc_engine.bench.machine import cache_bytes
-from rbc_engine.bench.work import Work
+from rbc_engine.bench.instruments.machine import cache_bytes
+from rbc_engine.bench.instruments.work import Work
 
 __all__ = ["Limits", "matrix_flops_per_s", "measure_limits", "memory_bytes_per_s"]
 

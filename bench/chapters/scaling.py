@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rbc_engine.bench.counters import counted
-from rbc_engine.bench.fields import BenchFields, render_fields
-from rbc_engine.bench.measure import Fit, fit_power
+from rbc_engine.bench.instruments.counters import counted
+from rbc_engine.bench.instruments.fields import BenchFields, render_fields
+from rbc_engine.bench.instruments.measure import Fit, fit_power
+from rbc_engine.bench.instruments.stub_engine import stub_engine
+from rbc_engine.bench.instruments.whole_run import run_into
 from rbc_engine.bench.settings import BenchSettings, Size
-from rbc_engine.bench.stub_engine import stub_engine
-from rbc_engine.bench.whole_run import run_into
 from rbc_engine.devices.choose import cores_here
 from rbc_engine.engine import Engine
 from rbc_engine.errors import RbcError
@@ -148,7 +148,7 @@ def _in_process(settings: BenchSettings, *, cores: int) -> float:
     own = sorted(os.sched_getaffinity(0))[:cores]
     seconds = 1 if settings.short else _CORE_SECONDS
     done = subprocess.run(
-        [sys.executable, "-m", "rbc_engine.bench.on_cores", ",".join(map(str, own)), str(seconds),
+        [sys.executable, "-m", "rbc_engine.bench.chapters.on_cores", ",".join(map(str, own)), str(seconds),
          settings.pack, settings.device, settings.precision],
         capture_output=True,
         text=True,

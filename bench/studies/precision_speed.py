@@ -1,6 +1,6 @@
 """What a lower precision gains on this CPU: each network, and the whole path, with every precision in turn.
 
-    python -m rbc_engine.bench.precisions --data DIR
+    python -m rbc_engine.bench.studies.precision_speed --data DIR
 
 Networks run on one thread, as in a lane; the whole path on all cores, from files to results. Ratios are taken turn by
 turn. Run it on an otherwise idle machine.
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rbc_engine.bench.measure import in_turn, ratio_spread, spread
+from rbc_engine.bench.instruments.measure import in_turn, ratio_spread, spread
 from rbc_engine.devices.cpu.device import HostDevice, host_precisions
 from rbc_engine.engine import Engine
 from rbc_engine.lanes.canvas import fit_canvas

@@ -1,6 +1,6 @@
 """What becomes of fields that show more or less of a smear than the pack's training fields did.
 
-    python -m rbc_engine.bench.scale --data DIR
+    python -m rbc_engine.bench.studies.scale_views --data DIR
 
 Fields of the pack's own scale are put on a background of their own colour, or cut, so that the short side holds so many
 times as much; what is found and told there is compared with what was in the field as it is.

@@ -1,7 +1,7 @@
 """What each format costs: seconds, peak memory and bytes for a million regions.
 
-    python -m rbc_engine.bench.formats                          # every format, each in a process of its own
-    python -m rbc_engine.bench.formats --formats csv,coco --regions 100000 --out DIR
+    python -m rbc_engine.bench.studies.format_cost                          # every format, each in a process of its own
+    python -m rbc_engine.bench.studies.format_cost --formats csv,coco --regions 100000 --out DIR
 
 Regions come from memory, so that what is measured is the writing. Run it on an otherwise idle machine; the bounds
 (60 s, 500 MB) are for a million regions, for which all formats together need 10 GB of disk. What was written is removed
@@ -113,7 +113,7 @@ def main() -> int:
             out.mkdir()
             # Peak memory never goes down: each format needs a process of its own.
             command = [
-                *(sys.executable, "-m", "rbc_engine.bench.formats", "--here"),
+                *(sys.executable, "-m", "rbc_engine.bench.studies.format_cost", "--here"),
                 *("--formats", name, "--regions", str(options.regions)),
                 *("--per-field", str(options.per_field), "--out", str(out)),
             ]

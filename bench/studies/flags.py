@@ -1,6 +1,6 @@
 """How far the flags of regions can be trusted, on fields with labelled cells.
 
-    python -m rbc_engine.bench.flags --data DIR --fields 110       # DIR: Chula RBC-12
+    python -m rbc_engine.bench.studies.flags --data DIR --fields 110       # DIR: Chula RBC-12
 
 Takes fields of all smears in turn, those with clumps first. Regions at the border are left out.
 """

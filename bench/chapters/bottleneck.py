@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rbc_engine.bench.stages import StageReport
-from rbc_engine.bench.stopwatch import NETWORKS
+from rbc_engine.bench.chapters.stage_times import StageReport
+from rbc_engine.bench.instruments.stopwatch import NETWORKS
 from rbc_engine.runs.bound import speedup
 
 __all__ = ["Bottleneck", "find_bottleneck"]

@@ -1,8 +1,8 @@
 """What a session costs, and what it does to latency and throughput under load.
 
-    python -m rbc_engine.bench.session             # lanes that sleep: what is measured is the session
-    python -m rbc_engine.bench.session --real      # and the shipped pack's networks on this machine
-    python -m rbc_engine.bench.session --camera    # and Micro-Manager's DemoCamera at its full rate
+    python -m rbc_engine.bench.studies.session_load             # lanes that sleep: what is measured is the session
+    python -m rbc_engine.bench.studies.session_load --real      # and the shipped pack's networks on this machine
+    python -m rbc_engine.bench.studies.session_load --camera    # and Micro-Manager's DemoCamera at its full rate
 
 Prints each figure with its bound. Every part warms up first. Run it on an otherwise idle machine.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rbc_engine.bench.stub_engine import stub_engine
+from rbc_engine.bench.instruments.stub_engine import stub_engine
 from rbc_engine.engine import Engine
 from rbc_engine.types.arrays import UInt8
 from rbc_engine.types.ends import FrameCounts

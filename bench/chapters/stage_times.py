@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from rbc_engine.bench.bounds import Limits
-from rbc_engine.bench.end_to_end import pass_from_disk
-from rbc_engine.bench.engines import watched_engine
-from rbc_engine.bench.fields import BenchFields
-from rbc_engine.bench.stopwatch import NETWORKS, Stopwatch, WatchedNetwork
-from rbc_engine.bench.work import Work, network_work
+from rbc_engine.bench.chapters.end_to_end import pass_from_disk
+from rbc_engine.bench.instruments.bounds import Limits
+from rbc_engine.bench.instruments.engines import watched_engine
+from rbc_engine.bench.instruments.fields import BenchFields
+from rbc_engine.bench.instruments.stopwatch import NETWORKS, Stopwatch, WatchedNetwork
+from rbc_engine.bench.instruments.work import Work, network_work
 from rbc_engine.devices.choose import cores_here
 from rbc_engine.engine import Engine
 from rbc_engine.lanes.canvas import fit_canvas

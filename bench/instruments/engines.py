@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import cast
 
+from rbc_engine.bench.instruments.stopwatch import Stopwatch, WatchedDevice
 from rbc_engine.bench.settings import BenchSettings
-from rbc_engine.bench.stopwatch import Stopwatch, WatchedDevice
 from rbc_engine.devices.base import Device
 from rbc_engine.engine import Engine
 

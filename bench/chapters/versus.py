@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rbc_engine.bench.agreement import Agreement, agreement
-from rbc_engine.bench.end_to_end import pass_from_disk
-from rbc_engine.bench.fields import BenchFields
-from rbc_engine.bench.measure import in_turn, ratio_spread, spread
+from rbc_engine.bench.chapters.agreement import Agreement, agreement
+from rbc_engine.bench.chapters.end_to_end import pass_from_disk
+from rbc_engine.bench.instruments.fields import BenchFields
+from rbc_engine.bench.instruments.measure import in_turn, ratio_spread, spread
 from rbc_engine.bench.peers.base import Peer, PeerMissingError, open_peer
 from rbc_engine.devices.choose import cores_here
 from rbc_engine.engine import Engine
