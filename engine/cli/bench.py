@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from rbc_engine.cli import options
+from rbc_engine.cli.terminal import options
 from rbc_engine.errors import OutputError, UsageError
 
 __all__ = ["bench"]

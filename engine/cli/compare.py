@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rbc_engine.cli import options
+from rbc_engine.cli.terminal import options
 
 __all__ = ["compare"]
 

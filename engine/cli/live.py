@@ -10,9 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rbc_engine.cli import options
-from rbc_engine.cli.run import EXIT_DONE, EXIT_INTERRUPTED, EXIT_NOTHING_DONE, EXIT_SOME_FAILED
-from rbc_engine.cli.stopping import stop_on_signal
+from rbc_engine.cli.terminal import options
+from rbc_engine.cli.terminal.exit_codes import (
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    EXIT_NOTHING_DONE,
+    EXIT_SOME_FAILED,
+)
+from rbc_engine.cli.terminal.stopping import stop_on_signal
 from rbc_engine.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -111,7 +116,7 @@ def live(
         estimate_scale=estimate_scale,
         field_prior=field_prior,
     ) as engine:
-        from rbc_engine.cli.live_table import LiveTable
+        from rbc_engine.cli.terminal.live_table import LiveTable
         from rbc_engine.runs.live import live_head, run_live
         from rbc_engine.sinks.journal.live_journal import LIVE_JOURNAL, LiveJournal
         from rbc_engine.sinks.output import RunOutput

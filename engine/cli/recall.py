@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rbc_engine.cli import options
+from rbc_engine.cli.terminal import options
 from rbc_engine.errors import UsageError
 
 if sys.version_info >= (3, 11):
@@ -69,7 +69,7 @@ def recall(
     """Makes a run's tables anew with other thresholds, abnormal types or caller; needs no images."""
     started = time.perf_counter()
     given = {**_of_file(thresholds), **_of_options(threshold or [])}
-    from rbc_engine.cli.run import print_summary
+    from rbc_engine.cli.terminal.summary import print_summary
     from rbc_engine.packs.pack import Pack, find_pack
     from rbc_engine.runs.finished_run import FinishedRun
     from rbc_engine.runs.recall import call_rules, pack_of, refuse_recalled

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from rbc_engine import DeviceError, UsageError
 from rbc_engine.cli import app
-from rbc_engine.cli.watch import CompileWatch
+from rbc_engine.cli.terminal.compile_watch import CompileWatch
 from rbc_engine.devices import choose
 from rbc_engine.devices.cuda import needs
 from rbc_engine.devices.cuda.driver import DriverReport

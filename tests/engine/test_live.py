@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from rbc_engine.bench.stub_engine import stub_engine
+from rbc_engine.bench.instruments.stub_engine import stub_engine
 from rbc_engine.errors import DeviceError, OutputError, PackError
 from rbc_engine.runs.live import live_head, recover, run_live
 from rbc_engine.sinks.journal.live_journal import LIVE_JOURNAL, LiveJournal

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from rbc_engine.bench.stub_engine import stub_regions
+from rbc_engine.bench.instruments.stub_engine import stub_regions
 from rbc_engine.cli import app
 from rbc_engine.errors import PackError, RbcError, ResultsError, UsageError
 from rbc_engine.lanes.stages.call import Caller, types_held

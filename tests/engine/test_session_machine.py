@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from rbc_engine.bench.stub_engine import stub_engine
+from rbc_engine.bench.instruments.stub_engine import stub_engine
 from rbc_engine.errors import SessionClosedError
 from rbc_engine.session.options import ON_FULL, ORDERS
 

@@ -15,7 +15,7 @@ import simplejpeg
 import tifffile
 from PIL import Image
 
-from rbc_engine.bench.stub_engine import stub_engine
+from rbc_engine.bench.instruments.stub_engine import stub_engine
 from rbc_engine.devices.choose import open_device
 from rbc_engine.engine import Engine
 from rbc_engine.lanes.tiles import plan_tiles
@@ -258,7 +258,7 @@ def test_a_run_of_slides_fields_and_broken_files(smear, tmp_path):
 _HUGE_RUN = """
 import sys, time
 from pathlib import Path
-from rbc_engine.bench.stub_engine import stub_engine
+from rbc_engine.bench.instruments.stub_engine import stub_engine
 from rbc_engine.sources.slides.tile_reader import SlideSource
 from rbc_engine.types.frames import SlideRef
 from rbc_engine.runs.whole_slides import WholeSlides
