@@ -24,7 +24,7 @@ def _no_types() -> npt.NDArray[np.int64]:
 class SlideCounts:
     """What the fields of one slide add up to.
 
-    regions: of every kind; the others count those of red cells alone, where nothing else is said.
+    regions: of every kind; red_regions and the others count those of red cells alone, where nothing else is said.
     type_counts: int64 [T], the regions that hold each type; [0] as long as every field failed.
     whole, whole_abnormal, whole_type_counts: regions without the flag border, those of them that are abnormal, and that
         hold each type: what shares and grades are of.
@@ -38,6 +38,7 @@ class SlideCounts:
     fields: int = 0
     failed: int = 0
     regions: int = 0
+    red_regions: int = 0
     abnormal: int = 0
     type_counts: npt.NDArray[np.int64] = field(default_factory=_no_types)
     whole: int = 0
@@ -78,6 +79,7 @@ class SlideCounts:
         self.regions += len(regions)
         self.abnormal += int(regions.abnormal.sum())
         red = regions.red
+        self.red_regions += int(red.sum())
         whole = red & ((regions.flags & RegionFlag.BORDER) == 0)
         self.whole += int(whole.sum())
         self.whole_abnormal += int(regions.abnormal[whole].sum())

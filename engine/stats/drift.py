@@ -23,7 +23,7 @@ class Drift:
     """Counts over any number of fields.
 
     regions: in the first. lost: only in the first. gained: only in the second. moved: in both, with an edge that
-    differs by more than a pixel. relabelled: in both, with another set of types. abnormal_flips: in both, called
+    differs by more than a pixel. relabelled: in both, with another set of types, or of another kind. abnormal_flips: in both, called
     otherwise. by_type: labels that only one of the two gives, by type. largest_p: the largest difference of a
     probability.
     """
@@ -49,7 +49,7 @@ class Drift:
         edges = np.abs(first.boxes[i] - second.boxes[j])
         self.moved += int((edges > _MOVED_PX).any(axis=1).sum())
         flips = first.has[i] != second.has[j]
-        self.relabelled += int(flips.any(axis=1).sum())
+        self.relabelled += int((flips.any(axis=1) | (first.kinds[i] != second.kinds[j])).sum())
         self.by_type.update(
             {name: int(count) for name, count in zip(self.types, flips.sum(axis=0), strict=True)}
         )

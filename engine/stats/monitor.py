@@ -44,7 +44,7 @@ class Share:
 
 
 class SlideMonitor:
-    """Running counts of one slide. Methods may be called from any thread.
+    """Running counts of one slide, of its regions of red cells. Methods may be called from any thread.
 
         monitor = SlideMonitor(engine.pack.types, stage=StageMap.of_pixel(0.11))
         with engine.session(on_ended=monitor.add) as session:
@@ -91,9 +91,9 @@ class SlideMonitor:
 
     def add_result(self, result: FieldResult, *, position_um: PositionUm | None = None) -> None:
         """Counts one field; as `add`."""
-        regions = result.regions
-        if regions is None:
+        if result.regions is None:
             return
+        regions = result.regions.take(result.regions.red)
         if regions.has.shape[1] != len(self._types):
             raise UsageError(
                 f"results must have the monitor's {len(self._types)} types (got {regions.has.shape[1]}); "

@@ -162,6 +162,7 @@ def test_qupath_reads_every_region_as_a_detection(out, results, repository):
                 "border": bool(regions.flags[index] & RegionFlag.BORDER),
                 "clump": bool(regions.flags[index] & RegionFlag.CLUMP),
                 "blurred": bool(regions.flags[index] & RegionFlag.BLURRED),
+                "unsure": bool(regions.flags[index] & RegionFlag.UNSURE),
             }
             assert list(found.measurements) == list(values)
             assert found.measurements == pytest.approx(
@@ -228,7 +229,7 @@ def test_anndata_reads_every_region(out, toy_pack, results):
     assert list(found.obs) == others
     for name in others:
         assert found.obs[name].tolist() == table[name].tolist()
-        if name not in ("slide", "field", "flags"):
+        if name not in ("slide", "field", "kind", "flags"):
             assert found.obs[name].dtype == table[name].dtype
     assert found.obs_names.is_unique
     assert list(found.var_names) == list(TYPES)

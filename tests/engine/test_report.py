@@ -102,13 +102,15 @@ def test_counts_intervals_and_flags_are_those_of_the_results(
         assert slide["flags"][0] == sum(int((regions.flags & 1).sum()) for regions in done)
         abnormal = sum(int(regions.abnormal.sum()) for regions in done)
         assert slide["abnormal"] == abnormal
-        assert slide["share"] == share_of(abnormal, total)
         assert slide["cells"] == [
             sum(int(regions.cells_low.sum()) for regions in done),
             sum(int(regions.cells_high.sum()) for regions in done),
         ]
         whole = [(regions, at) for regions in done for at in np.flatnonzero(regions.flags & 1 == 0)]
         assert 0 < slide["whole"] == len(whole) < total
+        wholly = sum(bool(regions.abnormal[at]) for regions, at in whole)
+        assert slide["wholeAbnormal"] == wholly
+        assert slide["share"] == share_of(wholly, len(whole))
         for t, kind in enumerate(slide["types"]):
             counted = sum(bool(regions.has[at, t]) for regions, at in whole)
             assert kind["count"] == sum(int(regions.has[:, t].sum()) for regions in done)
@@ -121,6 +123,35 @@ def test_counts_intervals_and_flags_are_those_of_the_results(
     ]
     assert page.data["fields"]["error"] == {"12": "bad.jpg: damaged"}
     assert page.data["fields"]["saturated"] == [13]
+
+
+def test_other_kinds_are_counted_apart_from_red_cells(
+    tmp_path, toy_pack, toy_cell_pack, with_frame, make_mixed
+):
+    results = [with_frame(make_mixed("s", f"f{at}", count=40, seed=at)) for at in range(4)]
+    page = Page(write(tmp_path / "a", toy_cell_pack, results))
+    regions = [result.regions for result in results]
+    red = [each.take(each.red) for each in regions]
+    [slide] = page.data["slides"]
+    assert [kind["label"] for kind in page.data["kinds"]] == ["white cell", "platelet"]
+    assert slide["regions"] == sum(map(len, red))
+    assert slide["white"] == sum(int((each.kinds == 1).sum()) for each in regions) > 0
+    assert slide["platelets"] == sum(int((each.kinds == 2).sum()) for each in regions) > 0
+    assert slide["redCells"] == sum(len(each.cells) for each in red)
+    assert slide["flags"][3] == sum(int((each.flags & 8 > 0).sum()) for each in red) > 0
+    assert slide["whole"] == sum(int((each.flags & 1 == 0).sum()) for each in red)
+    assert slide["unfamiliar"] == 4 == len(page.data["unfamiliar"])
+    low, high = slide["corrected"][1:]
+    assert 0 <= low <= slide["corrected"][0] <= high <= 1
+    for at, each in enumerate(regions):
+        boxes = json.loads(page.blocks[f"boxes-{at}"])
+        assert [box.get("kind", 0) for box in boxes] == each.kinds.tolist()
+        assert page.data["fields"]["regions"][at] == int(each.red.sum())
+        assert page.data["fields"]["white"][at] == int((each.kinds == 1).sum())
+    assert "no types, and count neither as red cells nor as abnormal" in page.text()
+    # A pack that does not tell them shows none.
+    [slide] = Page(write(tmp_path / "b", toy_pack, results)).data["slides"]
+    assert (slide["white"], slide["platelets"], slide["corrected"]) == (None, None, None)
 
 
 def test_pictures_and_boxes_are_those_of_the_field(tmp_path, toy_pack, make_result):
@@ -326,7 +357,7 @@ def test_grades_leave_out_regions_at_the_border_and_the_page_says_how_many(
     page = Page(write(tmp_path, toy_pack, [dataclasses.replace(result, regions=every)]))
     [slide] = page.data["slides"]
     assert slide["types"][2] == {"count": 21, "cut": 21, "share": None, "grades": None}
-    assert slide["share"] is not None
+    assert slide["share"] is None
 
 
 def test_a_page_of_an_empty_run_stands(tmp_path, toy_pack, make_failure):

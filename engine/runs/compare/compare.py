@@ -19,7 +19,9 @@ from rbc_engine.sinks.journal.run_journal import FieldKey
 from rbc_engine.stats.counts import SlideCounts, SlideTally
 from rbc_engine.stats.grade import TypeShare, type_shares
 from rbc_engine.stats.match import match_boxes
-from rbc_engine.types.results import FieldResult, Regions
+from rbc_engine.types.kinds import Kind
+from rbc_engine.types.regions import Regions
+from rbc_engine.types.results import FieldResult
 
 __all__ = [
     "Change",
@@ -51,7 +53,7 @@ def no_overlap(a: SlideCounts, b: SlideCounts) -> str | None:
 class Change:
     """A region that is not the same in both runs.
 
-    kind: gained (only in B), lost (only in A), relabelled (other types), flipped (other types or not, abnormal in one).
+    kind: gained (only in B), lost (only in A), relabelled (other types, or another kind), flipped (other types or not, abnormal in one).
     region: its number in each run. box: x0 y0 x1 y1, px; of B where B has it.
     types, abnormal: in each run. None stands for a run without the region.
     """
@@ -282,6 +284,7 @@ class _Comparer:
         gained = np.setdiff1d(np.arange(len(other)), in_b)
         has_a, has_b = one.has[:, self._columns[0]], other.has[:, self._columns[1]]
         relabelled = (has_a[in_a] != has_b[in_b]).any(axis=1)
+        relabelled |= one.kinds[in_a] != other.kinds[in_b]
         flipped = one.abnormal[in_a] != other.abnormal[in_b]
         to_abnormal = int((flipped & other.abnormal[in_b]).sum())
         for total in (slide, self._found.regions):
@@ -359,9 +362,12 @@ class _Comparer:
 
 
 def _shown(regions: Regions | None, index: int | None, types: tuple[str, ...]) -> tuple[Any, ...]:
-    """Types joined by ';', abnormal, abnormal_p and box of a region; Nones for none."""
+    """Types joined by ';', or the kind if that is not red, abnormal, abnormal_p and box of a region; Nones for none."""
     if regions is None or index is None:
         return None, None, None, None
+    kind = Kind(regions.kinds[index])
     held = ";".join(types[number] for number in np.flatnonzero(regions.has[index]).tolist())
+    if kind is not Kind.RED:
+        held = kind.label
     box = tuple(regions.boxes[index].tolist())
     return held, bool(regions.abnormal[index]), float(regions.abnormal_p[index]), box

@@ -20,6 +20,7 @@ from rbc_engine.sinks.files.atomic import AtomicFile, explain_os_errors
 from rbc_engine.sinks.origin import origin
 from rbc_engine.sinks.tables.region_rows import FLAG_NAMES, ROWS_AT_ONCE, FieldRegions, RegionRows
 from rbc_engine.text import encodable
+from rbc_engine.types.kinds import KIND_LABELS
 from rbc_engine.types.results import FieldResult
 
 __all__ = ["RegionsH5ad"]
@@ -41,7 +42,7 @@ _BOX = ("x0", "y0", "x1", "y1")
 class RegionsH5ad:
     """X: probabilities float32 [R, T]. layers['has']: bool [R, T]. obsm['spatial']: centres of the boxes, px.
 
-    obs: slide, field and flags as categories, region, box, score, abnormal_p, abnormal, cells_low, cells_high.
+    obs: slide, field, kind and flags as categories, region, box, score, abnormal_p, abnormal, cells_low, cells_high.
     var: the types, and which are abnormal. uns['rbc_engine']: what made the file.
     """
 
@@ -51,7 +52,7 @@ class RegionsH5ad:
     def __init__(self, folder: Path, pack: Pack) -> None:
         self._rows = RegionRows()
         self._count = 0
-        self._categories = {name: _Categories() for name in ("slide", "field", "flags")}
+        self._categories = {name: _Categories() for name in ("slide", "field", "kind", "flags")}
         self._file = AtomicFile(folder / self.NAME)
         self._disk = _Shielded(self._file.beside)
         self._h5 = h5py.File(self._disk, "w", libver=("earliest", "v110"))
@@ -109,7 +110,8 @@ class RegionsH5ad:
         _grow(h5["obsm"], "spatial", np.float32, (2,))
 
         obs = h5.create_group("obs")
-        columns = ("slide", "field", "region", *_BOX, *_COLUMNS, "flags")
+        columns = ("slide", "field", "region", *_BOX, "score", "kind", *_COLUMNS, "flags")
+        columns = tuple(dict.fromkeys(columns))
         _encode(obs, "dataframe", "0.2.0", columns=columns)
         _grow(obs, "_index", _TEXT, encoding="string-array")
         _grow(obs, "region", np.int32)
@@ -152,12 +154,16 @@ class RegionsH5ad:
         for name, (of_regions, _) in _COLUMNS.items():
             _append(obs[name], rows.joined(of_regions))
         codes = self._categories
-        for name, names in (("slide", rows.slides), ("field", rows.fields)):
-            code = [codes[name].code(encodable(text)) for text in names]
+        for name, texts in (("slide", rows.slides), ("field", rows.fields)):
+            code = [codes[name].code(encodable(text)) for text in texts]
             _append(obs[name]["codes"], np.repeat(code, rows.counts))
-        bits, index = np.unique(rows.joined("flags"), return_inverse=True)
-        flags = np.array([codes["flags"].code(FLAG_NAMES[value]) for value in bits])
-        _append(obs["flags"]["codes"], flags[index])
+        for name, of_regions, names in (
+            ("kind", "kinds", KIND_LABELS),
+            ("flags", "flags", FLAG_NAMES),
+        ):
+            values, index = np.unique(rows.joined(of_regions), return_inverse=True)
+            code_of_value = np.array([codes[name].code(names[value]) for value in values])
+            _append(obs[name]["codes"], code_of_value[index])
         self._count += count
 
 

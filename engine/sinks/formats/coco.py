@@ -14,7 +14,9 @@ from rbc_engine.sinks.files.atomic import AtomicFile, explain_os_errors
 from rbc_engine.sinks.origin import origin
 from rbc_engine.sinks.tables.region_rows import FLAG_NAMES
 from rbc_engine.text import encodable
-from rbc_engine.types.results import FieldResult, Regions
+from rbc_engine.types.kinds import KIND_LABELS, Kind
+from rbc_engine.types.regions import Regions
+from rbc_engine.types.results import FieldResult
 
 __all__ = ["CocoJson"]
 
@@ -23,7 +25,8 @@ class CocoJson:
     """An annotation a region. Fields that failed have no image here; boxes are [x, y, width, height] in px.
 
     COCO gives an annotation one category: the likeliest of the types that the region holds, or of all where it holds
-    none. `attributes` have the rest. Category ids count from 1, in the pack's order of types.
+    none; of a region of another kind than red, that kind. `attributes` have the rest. Category ids count from 1, in the
+    pack's order of types; the kinds that its detector tells come after them. iscrowd: several cells are known in it.
     """
 
     NAME = "coco.json"
@@ -55,6 +58,11 @@ class CocoJson:
                 "supercategory": "abnormal" if name in abnormal else "normal",
             }
             for index, name in enumerate(pack.types, 1)
+        ]
+        categories += [
+            {"id": len(pack.types) + kind, "name": kind.label, "supercategory": "other"}
+            for kind in sorted(map(Kind.of, pack.manifest.detector.kinds))
+            if kind is not Kind.RED
         ]
         head = (
             f'{{"info": {json.dumps(info)},\n"categories": {json.dumps(categories)},\n"images": ['
@@ -102,27 +110,33 @@ class CocoJson:
         sides = boxes[:, 2:] - boxes[:, :2]
         held = regions.has | ~np.asarray(regions.has.any(axis=1))[:, None]
         category = 1 + np.where(held, regions.probabilities, -1).argmax(axis=1)
+        category = np.where(regions.red, category, len(self._types) + regions.kinds)
+        crowd = regions.cells.per_region(len(regions)) > 1
         numbers = np.concatenate(
             [
                 np.column_stack([category, boxes[:, :2], sides, sides.prod(axis=1)]),
-                np.column_stack([regions.scores, regions.abnormal_p]),
+                np.column_stack([crowd, regions.scores, regions.abnormal_p]),
                 np.column_stack([regions.cells_low, regions.cells_high]),
                 regions.probabilities,
             ],
             axis=1,
         )
-        rows = zip(numbers.tolist(), regions.abnormal, regions.flags, regions.has, strict=True)
+        kinds = (KIND_LABELS[kind] for kind in regions.kinds.tolist())
+        rows = zip(
+            numbers.tolist(), kinds, regions.abnormal, regions.flags, regions.has, strict=True
+        )
         return [
             self._template
             % (
                 number,
                 self._images,
                 *row,
+                kind,
                 "true" if abnormal else "false",
                 _FLAGS[bits],
                 self._names(has),
             )
-            for number, (row, abnormal, bits, has) in enumerate(rows, self._annotations + 1)
+            for number, (row, kind, abnormal, bits, has) in enumerate(rows, self._annotations + 1)
         ]
 
     def _names(self, has: npt.NDArray[np.bool_]) -> str:
@@ -140,9 +154,9 @@ def _annotation_template(types: int) -> str:
     """An annotation as JSON, to be filled by %."""
     return (
         '{"id": %d, "image_id": %d, "category_id": %d, "bbox": [%.2f, %.2f, %.2f, %.2f], "area": %.4f, '
-        '"iscrowd": 0, "score": %.7g, "attributes": {"abnormal_p": %.7g, "cells_low": %d, "cells_high": %d, '
+        '"iscrowd": %d, "score": %.7g, "attributes": {"abnormal_p": %.7g, "cells_low": %d, "cells_high": %d, '
         f'"p": [{", ".join(["%.7g"] * types)}], '
-        '"abnormal": %s, "flags": %s, "types": %s}}'
+        '"kind": "%s", "abnormal": %s, "flags": %s, "types": %s}}'
     )
 
 

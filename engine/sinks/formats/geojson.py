@@ -18,11 +18,13 @@ import numpy.typing as npt
 
 from rbc_engine.packs.pack import Pack
 from rbc_engine.sinks.files.atomic_folder import AtomicFolder
-from rbc_engine.sinks.formats.overlay_drawing import NORMAL_RGB
+from rbc_engine.sinks.formats.overlay_drawing import KIND_RGB, NORMAL_RGB
 from rbc_engine.sinks.origin import origin
 from rbc_engine.text import encodable
 from rbc_engine.types.arrays import Float32
-from rbc_engine.types.results import FieldResult, RegionFlag, Regions
+from rbc_engine.types.kinds import KIND_LABELS, Kind
+from rbc_engine.types.regions import RegionFlag, Regions
+from rbc_engine.types.results import FieldResult
 
 __all__ = ["GeoJsonFolder", "type_colours"]
 
@@ -36,7 +38,8 @@ _GOLDEN = 0.618
 class GeoJsonFolder:
     """geojson/SLIDE/FIELD.geojson; see AtomicFolder for the names. Fields that failed have none.
 
-    A region's class is its types, by QuPath's rule for several: "ovalocyte: teardrop". Text is plain ASCII, with JSON's
+    A region's class is its types, by QuPath's rule for several: "ovalocyte: teardrop"; of a region of another kind than
+    red, that kind. Text is plain ASCII, with JSON's
     escapes, since QuPath reads in the encoding of its system.
     """
 
@@ -88,12 +91,15 @@ class GeoJsonFolder:
         return [
             self._feature % (uuid.uuid5(of_field, str(index)), *values[:10], held, *values[10:])
             for index, (values, held) in enumerate(
-                zip(measured.tolist(), map(self._class, regions.has), strict=True)
+                zip(measured.tolist(), map(self._class, regions.has, regions.kinds), strict=True)
             )
         ]
 
-    def _class(self, has: npt.NDArray[np.bool_]) -> str:
+    def _class(self, has: npt.NDArray[np.bool_], kind: int) -> str:
         """The classification of a region that holds these types, as JSON with a comma; empty without any."""
+        if kind != Kind.RED:
+            other = {"name": KIND_LABELS[kind], "color": KIND_RGB[Kind(kind)]}
+            return f'"classification": {json.dumps(other)}, '
         key = has.tobytes()
         if key not in self._classes:
             held = np.flatnonzero(has).tolist()

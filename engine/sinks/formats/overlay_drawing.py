@@ -12,13 +12,21 @@ from PIL import Image, ImageDraw, ImageFont
 from rbc_engine.packs.pack import Pack
 from rbc_engine.sinks.formats.overlay_labels import place_labels
 from rbc_engine.types.arrays import UInt8
-from rbc_engine.types.results import RegionFlag, Regions
+from rbc_engine.types.kinds import Kind
+from rbc_engine.types.regions import RegionFlag, Regions
 
-__all__ = ["ABNORMAL_RGB", "NORMAL_RGB", "OverlayStyle", "draw_overlay"]
+__all__ = ["ABNORMAL_RGB", "KIND_RGB", "NORMAL_RGB", "UNSURE_RGB", "OverlayStyle", "draw_overlay"]
 
 NORMAL_RGB = (0, 114, 178)
 ABNORMAL_RGB = (213, 94, 0)
 """Blue and vermilion of Okabe and Ito's palette, which people with any colour vision tell apart."""
+KIND_RGB = {
+    Kind.WHITE_CELL: (86, 180, 233),
+    Kind.PLATELET: (0, 158, 115),
+    Kind.ARTEFACT: (204, 121, 167),
+}
+"""What is no red cell: sky blue, green and purple of that palette."""
+UNSURE_RGB = (112, 112, 112)
 
 _WHITE = (255, 255, 255)
 _INK = (30, 30, 30)
@@ -71,7 +79,8 @@ def draw_overlay(
     draw = ImageDraw.Draw(picture)
 
     corners = np.clip(np.rint(regions.boxes), 0, (width, height, width, height)).astype(np.float32)
-    colours = [ABNORMAL_RGB if abnormal else NORMAL_RGB for abnormal in regions.abnormal]
+    colours = [_colour(regions, index) for index in range(len(regions))]
+    _draw_cells(draw, regions, colours, limits=(width, height))
     for index in np.argsort(regions.abnormal, kind="stable"):  # abnormal ones on top
         x0, y0, x1, y1 = (int(side) for side in corners[index])
         _draw_box(
@@ -105,6 +114,34 @@ def draw_overlay(
         strip=(0, height, width, height + 2 * font_px),
     )
     return picture
+
+
+def _colour(regions: Regions, index: int) -> _Colour:
+    kind = Kind(regions.kinds[index])
+    if kind is not Kind.RED:
+        return KIND_RGB[kind]
+    if regions.flags[index] & RegionFlag.UNSURE:
+        return UNSURE_RGB
+    return ABNORMAL_RGB if regions.abnormal[index] else NORMAL_RGB
+
+
+def _draw_cells(
+    draw: ImageDraw.ImageDraw,
+    regions: Regions,
+    colours: list[_Colour],
+    *,
+    limits: tuple[int, int],
+) -> None:
+    """A thin box for each cell of a region of several. limits: width and height of the picture, px."""
+    cells = regions.cells
+    several = cells.per_region(len(regions)) > 1
+    shown = np.flatnonzero(several[cells.region])
+    corners = np.clip(np.rint(cells.boxes[shown]), 0, (*limits, *limits)).astype(int)
+    for region, (x0, y0, x1, y1) in zip(
+        cells.region[shown].tolist(), corners.tolist(), strict=True
+    ):
+        box = (x0, y0, max(x1 - 1, x0), max(y1 - 1, y0))
+        _draw_box(draw, box, colour=colours[region], line_px=1)
 
 
 @lru_cache(maxsize=16)
@@ -145,13 +182,21 @@ def _draw_box(
 
 def _legend(regions: Regions, *, saturated: bool) -> list[tuple[str, _Colour, bool]]:
     """Text, colour and whether dashed of each mark, the most important first."""
-    abnormal = int(regions.abnormal.sum())
+    unsure = regions.red & ((regions.flags & RegionFlag.UNSURE) > 0)
+    sure = regions.red & ~unsure
     cut = int(np.count_nonzero(regions.flags & RegionFlag.BORDER))
     marks = [
-        (f"{abnormal} abnormal", ABNORMAL_RGB, False),
-        (f"{len(regions) - abnormal} normal", NORMAL_RGB, False),
-        (f"{cut} of them at the border", _INK, True),
+        (f"{int((sure & regions.abnormal).sum())} abnormal", ABNORMAL_RGB, False),
+        (f"{int((sure & ~regions.abnormal).sum())} normal", NORMAL_RGB, False),
     ]
+    if unsure.any():
+        marks.append((f"{int(unsure.sum())} unsure", UNSURE_RGB, False))
+    for kind, colour in KIND_RGB.items():
+        count = int((regions.kinds == kind).sum())
+        if count:
+            name = kind.label.replace("_", " ")
+            marks.append((f"{count} {name}{'s' if count > 1 else ''}", colour, False))
+    marks.append((f"{cut} of them at the border", _INK, True))
     missing = [("saturated: some may be missing", _INK, False)] if saturated else []
     return missing + marks
 

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.types.arrays import Float32
-from rbc_engine.types.results import Regions
+from rbc_engine.types.kinds import Kind
+from rbc_engine.types.regions import RegionFlag, Regions
 
 __all__ = ["Label", "place_labels"]
 
@@ -80,10 +81,19 @@ def place_labels(
 def _texts(
     regions: Regions, index: int, types: Sequence[str], abnormal_types: npt.NDArray[np.bool_]
 ) -> Iterator[str]:
-    """What a region holds, longest text first.
+    """What a region holds, longest text first. Of another kind than red, that; `unsure` where it cannot be placed.
 
     The surest of its types, of the abnormal ones if it is abnormal; without any, the likeliest with a '?'.
     """
+    kind = Kind(regions.kinds[index])
+    if kind is not Kind.RED:
+        name = kind.label.replace("_", " ")
+        yield f"{name} {regions.scores[index]:.2f}"
+        yield name
+        return
+    if regions.flags[index] & RegionFlag.UNSURE:
+        yield "unsure"
+        return
     p, has = regions.probabilities[index], regions.has[index]
     telling = has & abnormal_types if regions.abnormal[index] else has
     candidates = next((mask for mask in (telling, has) if mask.any()), np.ones_like(has))

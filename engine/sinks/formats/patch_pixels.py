@@ -19,7 +19,8 @@ _JPEG_QUALITY = 95
 
 
 def cut_patches(result: FieldResult, pack: Pack) -> Iterator[bytes]:
-    """For each region of a field, in order, the window that the classifier saw, at the resolution of the image.
+    """Cuts, for each red region of a field, in order, the window around it, at the resolution of the image: what the
+    classifier saw of one that it classified as a whole.
 
     A window that leaves the image is cut at its edge. JPEG of quality 95 without chroma subsampling: on photographs of
     smears within a few levels of the image's pixels, and a tenth of the time of PNG. Encoded as they are iterated, in
@@ -38,7 +39,8 @@ def cut_patches(result: FieldResult, pack: Pack) -> Iterator[bytes]:
         pixel_um=result.um_per_px or frame.pixel_um,
         settings=settings.detector,
     )
-    windows = crop_windows(result.regions.boxes, canvas_scale=scale, settings=settings.classifier)
+    boxes = result.regions.boxes[result.regions.red]
+    windows = crop_windows(boxes, canvas_scale=scale, settings=settings.classifier)
     corners = np.concatenate([np.floor(windows[:, :2]), np.ceil(windows[:, 2:])], axis=1)
     # At least one pixel of the image, wherever a box lies.
     last = np.array([frame.width, frame.height], np.float32) - 1

@@ -1,10 +1,12 @@
-"""patches/: one small JPEG a region, a folder a field."""
+"""patches/: one small JPEG a red region, a folder a field."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
 
 from rbc_engine.packs.pack import Pack
 from rbc_engine.sinks.files.atomic import explain_os_errors
@@ -21,7 +23,7 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 class PatchFolder:
     """patches/SLIDE/FIELD/REGION.jpg, REGION being the region's number in its field, from 000000.
 
-    See AtomicFolder for the names. Fields that failed, or without a region, have no folder.
+    See AtomicFolder for the names. Fields that failed, or without a red region, have no folder.
     """
 
     NAME = "patches"
@@ -34,10 +36,11 @@ class PatchFolder:
         self._work: WorkBehind[None] = WorkBehind(lambda _: None)
 
     def write(self, result: FieldResult) -> None:
-        if result.regions is None or not len(result.regions):
+        if result.regions is None or not result.regions.red.any():
             return
         patches = cut_patches(result, self._pack)
-        self._work.do(self._fill, self._folder.make_field(result), patches)
+        numbers = np.flatnonzero(result.regions.red).tolist()
+        self._work.do(self._fill, self._folder.make_field(result), numbers, patches)
 
     def complete(self) -> None:
         self._work.finish()
@@ -53,11 +56,11 @@ class PatchFolder:
         self._work.close()
         self._folder.discard()
 
-    def _fill(self, folder: Path, patches: Iterator[bytes]) -> None:
+    def _fill(self, folder: Path, numbers: list[int], patches: Iterator[bytes]) -> None:
         with explain_os_errors(self._folder.path):
             inside = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             try:
-                for region, patch in enumerate(patches):
+                for region, patch in zip(numbers, patches, strict=True):
                     # Three calls of the system and no more: for small files a Path or a file object takes as long.
                     file = os.open(f"{region:06d}{self.SUFFIX}", _NEW_FILE, 0o666, dir_fd=inside)
                     try:

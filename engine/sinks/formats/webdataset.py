@@ -29,7 +29,7 @@ _SHARD_BYTES = 256 * 2**20
 
 
 class WebDatasetFolder:
-    """webdataset/patches-000000.tar and so on. A region is a sample KEY.jpg, KEY.json; KEY is its number in the run.
+    """webdataset/patches-000000.tar and so on. A red region is a sample KEY.jpg, KEY.json; KEY is its number among those of the run.
 
     The JSON has the columns of regions.parquet: box, p in the pack's order of types, and the types that are held.
     """
@@ -56,7 +56,7 @@ class WebDatasetFolder:
             return
         patches = cut_patches(result, self._pack)
         self._work.do(self._make_samples, result, result.regions, patches, self._samples)
-        self._samples += len(result.regions)
+        self._samples += int(result.regions.red.sum())
 
     def complete(self) -> None:
         self._work.finish()
@@ -107,7 +107,7 @@ class WebDatasetFolder:
     def _make_samples(
         self, result: FieldResult, regions: Regions, patches: Iterator[bytes], first: int
     ) -> list[bytes]:
-        """For each region its two files, as they stand in a shard. first: number of the first in the run."""
+        """Makes for each red region its two files, as they stand in a shard. first: number of the first in the run."""
         member = self._members.member
         described = self._described(result, regions)
         return [
@@ -116,7 +116,9 @@ class WebDatasetFolder:
         ]
 
     def _described(self, result: FieldResult, regions: Regions) -> Iterator[bytes]:
-        """For each region its JSON."""
+        """Says of each red region what it is, as JSON."""
+        numbers_in_field = np.flatnonzero(regions.red).tolist()
+        regions = regions.take(regions.red)
         head = json.dumps({"slide": encodable(result.slide), "field": encodable(result.field)})[:-1]
         numbers = np.concatenate(
             [
@@ -130,7 +132,7 @@ class WebDatasetFolder:
         abnormal = ("true" if value else "false" for value in regions.abnormal.tolist())
         flags = (_FLAGS[bits] for bits in regions.flags.tolist())
         rows = zip(numbers.tolist(), held, abnormal, flags, strict=True)
-        for index, (row, *texts) in enumerate(rows):
+        for index, (row, *texts) in zip(numbers_in_field, rows, strict=True):
             yield f'{head}, "region": {index}, {self._template % (*row, *texts)}'.encode()
 
 

@@ -1,6 +1,8 @@
 // The list of a slide's fields beside the viewer.
 
-function fieldRows({ fields, pictured }) {
+function fieldRows({ fields, pictured, ...flagged }) {
+  const unfamiliar = new Set(flagged.unfamiliar);
+  const uncovered = new Set(flagged.uncovered);
   const saturated = new Set(fields.saturated);
   const seen = new Set(pictured);
   return fields.number.map((number, at) => ({
@@ -12,6 +14,10 @@ function fieldRows({ fields, pictured }) {
     regions: fields.regions[at],
     abnormal: fields.abnormal[at],
     flags: fields.flags[at],
+    white: fields.white[at],
+    platelets: fields.platelets[at],
+    unfamiliar: unfamiliar.has(number),
+    uncovered: uncovered.has(number),
     saturated: saturated.has(number),
     error: fields.error[number] ?? null,
     pictured: seen.has(number),
@@ -27,7 +33,11 @@ function fieldsTable(data, viewer) {
   }
   const notes = (row) => [
     row.error !== null ? h("span", { class: "bad" }, h("b", {}, "failed "), h("bdi", {}, row.error)) : null,
+    row.unfamiliar ? h("b", { class: "bad" }, "unfamiliar ") : null,
+    row.uncovered ? h("b", { class: "bad" }, "uncovered ") : null,
     row.saturated ? h("b", { class: "bad" }, "saturated ") : null,
+    row.white ? h("span", {}, `${counted(row.white, "white cell")} `) : null,
+    row.platelets ? h("span", {}, `${counted(row.platelets, "platelet")} `) : null,
     ...data.flags.map((flag, at) => (row.flags[at] ? h("span", {}, `${row.flags[at]} ${flag} `) : null)),
     row.error === null && !row.pictured ? h("span", { class: "faint" }, "no picture") : null,
   ];
@@ -61,6 +71,8 @@ function fieldsTable(data, viewer) {
     h("option", { value: "pictured" }, "with a picture"),
     h("option", { value: "failed" }, "failed"),
     h("option", { value: "saturated" }, "saturated"),
+    h("option", { value: "unfamiliar" }, "unfamiliar"),
+    otherKinds(data).map(({ label, key }) => h("option", { value: key }, `with ${label.toLowerCase()}`)),
     data.flags.map((flag, at) => h("option", { value: at }, `with ${flag} regions`)),
   );
   function filter() {
@@ -70,6 +82,9 @@ function fieldsTable(data, viewer) {
       pictured: (row) => row.pictured,
       failed: (row) => row.error !== null,
       saturated: (row) => row.saturated,
+      unfamiliar: (row) => row.unfamiliar,
+      white: (row) => row.white > 0,
+      platelets: (row) => row.platelets > 0,
     };
     const fits = tests[which.value] ?? ((row) => row.flags[Number(which.value)] > 0);
     table.setFilter((row) => fits(row) && row.name.toLowerCase().includes(wanted));

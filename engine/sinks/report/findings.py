@@ -14,7 +14,9 @@ from rbc_engine.sinks.report.pictures import field_jpeg, patch_jpeg
 from rbc_engine.sinks.report.stock import Stock
 from rbc_engine.stats.counts import SlideCounts
 from rbc_engine.types.arrays import UInt8
-from rbc_engine.types.results import FieldResult, RegionFlag, Regions
+from rbc_engine.types.kinds import Kind
+from rbc_engine.types.regions import RegionFlag, Regions
+from rbc_engine.types.results import FieldFlag, FieldResult
 
 __all__ = ["FLAGS", "FieldRow", "Findings", "Patch", "PicturedField", "SlideFindings"]
 
@@ -36,7 +38,11 @@ _BASE64 = 4 / 3
 
 @dataclass(frozen=True, kw_only=True)
 class FieldRow:
-    """One line of the list of fields. number: place in the run, from 0. flags: how many regions have each of FLAGS."""
+    """One line of the list of fields. number: place in the run, from 0.
+
+    regions, abnormal: of red cells. flags: how many of them have each of FLAGS. white_cells, platelets: regions of these.
+    field_flags: bits of FieldFlag.
+    """
 
     number: int
     slide: str
@@ -46,6 +52,9 @@ class FieldRow:
     regions: int
     abnormal: int
     flags: tuple[int, ...]
+    white_cells: int
+    platelets: int
+    field_flags: FieldFlag
     saturated: bool
     error: str | None
 
@@ -71,10 +80,11 @@ class Patch(NamedTuple):
 
 @dataclass(eq=False, kw_only=True)
 class SlideFindings:
-    """flags: int64, how many regions have each of FLAGS. seen: fields whose image was at hand."""
+    """flags: int64, how many red regions have each of FLAGS. unfamiliar: fields. seen: fields whose image was at hand."""
 
     counts: SlideCounts
     saturated: int = 0
+    unfamiliar: int = 0
     seen: int = 0
     flags: npt.NDArray[np.int64] = field(
         default_factory=lambda: np.zeros(len(FLAGS), dtype=np.int64)
@@ -111,6 +121,7 @@ class Findings:
             self.rows.append(row)
         found.counts.add(result)
         found.saturated += result.saturated
+        found.unfamiliar += FieldFlag.UNFAMILIAR in result.flags
         found.flags += row.flags
         if regions is not None and result.frame is not None:
             found.seen += 1
@@ -151,17 +162,22 @@ class Findings:
 
 
 def _row(result: FieldResult, number: int) -> FieldRow:
-    regions = result.regions
-    bits = np.zeros(0, np.uint8) if regions is None else regions.flags
+    kinds, bits, abnormal = np.zeros(0, np.uint8), np.zeros(0, np.uint8), 0
+    if result.regions is not None:
+        kinds, bits = result.regions.kinds, result.regions.flags[result.regions.red]
+        abnormal = int(result.regions.abnormal.sum())
     return FieldRow(
         number=number,
         slide=result.slide,
         name=result.field,
         width=result.width,
         height=result.height,
-        regions=0 if regions is None else len(regions),
-        abnormal=0 if regions is None else int(regions.abnormal.sum()),
+        regions=len(bits),
+        abnormal=abnormal,
         flags=tuple(int(np.count_nonzero(bits & flag)) for flag in FLAGS),
+        white_cells=int((kinds == Kind.WHITE_CELL).sum()),
+        platelets=int((kinds == Kind.PLATELET).sum()),
+        field_flags=result.flags,
         saturated=result.saturated,
         error=result.error,
     )

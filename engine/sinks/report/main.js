@@ -19,10 +19,18 @@ function chooseSlide(given, go = false) {
   slides.choose(slide);
   chooser.value = data.slides.indexOf(slide);
   byId("fields-slide").textContent = slide.name;
-  const found = slide.share
-    ? `${cellsIn(slide.cells)} in ${counted(slide.regions, "region")}, ${percent(slide.share[0])} abnormal (${counted(slide.abnormal, "region")}; 95 % interval ${range(slide.share)})`
-    : "no regions";
-  byId("slide-summary").textContent = `${counted(slide.fields, "field")}, ${found}.`;
+  const found = slide.regions ? [`${cellsIn(slide.cells)} in ${counted(slide.regions, "region")}`] : ["no regions"];
+  if (slide.share) {
+    found.push(
+      `${percent(slide.share[0])} abnormal (${count(slide.wholeAbnormal)} of the ${counted(slide.whole, "region")} that no border cuts; 95 % interval ${range(slide.share)})`,
+    );
+  }
+  if (slide.corrected) found.push(`${percent(slide.corrected[0])} corrected for the pack's errors (${range(slide.corrected)})`);
+  for (const { label, key } of otherKinds(data)) {
+    const per = slide.redCells ? ` (${perHundred(slide[key], slide.redCells)} for 100 red cells)` : "";
+    found.push(`${count(slide[key])} ${label.toLowerCase()}${per}`);
+  }
+  byId("slide-summary").textContent = `${counted(slide.fields, "field")}, ${found.join(", ")}.`;
   showTypes(slide);
   showFlags(slide);
   showPictures();

@@ -21,8 +21,11 @@ from rbc_engine.sinks.report.findings import (
     SlideFindings,
 )
 from rbc_engine.sinks.report.pictures import FIELD_LONG_SIDE_PX
+from rbc_engine.stats.corrected import corrected_share
 from rbc_engine.stats.grade import CAVEAT, ICSH_2015, TypeShare, cut_offs, type_shares
 from rbc_engine.text import printable
+from rbc_engine.types.kinds import Kind
+from rbc_engine.types.results import FieldFlag
 
 __all__ = ["render"]
 
@@ -57,6 +60,8 @@ def render(findings: Findings, pack: Pack, run: dict[str, Any], *, written: str)
         pack=pack.manifest,
         run=_plain(run),
         written=written,
+        red_regions=sum(found.counts.red_regions for found in findings.slides.values()),
+        kinds=_told_kinds(pack),
         stages=_stages(run),
         facts=_facts(run, pack),
         settings=_flat(run.get("settings", {})),
@@ -97,6 +102,11 @@ def _label(name: str) -> str:
     return name.replace("_", " ")
 
 
+def _told_kinds(pack: Pack) -> list[Kind]:
+    """Lists the kinds beside red that the pack's detector tells."""
+    return [kind for kind in sorted(map(Kind.of, pack.manifest.detector.kinds)) if kind]
+
+
 def _cuts(name: str) -> dict[str, Any]:
     cuts = cut_offs(name)
     return {
@@ -122,6 +132,9 @@ def _data(findings: Findings, pack: Pack, pictured: list[PicturedField]) -> dict
         "threshold": pack.manifest.caller.threshold,
         "flags": [_label((flag.name or "").lower()) for flag in FLAGS],
         "flagBits": [int(flag) for flag in FLAGS],
+        "kinds": [{"label": _label(kind.label), "number": int(kind)} for kind in _told_kinds(pack)],
+        "unfamiliar": [row.number for row in rows if FieldFlag.UNFAMILIAR in row.field_flags],
+        "uncovered": [row.number for row in rows if FieldFlag.UNCOVERED in row.field_flags],
         "slides": [_slide(found, pack) for found in findings.slides.values()],
         "fields": {
             "number": [row.number for row in rows],
@@ -132,6 +145,8 @@ def _data(findings: Findings, pack: Pack, pictured: list[PicturedField]) -> dict
             "regions": [row.regions for row in rows],
             "abnormal": [row.abnormal for row in rows],
             "flags": [row.flags for row in rows],
+            "white": [row.white_cells for row in rows],
+            "platelets": [row.platelets for row in rows],
             "saturated": [row.number for row in rows if row.saturated],
             "error": {row.number: printable(row.error) for row in rows if row.error is not None},
         },
@@ -144,17 +159,30 @@ def _slide(found: SlideFindings, pack: Pack) -> dict[str, Any]:
     share = (counts.abnormal_fraction, counts.ci_low, counts.ci_high)
     type_counts = counts.type_counts.tolist() or [0] * len(pack.types)
     shares = type_shares(counts, pack.types, abnormal=pack.manifest.abnormal)
+    told, caller = _told_kinds(pack), pack.manifest.caller
+    corrected = corrected_share(
+        counts.whole_abnormal,
+        counts.whole,
+        sensitivity=caller.sensitivity,
+        specificity=caller.specificity,
+    )
     return {
         "name": printable(counts.slide),
         "fields": counts.fields,
         "failed": counts.failed,
-        "regions": counts.regions,
+        "regions": counts.red_regions,
         "whole": counts.whole,
+        "wholeAbnormal": counts.whole_abnormal,
         "cells": (counts.cells_low, counts.cells_high),
         "abnormal": counts.abnormal,
         "saturated": found.saturated,
+        "unfamiliar": found.unfamiliar,
         "flags": found.flags.tolist(),
         "share": _rounded(share),
+        "corrected": None if corrected is None else _rounded(corrected),
+        "redCells": counts.red_cells,
+        "white": counts.white_cells if Kind.WHITE_CELL in told else None,
+        "platelets": counts.platelets if Kind.PLATELET in told else None,
         "types": [
             _type(count, of_type) for count, of_type in zip(type_counts, shares, strict=True)
         ],
@@ -198,10 +226,16 @@ def _picture(picture: PicturedField) -> tuple[int, str, str]:
                 "cells": (int(regions.cells_low[index]), int(regions.cells_high[index])),
                 "types": types,
                 **({} if types else {"likeliest": likeliest}),
+                **_of_kind(Kind(regions.kinds[index]), float(regions.scores[index])),
             }
         )
     data = base64.b64encode(picture.jpeg).decode("ascii")
     return picture.row.number, data, embedded(boxes)
+
+
+def _of_kind(kind: Kind, score: float) -> dict[str, Any]:
+    """Says of a box of another kind than red which one, and how sure that is."""
+    return {} if kind is Kind.RED else {"kind": int(kind), "score": round(score, 3)}
 
 
 def _patches(findings: Findings, slide: str, pack: Pack) -> list[list[list[dict[str, Any]]]]:

@@ -6,11 +6,22 @@ const gradedOf = (slide) =>
     .filter(({ grades }) => grades && grades[0] > 0)
     .sort((a, b) => b.grades[0] - a.grades[0] || b.count - a.count);
 
+// The kinds beside red cells that the pack tells, and where a slide or a field has their number.
+const otherKinds = (data) =>
+  [
+    { kind: "white cell", label: "White cells", key: "white" },
+    { kind: "platelet", label: "Platelets", key: "platelets" },
+  ].filter(({ kind }) => data.kinds.some(({ label }) => label === kind));
+
+const perHundred = (number, redCells) => ((100 * number) / redCells).toFixed(1);
+
 function drawTotals(data) {
   const sum = (key) => data.slides.reduce((total, slide) => total + slide[key], 0);
   const regions = sum("regions");
   const cells = [0, 1].map((end) => data.slides.reduce((total, slide) => total + slide.cells[end], 0));
-  const abnormal = sum("abnormal");
+  const whole = sum("whole");
+  const abnormal = sum("wholeAbnormal");
+  const redCells = sum("redCells");
   const failed = sum("failed");
   const saturated = sum("saturated");
   const card = (label, value, note, alarm) =>
@@ -26,10 +37,16 @@ function drawTotals(data) {
     card("Red cells", between(cells), `in ${counted(regions, "region")}: single cells, or several that touch`),
     card(
       "Called abnormal",
-      regions ? percent(abnormal / regions) : "–",
-      `${count(abnormal)} of ${count(regions)} regions, all slides together`,
+      whole ? percent(abnormal / whole) : "–",
+      `${count(abnormal)} of ${count(whole)} regions that no border cuts, all slides together`,
+    ),
+    ...otherKinds(data).map(({ label, key }) =>
+      card(label, count(sum(key)), redCells ? `${perHundred(sum(key), redCells)} for 100 red cells` : "no red cells"),
     ),
     card("Failed fields", count(failed), failed ? "their reasons stand under Fields" : "every field was read", failed),
+    ...(sum("unfamiliar")
+      ? [card("Unfamiliar fields", count(sum("unfamiliar")), "unlike what the pack was trained on: types are not to be trusted", true)]
+      : []),
     card("Saturated fields", count(saturated), saturated ? "regions may be missing there" : "no field overfilled", saturated),
   );
 }
@@ -66,6 +83,14 @@ function slidesTable(data, onChoose) {
     },
     { key: "regions", label: "Regions", number: true, value: (slide) => slide.regions, show: (slide) => count(slide.regions) },
     { key: "cells", label: "Cells", number: true, value: (slide) => slide.cells[0], show: (slide) => between(slide.cells) },
+    ...otherKinds(data).map(({ label, key }) => ({
+      key,
+      label,
+      number: true,
+      value: (slide) => slide[key],
+      show: (slide) =>
+        h("span", { title: slide.redCells ? `${perHundred(slide[key], slide.redCells)} for 100 red cells` : null }, count(slide[key])),
+    })),
     {
       key: "share",
       label: "Abnormal",
@@ -182,10 +207,12 @@ function flagsTable(data) {
     border: "the box touches the edge of the field, so the cell may be cut",
     clump: "more than one cell is likely",
     blurred: "out of focus",
+    unsure: "no type is likely",
   };
   return (slide) => {
     const rows = [
       ...data.flags.map((flag, at) => [flag, `${count(slide.flags[at])} of ${counted(slide.regions, "region")}`, about[flag] ?? ""]),
+      ["unfamiliar", `${count(slide.unfamiliar)} of ${counted(slide.fields, "field")}`, "unlike what the pack was trained on"],
       ["saturated", `${count(slide.saturated)} of ${counted(slide.fields, "field")}`, "the detector's output was full, so regions may be missing"],
       ["failed", `${count(slide.failed)} of ${counted(slide.fields, "field")}`, "could not be read or analysed"],
     ];

@@ -22,6 +22,14 @@ function makeViewer(data) {
     h("option", { value: "abnormal" }, "abnormal"),
     h("option", { value: "normal" }, "normal"),
     h("option", { value: "none" }, "no boxes"),
+    data.kinds.length
+      ? h(
+          "optgroup",
+          { label: "Kind" },
+          h("option", { value: "kind 0" }, "red cells"),
+          data.kinds.map(({ label, number }) => h("option", { value: `kind ${number}` }, `${label}s`)),
+        )
+      : null,
     h(
       "optgroup",
       { label: "Type" },
@@ -51,6 +59,10 @@ function makeViewer(data) {
     h("span", {}, svg("svg", { viewBox: "0 0 22 14", "aria-hidden": "true" }, svg("rect", { class: "key abnormal", x: 2, y: 2, width: 18, height: 10 })), "abnormal, thick"),
     h("span", {}, svg("svg", { viewBox: "0 0 22 14", "aria-hidden": "true" }, svg("rect", { class: "key normal", x: 2, y: 2, width: 18, height: 10 })), "normal, thin"),
     h("span", {}, svg("svg", { viewBox: "0 0 22 14", "aria-hidden": "true" }, svg("rect", { class: "key dashed", x: 2, y: 2, width: 18, height: 10 })), "flagged, dashed"),
+    h("span", {}, svg("svg", { viewBox: "0 0 22 14", "aria-hidden": "true" }, svg("rect", { class: "key unsure", x: 2, y: 2, width: 18, height: 10 })), "unsure, grey"),
+    data.kinds.map(({ label, number }) =>
+      h("span", {}, svg("svg", { viewBox: "0 0 22 14", "aria-hidden": "true" }, svg("rect", { class: `key kind-${number}`, x: 2, y: 2, width: 18, height: 10 })), label),
+    ),
   );
   const keys = h(
     "p",
@@ -100,7 +112,8 @@ function makeViewer(data) {
   function wanted(region) {
     const [kind, value] = which.value.split(" ");
     if (kind === "abnormal") return region.abnormal === 1;
-    if (kind === "normal") return region.abnormal === 0;
+    if (kind === "normal") return !region.kind && region.abnormal === 0;
+    if (kind === "kind") return (region.kind ?? 0) === Number(value);
     if (kind === "type") return region.types.some(([type]) => type === Number(value));
     if (kind === "flag") return (region.flags & Number(value)) !== 0;
     return kind === "all";
@@ -130,7 +143,11 @@ function makeViewer(data) {
     pen.imageSmoothingEnabled = scale < 3;
     pen.drawImage(state.image, x, y, scale * row.width, scale * row.height);
     const style = getComputedStyle(document.documentElement);
-    const ink = { 1: style.getPropertyValue("--box-abnormal"), 0: style.getPropertyValue("--box-normal") };
+    const inkOf = (region) => {
+      if (region.kind) return style.getPropertyValue(`--box-kind-${region.kind}`);
+      if (hasFlag(data, region, "unsure")) return style.getPropertyValue("--box-unsure");
+      return style.getPropertyValue(region.abnormal ? "--box-abnormal" : "--box-normal");
+    };
     const outline = (region, colour, width) => {
       const [left, top, across, down] = region.box;
       pen.setLineDash(region.flags ? [7, 5] : []);
@@ -140,7 +157,7 @@ function makeViewer(data) {
     };
     state.boxes.forEach((region, at) => {
       if (at === state.at || !wanted(region)) return;
-      outline(region, ink[region.abnormal], region.abnormal ? 2.5 : 1.25);
+      outline(region, inkOf(region), region.abnormal ? 2.5 : 1.25);
     });
     if (state.at >= 0) {
       const region = state.boxes[state.at];
@@ -151,15 +168,31 @@ function makeViewer(data) {
 
   function tell() {
     if (state.at < 0) {
-      const seen = state.boxes.length;
-      const abnormal = state.boxes.filter((region) => region.abnormal).length;
-      told.replaceChildren(state.row && state.image ? `${counted(seen, "region")}, ${count(abnormal)} abnormal. Choose one for what it holds.` : "");
+      const red = state.boxes.filter((region) => !region.kind);
+      const abnormal = red.filter((region) => region.abnormal).length;
+      const others = data.kinds
+        .map(({ label, number }) => [label, state.boxes.filter(({ kind }) => kind === number).length])
+        .filter(([, seen]) => seen)
+        .map(([label, seen]) => `, ${counted(seen, label)}`);
+      told.replaceChildren(
+        state.row && state.image ? `${counted(red.length, "region")}, ${count(abnormal)} abnormal${others.join("")}. Choose one for what it holds.` : "",
+      );
       return;
     }
     const region = state.boxes[state.at];
     const [left, top, across, down] = region.box;
     const flags = data.flags.filter((_, at) => region.flags & data.flagBits[at]);
     const name = ([type, p]) => `${data.types[type].label} ${p.toFixed(2)}`;
+    if (region.kind) {
+      const { label } = data.kinds.find(({ number }) => number === region.kind) ?? { label: "no red cell" };
+      told.replaceChildren(
+        h("b", {}, `Region ${state.at}: `),
+        `${label}, score ${region.score.toFixed(2)}. `,
+        flags.length ? `Flagged ${flags.join(", ")}. ` : "",
+        h("span", { class: "faint" }, `${Math.round(across)} by ${Math.round(down)} px at ${Math.round(left)}, ${Math.round(top)}.`),
+      );
+      return;
+    }
     const holds = region.types.length ? region.types.map(name).join(", ") : `no type over its threshold; likeliest ${name(region.likeliest)}`;
     told.replaceChildren(
       h("b", {}, `Region ${state.at}: `),
