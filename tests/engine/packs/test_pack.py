@@ -13,6 +13,7 @@ import pytest
 from rbc_engine.errors import PackError
 from rbc_engine.packs.manifest import FILES
 from rbc_engine.packs.pack import MANIFEST_NAME, Pack, find_pack, shipped_packs
+from rbc_engine.types.kinds import Kind
 
 
 @pytest.fixture
@@ -82,6 +83,67 @@ def test_bad_manifest_names_the_key(
         Pack.open(pack_copy)
     assert MANIFEST_NAME in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+CELLS = """kinds = ["red", "white_cell"]
+unit = "cell"
+touching = 0.95
+cell_canvas_px = 27.5
+"""
+RATES = """threshold = 0.5
+[caller.sensitivity]
+value = 0.95
+successes = 190
+trials = 200
+[caller.specificity]
+value = 0.9
+successes = 180
+trials = 200
+"""
+
+
+def test_a_pack_says_what_it_finds_and_how_often_it_errs(pack_copy: Path) -> None:
+    """Packs of schema 1 say nothing of it."""
+    manifest = Pack.open(pack_copy).manifest
+    assert (manifest.detector.kinds, manifest.detector.unit) == (("red",), "region")
+    assert manifest.classifier.unsure_below is manifest.caller.sensitivity is None
+    assert manifest.classifier.whole_up_to == 4
+    edit(pack_copy, r"^schema = 1$", "schema = 2")
+    edit(pack_copy, r"^\[detector\]$", f"[detector]\n{CELLS}")
+    edit(pack_copy, r"^\[classifier\]$", "[classifier]\nwhole_up_to = 3\nunsure_below = 0.4")
+    edit(pack_copy, r"^\[caller\]\nthreshold = .*$", f"[caller]\n{RATES}")
+    manifest = Pack.open(pack_copy).manifest
+    assert manifest.detector.kind_numbers.tolist() == [Kind.RED, Kind.WHITE_CELL]
+    assert (manifest.detector.unit, manifest.detector.touching) == ("cell", 0.95)
+    assert (manifest.classifier.whole_up_to, manifest.classifier.unsure_below) == (3, 0.4)
+    assert manifest.caller.specificity.trials == 200
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('["red", "white_cell"]', "[]", "kinds"),
+        ('["red", "white_cell"]', '["red", "lymphocyte"]', "kinds"),
+        ('["red", "white_cell"]', '["white_cell"]', "kinds must name red"),
+        ('["red", "white_cell"]', '["red", "red"]', "must not repeat"),
+        ('"cell"', '"clump"', "unit"),
+        ("0.95\ncell", "0.0\ncell", "touching"),
+        ("27.5", "nan", "cell_canvas_px"),
+        ("successes = 190", "successes = 201", "must not exceed trials"),
+        ("value = 0.95", "value = 0.55", "value must be successes over trials, 0.9500"),
+        ("trials = 200\n[caller.sp", "trials = 0\n[caller.sp", "trials"),
+        (RATES[RATES.index("[caller.specificity]") :], "", "must be given together"),
+        ("value = 0.9\nsuccesses = 180", "value = 0.01\nsuccesses = 2", "sum to more than 1"),
+    ],
+)
+def test_kinds_and_rates_that_cannot_be_are_refused(
+    pack_copy: Path, old: str, new: str, says: str
+) -> None:
+    assert old in CELLS + RATES
+    edit(pack_copy, r"^\[detector\]$", f"[detector]\n{CELLS.replace(old, new)}")
+    edit(pack_copy, r"^\[caller\]\nthreshold = .*$", f"[caller]\n{RATES.replace(old, new)}")
+    with pytest.raises(PackError, match=says):
+        Pack.open(pack_copy)
 
 
 def test_external_tensors_are_refused(pack_copy: Path) -> None:

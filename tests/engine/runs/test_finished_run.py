@@ -119,6 +119,10 @@ HOSTILE = {
     "another slide": lambda t: change_column(t, "slide", "other"),
     "another field": lambda t: change_column(t, "field", "other"),
     "another number": lambda t: change_column(t, "region", 77),
+    "an unknown kind": lambda t: change_column(t, "kind", "blue"),
+    "a white cell with types": lambda t: change_column(t, "kind", "white_cell"),
+    "more cells than there may be": lambda t: change_column(t, "cells_high", 0),
+    "fewer cells than none": lambda t: change_column(t, "cells_low", -1),
     "an unknown flag": lambda t: change_column(t, "flags", "<script>"),
     "fewer rows": lambda t: t.slice(1),
     "rows turned over": lambda t: t.take(pa.array(range(len(t) - 1, -1, -1))),
@@ -138,6 +142,71 @@ def test_hostile_tables_are_refused(tmp_path, toy_pack, make_result, change):
     accept(tmp_path)
     with pytest.raises(ResultsError, match=rf"{tmp_path}.*(damaged or was changed)"):
         read_all(tmp_path)
+
+
+HOSTILE_CELLS = {
+    "a score of 2": lambda t: change_column(t, "score", 2.0),
+    "a missing value": lambda t: change_column(t, "score", None),
+    "a box turned over": lambda t: change_column(t, "x1", -5.0),
+    "an endless box": lambda t: change_column(t, "x1", float("inf")),
+    "another slide": lambda t: change_column(t, "slide", "other"),
+    "another field": lambda t: change_column(t, "field", "other"),
+    "a region that is none": lambda t: change_column(t, "region", 77),
+    "a region before the first": lambda t: change_column(t, "region", -1),
+    "another kind than its region": lambda t: change_column(t, "kind", "artefact"),
+    "an unknown kind": lambda t: change_column(t, "kind", "blue"),
+    "fewer rows": lambda t: t.slice(1),
+    "rows turned over": lambda t: t.take(pa.array(range(len(t) - 1, -1, -1))),
+    "no column": lambda t: t.drop_columns(["kind"]),
+    "no pack": lambda t: t.replace_schema_metadata({}),
+}
+
+
+@pytest.mark.parametrize("change", HOSTILE_CELLS.values(), ids=HOSTILE_CELLS)
+def test_hostile_cells_are_refused(tmp_path, toy_cell_pack, make_mixed, change):
+    write(tmp_path, toy_cell_pack, [make_mixed(field=str(i), count=4, seed=i) for i in range(5)])
+    path = tmp_path / "cells.parquet"
+    pq.write_table(change(pq.read_table(path)), path)
+    accept(tmp_path)
+    with pytest.raises(ResultsError, match=rf"{tmp_path}.*(damaged or was changed)"):
+        read_all(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("0.125", "-1.0"), ("0.125", "nan"), ("0.125", "0.0"), ("estimated", "guessed"), ("estimated", ""),
+        (",1.5,", ",inf,"), (",0.25,unf", ",1.25,unf"), ("unfamiliar\r", "odd\r"),
+    ],
+)  # fmt: skip
+def test_hostile_scales_and_flags_are_refused(tmp_path, toy_cell_pack, make_mixed, old, new):
+    write(tmp_path, toy_cell_pack, [make_mixed(count=4)])
+    path = tmp_path / "fields.csv"
+    text = path.read_bytes().decode()
+    assert old in text
+    path.write_bytes(text.replace(old, new, 1).encode())
+    accept(tmp_path)
+    with pytest.raises(ResultsError, match=rf"{tmp_path}"):
+        read_all(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("schema", "says"),
+    [
+        (
+            1,
+            r"has schema 1 \(rbc-engine 0.4.1 wrote it\).*neither kinds nor cells.*run --overwrite",
+        ),
+        (3, r"has schema 3 .*newer version; upgrade with pip"),
+        ("2", r".*it is no run.json of a run"),
+        (True, r".*it is no run.json of a run"),
+        (None, r".*it is no run.json of a run"),
+    ],
+)
+def test_a_run_of_another_schema_is_refused_by_name(tmp_path, toy_pack, make_result, schema, says):
+    write(tmp_path, toy_pack, [make_result()], schema=schema, program={"version": "0.4.1"})
+    with pytest.raises(ResultsError, match=rf"{tmp_path / 'run.json'} {says}"):
+        FinishedRun(tmp_path)
 
 
 @pytest.mark.parametrize(
