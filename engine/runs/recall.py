@@ -237,6 +237,12 @@ def _record(
             f"abnormal_p is by the caller of pack {changed.caller.name} {changed.caller.manifest.version}, which was "
             f"trained on the probabilities of its own pack, not of these"
         )
+        if changed.pack.manifest.detector.unit == "cell":
+            most = changed.pack.manifest.classifier.whole_up_to
+            stated.append(
+                f"abnormal_p of regions of more than {most} cells is by the types of all their cells together: what each "
+                f"of them had is not stored"
+            )
     return {
         "schema": source["schema"],
         "pack": source["pack"],

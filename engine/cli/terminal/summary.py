@@ -33,12 +33,18 @@ def print_summary(
     from rbc_engine.text import printable
 
     console = Console()
-    table = Table("slide", "fields", "failed", "regions", "abnormal", "share", "95 % interval")
+    rows = list(tally.rows())
+    others = {
+        label: name
+        for label, name in (("white cells", "white_cells"), ("platelets", "platelets"))
+        if any(getattr(row, name) for row in rows)
+    }
+    heads = ("slide", "fields", "failed", "regions", "abnormal", "share", "95 % interval")
+    table = Table(*heads, *others)
     table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
         column.justify = "right"
         column.no_wrap = True
-    rows = list(tally.rows())
     for row in rows[:_TABLE_ROWS]:
         table.add_row(
             escape(printable(row.slide)),
@@ -48,6 +54,7 @@ def print_summary(
             str(row.abnormal),
             f"{row.abnormal_fraction:.1%}" if row.abnormal_fraction is not None else "",
             f"{row.ci_low:.1%} to {row.ci_high:.1%}" if row.ci_low is not None else "",
+            *(str(getattr(row, name)) for name in others.values()),
         )
     console.print(table)
     if len(rows) > _TABLE_ROWS:

@@ -20,6 +20,7 @@ from rbc_engine.lanes.canvas import at_border, canvas_scale, fit_canvas
 from rbc_engine.lanes.stages.detect import Detections
 from rbc_engine.packs.manifest import DetectorSettings
 from rbc_engine.types.frames import CanvasFit, Frame
+from rbc_engine.types.kinds import are_red
 
 __all__ = ["CellScale", "Sighting"]
 
@@ -147,8 +148,9 @@ class CellScale:
             return None
 
     def _sides_um(self, frame: Frame, fit: CanvasFit, found: Detections) -> npt.NDArray[np.float64]:
-        """Of the sure regions clear of the border."""
+        """Of the sure red regions, or cells, clear of the border."""
         inside = ~at_border(found.boxes, frame_hw=(frame.height, frame.width), scale=fit.scale)
-        boxes = found.boxes[inside & (found.scores >= _SURE)].astype(np.float64)
+        red = are_red(self._settings.kind_numbers[found.classes])
+        boxes = found.boxes[inside & red & (found.scores >= _SURE)].astype(np.float64)
         sides: npt.NDArray[np.float64] = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
         return sides * (fit.scale * self._canvas_um)

@@ -118,7 +118,8 @@ def _slides(slides: Sequence[dict[str, Any]]) -> str:
     heads += ["abnormal now", "normal now", "abnormal share A", "abnormal share B", "share is"]
     return _table(
         "Slides",
-        "Over the fields that both runs have done. Shares with their 95 % intervals; those judged otherwise come first.",
+        "Over the fields that both runs have done. Shares are of red regions clear of the border, with their 95 % intervals; "
+        "those judged otherwise come first.",
         heads,
         rows,
     )
