@@ -1,7 +1,7 @@
 """Single cells, and how many of them a region may hold.
 
 Where a pack's detector finds regions, the number is judged by a region's box against those of the single cells around
-it. The numbers for that were chosen on smears with labelled cells, and tried on others; docs/formats.md has the result.
+it. The thresholds were chosen on smears with labelled cells; docs/results/accuracy.md measures them.
 """
 
 from __future__ import annotations

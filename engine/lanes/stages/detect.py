@@ -154,7 +154,7 @@ class Detect:
             threads=threads,
         )
         heads = self._box_head(len(frames))({"roi_features": roi_features})
-        boxes, scores, kept, saturated = self._device.download(
+        boxes, scores, classes, kept, saturated = self._device.download(
             *ops.postprocess_detections(
                 heads["class_logits"],
                 heads["box_deltas"],
@@ -172,7 +172,7 @@ class Detect:
             Detections(
                 boxes=boxes[n, : kept[n]].copy(),
                 scores=scores[n, : kept[n]].copy(),
-                classes=np.zeros(int(kept[n]), np.uint8),
+                classes=classes[n, : kept[n]] - np.uint8(1),
                 saturated=bool(saturated[n]),
             )
             for n in range(len(frames))
