@@ -190,7 +190,7 @@ class FinishedRun(Closing):
             raise self._wrong(RegionsParquet.NAME, "its columns are not those that a run writes")
         sha256 = (
             (schema.metadata or {})
-            .get(b"rbc_engine.packs.pack.sha256", b"")
+            .get(b"rbc_engine.pack.sha256", b"")
             .decode("utf-8", "replace")
         )
         if sha256 != self.run["pack"]["sha256"]:

@@ -46,7 +46,7 @@ def read_earlier_run(
     Raises UsageError if the files are damaged, of another pack, or lack a field.
     """
     run, rows, table = _read_files(regions_parquet)
-    sha256 = (table.schema.metadata or {}).get(b"rbc_engine.packs.pack.sha256", b"").decode()
+    sha256 = (table.schema.metadata or {}).get(b"rbc_engine.pack.sha256", b"").decode()
     if sha256 != pack.sha256:
         raise UsageError(
             f"--regions {regions_parquet} was made with another pack than {pack.name} {pack.manifest.version} "

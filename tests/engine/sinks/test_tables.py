@@ -54,7 +54,7 @@ def test_regions_read_back_as_they_were(tmp_path, toy_pack, make_result, make_fa
     assert {kinds.pop(name) for name in list(kinds) if "has_" in name} == {"bool"}
     assert kinds.pop("abnormal") == "bool"
     assert set(kinds.values()) == {"float"}
-    described = {key: table.schema.metadata[f"rbc_engine.packs.pack.{key}".encode()] for key in
+    described = {key: table.schema.metadata[f"rbc_engine.pack.{key}".encode()] for key in
                  ("name", "version", "sha256")}  # fmt: skip
     assert described == {"name": b"toy", "version": b"1.2.3", "sha256": b"ab" * 32}
 
