@@ -189,9 +189,7 @@ class FinishedRun(Closing):
         if not 1 <= len(types) <= _MOST_TYPES or not schema.equals(RegionsTable.schema(types)):
             raise self._wrong(RegionsParquet.NAME, "its columns are not those that a run writes")
         sha256 = (
-            (schema.metadata or {})
-            .get(b"rbc_engine.pack.sha256", b"")
-            .decode("utf-8", "replace")
+            (schema.metadata or {}).get(b"rbc_engine.pack.sha256", b"").decode("utf-8", "replace")
         )
         if sha256 != self.run["pack"]["sha256"]:
             raise self._wrong(
