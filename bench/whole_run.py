@@ -13,6 +13,7 @@ from rbc_engine.runs.record import run_head
 from rbc_engine.runs.resume import fresh_plan
 from rbc_engine.runs.run import run_fields
 from rbc_engine.sinks.journal.run_journal import RunJournal
+from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sources.base import Entry
 from rbc_engine.types.results import FieldResult
@@ -35,10 +36,11 @@ def run_into(
             raise RbcError(f"{result.field} failed during the bench: {result.error}")
         on_result(result)
 
+    out = claim(folder, "overwrite")
     with (
-        RunOutput(folder, engine.pack, overwrite=True) as output,
+        RunOutput(out, engine.pack) as output,
         RunJournal.create(
-            folder, run_head(engine, settings={}), types=len(engine.pack.types)
+            out, run_head(engine, settings={}), types=len(engine.pack.types)
         ) as journal,
     ):
         run_fields(

@@ -99,12 +99,14 @@ def live(
         on_full=on_full,
     )
     folder = out or Path(time.strftime("live-%Y%m%d-%H%M%S"))
-    from rbc_engine.sinks.out_folder import refuse_foreign, refuse_inputs
+    from rbc_engine.sinks.out_folder import claim
 
-    for name, given in (("--replay", replay), ("--config", config)):
-        refuse_inputs(folder, [given] if given is not None else [], name=name)
-    if overwrite:
-        refuse_foreign(folder)
+    given = {"--replay": replay, "--config": config}
+    claimed = claim(
+        folder,
+        "overwrite" if overwrite else "new",
+        inputs={name: [path] for name, path in given.items() if path is not None},
+    )
     limits: dict[str, Any] = {"fps": fps, "seconds": seconds, "frames": frames}
     feed, stage, decoder = _source(config, replay, loop=loop, um_per_px=um_per_px, **limits)
     from rbc_engine.engine import Engine
@@ -118,15 +120,10 @@ def live(
     ) as engine:
         from rbc_engine.cli.terminal.live_table import LiveTable
         from rbc_engine.runs.live import live_head, run_live
-        from rbc_engine.sinks.journal.live_journal import LIVE_JOURNAL, LiveJournal
+        from rbc_engine.sinks.journal.live_journal import LiveJournal
         from rbc_engine.sinks.output import RunOutput
         from rbc_engine.stats.monitor import SlideMonitor
 
-        if (folder / LIVE_JOURNAL).exists() and not overwrite:
-            raise OutputError(
-                f"--out {folder} holds the {LIVE_JOURNAL} of a run that was cut short; "
-                f"`rbc-engine live --recover {folder}` completes it, --overwrite replaces it"
-            )
         settings = {
             "estimate_scale": estimate_scale,
             "field_prior": engine.field_prior is not None,
@@ -140,7 +137,7 @@ def live(
         stop_early = threading.Event()
         with (
             stop_on_signal() as interrupted,
-            RunOutput(folder, engine.pack, overwrite=overwrite) as output,
+            RunOutput(claimed, engine.pack) as output,
             engine.session(
                 on_full=on_full,
                 max_in_flight=max_in_flight,
@@ -162,7 +159,7 @@ def live(
 
             try:
                 head = live_head(engine, decoder=decoder, settings=settings)
-                with LiveJournal(folder, head) as journal:
+                with LiveJournal(claimed, head) as journal:
                     summary = run_live(
                         engine,
                         session,

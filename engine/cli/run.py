@@ -73,17 +73,14 @@ def run(
         )
     from rbc_engine.cli.terminal.compile_watch import CompileWatch
     from rbc_engine.engine import Engine
-    from rbc_engine.sinks.out_folder import refuse_filled, refuse_foreign, refuse_inputs
+    from rbc_engine.sinks.out_folder import claim
     from rbc_engine.sources.find import find_fields
 
     chosen = options.names(formats)
     check_formats(chosen)
     found = find_fields(inputs)
-    refuse_inputs(out, inputs)
-    if overwrite:
-        refuse_foreign(out)
-    elif not resume:
-        refuse_filled(out)
+    mode = "overwrite" if overwrite else "resume" if resume else "new"
+    claimed = claim(out, mode, inputs={"INPUT": inputs})
     entries = found.entries[:limit]
     warnings = []
     if found.skipped:
@@ -110,7 +107,7 @@ def run(
         from rbc_engine.runs.record import run_head
         from rbc_engine.runs.resume import fresh_plan, open_earlier, resume_plan
         from rbc_engine.runs.run import run_fields
-        from rbc_engine.sinks.journal.run_journal import RunJournal, refuse_if_running
+        from rbc_engine.sinks.journal.run_journal import RunJournal
         from rbc_engine.sinks.output import RunOutput
         from rbc_engine.stats.counts import SlideTally
 
@@ -130,8 +127,8 @@ def run(
         }
         head = run_head(engine, settings=settings)
         with stop_on_signal() as stop, ExitStack() as stack:
-            refuse_if_running(out)
-            journal = open_earlier(out, engine.pack, head) if resume else None
+            claimed.refuse_running()
+            journal = open_earlier(claimed, engine.pack, head) if resume else None
             if journal is not None:
                 stack.enter_context(journal)
                 plan = resume_plan(entries, journal)
@@ -140,12 +137,10 @@ def run(
                         print(f"rbc-engine: {note}", file=sys.stderr)
             else:
                 plan = fresh_plan(entries)
-            output = stack.enter_context(
-                RunOutput(out, engine.pack, formats=chosen, overwrite=overwrite or resume)
-            )
+            output = stack.enter_context(RunOutput(claimed, engine.pack, formats=chosen))
             if journal is None:
                 journal = stack.enter_context(
-                    RunJournal.create(out, head, types=len(engine.pack.types))
+                    RunJournal.create(claimed, head, types=len(engine.pack.types))
                 )
             progress = stack.enter_context(
                 RunProgress(len(plan.entries), show=not (quiet or as_json))

@@ -23,7 +23,7 @@ from rbc_engine.closing import Closing
 from rbc_engine.errors import ResultsError
 from rbc_engine.sinks.files.atomic import file_sha256
 from rbc_engine.sinks.journal.stored_result import check_result
-from rbc_engine.sinks.output import RUN_JSON
+from rbc_engine.sinks.own_files import RUN_JSON
 from rbc_engine.sinks.tables.fields_csv import FIELD_COLUMNS, FieldsCsv
 from rbc_engine.sinks.tables.regions_parquet import RegionsParquet, RegionsTable
 from rbc_engine.text import csv_text, encodable, plain_text

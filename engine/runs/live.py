@@ -15,8 +15,10 @@ from rbc_engine.packs.pack import Pack
 from rbc_engine.runs.record import RunCounts, run_record
 from rbc_engine.session.session import Session
 from rbc_engine.sinks.files.atomic import explain_os_errors
-from rbc_engine.sinks.journal.live_journal import LIVE_JOURNAL, LiveJournal, read_live_journal
+from rbc_engine.sinks.journal.live_journal import LiveJournal, read_live_journal
+from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
+from rbc_engine.sinks.own_files import LIVE_JOURNAL
 from rbc_engine.stats.monitor import SlideMonitor
 from rbc_engine.types.ends import Ended, FrameCounts, FrameStatus, Latency
 
@@ -133,7 +135,7 @@ def recover(folder: Path, pack: Pack) -> dict[str, Any]:
         )
     counts = RunCounts()
     frames = dict.fromkeys((status.value for status in FrameStatus), 0)
-    with RunOutput(folder, pack, overwrite=True) as output:
+    with RunOutput(claim(folder, "overwrite"), pack) as output:
         lost = 0
         for ended in read_live_journal(folder, types=len(pack.types))[1]:
             if isinstance(ended, int):

@@ -21,7 +21,8 @@ from rbc_engine.packs.manifest import ClassifierSettings
 from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.runs.finished_run import FinishedRun
 from rbc_engine.runs.record import RunCounts
-from rbc_engine.sinks.output import RUN_JSON, RunOutput
+from rbc_engine.sinks.output import RunOutput
+from rbc_engine.sinks.own_files import RUN_JSON
 from rbc_engine.sinks.tables.regions_parquet import RegionsParquet
 from rbc_engine.text import encodable
 from rbc_engine.types.results import FieldResult, Regions

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rbc_engine.errors import OutputError, ResultsError
+from rbc_engine.errors import ResultsError
 from rbc_engine.packs.pack import Pack
 from rbc_engine.runs.finished_run import FinishedRun
-from rbc_engine.sinks.journal.live_journal import LIVE_JOURNAL
-from rbc_engine.sinks.journal.run_journal import RUN_JOURNAL, FieldKey, RunJournal, field_key
-from rbc_engine.sinks.output import RUN_JSON
+from rbc_engine.sinks.journal.run_journal import FieldKey, RunJournal, field_key
+from rbc_engine.sinks.out_folder import OutFolder
+from rbc_engine.sinks.own_files import RUN_JOURNAL, RUN_JSON
 from rbc_engine.sources.base import Entry, entry_ref, field_order
 from rbc_engine.text import encodable
 from rbc_engine.types.frames import FieldRef, FileStamp, SlideRef
@@ -73,40 +73,28 @@ def fields_first(plan: Plan) -> Plan:
     )
 
 
-def open_earlier(folder: Path, pack: Pack, record: dict[str, Any]) -> RunJournal | None:
-    """The journal of the run in a folder, to go on with; None if there is no run yet, and nothing else either.
+def open_earlier(out: OutFolder, pack: Pack, record: dict[str, Any]) -> RunJournal | None:
+    """Opens the journal of the run in a folder, to resume it; None if there is no run yet.
 
     A run that had ended gets a journal of its tables: they stay in place until new ones replace them.
 
-    record: what run.json is to hold of this run, as far as it is known.
+    out: claimed to be resumed. record: what run.json is to hold of this run, as far as it is known.
 
     Raises ResultsError if what is there is damaged, or was made with other settings; OutputError if it is still
     being written, or cannot be.
     """
-    shown = encodable(str(folder))
     types = len(pack.types)
 
     def check(earlier: dict[str, Any]) -> None:
-        _refuse_differences(folder, earlier, record)
+        _refuse_differences(out.path, earlier, record)
 
-    if (folder / RUN_JOURNAL).exists():
-        return RunJournal.reopen(folder, types=types, check=check)
-    if (folder / LIVE_JOURNAL).exists():
-        raise ResultsError(
-            f"--out {shown} holds the {LIVE_JOURNAL} of a live run that was cut short; "
-            f"`rbc-engine live --recover {shown}` completes it"
-        )
-    if (folder / RUN_JSON).exists():
-        with FinishedRun(folder) as earlier:
+    out.check()
+    if (out.path / RUN_JOURNAL).exists():
+        return RunJournal.reopen(out, types=types, check=check)
+    if (out.path / RUN_JSON).exists():
+        with FinishedRun(out.path) as earlier:
             check(earlier.run)
-            return RunJournal.create(folder, record, types=types, results=earlier.results())
-    if folder.is_dir():
-        visible = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-        if visible:
-            raise OutputError(
-                f"--out {shown} is not empty, but holds neither {RUN_JOURNAL} nor {RUN_JSON} to go on with "
-                f"(it holds {encodable(visible[0])}); name another --out"
-            )
+            return RunJournal.create(out, record, types=types, results=earlier.results())
     return None
 
 

@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from itertools import chain
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rbc_engine.errors import OutputError
 from rbc_engine.packs.pack import Pack
 from rbc_engine.sinks.base import DescribedSink, FolderSink, Sink
-from rbc_engine.sinks.files.atomic import AtomicFile, explain_os_errors, remove_abandoned
+from rbc_engine.sinks.files.atomic import AtomicFile
 from rbc_engine.sinks.formats.table import FORMATS, check_formats, open_sink
-from rbc_engine.sinks.journal.live_journal import LIVE_JOURNAL
-from rbc_engine.sinks.journal.run_journal import RUN_JOURNAL
-from rbc_engine.sinks.out_folder import RUN_JSON, refuse_filled, refuse_foreign
+from rbc_engine.sinks.out_folder import OutFolder
 from rbc_engine.sinks.own_files import (
+    LIVE_JOURNAL,
     OWN_FILES,
+    RUN_JOURNAL,
+    RUN_JSON,
     own_files,
     own_list,
     refuse_in_the_way,
@@ -27,22 +26,22 @@ from rbc_engine.sinks.own_files import (
 from rbc_engine.sinks.tables.fields_csv import FieldsCsv
 from rbc_engine.sinks.tables.regions_parquet import RegionsParquet
 from rbc_engine.sinks.tables.slides_csv import SlidesCsv
-from rbc_engine.text import encodable
 from rbc_engine.types.results import FieldResult
 
-__all__ = ["RUN_JSON", "RunOutput"]
+__all__ = ["RunOutput"]
 
 _FILES = (
     *(RUN_JSON, RegionsParquet.NAME, FieldsCsv.NAME, SlidesCsv.NAME),
     *(chosen.output for chosen in FORMATS.values() if chosen.suffix is None),
 )
 _FOLDERS = tuple(chosen.output for chosen in FORMATS.values() if chosen.suffix is not None)
+_ABANDONED = (*_FILES, *_FOLDERS, RUN_JOURNAL, LIVE_JOURNAL, OWN_FILES)
 
 
 class RunOutput:
     """Takes the results of a run, in order, from one thread.
 
-        with RunOutput(out, pack, overwrite=True) as output:
+        with RunOutput(claim(out, "overwrite"), pack) as output:
             for result in results:
                 output.write(result)
             output.finish(run)
@@ -51,22 +50,20 @@ class RunOutput:
     the same run. Leaving the block without finish, by an error or not, removes what was half-written.
     """
 
-    def __init__(
-        self, folder: Path, pack: Pack, *, formats: Sequence[str] = (), overwrite: bool = False
-    ) -> None:
+    def __init__(self, out: OutFolder, pack: Pack, *, formats: Sequence[str] = ()) -> None:
         """Makes the folder if it does not exist.
 
+        out: the folder, as claimed. If it is not a new one, the run in it is replaced: the files that it lists as its
+            own, which stay as they are until finish. Others are not touched. What an unfinished run has there under
+            hidden names is removed at once; if it still runs, it fails.
         formats: of FORMATS; the tables are always written.
-        overwrite: replace the run in the folder: the files that it lists as its own, which stay as they are until
-            finish. Others are not touched.
-            What an unfinished run has there under hidden names is removed at once; if it still runs, it fails.
 
-        Raises UsageError for an unknown format or one whose library is missing; OutputError if the folder holds anything and overwrite is not
-        set, if it holds files and no run, if a file that no run wrote is where one of this run belongs, or if it
-        cannot be written.
+        Raises UsageError for an unknown format or one whose library is missing; OutputError if a new folder is filled
+        by now, if another holds files and no run, if a file that no run wrote is where one of this run belongs, or if
+        it cannot be written.
         """
         check_formats(formats)
-        self._folder = folder
+        folder = self._folder = out.path
         self._sinks: list[Sink] = []
         self._tables: list[RegionsParquet | FieldsCsv | SlidesCsv] = []
         self._formats = tuple(dict.fromkeys(formats))
@@ -75,7 +72,7 @@ class RunOutput:
             FORMATS[name].output for name in self._formats if FORMATS[name].suffix is None
         ]
         self._records: list[AtomicFile] = []
-        _prepare(folder, self._single, overwrite=overwrite)
+        out.prepare(self._single, abandoned=_ABANDONED)
         try:
             self._add_table(RegionsParquet(folder, pack))
             self._add_table(FieldsCsv(folder))
@@ -160,21 +157,3 @@ class RunOutput:
         trace: TracebackType | None,
     ) -> None:
         self.discard()
-
-
-def _prepare(folder: Path, files: Sequence[str], *, overwrite: bool) -> None:
-    shown = encodable(str(folder))
-    with explain_os_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        if not overwrite:
-            refuse_filled(folder)
-            return
-        refuse_foreign(folder)
-        for name in files:
-            if (folder / name).is_dir():
-                raise OutputError(
-                    f"{name} in --out {shown} is a folder; move it, or name another --out"
-                )
-        refuse_in_the_way(folder, files, own_files(folder))
-        for name in (*_FILES, *_FOLDERS, RUN_JOURNAL, LIVE_JOURNAL, OWN_FILES):
-            remove_abandoned(folder / name)

@@ -16,7 +16,9 @@ from rbc_engine.sinks.formats.table import FORMATS
 from rbc_engine.text import encodable
 
 __all__ = [
+    "LIVE_JOURNAL",
     "OWN_FILES",
+    "RUN_JOURNAL",
     "RUN_JSON",
     "is_run_json",
     "own_files",
@@ -27,6 +29,8 @@ __all__ = [
 
 RUN_JSON = "run.json"
 OWN_FILES = ".run.files"
+RUN_JOURNAL = "run.journal"
+LIVE_JOURNAL = "live.journal"
 
 _TABLES = ("regions.parquet", "fields.csv", "slides.csv")
 _MOST_JSON_BYTES = 1 << 26

@@ -20,6 +20,7 @@ from rbc_engine.runs.record import run_head
 from rbc_engine.runs.resume import fresh_plan
 from rbc_engine.runs.run import run_fields
 from rbc_engine.sinks.journal.run_journal import RunJournal
+from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
 
 from .fakes.scripted import ScriptedDevice, scripted_pack
@@ -101,10 +102,13 @@ def test_a_run_whose_gpu_is_lost_keeps_what_was_done(tmp_path: Path) -> None:
         import threading
         import time
 
+        claimed = claim(out)
         with (
             Engine(pack, device.choice(1, device_id=None)) as engine,
-            RunOutput(out, pack) as output,
-            RunJournal.create(out, run_head(engine, settings={}), types=len(pack.types)) as journal,
+            RunOutput(claimed, pack) as output,
+            RunJournal.create(
+                claimed, run_head(engine, settings={}), types=len(pack.types)
+            ) as journal,
         ):
             run_fields(
                 engine,

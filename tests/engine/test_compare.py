@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from rbc_engine.cli import app
 from rbc_engine.errors import OutputError
+from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.types.results import FieldResult, Regions
 
@@ -48,7 +49,7 @@ def write(folder, pack, *results: FieldResult) -> None:
         "abnormal": sum(int(each.abnormal.sum()) for each in done),
     }
     record = {"name": pack.name, "version": pack.manifest.version, "sha256": pack.sha256}
-    with RunOutput(folder, pack) as output:
+    with RunOutput(claim(folder), pack) as output:
         for result in results:
             output.write(result)
         output.finish(

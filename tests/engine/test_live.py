@@ -12,8 +12,10 @@ import pytest
 from rbc_engine.bench.stub_engine import stub_engine
 from rbc_engine.errors import DeviceError, OutputError, PackError
 from rbc_engine.runs.live import live_head, recover, run_live
-from rbc_engine.sinks.journal.live_journal import LIVE_JOURNAL, LiveJournal
+from rbc_engine.sinks.journal.live_journal import LiveJournal
+from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
+from rbc_engine.sinks.own_files import LIVE_JOURNAL
 from rbc_engine.stats.monitor import SlideMonitor
 
 FRAME = np.zeros((48, 64, 3), np.uint8)
@@ -28,10 +30,11 @@ def engine():
 
 def run(engine, folder, feed, *, stops=(), on_tick=lambda state: None, **options):
     settings = {}
+    claimed = claim(folder)
     with (
         engine.session(on_full="drop_oldest", **options) as session,
-        RunOutput(folder, engine.pack) as output,
-        LiveJournal(folder, live_head(engine, decoder="none", settings=settings)) as journal,
+        RunOutput(claimed, engine.pack) as output,
+        LiveJournal(claimed, live_head(engine, decoder="none", settings=settings)) as journal,
     ):
         return run_live(
             engine,
@@ -120,7 +123,7 @@ def test_a_disk_that_fails_leaves_the_journal(engine, tmp_path, monkeypatch):
 
 
 def test_frames_lost_by_the_camera_are_recovered(engine, tmp_path):
-    with LiveJournal(tmp_path, live_head(engine, decoder="none", settings={})) as journal:
+    with LiveJournal(claim(tmp_path), live_head(engine, decoder="none", settings={})) as journal:
         journal.note_lost(3)
         journal.note_lost(8)
     assert recover(tmp_path, engine.pack)["frames"] == {
@@ -134,7 +137,7 @@ def test_frames_lost_by_the_camera_are_recovered(engine, tmp_path):
 
 
 def test_another_pack_is_refused(engine, tmp_path, toy_pack):
-    with LiveJournal(tmp_path, live_head(engine, decoder="none", settings={})):
+    with LiveJournal(claim(tmp_path), live_head(engine, decoder="none", settings={})):
         pass
     with pytest.raises(PackError, match="name that one with --pack"):
         recover(tmp_path, toy_pack)

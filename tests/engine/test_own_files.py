@@ -13,13 +13,16 @@ from typer.testing import CliRunner
 
 from rbc_engine.cli import app
 from rbc_engine.errors import OutputError, UsageError
+from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
 
 PICTURES = ("overlays/A/mine.png", "patches/A/mine.jpg", "geojson/mine.geojson")
 
 
 def write(folder, pack, results=(), *formats, overwrite=False):
-    with RunOutput(folder, pack, formats=formats, overwrite=overwrite) as output:
+    with RunOutput(
+        claim(folder, "overwrite" if overwrite else "new"), pack, formats=formats
+    ) as output:
         for result in results:
             output.write(result)
         output.finish({"settings": {"formats": list(formats)}})
@@ -123,7 +126,7 @@ def test_compare_replaces_a_comparison_only(tmp_path, toy_pack, make_result):
     pack = json.loads(json.dumps({"name": "toy", "version": "1", "sha256": toy_pack.sha256}))
     run = tmp_path / "a"
     counts = {"fields": 0, "failed": 0, "regions": 0, "abnormal": 0}
-    with RunOutput(run, toy_pack) as output:
+    with RunOutput(claim(run), toy_pack) as output:
         output.finish({"schema": 1, "pack": pack, "program": {}, "settings": {}, "counts": counts})
     shutil.copytree(run, tmp_path / "b")
     out = tmp_path / "out"

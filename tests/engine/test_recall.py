@@ -16,6 +16,7 @@ from rbc_engine.cli import app
 from rbc_engine.errors import PackError, RbcError, ResultsError, UsageError
 from rbc_engine.lanes.stages.call import Caller, types_held
 from rbc_engine.packs.pack import Pack, find_pack
+from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.types.results import FieldResult
 
@@ -52,7 +53,7 @@ def source(pack, tmp_path_factory):
     ]  # fmt: skip
     results.append(FieldResult(slide="s1", field="bad", error="bad: damaged"))
     abnormal = sum(int(r.regions.abnormal.sum()) for r in results[:-1])
-    with RunOutput(out, pack) as output:
+    with RunOutput(claim(out), pack) as output:
         for result in results:
             output.write(result)
         output.finish(

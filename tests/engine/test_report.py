@@ -20,6 +20,7 @@ from scipy.stats import binomtest
 from rbc_engine.errors import UsageError
 from rbc_engine.packs.calibration import NETWORKS, Acceptance, Calibration, NetworkRanges
 from rbc_engine.sinks.formats.report_page import ReportPage
+from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sinks.report import findings as findings_module
 from rbc_engine.sinks.report.findings import Findings
@@ -39,7 +40,7 @@ RUN = {
 
 
 def write(folder, pack, results, run=RUN):
-    with RunOutput(folder, pack, formats=["report"], overwrite=True) as output:
+    with RunOutput(claim(folder, "overwrite"), pack, formats=["report"]) as output:
         for result in results:
             output.write(result)
         output.finish(run)
@@ -337,7 +338,7 @@ def test_a_page_of_an_empty_run_stands(tmp_path, toy_pack, make_failure):
 
 def test_the_report_goes_with_the_run_that_made_it(tmp_path, toy_pack, make_result):
     write(tmp_path, toy_pack, [make_result()])
-    with RunOutput(tmp_path, toy_pack, overwrite=True) as output:
+    with RunOutput(claim(tmp_path, "overwrite"), toy_pack) as output:
         output.finish({})
     assert not (tmp_path / "report.html").exists()
     page = ReportPage(tmp_path, toy_pack)
@@ -345,7 +346,7 @@ def test_the_report_goes_with_the_run_that_made_it(tmp_path, toy_pack, make_resu
     page.discard()
     assert not list(tmp_path.glob("*report*"))
     with pytest.raises(UsageError, match="may name report, csv"):
-        RunOutput(tmp_path / "new", toy_pack, formats=["reports"])
+        RunOutput(claim(tmp_path / "new"), toy_pack, formats=["reports"])
 
 
 def test_memory_does_not_grow_with_the_fields(with_frame, make_result, monkeypatch):

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sinks.tables.csv_file import CsvFile
 from rbc_engine.sinks.tables.regions_parquet import RegionsParquet
@@ -38,7 +39,7 @@ def names(folder):
 def test_regions_read_back_as_they_were(tmp_path, toy_pack, make_result, make_failure):
     results = [make_result(field="a/1.jpg", count=4), make_failure(), make_result(count=0)]
     results += [make_result("s2", "a/2.jpg", count=7)]
-    with RunOutput(tmp_path, toy_pack) as output:
+    with RunOutput(claim(tmp_path), toy_pack) as output:
         for result in results:
             output.write(result)
         output.finish({})
@@ -82,7 +83,7 @@ def test_regions_read_back_as_they_were(tmp_path, toy_pack, make_result, make_fa
 
 
 def test_a_run_without_regions_has_all_files(tmp_path, toy_pack, make_failure):
-    with RunOutput(tmp_path / "new" / "out", toy_pack) as output:
+    with RunOutput(claim(tmp_path / "new" / "out"), toy_pack) as output:
         output.write(make_failure())
         output.finish({"schema": 1})
     out = tmp_path / "new" / "out"
@@ -101,7 +102,7 @@ def test_a_run_without_regions_has_all_files(tmp_path, toy_pack, make_failure):
 def test_fields_csv_has_a_row_an_image(tmp_path, toy_pack, make_result, make_failure):
     stamp = FileStamp(12345, 1_700_000_000_123_456_789)
     done = make_result(count=5, saturated=True, stamp=stamp)
-    with RunOutput(tmp_path, toy_pack) as output:
+    with RunOutput(claim(tmp_path), toy_pack) as output:
         output.write(done)
         output.write(make_failure(error='no "image", see\nthere'))
         output.finish({})
@@ -122,7 +123,7 @@ def test_slides_csv_adds_up_fields(tmp_path, toy_pack, make_result, make_failure
     results = [make_result("z", "1", 40), make_failure("z"), make_result("a", "1", 9)]
     results += [make_result("z", "2", 25)]
     tally = SlideTally()
-    with RunOutput(tmp_path, toy_pack) as output:
+    with RunOutput(claim(tmp_path), toy_pack) as output:
         for result in results:
             output.write(result)
             tally.add(result)
@@ -148,12 +149,12 @@ def test_slides_csv_adds_up_fields(tmp_path, toy_pack, make_result, make_failure
 
 def test_run_json_is_strict_json(tmp_path, toy_pack):
     run = {"schema": 1, "device": "é \udc80", "counts": {"fields": 1}}
-    with RunOutput(tmp_path, toy_pack) as output:
+    with RunOutput(claim(tmp_path), toy_pack) as output:
         output.finish(run)
     data = (tmp_path / "run.json").read_bytes()
     assert json.loads(data.decode("utf-8")) == run
     assert "é".encode() in data
-    with pytest.raises(ValueError), RunOutput(tmp_path, toy_pack, overwrite=True) as output:
+    with pytest.raises(ValueError), RunOutput(claim(tmp_path, "overwrite"), toy_pack) as output:
         output.finish({"seconds": float("nan")})
     assert (tmp_path / "run.json").read_bytes() == data
     assert names(tmp_path) == ALL_FILES
@@ -165,7 +166,7 @@ def test_any_name_comes_back_in_safe_text(
     tmp_path_factory, toy_pack, make_result, make_failure, texts
 ):
     out = tmp_path_factory.mktemp("names")
-    with RunOutput(out, toy_pack) as output:
+    with RunOutput(claim(out), toy_pack) as output:
         for slide, field, error in texts:
             output.write(make_failure(slide, field, error or "?"))
             output.write(make_result(slide, field, 1, path=field))

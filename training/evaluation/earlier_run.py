@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from rbc_engine.errors import UsageError
 from rbc_engine.packs.pack import Pack
-from rbc_engine.sinks.output import RUN_JSON
+from rbc_engine.sinks.own_files import RUN_JSON
 from rbc_engine.sinks.tables.fields_csv import FieldsCsv
 from rbc_engine.training.datasets.base import LabelledField
 from rbc_engine.training.evaluate import Findings
