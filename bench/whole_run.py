@@ -40,7 +40,7 @@ def run_into(
     with (
         RunOutput(out, engine.pack) as output,
         RunJournal.create(
-            out, run_head(engine, settings={}), types=len(engine.pack.types)
+            out, run_head(engine, settings={}).to_json(), types=len(engine.pack.types)
         ) as journal,
     ):
         run_fields(

@@ -58,7 +58,7 @@ class Engine(Closing):
     ) -> None:
         """See `Engine.open`, which most callers want. Takes over the devices."""
         self.pack = pack
-        self._estimate_scale = estimate_scale
+        self.estimate_scale = estimate_scale
         self.field_prior = FieldPrior.of(pack.manifest.classifier) if field_prior else None
         self.choices = choices
         self.choice = choices[0]
@@ -320,7 +320,7 @@ class Engine(Closing):
             batch_patches=choice.batch_patches,
             threads=choice.threads,
             meter=self.meter,
-            estimate_scale=self._estimate_scale,
+            estimate_scale=self.estimate_scale,
             field_prior=self.field_prior,
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from pathlib import Path
@@ -23,6 +22,7 @@ from rbc_engine.errors import OutputError, UsageError
 if TYPE_CHECKING:
     from rbc_engine.engine import Engine
     from rbc_engine.runs.live import Feed
+    from rbc_engine.sinks.run_json import RunRecord
     from rbc_engine.stats.stage_map import StageMap
 
 __all__ = ["live"]
@@ -125,8 +125,6 @@ def live(
         from rbc_engine.stats.monitor import SlideMonitor
 
         settings = {
-            "estimate_scale": estimate_scale,
-            "field_prior": engine.field_prior is not None,
             **limits,
             "source": "replay" if replay else "config" if config else "DemoCamera",
             "on_full": on_full,
@@ -179,7 +177,7 @@ def live(
                     f"`rbc-engine live --recover {folder}` makes its files"
                 ) from error
     if as_json:
-        print(json.dumps(summary, indent=2, ensure_ascii=False))
+        print(summary.text())
     elif not quiet:
         table.print_end(summary, folder)
     raise typer.Exit(_exit_code(summary, interrupted=interrupted.is_set()))
@@ -263,15 +261,15 @@ def _recover(folder: Path, pack: str, *, as_json: bool, quiet: bool) -> None:
 
     summary = recover(folder, Pack.open(find_pack(pack)))
     if as_json:
-        print(json.dumps(summary, indent=2, ensure_ascii=False))
+        print(summary.text())
     elif not quiet:
-        print(f"{summary['counts']['fields']} fields recovered; results in {folder}")
+        print(f"{summary.counts.fields} fields recovered; results in {folder}")
 
 
-def _exit_code(summary: dict[str, Any], *, interrupted: bool) -> int:
+def _exit_code(summary: RunRecord, *, interrupted: bool) -> int:
     if interrupted:
         return EXIT_INTERRUPTED
-    frames = summary["frames"]
-    if not frames["done"]:
+    frames = summary.frames or {}
+    if not frames.get("done"):
         return EXIT_NOTHING_DONE
-    return EXIT_SOME_FAILED if frames["failed"] or summary["source_error"] else EXIT_DONE
+    return EXIT_SOME_FAILED if frames.get("failed") or summary.source_error else EXIT_DONE

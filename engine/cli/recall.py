@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -99,9 +98,9 @@ def recall(
         with RunOutput(claimed, changed.pack) as output:
             summary = make(run, changed, output, started=started, on_result=on_result)
     if as_json:
-        print(json.dumps(summary, indent=2, ensure_ascii=False))
+        print(summary.text())
     elif not quiet:
-        print_summary(tally, summary["warnings"], out)
+        print_summary(tally, summary.warnings, out)
         changes.print()
 
 

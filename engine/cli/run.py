@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from contextlib import ExitStack
@@ -25,6 +24,8 @@ from rbc_engine.errors import OutputError, UsageError
 from rbc_engine.sinks.formats.table import FORMATS, check_formats
 
 if TYPE_CHECKING:
+    from rbc_engine.sinks.out_folder import Mode
+    from rbc_engine.sinks.run_json import Counts
     from rbc_engine.types.results import FieldResult
 
 
@@ -79,7 +80,7 @@ def run(
     chosen = options.names(formats)
     check_formats(chosen)
     found = find_fields(inputs)
-    mode = "overwrite" if overwrite else "resume" if resume else "new"
+    mode: Mode = "overwrite" if overwrite else "resume" if resume else "new"
     claimed = claim(out, mode, inputs={"INPUT": inputs})
     entries = found.entries[:limit]
     warnings = []
@@ -120,8 +121,6 @@ def run(
             )
         settings = {
             "um_per_px": um_per_px,
-            "estimate_scale": estimate_scale,
-            "field_prior": engine.field_prior is not None,
             "limit": limit,
             "formats": chosen,
         }
@@ -140,7 +139,7 @@ def run(
             output = stack.enter_context(RunOutput(claimed, engine.pack, formats=chosen))
             if journal is None:
                 journal = stack.enter_context(
-                    RunJournal.create(claimed, head, types=len(engine.pack.types))
+                    RunJournal.create(claimed, head.to_json(), types=len(engine.pack.types))
                 )
             progress = stack.enter_context(
                 RunProgress(len(plan.entries), show=not (quiet or as_json))
@@ -174,18 +173,18 @@ def run(
                     f"goes on from there"
                 ) from error
     if as_json:
-        print(json.dumps(summary, indent=2, ensure_ascii=False))
+        print(summary.text())
     elif not quiet:
-        print_summary(tally, summary["warnings"], out, failures=failures, report="report" in chosen)
-    raise typer.Exit(_exit_code(summary["counts"], interrupted=stop.is_set()))
+        print_summary(tally, summary.warnings, out, failures=failures, report="report" in chosen)
+    raise typer.Exit(_exit_code(summary.counts, interrupted=stop.is_set()))
 
 
-def _exit_code(counts: dict[str, int], *, interrupted: bool) -> int:
+def _exit_code(counts: Counts, *, interrupted: bool) -> int:
     if interrupted:
         return EXIT_INTERRUPTED
-    if counts["failed"] == counts["fields"]:
+    if counts.failed == counts.fields:
         return EXIT_NOTHING_DONE
-    return EXIT_SOME_FAILED if counts["failed"] else EXIT_DONE
+    return EXIT_SOME_FAILED if counts.failed else EXIT_DONE
 
 
 def _failure(field: str, error: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import chain, takewhile
@@ -19,6 +19,7 @@ from rbc_engine.runs.resume import Plan, fields_first
 from rbc_engine.runs.whole_slides import WholeSlides
 from rbc_engine.sinks.journal.run_journal import RunJournal, field_key
 from rbc_engine.sinks.output import RunOutput
+from rbc_engine.sinks.run_json import RunRecord
 from rbc_engine.sources.base import entry_ref
 from rbc_engine.sources.images.dali import DaliSource
 from rbc_engine.sources.open import decoder_of, open_source
@@ -45,12 +46,12 @@ def run_fields(
     *,
     pixel_um: float | None = None,
     started: float,
-    settings: dict[str, Any],
+    settings: Mapping[str, Any],
     warnings: Sequence[str] = (),
     stop: threading.Event,
     on_result: OnResult,
     on_tile: OnTile = lambda tile, of: None,
-) -> dict[str, Any]:
+) -> RunRecord:
     """Runs what is pending of a plan, fields first, then whole slides, takes the rest from the journal, and completes
     the output; then the journal is removed.
 
@@ -153,10 +154,10 @@ def run_fields(
         warnings=stated,
     )
     if slides.records:
-        run["whole_slides"] = slides.records
-    run["first_result_seconds"] = first_result_s
-    run["wall_seconds"] = time.perf_counter() - started
-    output.finish(run)
+        run = run.changed(whole_slides=slides.records)
+    run = output.finish(
+        run.changed(first_result_seconds=first_result_s, wall_seconds=time.perf_counter() - started)
+    )
     journal.remove()
     if lost is not None:
         raise lost

@@ -20,11 +20,11 @@ from rbc_engine.sinks.own_files import (
     LIVE_JOURNAL,
     OWN_FILES,
     RUN_JOURNAL,
-    RUN_JSON,
     is_run_json,
     own_files,
     refuse_in_the_way,
 )
+from rbc_engine.sinks.run_json import RUN_JSON
 from rbc_engine.text import encodable
 
 __all__ = ["RUN", "Contents", "Mode", "OutFolder", "claim"]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from itertools import chain
 from types import TracebackType
-from typing import Any
 
 from rbc_engine.packs.pack import Pack
 from rbc_engine.sinks.base import DescribedSink, FolderSink, Sink
@@ -17,12 +15,12 @@ from rbc_engine.sinks.own_files import (
     LIVE_JOURNAL,
     OWN_FILES,
     RUN_JOURNAL,
-    RUN_JSON,
     own_files,
     own_list,
     refuse_in_the_way,
     remove_own,
 )
+from rbc_engine.sinks.run_json import RUN_JSON, RunRecord
 from rbc_engine.sinks.tables.fields_csv import FieldsCsv
 from rbc_engine.sinks.tables.regions_parquet import RegionsParquet
 from rbc_engine.sinks.tables.slides_csv import SlidesCsv
@@ -93,27 +91,25 @@ class RunOutput:
         for sink in self._sinks:
             sink.write(result)
 
-    def finish(self, run: dict[str, Any]) -> None:
+    def finish(self, run: RunRecord) -> RunRecord:
         """Puts every file in its place, run.json last of all.
 
         Everything is on the disk before the first file is moved: a full disk leaves none of them behind.
 
-        run: what run.json is to hold. Gets `files`: the sha256 of each table, by which it is known later whether they
-            are still what was written.
+        run: what run.json is to hold, but for its `files`.
 
-        Raises OutputError if the disk refuses, ValueError if `run` is no JSON.
+        Returns what it holds, with the sha256 of each table, by which it is known later whether they are still what was
+        written. Raises OutputError if the disk refuses.
         """
         try:
             for sink in self._sinks:
                 if isinstance(sink, DescribedSink):
                     sink.describe(run)
                 sink.complete()
-            run["files"] = {table.NAME: table.sha256() for table in self._tables}
-            text = json.dumps(run, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+            run = run.changed(files={table.NAME: table.sha256() for table in self._tables})
             record = AtomicFile(self._folder / RUN_JSON)
             self._records.append(record)
-            # A backslash escape is what JSON itself has for a lone surrogate.
-            record.write(text.encode("utf-8", "backslashreplace"))
+            record.write(f"{run.text()}\n".encode())
             record.complete()
             earlier, now = own_files(self._folder), self._own_files()
             refuse_in_the_way(self._folder, now, earlier)
@@ -128,6 +124,7 @@ class RunOutput:
                 sink.finish()
             record.finish()
             own.finish()
+            return run
         except BaseException:
             self.discard()
             raise

@@ -107,7 +107,7 @@ def test_a_run_whose_gpu_is_lost_keeps_what_was_done(tmp_path: Path) -> None:
             Engine(pack, device.choice(1, device_id=None)) as engine,
             RunOutput(claimed, pack) as output,
             RunJournal.create(
-                claimed, run_head(engine, settings={}), types=len(pack.types)
+                claimed, run_head(engine, settings={}).to_json(), types=len(pack.types)
             ) as journal,
         ):
             run_fields(

@@ -31,6 +31,7 @@ from rbc_engine.sinks.formats.webdataset import WebDatasetFolder
 from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sinks.own_files import OWN_FILES
+from rbc_engine.sinks.run_json import RunRecord
 from rbc_engine.types.frames import Frame
 from rbc_engine.types.results import RegionFlag
 
@@ -59,7 +60,7 @@ def write(out, pack, results, *names, **options):
     with RunOutput(claim(out, **options), pack, formats=names) as output:
         for result in results:
             output.write(framed(result) if output.needs_frames and result.ok else result)
-        output.finish({})
+        output.finish(RunRecord.of(pack))
 
 
 def files(folder):

@@ -15,6 +15,7 @@ from rbc_engine.sinks.formats import table
 from rbc_engine.sinks.formats.table import FORMATS, check_formats
 from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
+from rbc_engine.sinks.run_json import RunRecord
 
 
 def test_what_cannot_be_made_is_refused_before_anything_is(tmp_path, toy_pack, monkeypatch):
@@ -29,7 +30,7 @@ def test_what_cannot_be_made_is_refused_before_anything_is(tmp_path, toy_pack, m
     ):
         check_formats(["csv", "anndata"])
     with RunOutput(claim(tmp_path), toy_pack) as output:
-        output.finish({})
+        output.finish(RunRecord.of(toy_pack))
     (tmp_path / "coco.json").mkdir()
     with pytest.raises(OutputError, match=r"coco.json .* is a folder"):
         RunOutput(claim(tmp_path, "overwrite"), toy_pack, formats=["coco"])
@@ -52,6 +53,7 @@ from pathlib import Path
 from rbc_engine.errors import OutputError
 from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
+from rbc_engine.sinks.run_json import RunRecord
 _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 pack, results, cases = pickle.load(sys.stdin.buffer)
 for name, limit in cases:
@@ -61,7 +63,7 @@ for name, limit in cases:
         with RunOutput(claim(out), pack, formats=[name]) as output:
             for result in results:
                 output.write(result)
-            output.finish({})
+            output.finish(RunRecord.of(pack))
         print("done", flush=True)
     except OutputError as error:
         print(error, flush=True)

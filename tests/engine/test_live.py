@@ -63,7 +63,7 @@ def test_a_camera_that_fails_keeps_what_it_gave(engine, tmp_path):
         session.note_lost(4, cause="buffer")
         raise DeviceError("unplugged")
 
-    record = run(engine, tmp_path, feed)
+    record = run(engine, tmp_path, feed).to_json()
     assert names(tmp_path) == FILES
     assert record == json.loads((tmp_path / "run.json").read_text())
     assert record["frames"]["submitted"] == 9
@@ -87,7 +87,7 @@ def test_a_stop_ends_the_feed_and_ticks_tell(engine, tmp_path):
         if len(states) == 3:
             stop.set()
 
-    record = run(engine, tmp_path, feed, stops=(threading.Event(), stop), on_tick=on_tick)
+    record = run(engine, tmp_path, feed, stops=(threading.Event(), stop), on_tick=on_tick).to_json()
     assert len(states) >= 3
     assert states[-1].frames.in_flight == 0
     assert states[-1].frames.record() == record["frames"]
@@ -117,7 +117,7 @@ def test_a_disk_that_fails_leaves_the_journal(engine, tmp_path, monkeypatch):
         run(engine, tmp_path, feed)
     assert threads() <= before
     assert names(tmp_path) == [LIVE_JOURNAL]
-    record = recover(tmp_path, engine.pack)
+    record = recover(tmp_path, engine.pack).to_json()
     assert names(tmp_path) == FILES
     assert record["frames"]["submitted"] == 6
 
@@ -126,7 +126,7 @@ def test_frames_lost_by_the_camera_are_recovered(engine, tmp_path):
     with LiveJournal(claim(tmp_path), live_head(engine, decoder="none", settings={})) as journal:
         journal.note_lost(3)
         journal.note_lost(8)
-    assert recover(tmp_path, engine.pack)["frames"] == {
+    assert recover(tmp_path, engine.pack).frames == {
         "submitted": 8,
         "done": 0,
         "dropped": 8,

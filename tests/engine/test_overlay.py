@@ -22,6 +22,7 @@ from rbc_engine.sinks.formats.overlay_labels import place_labels
 from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sinks.own_files import OWN_FILES
+from rbc_engine.sinks.run_json import RunRecord
 from rbc_engine.types.frames import Frame
 from rbc_engine.types.results import RegionFlag, Regions
 
@@ -65,7 +66,7 @@ def write(out, pack, results, **options):
         assert output.needs_frames
         for result in results:
             output.write(with_frame(result))
-        output.finish({})
+        output.finish(RunRecord.of(pack))
 
 
 def test_boxes_are_drawn_just_inside_their_pixels(toy_pack):
@@ -200,7 +201,7 @@ def test_overwrite_removes_pictures_of_the_earlier_run(tmp_path, toy_pack, make_
     assert not (tmp_path / "overlays/B").exists()
     with RunOutput(claim(tmp_path, "overwrite"), toy_pack) as output:
         assert not output.needs_frames
-        output.finish({})
+        output.finish(RunRecord.of(toy_pack))
     assert files(tmp_path / "overlays") == ["A/notes.txt"]
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == [OWN_FILES]
 

@@ -18,9 +18,8 @@ from rbc_engine.lanes.stages.call import Caller, types_held
 from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
+from rbc_engine.sinks.run_json import RunRecord
 from rbc_engine.types.results import FieldResult
-
-RUN = {"schema": 1, "program": {"version": "0"}, "settings": {"limit": None}, "warnings": ["w"]}
 
 
 @pytest.fixture(scope="module")
@@ -57,15 +56,13 @@ def source(pack, tmp_path_factory):
         for result in results:
             output.write(result)
         output.finish(
-            RUN
-            | {
-                "pack": {
-                    "name": pack.name,
-                    "version": pack.manifest.version,
-                    "sha256": pack.sha256,
-                },
-                "counts": {"fields": 11, "failed": 1, "regions": 1000, "abnormal": abnormal},
-            }
+            RunRecord.of(
+                pack,
+                program={"version": "0"},
+                settings={"limit": None},
+                counts={"fields": 11, "failed": 1, "regions": 1000, "abnormal": abnormal},
+                warnings=["w"],
+            )
         )
     return out
 

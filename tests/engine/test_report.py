@@ -25,6 +25,7 @@ from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sinks.report import findings as findings_module
 from rbc_engine.sinks.report.findings import Findings
 from rbc_engine.sinks.report.page import embedded
+from rbc_engine.sinks.run_json import RunRecord
 from rbc_engine.text import printable
 from rbc_engine.types.frames import Frame
 
@@ -43,7 +44,7 @@ def write(folder, pack, results, run=RUN):
     with RunOutput(claim(folder, "overwrite"), pack, formats=["report"]) as output:
         for result in results:
             output.write(result)
-        output.finish(run)
+        output.finish(RunRecord.of(pack, **run))
     return folder / "report.html"
 
 
@@ -339,7 +340,7 @@ def test_a_page_of_an_empty_run_stands(tmp_path, toy_pack, make_failure):
 def test_the_report_goes_with_the_run_that_made_it(tmp_path, toy_pack, make_result):
     write(tmp_path, toy_pack, [make_result()])
     with RunOutput(claim(tmp_path, "overwrite"), toy_pack) as output:
-        output.finish({})
+        output.finish(RunRecord.of(toy_pack))
     assert not (tmp_path / "report.html").exists()
     page = ReportPage(tmp_path, toy_pack)
     page.write(make_result())

@@ -19,6 +19,7 @@ from rbc_engine.sinks.files.atomic import AtomicFile, explain_os_errors
 from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sinks.own_files import OWN_FILES
+from rbc_engine.sinks.run_json import RunRecord
 
 ALL_FILES = ["fields.csv", "regions.parquet", "run.json", "slides.csv"]
 
@@ -75,21 +76,21 @@ def test_overwrite_replaces_only_the_runs_files_and_only_at_the_end(
     (tmp_path / ".regions.parquet.0123abcd.partial").write_text("left by a killed run")
     with RunOutput(claim(tmp_path, "overwrite"), toy_pack) as output:
         output.write(make_result(count=2))
-        output.finish({"run": 1})
+        output.finish(RunRecord.of(toy_pack, warnings=["1"]))
     (tmp_path / "notes.txt").write_text("mine")
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     assert names(tmp_path) == sorted([*ALL_FILES, "notes.txt"])
     with RunOutput(claim(tmp_path, "overwrite"), toy_pack) as output:
         output.write(make_result(count=5))
-        with pytest.raises(TypeError):
-            output.finish({"not JSON": object()})
+        with pytest.raises(ValueError, match="files"):
+            output.finish(RunRecord.of(toy_pack, files="no table"))
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
     with RunOutput(claim(tmp_path, "overwrite"), toy_pack) as output:
         output.write(make_result(count=5))
-        output.finish({"run": 2})
+        output.finish(RunRecord.of(toy_pack, warnings=["2"]))
     assert pq.read_table(tmp_path / "regions.parquet").num_rows == 5
     run = json.loads((tmp_path / "run.json").read_text())
-    assert run["run"] == 2
+    assert run["warnings"] == ["2"]
     tables = [name for name in ALL_FILES if name != "run.json"]
     assert run["files"] == {
         name: hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in tables
@@ -138,7 +139,7 @@ def test_leaving_without_finish_leaves_nothing_behind(tmp_path, toy_pack, make_r
 
 def test_discard_after_finish_removes_nothing(tmp_path, toy_pack):
     output = RunOutput(claim(tmp_path), toy_pack)
-    output.finish({})
+    output.finish(RunRecord.of(toy_pack))
     output.discard()
     assert names(tmp_path) == ALL_FILES
 
@@ -148,12 +149,13 @@ def test_a_disk_that_refuses_leaves_nothing_behind(tmp_path, toy_pack, make_resu
     fields = [make_result(field=f"{i:0300}", count=0) for i in range(400)]
     types = tuple(f"type_{i:030}" for i in range(256))
     wide = replace(toy_pack, manifest=toy_pack.manifest.model_copy(update={"types": types}))
+    short = RunRecord.of(toy_pack)
     cases = {
-        "regions.parquet": (1_000_000, toy_pack, regions, {}),
-        "fields.csv": (100_000, toy_pack, fields, {}),
-        "fields.csv at the end": (10_000, toy_pack, fields[:30], {}),
-        "regions.parquet, its header": (5_000, wide, [], {}),
-        "run.json": (10_000, toy_pack, [], {"long": "x" * 20_000}),
+        "regions.parquet": (1_000_000, toy_pack, regions, short),
+        "fields.csv": (100_000, toy_pack, fields, short),
+        "fields.csv at the end": (10_000, toy_pack, fields[:30], short),
+        "regions.parquet, its header": (5_000, wide, [], short),
+        "run.json": (10_000, toy_pack, [], RunRecord.of(toy_pack, warnings=["x" * 20_000])),
     }
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", FULL_DISK, str(tmp_path)],
@@ -171,12 +173,12 @@ def test_a_disk_that_refuses_leaves_nothing_behind(tmp_path, toy_pack, make_resu
 
 def test_an_interrupted_finish_leaves_no_run_json(tmp_path, toy_pack):
     with RunOutput(claim(tmp_path), toy_pack) as output:
-        output.finish({"run": 1})
+        output.finish(RunRecord.of(toy_pack, warnings=["1"]))
     with RunOutput(claim(tmp_path, "overwrite"), toy_pack) as output:
         (tmp_path / "slides.csv").unlink()
         (tmp_path / "slides.csv").mkdir()
         with pytest.raises(OutputError, match=r"slides\.csv: .*a folder is in the way"):
-            output.finish({"run": 2})
+            output.finish(RunRecord.of(toy_pack, warnings=["2"]))
     assert names(tmp_path) == ["fields.csv", "regions.parquet", "slides.csv"]
 
 
@@ -190,9 +192,9 @@ def test_a_full_device_is_named_with_its_remedy(tmp_path):
 def test_a_file_removed_by_another_run_is_an_output_error(tmp_path, toy_pack):
     output = RunOutput(claim(tmp_path), toy_pack)
     with RunOutput(claim(tmp_path, "overwrite"), toy_pack) as other:
-        other.finish({"run": "other"})
+        other.finish(RunRecord.of(toy_pack))
     with pytest.raises(OutputError, match="another run with the same --out"):
-        output.finish({"run": "first"})
+        output.finish(RunRecord.of(toy_pack))
     for name in ("regions.parquet", "fields.csv", "slides.csv"):
         assert (tmp_path / name).is_file()
     assert [name for name in names(tmp_path) if name.startswith(".")] == []
@@ -215,7 +217,7 @@ def test_a_killed_run_shows_no_file(tmp_path, toy_pack, make_result, number, lef
     assert all(name.startswith(".") and name.endswith(".partial") for name in names(tmp_path))
     assert bool(names(tmp_path)) == left
     with RunOutput(claim(tmp_path, "overwrite" if left else "new"), toy_pack) as output:
-        output.finish({})
+        output.finish(RunRecord.of(toy_pack))
     assert names(tmp_path) == ALL_FILES
 
 

@@ -16,7 +16,7 @@ _TABLE_ROWS = 40
 
 def print_summary(
     tally: SlideTally,
-    warnings: list[str],
+    warnings: Sequence[str],
     out: Path,
     *,
     failures: Sequence[str] = (),

@@ -139,7 +139,7 @@ def comparison_record(a: FinishedRun, b: FinishedRun, found: Comparison) -> dict
 
 
 def _run(folder: FinishedRun) -> dict[str, Any]:
-    run = folder.run
+    run = folder.run.to_json()
     kept = ("pack", "program", "backend", "precision", "decoder", "settings", "counts")
     return {
         "folder": encodable(str(folder.folder)),
