@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rbc_engine.training.classifier import ClassifierTraining
-from rbc_engine.training.detector import DetectorTraining
+from rbc_engine.training.fit.classifier import ClassifierTraining
+from rbc_engine.training.fit.detector import DetectorTraining
 
 __all__ = ["CLASSIFIER_PRESETS", "DETECTOR_PRESETS"]
 

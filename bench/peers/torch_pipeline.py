@@ -11,7 +11,7 @@ from sklearn.ensemble import GradientBoostingClassifier
 from torch import Tensor
 from torchvision.models.detection import FasterRCNN
 
-from rbc_engine.bench.peers.regions import regions_of
+from rbc_engine.bench.peers.as_regions import regions_of
 from rbc_engine.lanes.canvas import at_border, canvas_scale
 from rbc_engine.lanes.stages.crop import crop_windows
 from rbc_engine.lanes.stages.field_prior import FieldPrior, telling_regions

@@ -17,7 +17,7 @@ from rbc_engine.lanes.stages.crop import crop_patches, crop_windows
 from rbc_engine.packs.pack import Pack
 from rbc_engine.sources.images.decode import read_image
 from rbc_engine.training.datasets.base import LabelledField
-from rbc_engine.training.evaluate import Findings
+from rbc_engine.training.evaluation.findings import Findings
 from rbc_engine.types.arrays import Float32
 from rbc_engine.types.frames import Frame
 from rbc_engine.types.results import Regions
