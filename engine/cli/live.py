@@ -10,19 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rbc_engine.cli.terminal import options
-from rbc_engine.cli.terminal.exit_codes import (
-    EXIT_DONE,
-    EXIT_INTERRUPTED,
-    EXIT_NOTHING_DONE,
-    EXIT_SOME_FAILED,
-)
+from rbc_engine.cli.terminal.exit_codes import exit_code
 from rbc_engine.cli.terminal.stopping import stop_on_signal
 from rbc_engine.errors import OutputError, UsageError
+from rbc_engine.runs.given_scale import check_um_per_px, knows_scale
 
 if TYPE_CHECKING:
-    from rbc_engine.engine import Engine
     from rbc_engine.runs.live import Feed
-    from rbc_engine.sinks.run_json import RunRecord
     from rbc_engine.stats.stage_map import StageMap
 
 __all__ = ["live"]
@@ -142,7 +136,7 @@ def live(
                 max_age_s=max_age_s,
                 max_unread=_MAX_UNREAD,
                 slide=slide,
-                pixel_um=_scale_um(engine, um_per_px),
+                pixel_um=um_per_px if knows_scale(engine.pack) else None,
             ) as session,
             LiveTable(show=not (quiet or as_json)) as table,
         ):
@@ -180,7 +174,14 @@ def live(
         print(summary.text())
     elif not quiet:
         table.print_end(summary, folder)
-    raise typer.Exit(_exit_code(summary, interrupted=interrupted.is_set()))
+    ended = summary.frames or {}
+    raise typer.Exit(
+        exit_code(
+            done=ended["done"],
+            failed=ended["failed"] + (summary.source_error is not None),
+            interrupted=interrupted.is_set(),
+        )
+    )
 
 
 def _check(
@@ -201,7 +202,7 @@ def _check(
     for name, value in (("--fps", fps), ("--seconds", seconds)):
         if value is not None and not 0.001 <= value <= 1e6:
             raise UsageError(f"{name} must lie in 0.001..1000000 (got {value})")
-    options.check_um_per_px(um_per_px)
+    check_um_per_px(um_per_px)
     if enough_width is not None and not 0 < enough_width <= 1:
         raise UsageError(
             f"--enough-width must lie in 0..1 and not be 0 (got {enough_width}); 0.02 is 2 percentage points"
@@ -250,11 +251,6 @@ def _source(
     )
 
 
-def _scale_um(engine: Engine, um_per_px: float | None) -> float | None:
-    """For the detector, of a pack that knows its own scale."""
-    return um_per_px if engine.pack.manifest.detector.um_per_canvas_px is not None else None
-
-
 def _recover(folder: Path, pack: str, *, as_json: bool, quiet: bool) -> None:
     from rbc_engine.packs.pack import Pack, find_pack
     from rbc_engine.runs.live import recover
@@ -264,12 +260,3 @@ def _recover(folder: Path, pack: str, *, as_json: bool, quiet: bool) -> None:
         print(summary.text())
     elif not quiet:
         print(f"{summary.counts.fields} fields recovered; results in {folder}")
-
-
-def _exit_code(summary: RunRecord, *, interrupted: bool) -> int:
-    if interrupted:
-        return EXIT_INTERRUPTED
-    frames = summary.frames or {}
-    if not frames.get("done"):
-        return EXIT_NOTHING_DONE
-    return EXIT_SOME_FAILED if frames.get("failed") or summary.source_error else EXIT_DONE

@@ -100,7 +100,7 @@ def recall(
     if as_json:
         print(summary.text())
     elif not quiet:
-        print_summary(tally, summary.warnings, out)
+        print_summary(tally.rows(), summary.warnings, out)
         changes.print()
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
+from pathlib import Path
 from types import TracebackType
 
 from rbc_engine.packs.pack import Pack
@@ -26,7 +27,10 @@ from rbc_engine.sinks.tables.regions_parquet import RegionsParquet
 from rbc_engine.sinks.tables.slides_csv import SlidesCsv
 from rbc_engine.types.results import FieldResult
 
-__all__ = ["RunOutput"]
+__all__ = ["OpenSink", "RunOutput"]
+
+OpenSink = Callable[[Path, Pack], Sink]
+"""Begins the files of a sink in a folder, which exists by then; a class of sinks is one. Raises OutputError."""
 
 _FILES = (
     *(RUN_JSON, RegionsParquet.NAME, FieldsCsv.NAME, SlidesCsv.NAME),
@@ -48,13 +52,22 @@ class RunOutput:
     the same run. Leaving the block without finish, by an error or not, removes what was half-written.
     """
 
-    def __init__(self, out: OutFolder, pack: Pack, *, formats: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        out: OutFolder,
+        pack: Pack,
+        *,
+        formats: Sequence[str] = (),
+        sinks: Sequence[OpenSink] = (),
+    ) -> None:
         """Makes the folder if it does not exist.
 
         out: the folder, as claimed. If it is not a new one, the run in it is replaced: the files that it lists as its
             own, which stay as they are until finish. Others are not touched. What an unfinished run has there under
             hidden names is removed at once; if it still runs, it fails.
         formats: of FORMATS; the tables are always written.
+        sinks: of the caller's own; called here. Their files appear together with the others, but are not the run's own:
+            none is removed later.
 
         Raises UsageError for an unknown format or one whose library is missing; OutputError if a new folder is filled
         by now, if another holds files and no run, if a file that no run wrote is where one of this run belongs, or if
@@ -77,6 +90,9 @@ class RunOutput:
             self._add_table(SlidesCsv(folder, pack.types))
             for name in self._formats:
                 self._sinks.append(open_sink(name, folder, pack))
+            self._own = len(self._sinks)
+            for opened in sinks:
+                self._sinks.append(opened(folder, pack))
         except BaseException:
             self.discard()
             raise
@@ -137,7 +153,9 @@ class RunOutput:
             record.discard()
 
     def _own_files(self) -> frozenset[str]:
-        in_folders = (sink.files() for sink in self._sinks if isinstance(sink, FolderSink))
+        in_folders = (
+            sink.files() for sink in self._sinks[: self._own] if isinstance(sink, FolderSink)
+        )
         return frozenset([*self._single, *chain.from_iterable(in_folders)])
 
     def _add_table(self, table: RegionsParquet | FieldsCsv | SlidesCsv) -> None:
