@@ -29,6 +29,7 @@ from unittest import mock
 
 # What the command imports late: once, before the forks.
 import rbc_engine.runs.run
+import rbc_engine.runs.run_folder
 from rbc_engine.bench.instruments.stub_engine import StubLane, engine_of_lanes, stub_regions
 from rbc_engine.cli import app
 from rbc_engine.engine import Engine
