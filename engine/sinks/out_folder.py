@@ -15,7 +15,7 @@ from typing import Literal
 
 from rbc_engine.errors import OutputError, ResultsError, UsageError
 from rbc_engine.sinks.files.atomic import explain_os_errors, remove_abandoned
-from rbc_engine.sinks.journal.records import lock_for_reading
+from rbc_engine.sinks.files.records import lock_for_reading
 from rbc_engine.sinks.own_files import (
     LIVE_JOURNAL,
     OWN_FILES,

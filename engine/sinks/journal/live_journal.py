@@ -13,7 +13,7 @@ from typing import Any
 from rbc_engine.closing import Closing
 from rbc_engine.errors import OutputError
 from rbc_engine.sinks.files.atomic import explain_os_errors
-from rbc_engine.sinks.journal.records import Record, RecordReader, RecordWriter, lock_for_reading
+from rbc_engine.sinks.files.records import Record, RecordReader, RecordWriter, lock_for_reading
 from rbc_engine.sinks.journal.stored_result import pack_result, unpack_result
 from rbc_engine.sinks.out_folder import OutFolder
 from rbc_engine.sinks.own_files import LIVE_JOURNAL

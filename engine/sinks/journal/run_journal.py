@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from rbc_engine.closing import Closing
 from rbc_engine.errors import OutputError, ResultsError
 from rbc_engine.sinks.files.atomic import explain_os_errors
-from rbc_engine.sinks.journal.records import (
+from rbc_engine.sinks.files.records import (
     Record,
     RecordReader,
     RecordWriter,

@@ -35,7 +35,7 @@ from rbc_engine.cli import app
 from rbc_engine.engine import Engine
 from rbc_engine.errors import RbcError
 from rbc_engine.packs.pack import Pack, find_pack
-from rbc_engine.sinks.journal.records import RecordWriter
+from rbc_engine.sinks.files.records import RecordWriter
 
 import rbc_engine.cli.terminal.compile_watch  # noqa: F401  isort: skip
 import rich.progress
