@@ -86,3 +86,8 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Lists the heavy names too, before their first use."""
+    return sorted({*globals(), *__all__})
