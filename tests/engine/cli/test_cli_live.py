@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from rbc_engine.sinks.journal.live_journal import LIVE_JOURNAL
-from rbc_engine.sinks.journal.records import RecordReader
+from rbc_engine.sinks.files.records import RecordReader
+from rbc_engine.sinks.own_files import LIVE_JOURNAL
 from rbc_engine.sources.synthetic.field import render_field
 
 FILES = {".run.files", "regions.parquet", "fields.csv", "slides.csv", "run.json"}
