@@ -186,7 +186,7 @@ def test_an_argument_is_compared_when_resumed_or_changes_no_result():
     arguments = set(inspect.signature(run_folder).parameters)
     arguments -= {name for name in arguments if name.startswith("on_")}
     assert arguments - NO_RESULTS - set(OF_THE_RECORD) <= set(Settings.model_fields)
-    assert set(inspect.signature(Engine.__init__).parameters) - {"self", "pack", "choices"} <= set(
+    assert set(inspect.signature(Engine.on).parameters) - {"pack", "choices"} <= set(
         Settings.model_fields
     )
 
