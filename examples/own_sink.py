@@ -1,9 +1,10 @@
-"""A sink of your own: a file that no format of rbc-engine makes, written along with the tables of a run.
+"""A sink of your own: a file that no format makes, written along with the tables of a run.
 
     python examples/own_sink.py RESULTS
 
-RESULTS then also holds look_first.txt: the fields with the most abnormal regions, for whoever sits at the microscope. A sink
-gets every result of the run in order, those kept by --resume too. Its file appears together with the others, or not at all.
+RESULTS then also holds look_first.txt: the fields with the most abnormal regions, for whoever sits
+at the microscope. A sink gets every result of the run in order, those kept by --resume too. Its
+file appears together with the others, or not at all.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""A run from Python: what `rbc-engine run` does, as a function. Results go to the folder named, which must be empty."""
+"""A run from Python: `rbc-engine run` as a function, of the samples into the folder named."""
 
 import sys
 from pathlib import Path

@@ -21,7 +21,7 @@ def check_um_per_px(um_per_px: float | None) -> None:
 
 
 def knows_scale(pack: Pack) -> bool:
-    """Returns whether a pack knows the scale that it was trained at, so that a given one tells it something."""
+    """Returns whether a pack knows its own scale, so that a given one tells it something."""
     return pack.manifest.detector.um_per_canvas_px is not None
 
 

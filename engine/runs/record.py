@@ -49,7 +49,7 @@ class RunCounts:
 
 
 def run_head(engine: Engine, *, settings: Mapping[str, Any]) -> RunRecord:
-    """Returns what run.json is to hold as far as it is known before the first field: the head of a journal."""
+    """Returns what run.json is to hold as far as it is known before the first field."""
     decoder, _ = decoder_of(engine.choices)
     return run_record(
         engine, RunCounts(), decoder=decoder, startup_s=0.0, settings=settings, warnings=[]
@@ -65,11 +65,11 @@ def run_record(
     settings: Mapping[str, Any],
     warnings: Sequence[str],
 ) -> RunRecord:
-    """Returns what run.json says of a run, but for its wall_seconds, which are the caller's to fill in.
+    """Returns what run.json says of a run; its wall_seconds are the caller's to fill in.
 
     startup_s: seconds until the first frame.
-    settings, warnings: for run.json, beside what the engine and the counts say themselves. Settings by the names of
-        run_json.Settings.
+    settings, warnings: for run.json, beside what the engine and the counts say themselves. Settings
+        by the names of run_json.Settings.
     """
     stated = [*engine.notes, *warnings]
     if counts.saturated:

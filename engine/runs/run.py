@@ -1,6 +1,7 @@
-"""A whole run: every field of a source through an engine into the output files, with what run.json says of it.
+"""A whole run: every field of a source through an engine into the output files and run.json.
 
-`run_entries` is that with an open engine and a claimed folder; `run_fields` its inner part, once everything is open.
+`run_entries` is that with an open engine and a claimed folder; `run_fields` its inner part, once
+everything is open.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ def run_entries(
     limit: how many fields were asked for, for run.json. started: see run_fields; None is now.
     on_plan: called once, before the first field. The others: see run_fields.
 
-    Returns what run.json holds. Raises what run_fields raises; ResultsError if the folder cannot be resumed.
+    Returns what run.json holds. Raises what run_fields raises; ResultsError if the folder cannot be
+    resumed.
     """
     started = time.perf_counter() if started is None else started
     settings = {"um_per_px": pixel_um, "limit": limit, "formats": tuple(formats)}
@@ -126,17 +128,18 @@ def run_fields(
     on_result: OnResult,
     on_tile: OnTile = lambda tile, of: None,
 ) -> RunRecord:
-    """Runs what is pending of a plan, fields first, then whole slides, takes the rest from the journal, and completes
-    the output; then the journal is removed.
+    """Runs what is pending of a plan, fields first, then whole slides, takes the rest from the
+    journal, and completes the output; then the journal is removed.
 
     started: time.perf_counter() of the start of the run; wall_seconds counts from it.
     settings, warnings: for run.json, beside what is added here.
     stop: when set, fields in flight are finished and no more are begun.
-    on_result: called with every result, in order, after it was written. on_tile: called between them.
+    on_result: called with every result, in order, after it was written. on_tile: called between
+    them.
 
-    Returns what run.json holds. Raises OutputError if the results cannot be written, DeviceError if the last device
-    failed: after the output was completed with what was done, unless that is nothing. The journal is left, with all
-    that was done until then, if the output is not completed.
+    Returns what run.json holds. Raises OutputError if the results cannot be written, DeviceError if
+    the last device failed: after the output was completed with what was done, unless that is
+    nothing. The journal is left, with all that was done until then, if the output is not completed.
     """
     plan = fields_first(plan)
     pending = plan.pending

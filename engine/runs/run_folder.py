@@ -35,9 +35,11 @@ _FAILURES_KEPT = 10
 class RunProgress:
     """How far a run is.
 
-    fields: of the whole run. done: of them, those that have their result, the failed ones too. kept: of the done ones,
-    those that an earlier run had done. slides: of the done ones. regions: found by this run.
-    tile, tiles: which tile of a whole slide is being run, from 1, and of how many; 0 between slides.
+    fields: of the whole run. done: of them, those that have their result, the failed ones too.
+    kept: of the done ones, those that an earlier run had done. slides: of the done ones. regions:
+    found by this run.
+    tile, tiles: which tile of a whole slide is being run, from 1, and of how many; 0 between
+    slides.
     notes: what is to be said of a run that is resumed.
     """
 
@@ -60,8 +62,9 @@ class RunProgress:
 class RunSummary:
     """What a run did.
 
-    out: the folder with its files. record: what run.json holds. slides: what the fields of each add up to, as slides.csv
-    has them. failures: the first ten fields that failed, with why; fields.csv has all.
+    out: the folder with its files. record: what run.json holds. slides: what the fields of each add
+    up to, as slides.csv has them. failures: the first ten fields that failed, with why; fields.csv
+    has all.
     stopped: whether the run was told to stop.
     """
 
@@ -94,28 +97,34 @@ def run_folder(
     watch: BuildWatch | None = None,
     names: Literal["arguments", "options"] = "arguments",
 ) -> RunSummary:
-    """Finds the red cells of all images and writes regions.parquet, fields.csv, slides.csv and run.json.
+    """Finds the red cells of all images and writes the tables and run.json.
 
         summary = run_folder("smears", "results")
         print(summary.record.counts.regions)
 
-    inputs: images, whole slides, folders of images (one slide each), or folders of folders (one slide each).
+    inputs: images, whole slides, folders of images (one slide each), or folders of folders (one
+    slide each).
     out: the folder for the results; made if it does not exist.
     pack, device, precision, lanes, estimate_scale, field_prior, watch: see Engine.open.
     resume: go on with the run in `out`, keeping what is done there. overwrite: replace it.
     limit: run only the first so many fields.
-    um_per_px: width of a pixel in µm, the same for all images and slides; None leaves each its own, if it has one.
+    um_per_px: width of a pixel in µm, the same for all images and slides; None leaves each its own,
+    if it has one.
     formats: further outputs, of rbc_engine.sinks.formats.table.FORMATS.
-    sinks: outputs of one's own, see rbc_engine.sinks.base.Sink: each is called with the folder and the pack.
-    stop: when set, from any thread, the fields in flight are finished and no more are begun; what is done is written.
-    on_progress: called before the first field, after each one, and as a tile of a whole slide sets out.
-    on_result: called with every result in order, kept ones too, after it was written. Both are called in this thread;
-        an error of theirs ends the run, which can be resumed.
+    sinks: outputs of one's own, see rbc_engine.sinks.base.Sink: each is called with the folder and
+    the pack.
+    stop: when set, from any thread, the fields in flight are finished and no more are begun; what
+    is done is written.
+    on_progress: called before the first field, after each one, and as a tile of a whole slide sets
+    out.
+    on_result: called with every result in order, kept ones too, after it was written. Both are
+        called in this thread; an error of theirs ends the run, which can be resumed.
     names: whether errors speak of arguments of this function, or of options of the command line.
 
-    A field that fails has its row and reason, and the run goes on. Raises UsageError for an argument that breaks its
-    rule, OutputError if `out` holds something else or the disk refuses, ResultsError if the run there cannot be resumed,
-    PackError for a damaged pack, DeviceError for a device that is missing or, once what was done is written, failed.
+    A field that fails has its row and reason, and the run goes on. Raises UsageError for an
+    argument that breaks its rule, OutputError if `out` holds something else or the disk refuses,
+    ResultsError if the run there cannot be resumed, PackError for a damaged pack, DeviceError for a
+    device that is missing or, once what was done is written, failed.
     """
     with nullcontext() if names == "options" else _arguments_named():
         started = time.perf_counter()
@@ -239,7 +248,7 @@ def _failure(field: str, error: str) -> str:
 
 @contextmanager
 def _arguments_named() -> Iterator[None]:
-    """Turns an error of the block that names options of the command line into one that names arguments."""
+    """Turns errors of the block that name options of the command line into ones of arguments."""
     try:
         yield
     except RbcError as error:

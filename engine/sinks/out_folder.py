@@ -1,7 +1,7 @@
 """The folder that results go to: what may be put there, and what is removed for it.
 
-`claim` is where every command begins: quick, before networks are compiled. What it returns is handed to all that writes
-there.
+`claim` is where every command begins: quick, before networks are compiled. What it returns is
+handed to all that writes there.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
 class Contents:
     """What kind of results a folder is for.
 
-    name: in messages. is_held: whether they are in a folder, whole or cut short. own_files: those files of a folder
-    that belong to them, relative to it.
+    name: in messages. is_held: whether they are in a folder, whole or cut short. own_files: those
+    files of a folder that belong to them, relative to it.
     """
 
     name: str
@@ -75,8 +75,8 @@ class OutFolder:
     def check(self) -> None:
         """Refuses the folder for what it holds.
 
-        Raises OutputError if results must not be put there, ResultsError if there is something to resume, but not by a
-        run. Each says what to do instead.
+        Raises OutputError if results must not be put there, ResultsError if there is something to
+        resume, but not by a run. Each says what to do instead.
         """
         if self.mode == "new":
             self._refuse_filled()
@@ -191,12 +191,14 @@ def claim(
     inputs: Mapping[str, Sequence[Path]] | None = None,
     contents: Contents = RUN,
 ) -> OutFolder:
-    """Claims a folder for results, and refuses it at once if they must not be put there. Changes nothing.
+    """Claims a folder for results, or refuses it if they must not be put there. Changes nothing.
 
-    inputs: what the results are made from, by what that is called on the command line. contents: the kind of results.
+    inputs: what the results are made from, by what that is called on the command line. contents:
+    the kind of results.
 
-    Raises UsageError if the folder is one of the inputs or contains one, links resolved; OutputError for what it
-    holds, or if a run is writing there; ResultsError if it is to be resumed, and cannot be.
+    Raises UsageError if the folder is one of the inputs or contains one, links resolved;
+    OutputError for what it holds, or if a run is writing there; ResultsError if it is to be
+    resumed, and cannot be.
     """
     out = OutFolder(folder, mode, contents)
     for name, paths in (inputs or {}).items():

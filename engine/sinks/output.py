@@ -30,7 +30,7 @@ from rbc_engine.types.results import FieldResult
 __all__ = ["OpenSink", "RunOutput"]
 
 OpenSink = Callable[[Path, Pack], Sink]
-"""Begins the files of a sink in a folder, which exists by then; a class of sinks is one. Raises OutputError."""
+"""Begins a sink in a folder, which exists by then; a class of sinks is one. Raises OutputError."""
 
 _FILES = (
     *(RUN_JSON, RegionsParquet.NAME, FieldsCsv.NAME, SlidesCsv.NAME),
@@ -48,8 +48,9 @@ class RunOutput:
                 output.write(result)
             output.finish(run)
 
-    Nothing is visible before finish. A run.json in the folder means that the files beside it are complete and of
-    the same run. Leaving the block without finish, by an error or not, removes what was half-written.
+    Nothing is visible before finish. A run.json in the folder means that the files beside it are
+    complete and of the same run. Leaving the block without finish, by an error or not, removes what
+    was half-written.
     """
 
     def __init__(
@@ -62,16 +63,17 @@ class RunOutput:
     ) -> None:
         """Makes the folder if it does not exist.
 
-        out: the folder, as claimed. If it is not a new one, the run in it is replaced: the files that it lists as its
-            own, which stay as they are until finish. Others are not touched. What an unfinished run has there under
-            hidden names is removed at once; if it still runs, it fails.
+        out: the folder, as claimed. If it is not a new one, the run in it is replaced: the files
+            that it lists as its own, which stay as they are until finish. Others are not touched.
+            What an unfinished run has there under hidden names is removed at once; if it still
+            runs, it fails.
         formats: of FORMATS; the tables are always written.
-        sinks: of the caller's own; called here. Their files appear together with the others, but are not the run's own:
-            none is removed later.
+        sinks: of the caller's own; called here. Their files appear together with the others, but
+            are not the run's own: none is removed later.
 
-        Raises UsageError for an unknown format or one whose library is missing; OutputError if a new folder is filled
-        by now, if another holds files and no run, if a file that no run wrote is where one of this run belongs, or if
-        it cannot be written.
+        Raises UsageError for an unknown format or one whose library is missing; OutputError if a
+        new folder is filled by now, if another holds files and no run, if a file that no run wrote
+        is where one of this run belongs, or if it cannot be written.
         """
         check_formats(formats)
         folder = self._folder = out.path
@@ -110,12 +112,13 @@ class RunOutput:
     def finish(self, run: RunRecord) -> RunRecord:
         """Puts every file in its place, run.json last of all.
 
-        Everything is on the disk before the first file is moved: a full disk leaves none of them behind.
+        Everything is on the disk before the first file is moved: a full disk leaves none of them
+        behind.
 
         run: what run.json is to hold, but for its `files`.
 
-        Returns what it holds, with the sha256 of each table, by which it is known later whether they are still what was
-        written. Raises OutputError if the disk refuses.
+        Returns what it holds, with the sha256 of each table, by which it is known later whether
+        they are still what was written. Raises OutputError if the disk refuses.
         """
         try:
             for sink in self._sinks:

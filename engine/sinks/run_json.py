@@ -1,8 +1,8 @@
 """run.json as types: what a run says of itself. One model writes it and reads it back, checked.
 
-Keys stand in the file in the order in which the fields stand here; a key that was not given is left out, and one that this
-version does not know is passed over. The text of a message or of a setting may come from a name on a disk: what UTF-8
-cannot hold of it is escaped.
+Keys stand in the file in the order in which the fields stand here; a key that was not given is left
+out, and one that this version does not know is passed over. The text of a message or of a setting
+may come from a name on a disk: what UTF-8 cannot hold of it is escaped.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _type_names(value: Any) -> Any:
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
-    """Returns a copy of what JSON holds, its texts escaped. Raises ValueError for anything else, or if it is too deep."""
+    """Returns a copy of JSON with its texts escaped. Raises ValueError for anything else."""
     if isinstance(value, str):
         return encodable(value)
     if value is None or isinstance(value, bool | int):
@@ -183,7 +183,7 @@ class Settings(BaseModel):
 
     @classmethod
     def effects(cls) -> dict[str, Effect]:
-        """Returns the effect of every known setting. Raises TypeError for one that is not marked with one."""
+        """Returns the effect of every known setting. Raises TypeError for one without a mark."""
         found = {}
         for name, info in cls.model_fields.items():
             marks = [mark for mark in info.metadata if isinstance(mark, Effect)]
@@ -207,7 +207,7 @@ class Counts(_Section):
 
 
 class Bound(_Section):
-    """The stage that takes most of the time of lanes and threads, and what halving it would give."""
+    """The stage that takes most of the time of lanes and threads, and what a faster one gives."""
 
     stage: Text
     share: Number
@@ -222,7 +222,7 @@ class LatencySeconds(_Section):
 
 
 class RecalledFrom(_Section):
-    """Of the run that a recall was made from: the sha256 of its files, and what it said of itself."""
+    """The run that a recall was made from: the sha256 of its files, and what it said of itself."""
 
     sha256: dict[Text, Text]
     pack: PackName
@@ -234,14 +234,15 @@ class RecalledFrom(_Section):
 class RunRecord(_Section):
     """The whole of run.json.
 
-    Those of a live run alone: frames, source_error, latency_seconds. Of a recall alone: recalled_from.
+    Those of a live run alone: frames, source_error, latency_seconds. Of a recall alone:
+    recalled_from.
     """
 
     schema_: Annotated[int, Field(alias="schema", strict=True)]
     pack: PackName
     program: ProgramName
     abnormal_types: Annotated[tuple[Text, ...] | None, BeforeValidator(_type_names)] = None
-    """Which of the pack's types were taken as abnormal; None for a run of a version that did not say."""
+    """Which of the pack's types were taken as abnormal; None if its version did not say."""
     device: Text | None = None
     backend: Text | None = None
     precision: Text | None = None
@@ -270,7 +271,8 @@ class RunRecord(_Section):
     def of(cls, pack: Pack, /, **more: Any) -> RunRecord:
         """Returns the record of a run of this program with a pack, without fields so far.
 
-        more: further fields, or others instead. Raises pydantic's ValidationError, a ValueError, for what does not fit.
+        more: further fields, or others instead. Raises pydantic's ValidationError, a ValueError,
+        for what does not fit.
         """
         nothing = {"fields": 0, "failed": 0, "regions": 0, "abnormal": 0}
         first = {"schema": SCHEMA, **origin(pack), "settings": {}, "counts": nothing}
@@ -289,7 +291,7 @@ class RunRecord(_Section):
 
     @classmethod
     def load(cls, file: BinaryIO, *, path: Path) -> RunRecord:
-        """Reads an open file, which lies at `path`. Raises ResultsError if it holds no run, OSError."""
+        """Reads an open file that lies at `path`. Raises OSError, ResultsError if it is no run."""
         data = file.read(_MOST_BYTES + 1)
         try:
             if len(data) > _MOST_BYTES:
@@ -318,7 +320,7 @@ class RunRecord(_Section):
             raise damaged(path, _first_fault(error)) from error
 
     def changed(self, **more: Any) -> RunRecord:
-        """Returns a copy with other or further fields, checked. Raises a ValueError for what does not fit."""
+        """Returns a copy with other or further fields. Raises ValueError for what does not fit."""
         given = {name: getattr(self, name) for name in self.model_fields_set}
         return type(self).model_validate(given | more)
 
@@ -328,7 +330,7 @@ class RunRecord(_Section):
 
 
 def peek(path: Path) -> dict[str, Any] | None:
-    """Returns what the run.json of a run of any version holds, unchecked; None for a file that is none."""
+    """Returns what a run.json of any version holds, unchecked; None for a file that is none."""
     try:
         with path.open("rb") as file:
             run = json.loads(file.read(_MOST_BYTES))
@@ -358,7 +360,7 @@ def _first_fault(error: ValidationError) -> str:
 
 
 def damaged(path: Path, what: str) -> ResultsError:
-    """Returns the error for a file of a finished run that is not what the run wrote, with what is wrong of it."""
+    """Returns the error for a file of a finished run that is not what the run wrote."""
     return ResultsError(f"{_shown(path)}: {what}: {_AGAIN}")
 
 

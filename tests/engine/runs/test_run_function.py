@@ -1,4 +1,4 @@
-"""A run as a function: what it tells, keeps and refuses, with no terminal about it. Lanes sleep instead of computing."""
+"""A run as a function: what it tells, keeps and refuses. Lanes sleep instead of computing."""
 
 from __future__ import annotations
 

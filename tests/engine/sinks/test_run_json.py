@@ -1,4 +1,4 @@
-"""run.json as one model: what is written is read, what a stranger wrote is checked, and no setting escapes --resume."""
+"""run.json as one model: written, read, checked, and no setting of it escapes --resume."""
 
 from __future__ import annotations
 
