@@ -7,7 +7,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from rbc_engine.lanes.measure import measure_field
-from rbc_engine.types import UInt8
+from rbc_engine.types.arrays import UInt8
 
 _SMALL_WH = (480, 360)
 
