@@ -77,7 +77,7 @@ class TableFile(Closing, Generic[Table]):
 
     def pack_sha256(self) -> str:
         """Reads which pack the file says that it was made with; '' if it does not."""
-        told = (self.schema.metadata or {}).get(b"rbc_engine.packs.pack.sha256", b"")
+        told = (self.schema.metadata or {}).get(b"rbc_engine.pack.sha256", b"")
         return str(told.decode("utf-8", "replace"))
 
     def parts(self, begin: int, end: int) -> Iterator[tuple[Table, slice]]:

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rbc_engine.stats.counts import SlideTally
+    from rbc_engine.runs.run_folder import RunSummary
+    from rbc_engine.stats.counts import SlideCounts
 
-__all__ = ["print_summary"]
+__all__ = ["print_run", "print_summary"]
 
 _TABLE_ROWS = 40
 
 
+def print_run(summary: RunSummary) -> None:
+    """Prints what a run did."""
+    print_summary(
+        summary.slides,
+        summary.record.warnings,
+        summary.out,
+        failures=summary.failures,
+        report="report" in summary.record.settings.formats,
+    )
+
+
 def print_summary(
-    tally: SlideTally,
-    warnings: list[str],
+    slides: Iterable[SlideCounts],
+    warnings: Sequence[str],
     out: Path,
     *,
     failures: Sequence[str] = (),
     report: bool = False,
 ) -> None:
-    """A table of the slides, and what there is to know.
+    """Prints a table of the slides, and what there is to know.
 
     failures: the first fields that failed, with why. report: whether there is a page to open.
     """
@@ -33,7 +45,7 @@ def print_summary(
     from rbc_engine.text import printable
 
     console = Console()
-    rows = list(tally.rows())
+    rows = list(slides)
     others = {
         label: name
         for label, name in (("white cells", "white_cells"), ("platelets", "platelets"))

@@ -103,7 +103,7 @@ def kind_column(kinds: UInt8) -> Any:
 def pack_metadata(pack: Pack) -> dict[str, str]:
     """Names the pack in the metadata of a Parquet file."""
     described = {"name": pack.name, "version": pack.manifest.version, "sha256": pack.sha256}
-    return {f"rbc_engine.packs.pack.{key}": value for key, value in described.items()}
+    return {f"rbc_engine.pack.{key}": value for key, value in described.items()}
 
 
 def region_table(

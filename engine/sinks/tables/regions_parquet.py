@@ -36,7 +36,7 @@ class RegionsParquet:
     cells_high, flags.
 
     region counts from 0 within its field. Boxes are px of the full-resolution image, origin top left. flags are
-    names joined by ';'. The file's metadata name the pack, under rbc_engine.packs.pack.name, .version and .sha256.
+    names joined by ';'. The file's metadata name the pack, under rbc_engine.pack.name, .version and .sha256.
     """
 
     NAME = "regions.parquet"

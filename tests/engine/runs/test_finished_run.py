@@ -12,18 +12,13 @@ import pytest
 
 from rbc_engine.errors import ResultsError
 from rbc_engine.runs.finished_run import FinishedRun
+from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
+from rbc_engine.sinks.run_json import RunRecord
 from rbc_engine.types.cells import Cells
 from rbc_engine.types.frames import FileStamp
 from rbc_engine.types.regions import Regions
 from rbc_engine.types.results import FieldResult
-
-RUN = {
-    "schema": 2,
-    "pack": {"name": "toy", "version": "1.2.3", "sha256": "ab" * 32},
-    "program": {},
-    "settings": {},
-}
 
 
 @pytest.fixture(params=["make_result", "make_mixed"])
@@ -47,10 +42,10 @@ def write(folder, pack, results, **changed):
         "regions": sum(map(len, regions)),
         "abnormal": sum(int(each.abnormal.sum()) for each in regions),
     }
-    with RunOutput(folder, pack) as output:
+    with RunOutput(claim(folder), pack) as output:
         for result in results:
             output.write(result)
-        output.finish(RUN | {"counts": counts} | changed)
+        output.finish(RunRecord.of(pack, counts=counts, **changed))
 
 
 def same(one: Regions | None, other: Regions | None) -> None:
@@ -195,16 +190,18 @@ def test_hostile_scales_and_flags_are_refused(tmp_path, toy_cell_pack, make_mixe
     [
         (
             1,
-            r"has schema 1 \(rbc-engine 0.4.1 wrote it\).*neither kinds nor cells.*run --overwrite",
+            r"has schema 1, .*: rbc-engine 0.4.1 wrote it.*neither kinds nor cells.*run --overwrite",
         ),
-        (3, r"has schema 3 .*newer version; upgrade with pip"),
+        (3, r"has schema 3, .*newer; upgrade with pip"),
         ("2", r".*it is no run.json of a run"),
         (True, r".*it is no run.json of a run"),
         (None, r".*it is no run.json of a run"),
     ],
 )
 def test_a_run_of_another_schema_is_refused_by_name(tmp_path, toy_pack, make_result, schema, says):
-    write(tmp_path, toy_pack, [make_result()], schema=schema, program={"version": "0.4.1"})
+    write(tmp_path, toy_pack, [make_result()], program={"version": "0.4.1"})
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": schema}))
     with pytest.raises(ResultsError, match=rf"{tmp_path / 'run.json'} {says}"):
         FinishedRun(tmp_path)
 

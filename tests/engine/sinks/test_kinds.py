@@ -23,7 +23,9 @@ from rbc_engine.sinks.formats.overlay_drawing import (
     draw_overlay,
 )
 from rbc_engine.sinks.formats.table import FORMATS
+from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
+from rbc_engine.sinks.run_json import RunRecord
 from rbc_engine.stats.counts import SlideCounts
 from rbc_engine.stats.drift import Drift
 from rbc_engine.stats.grade import type_shares
@@ -51,11 +53,10 @@ def out(tmp_path_factory, toy_cell_pack, results):
         "regions": sum(map(len, done)),
         "abnormal": sum(int(regions.abnormal.sum()) for regions in done),
     }
-    pack = {"name": "toy", "version": "1.2.3", "sha256": toy_cell_pack.sha256}
-    with RunOutput(folder, toy_cell_pack, formats=list(FORMATS)) as output:
+    with RunOutput(claim(folder), toy_cell_pack, formats=list(FORMATS)) as output:
         for result in results:
             output.write(result)
-        output.finish({"schema": 2, "pack": pack, "program": {}, "settings": {}, "counts": counts})
+        output.finish(RunRecord.of(toy_cell_pack, counts=counts))
     return folder
 
 
@@ -260,7 +261,7 @@ def test_grades_and_the_monitor_leave_other_kinds_out(make_mixed):
     assert counts.cells_high == sum(len(each.cells) for each in red) == counts.red_cells
 
 
-def test_another_kind_is_another_label(out, tmp_path, results, toy_cell_pack, make_mixed):
+def test_another_kind_is_another_label(tmp_path, results, toy_cell_pack, make_mixed):
     regions = some(make_mixed, [0, 0, 1])
     other = some(make_mixed, [0, 1, 1])
     regions, other = (
@@ -274,11 +275,10 @@ def test_another_kind_is_another_label(out, tmp_path, results, toy_cell_pack, ma
     def written(name, found):
         field = replace(results[0], regions=found, frame=None)
         folder = tmp_path / name
-        run = json.loads((out / "run.json").read_text())
         counts = {"fields": 1, "failed": 0, "regions": 3, "abnormal": 0}
-        with RunOutput(folder, toy_cell_pack) as output:
+        with RunOutput(claim(folder), toy_cell_pack) as output:
             output.write(field)
-            output.finish(run | {"counts": counts})
+            output.finish(RunRecord.of(toy_cell_pack, counts=counts))
         return FinishedRun(folder)
 
     changes = []

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rbc_engine.errors import ResultsError
-from rbc_engine.sinks.journal.records import RecordWriter
+from rbc_engine.sinks.files.records import RecordWriter
 from rbc_engine.sinks.journal.run_journal import RUN_JOURNAL, RunJournal
 from rbc_engine.sinks.journal.stored_result import check_result, pack_result, unpack_result
+from rbc_engine.sinks.out_folder import claim
 from rbc_engine.types.cells import Cells
 from rbc_engine.types.regions import Regions
 from rbc_engine.types.results import FieldResult
@@ -124,4 +125,4 @@ def test_a_journal_of_an_earlier_version_is_refused_by_name(tmp_path):
     records.close()
     says = rf"{RUN_JOURNAL} has schema 1.*neither kinds nor cells.*--overwrite"
     with pytest.raises(ResultsError, match=says):
-        RunJournal.reopen(tmp_path, types=3, check=lambda head: None)
+        RunJournal.reopen(claim(tmp_path, "resume"), types=3, check=lambda head: None)
