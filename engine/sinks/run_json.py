@@ -350,7 +350,7 @@ def _other_schema(run: dict[str, Any]) -> str:
             f"{told}: {who} wrote it, which knew neither kinds nor cells; run the images again with "
             f"`rbc-engine run --overwrite`, or read it with the version that wrote it"
         )
-    return f"{told}: {who} wrote it, which is newer; upgrade with pip install -U rbc-engine"
+    return f"{told}: {who} wrote it, which is newer; upgrade with pip install -U rbc-engine, or use the version that wrote it"
 
 
 def _no_number(name: str) -> float:
