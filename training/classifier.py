@@ -19,6 +19,7 @@ from rbc_engine.packs.pack import Pack
 from rbc_engine.training.augment import blur_some, flip_and_turn, vary_colour, vary_light
 from rbc_engine.training.checkpoint import load_finished
 from rbc_engine.training.clumps import ClumpMaker
+from rbc_engine.training.fit.devices import CPU
 from rbc_engine.training.from_pack import begin_classifier
 from rbc_engine.training.frozen_trunk import pooled_features
 from rbc_engine.training.imagenet import TrunkWeights, fetch_imagenet, load_trunk
@@ -81,6 +82,7 @@ def train_classifier(
     start: Path | Pack | None = None,
     types: tuple[str, ...] = (),
     trunk_weights: TrunkWeights = "scratch",
+    device: torch.device = CPU,
     log: Log,
 ) -> Classifier:
     """Trains trunk and heads, or goes on from `checkpoint`; see train_steps, which also says what is raised.
@@ -88,6 +90,8 @@ def train_classifier(
     start: another training's checkpoint, whose averaged weights this one begins with, or a pack.
     types: names of the columns of the regions' types; with others than the pack's, its trunk alone is taken.
     trunk_weights: what the trunk begins with where there is neither a checkpoint nor a start.
+
+    Returns the averaged weights on the CPU.
     """
     torch.manual_seed(training.seed)
     model = _new_classifier(regions.types.shape[1], training)
@@ -95,6 +99,7 @@ def train_classifier(
         state = fetch_imagenet(training.trunk, wanted=trunk_weights, log=log)
         if state is not None:
             load_trunk(model.trunk, state, mean_rgb=settings.mean_rgb, std_rgb=settings.std_rgb)
+    model.to(device)
     loss_at, optimizer = (_heads if training.frozen_trunk else _end_to_end)(
         model, regions, settings=settings, training=training, checkpoint=checkpoint, log=log
     )
@@ -104,7 +109,7 @@ def train_classifier(
             rng = np.random.default_rng([training.seed, batch])
             chosen = rng.integers(len(regions), size=training.batch)
             patches = regions.patches(chosen, settings, threads=torch.get_num_threads())
-            model.feature_map(torch.from_numpy(patches))
+            model.feature_map(torch.from_numpy(patches).to(device))
 
         begin_classifier(model, start, same_types=start.types == types, run=run, log=log)
     average = train_steps(
@@ -141,6 +146,8 @@ def _end_to_end(
     def loss_at(step: int) -> Tensor:
         with torch.autocast("cpu", enabled=False):
             patches, wanted = _draw(regions, chances, clumps, step, settings, training)
+        device = next(model.parameters()).device
+        patches, wanted = patches.to(device), wanted.to(device)
         _, logits = model(patches.contiguous(memory_format=torch.channels_last))
         return nn.functional.binary_cross_entropy_with_logits(logits, wanted)
 
@@ -158,7 +165,8 @@ def _heads(
     log: Log,
 ) -> tuple[Callable[[int], Tensor], torch.optim.Optimizer]:
     model.trunk.requires_grad_(False)
-    types = torch.from_numpy(regions.types.astype(np.float32))
+    device = next(model.parameters()).device
+    types = torch.from_numpy(regions.types.astype(np.float32)).to(device)
 
     @lru_cache(maxsize=1)
     def features() -> Tensor:
@@ -166,11 +174,11 @@ def _heads(
         stored = checkpoint.with_name("features.npz")
         found = pooled_features(model, regions, settings=settings, stored=stored, log=log)
         model.head.train()
-        return found
+        return found.to(device)
 
     def loss_at(step: int) -> Tensor:
         rng = np.random.default_rng([training.seed, step])
-        chosen = torch.from_numpy(rng.integers(len(types), size=training.batch))
+        chosen = torch.from_numpy(rng.integers(len(types), size=training.batch)).to(device)
         logits = model.head(features()[chosen])
         return nn.functional.binary_cross_entropy_with_logits(logits, types[chosen])
 
@@ -189,7 +197,7 @@ def load_classifier(checkpoint: Path, *, types: int, training: ClassifierTrainin
 
 
 def _trained(average: AveragedModel) -> Classifier:
-    return cast(Classifier, average.module).eval()
+    return cast(Classifier, average.module).cpu().eval()
 
 
 @torch.inference_mode()

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from rbc_engine.training.classifier import ClassifierTraining
 from rbc_engine.training.detector import DetectorTraining
+from rbc_engine.training.fit.cells.options import CellDetectorTraining
 
-__all__ = ["CLASSIFIER_PRESETS", "DETECTOR_PRESETS"]
+__all__ = ["CELL_DETECTOR_PRESETS", "CLASSIFIER_PRESETS", "DETECTOR_PRESETS"]
+
+CELL_DETECTOR_PRESETS = {"best": CellDetectorTraining()}
+"""Of a training on a collection of laboratories."""
 
 DETECTOR_PRESETS = {
     "best": DetectorTraining(),

@@ -15,6 +15,7 @@ import typer
 from rbc_engine.errors import RbcError, UsageError
 
 if TYPE_CHECKING:
+    from rbc_engine.training.collection_plan import CollectionPlan
     from rbc_engine.training.plan import TrainingPlan
 
 __all__ = ["app", "parse_stages", "training_errors"]
@@ -34,8 +35,25 @@ Work = Annotated[
 ]
 Format = Annotated[
     str,
-    typer.Option("--format", help="What --data holds: chula12, masks, voc, coco or synthetic."),
+    typer.Option(
+        "--format", help="What --data holds: chula12, masks, voc, coco, boxes or synthetic."
+    ),
 ]
+CollectionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--collection",
+        help="Train on several laboratories, whose folders lie below --data: laboratories, or a TOML file that "
+        "names them; instead of --format. The detector then finds single cells by kind.",
+    ),
+]
+Only = Annotated[
+    str | None, typer.Option(help="Of a collection, the datasets to train on: NAME,NAME,...")
+]
+Without = Annotated[
+    str | None, typer.Option(help="Of a collection, the datasets to leave out: NAME,NAME,...")
+]
+Device = Annotated[str, typer.Option(help="What to train on: cpu, or cuda for one NVIDIA GPU.")]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same training.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 for the cores there are.")]
 Share = Annotated[
@@ -117,10 +135,14 @@ def detector(
     data: Data,
     work: Work,
     data_format: Format = "chula12",
+    collection: CollectionOption = None,
+    only: Only = None,
+    without: Without = None,
     seed: Seed = 0,
     threads: Threads = 0,
     validation_share: Share = 0.22,
     split: Split = "smears",
+    device: Device = "cpu",
     preset: Preset = "best",
     steps: Steps = None,
     detector_trunk: DetectorTrunkOption = None,
@@ -130,7 +152,15 @@ def detector(
 ) -> None:
     """Train the detector of red-cell regions."""
     with training_errors():
-        plan = _plan(data, work, data_format, seed, threads, validation_share, split)
+        plan: TrainingPlan | CollectionPlan
+        if collection is None:
+            _check_names(only, without)
+            plan = _plan(data, work, data_format, seed, threads, validation_share, split, device)
+        else:
+            plan = _collection_plan(
+                *(data, work, collection, only, without),
+                *(seed, threads, validation_share, split, device),
+            )
         plan.train_detector(
             preset=preset,
             steps=steps,
@@ -150,6 +180,7 @@ def classifier(
     threads: Threads = 0,
     validation_share: Share = 0.22,
     split: Split = "smears",
+    device: Device = "cpu",
     preset: Preset = "best",
     stages: Stages = None,
     classifier_trunk: ClassifierTrunkOption = None,
@@ -162,7 +193,7 @@ def classifier(
     """Train the classifier of cell types."""
     with training_errors():
         parsed = parse_stages(stages)
-        plan = _plan(data, work, data_format, seed, threads, validation_share, split)
+        plan = _plan(data, work, data_format, seed, threads, validation_share, split, device)
         plan.train_classifier(
             preset=preset,
             stages=parsed,
@@ -193,7 +224,7 @@ def pack(
     """Make a pack of the two trained networks, and measure it on the smears held out."""
     with training_errors():
         _check_out(out, name)
-        plan = _plan(data, work, data_format, seed, threads, validation_share, split)
+        plan = _plan(data, work, data_format, seed, threads, validation_share, split, "cpu")
         plan.make_pack(
             out,
             max_false_share=max_false_share,
@@ -213,6 +244,7 @@ def everything(
     threads: Threads = 0,
     validation_share: Share = 0.22,
     split: Split = "smears",
+    device: Device = "cpu",
     preset: Preset = "best",
     steps: Steps = None,
     detector_trunk: DetectorTrunkOption = None,
@@ -227,7 +259,7 @@ def everything(
     with training_errors():
         _check_out(out, name)
         parsed = parse_stages(stages)
-        plan = _plan(data, work, data_format, seed, threads, validation_share, split)
+        plan = _plan(data, work, data_format, seed, threads, validation_share, split, device)
         plan.train_detector(
             preset=preset,
             steps=steps,
@@ -287,7 +319,9 @@ def _plan(
     threads: int,
     validation_share: float,
     split: str,
+    device: str,
 ) -> TrainingPlan:
+    from rbc_engine.training.fit.devices import training_device
     from rbc_engine.training.plan import TrainingPlan
 
     return TrainingPlan.open(
@@ -298,8 +332,50 @@ def _plan(
         threads=threads or len(os.sched_getaffinity(0)),
         validation_share=validation_share,
         split=split,
+        device=training_device(device),
         log=_log,
     )
+
+
+def _collection_plan(
+    data: Path,
+    work: Path,
+    collection: str,
+    only: str | None,
+    without: str | None,
+    seed: int,
+    threads: int,
+    validation_share: float,
+    split: str,
+    device: str,
+) -> CollectionPlan:
+    from rbc_engine.training.collection_plan import CollectionPlan
+    from rbc_engine.training.fit.devices import training_device
+
+    return CollectionPlan.open(
+        data,
+        work,
+        collection=collection,
+        only=_names(only),
+        without=_names(without),
+        seed=seed,
+        threads=threads or len(os.sched_getaffinity(0)),
+        validation_share=validation_share,
+        split=split,
+        device=training_device(device),
+        log=_log,
+    )
+
+
+def _check_names(only: str | None, without: str | None) -> None:
+    if only or without:
+        raise UsageError(
+            "--only and --without choose among the datasets of a --collection; name it"
+        )
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
 def _log(line: str) -> None:

@@ -1,0 +1,1 @@
+"""Training: what is drawn, the steps, their checkpoints."""
