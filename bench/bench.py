@@ -11,23 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from rbc_engine import _kernels
-from rbc_engine.bench.bottleneck import find_bottleneck
-from rbc_engine.bench.bounds import Limits, measure_limits
-from rbc_engine.bench.end_to_end import (
+from rbc_engine.bench.chapters.bottleneck import find_bottleneck
+from rbc_engine.bench.chapters.end_to_end import (
     measure_latency,
     measure_throughput,
     pass_from_disk,
     pass_from_memory,
 )
-from rbc_engine.bench.engines import open_engine
-from rbc_engine.bench.fields import BenchFields, check_size, read_fields, render_fields
-from rbc_engine.bench.machine import describe_machine
-from rbc_engine.bench.plan import Assumptions, make_plan
-from rbc_engine.bench.scaling import measure_scaling
+from rbc_engine.bench.chapters.planning import Assumptions, make_plan
+from rbc_engine.bench.chapters.scaling import measure_scaling
+from rbc_engine.bench.chapters.stage_times import measure_stages
+from rbc_engine.bench.chapters.sweep import measure_sweep
+from rbc_engine.bench.chapters.versus import compare_with_peers
+from rbc_engine.bench.instruments.bounds import Limits, measure_limits
+from rbc_engine.bench.instruments.engines import open_engine
+from rbc_engine.bench.instruments.fields import BenchFields, check_size, read_fields, render_fields
+from rbc_engine.bench.instruments.machine import describe_machine
 from rbc_engine.bench.settings import BenchSettings, Size
-from rbc_engine.bench.stages import measure_stages
-from rbc_engine.bench.sweep import measure_sweep
-from rbc_engine.bench.versus import compare_with_peers
 from rbc_engine.devices.choose import cores_here
 from rbc_engine.engine import Engine
 from rbc_engine.errors import UsageError

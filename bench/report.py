@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rbc_engine.sinks.atomic import AtomicFile
+from rbc_engine.sinks.files.atomic import AtomicFile
 
 __all__ = ["BENCH_JSON", "print_report", "report_console", "write_report"]
 

@@ -10,9 +10,10 @@ from rbc_engine.devices.choose import cores_here, open_device
 from rbc_engine.engine import Engine
 from rbc_engine.errors import UsageError
 from rbc_engine.packs.pack import Pack
-from rbc_engine.sources.dali import DaliSource
-from rbc_engine.sources.folder import FolderSource, find_fields
-from rbc_engine.sources.select import dali_remedy
+from rbc_engine.sources.find import find_fields
+from rbc_engine.sources.images.dali import DaliSource
+from rbc_engine.sources.images.files import FolderSource
+from rbc_engine.sources.open import dali_remedy
 from rbc_engine.stats.drift import Drift
 from rbc_engine.types.results import Regions
 

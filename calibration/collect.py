@@ -10,7 +10,7 @@ from rbc_engine.devices.choose import DeviceChoice, cores_here
 from rbc_engine.engine import Engine
 from rbc_engine.errors import UsageError
 from rbc_engine.packs.pack import Pack
-from rbc_engine.sources.folder import FolderSource
+from rbc_engine.sources.images.files import FolderSource
 from rbc_engine.types.frames import FieldRef
 
 __all__ = ["observe_fields"]

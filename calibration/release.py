@@ -12,7 +12,7 @@ from rbc_engine.errors import OutputError
 from rbc_engine.packs.calibration import Calibration
 from rbc_engine.packs.manifest import CALIBRATION_NAME, FILES, FileRecord, Manifest
 from rbc_engine.packs.pack import MANIFEST_NAME, Pack
-from rbc_engine.sinks.atomic import AtomicFile
+from rbc_engine.sinks.files.atomic import AtomicFile
 
 __all__ = ["write_calibration"]
 

@@ -23,8 +23,8 @@ from rbc_engine.errors import (
 if TYPE_CHECKING:
     from rbc_engine.engine import Engine
     from rbc_engine.packs.pack import Pack
-    from rbc_engine.pixels import PixelFormat
-    from rbc_engine.session import Session
+    from rbc_engine.session.pixels import PixelFormat
+    from rbc_engine.session.session import Session
     from rbc_engine.stats.monitor import SlideMonitor
     from rbc_engine.stats.stage_map import StageMap
     from rbc_engine.types.ends import Ended, FrameStatus
@@ -59,9 +59,9 @@ _HOME = {
     "Frame": "rbc_engine.types.frames",
     "FrameStatus": "rbc_engine.types.ends",
     "Pack": "rbc_engine.packs.pack",
-    "PixelFormat": "rbc_engine.pixels",
+    "PixelFormat": "rbc_engine.session.pixels",
     "Regions": "rbc_engine.types.results",
-    "Session": "rbc_engine.session",
+    "Session": "rbc_engine.session.session",
     "SlideMonitor": "rbc_engine.stats.monitor",
     "StageMap": "rbc_engine.stats.stage_map",
 }

@@ -10,21 +10,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from rbc_engine.batches import batches, outcome
 from rbc_engine.closing import Closing
 from rbc_engine.devices.base import BuildWatch
 from rbc_engine.devices.choose import DeviceChoice, open_devices
 from rbc_engine.errors import DeviceError, DeviceMemoryError, ImageError, RbcError, UsageError
-from rbc_engine.lane import Analyze, Lane
-from rbc_engine.lanes import DeviceLanes, LanePool
+from rbc_engine.lanes.batching import batches, outcome
+from rbc_engine.lanes.lane import Analyze, Lane
+from rbc_engine.lanes.pool import DeviceLanes, LanePool
+from rbc_engine.lanes.prove import check_golden
+from rbc_engine.lanes.stages.call import Caller
+from rbc_engine.lanes.stages.field_prior import FieldPrior
 from rbc_engine.meter import Meter
 from rbc_engine.packs.pack import Pack, find_pack
-from rbc_engine.pixels import PixelFormat
-from rbc_engine.proof import check_golden
-from rbc_engine.session import Session
-from rbc_engine.session_options import OnEnded, SessionOptions
-from rbc_engine.stages.call import Caller
-from rbc_engine.stages.field_prior import FieldPrior
+from rbc_engine.session.options import OnEnded, SessionOptions
+from rbc_engine.session.pixels import PixelFormat
+from rbc_engine.session.session import Session
 from rbc_engine.stats.drift import Drift
 from rbc_engine.types.arrays import UInt8
 from rbc_engine.types.frames import Decoded, FieldRef, Frame

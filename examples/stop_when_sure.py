@@ -9,7 +9,7 @@ import useq
 
 from rbc_engine import Engine, SlideMonitor, StageMap
 from rbc_engine.sources.camera import feed_mda, open_core, positions_until
-from rbc_engine.sources.synthetic import render_field
+from rbc_engine.sources.synthetic.field import render_field
 
 WIDTH, HEIGHT, PIXEL_UM = 320, 240, 0.25
 SMEAR = render_field(seed=1, width=2000, height=1500, cells=600, cell_px=30).pixels

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 import tifffile
 from read_geojson import read_objects
 
-from rbc_engine.sources.synthetic import render_field
+from rbc_engine.sources.synthetic.field import render_field
 
 EXIT_REFUSED, EXIT_SOME_FAILED = 1, 3
 FIELDS = 2 * 4 + 1 + 1  # of two patients, the slide, and the broken file

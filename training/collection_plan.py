@@ -13,10 +13,11 @@ from torchvision.models.detection import FasterRCNN
 from rbc_engine.errors import UsageError
 from rbc_engine.packs.pack import MANIFEST_NAME, Pack, shipped_packs
 from rbc_engine.training.datasets.base import Dataset
+from rbc_engine.training.datasets.choose import held_out_fields
 from rbc_engine.training.datasets.laboratories.base import CellField
 from rbc_engine.training.datasets.laboratories.collection import DatasetEntry, find_collection
 from rbc_engine.training.datasets.laboratories.load import is_held_out, load_fields
-from rbc_engine.training.evaluation.choose import held_out_fields
+from rbc_engine.training.datasets.split import SPLITS, check_sides, split_fields
 from rbc_engine.training.fit.cells.options import CellDetectorTraining
 from rbc_engine.training.fit.cells.train import load_cell_detector, train_cell_detector
 from rbc_engine.training.fit.devices import CPU
@@ -27,12 +28,11 @@ from rbc_engine.training.fit.options import (
     given,
     noted_options,
 )
-from rbc_engine.training.imagenet import TrunkWeights
-from rbc_engine.training.models import DetectorTrunk
+from rbc_engine.training.networks.imagenet import TrunkWeights
+from rbc_engine.training.networks.models import DetectorTrunk
 from rbc_engine.training.packing.cell_recipe import CELL_KINDS, CELL_RECIPE
 from rbc_engine.training.presets import CELL_DETECTOR_PRESETS
 from rbc_engine.training.recipes import PackRecipe
-from rbc_engine.training.split import SPLITS, check_sides, split_fields
 from rbc_engine.training.workspace import Workspace
 
 __all__ = ["CollectionPlan"]

@@ -13,17 +13,17 @@ from torchvision.models.detection import FasterRCNN
 from rbc_engine.errors import UsageError
 from rbc_engine.packs.manifest import ClassifierSettings
 from rbc_engine.packs.pack import MANIFEST_NAME, Pack, shipped_packs
-from rbc_engine.training.assemble import assemble_final_pack, assemble_pack, checkout_commit
-from rbc_engine.training.classifier import (
+from rbc_engine.training.datasets.base import Dataset, LabelledField
+from rbc_engine.training.datasets.choose import held_out_fields
+from rbc_engine.training.datasets.formats import check_format, load_dataset
+from rbc_engine.training.datasets.split import SPLITS, check_sides, split_fields
+from rbc_engine.training.fit.classifier import (
     ClassifierTraining,
     draw_chances,
     load_classifier,
     train_classifier,
 )
-from rbc_engine.training.datasets.base import Dataset, LabelledField
-from rbc_engine.training.datasets.formats import check_format, load_dataset
-from rbc_engine.training.detector import DetectorTraining, load_detector, train_detector
-from rbc_engine.training.evaluation.choose import held_out_fields
+from rbc_engine.training.fit.detector import DetectorTraining, load_detector, train_detector
 from rbc_engine.training.fit.devices import CPU
 from rbc_engine.training.fit.options import (
     START,
@@ -32,12 +32,12 @@ from rbc_engine.training.fit.options import (
     given,
     noted_options,
 )
-from rbc_engine.training.imagenet import TrunkWeights
-from rbc_engine.training.models import Classifier, ClassifierTrunk, DetectorTrunk
-from rbc_engine.training.patches import load_regions
+from rbc_engine.training.fit.region_set import load_regions
+from rbc_engine.training.networks.imagenet import TrunkWeights
+from rbc_engine.training.networks.models import Classifier, ClassifierTrunk, DetectorTrunk
+from rbc_engine.training.packing.assemble import assemble_final_pack, assemble_pack, checkout_commit
 from rbc_engine.training.presets import CLASSIFIER_PRESETS, DETECTOR_PRESETS
 from rbc_engine.training.recipes import PackRecipe, recipe_for
-from rbc_engine.training.split import SPLITS, check_sides, split_fields
 from rbc_engine.training.workspace import Workspace
 
 __all__ = ["TrainingPlan"]

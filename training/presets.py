@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from rbc_engine.training.classifier import ClassifierTraining
-from rbc_engine.training.detector import DetectorTraining
 from rbc_engine.training.fit.cells.options import CellDetectorTraining
+from rbc_engine.training.fit.classifier import ClassifierTraining
+from rbc_engine.training.fit.detector import DetectorTraining
 
 __all__ = ["CELL_DETECTOR_PRESETS", "CLASSIFIER_PRESETS", "DETECTOR_PRESETS"]
 

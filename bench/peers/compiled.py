@@ -12,9 +12,9 @@ from rbc_engine.bench.peers.base import PeerMissingError
 from rbc_engine.bench.peers.boosting import sklearn_caller
 from rbc_engine.bench.peers.in_dtype import InDtype
 from rbc_engine.bench.peers.torch_pipeline import TorchPipeline
+from rbc_engine.lanes.stages.patch_batches import split_batches
 from rbc_engine.packs.pack import Pack
-from rbc_engine.stages.batches import split_batches
-from rbc_engine.training.restore import restore_classifier, restore_detector
+from rbc_engine.training.networks.restore import restore_classifier, restore_detector
 from rbc_engine.types.frames import FieldRef
 from rbc_engine.types.results import Regions
 

@@ -13,12 +13,12 @@ from rbc_engine.bench.peers.fp32_graph import as_fp32
 from rbc_engine.devices.base import Device
 from rbc_engine.devices.cpu import ops
 from rbc_engine.errors import RbcError
-from rbc_engine.lane import Lane
+from rbc_engine.lanes.lane import Lane
+from rbc_engine.lanes.stages.call import Caller
+from rbc_engine.lanes.stages.field_prior import FieldPrior
 from rbc_engine.meter import Meter
 from rbc_engine.packs.pack import Pack
-from rbc_engine.sources.decode import read_image
-from rbc_engine.stages.call import Caller
-from rbc_engine.stages.field_prior import FieldPrior
+from rbc_engine.sources.images.decode import read_image
 from rbc_engine.types.frames import Decoded, FieldRef, Frame
 from rbc_engine.types.results import Regions
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from rbc_engine.bench.peers.boosting import sklearn_caller
 from rbc_engine.bench.peers.torch_pipeline import TorchPipeline
 from rbc_engine.packs.pack import Pack
-from rbc_engine.training.restore import restore_classifier, restore_detector
+from rbc_engine.training.networks.restore import restore_classifier, restore_detector
 from rbc_engine.types.frames import FieldRef
 from rbc_engine.types.results import Regions
 

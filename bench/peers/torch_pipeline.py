@@ -11,11 +11,11 @@ from sklearn.ensemble import GradientBoostingClassifier
 from torch import Tensor
 from torchvision.models.detection import FasterRCNN
 
-from rbc_engine.bench.peers.regions import regions_of
+from rbc_engine.bench.peers.as_regions import regions_of
+from rbc_engine.lanes.canvas import at_border, canvas_scale
+from rbc_engine.lanes.stages.crop import crop_windows
+from rbc_engine.lanes.stages.field_prior import FieldPrior, telling_regions
 from rbc_engine.packs.pack import Pack
-from rbc_engine.scale import at_border, canvas_scale
-from rbc_engine.stages.crop import crop_windows
-from rbc_engine.stages.field_prior import FieldPrior, telling_regions
 from rbc_engine.types.arrays import Float32
 from rbc_engine.types.frames import FieldRef
 from rbc_engine.types.results import Regions

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rbc_engine.packs.pack import Pack, find_pack
-from rbc_engine.sources.synthetic import render_field
+from rbc_engine.sources.synthetic.field import render_field
 from rbc_engine.types.arrays import UInt8
 
 

@@ -8,8 +8,8 @@ import treelite
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from rbc_engine.bench.peers.boosting import sklearn_caller
+from rbc_engine.lanes.stages.call import Caller
 from rbc_engine.packs.pack import Pack
-from rbc_engine.stages.call import Caller
 from rbc_engine.types.arrays import Float32
 
 

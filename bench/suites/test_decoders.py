@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from rbc_engine.sources.decode import decode_image
+from rbc_engine.sources.images.decode import decode_image
 from rbc_engine.types.arrays import UInt8
 
 _KINDS = ("jpeg", "png", "tiff", "bmp", "webp")

@@ -16,7 +16,7 @@ from rbc_engine.devices.anchors import base_anchors
 from rbc_engine.devices.cpu import ops
 from rbc_engine.packs.manifest import DetectorSettings
 from rbc_engine.packs.pack import Pack
-from rbc_engine.training.restore import restore_detector
+from rbc_engine.training.networks.restore import restore_detector
 from rbc_engine.types.arrays import Float32, Int32
 
 _CANVAS_HW = (320, 448)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from rbc_engine.lanes.stages.field_prior import FieldPrior
 from rbc_engine.packs.pack import Pack
-from rbc_engine.stages.field_prior import FieldPrior
 
 REGIONS = 80  # of a field
 

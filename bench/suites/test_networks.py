@@ -15,7 +15,7 @@ from rbc_engine.devices.cpu.device import HostDevice
 from rbc_engine.errors import UsageError
 from rbc_engine.packs.networks import network_of
 from rbc_engine.packs.pack import Pack
-from rbc_engine.training.restore import restore_classifier, restore_detector
+from rbc_engine.training.networks.restore import restore_classifier, restore_detector
 
 _INPUTS = {
     "detector.onnx": ("canvas", (1, 320, 448, 3)),

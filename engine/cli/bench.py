@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from rbc_engine.cli import options
+from rbc_engine.cli.terminal import options
 from rbc_engine.errors import OutputError, UsageError
 
 __all__ = ["bench"]
@@ -116,7 +116,7 @@ def bench(
 def _check_out(out: Path, *, overwrite: bool) -> None:
     """Before minutes of measuring, not after."""
     from rbc_engine.bench.report import BENCH_JSON
-    from rbc_engine.sinks.atomic import explain_os_errors
+    from rbc_engine.sinks.files.atomic import explain_os_errors
 
     with explain_os_errors(out):
         out.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rbc_engine.cli import options
+from rbc_engine.cli.terminal import options
 from rbc_engine.errors import UsageError
 
 __all__ = ["build"]
@@ -30,8 +30,8 @@ def build(
 ) -> None:
     """Compiles a pack for a device and runs its golden inputs: they must come out right, or nothing is kept."""
     sizes = [_parse_size(text) for text in frame or []]
-    from rbc_engine.build import build_engine
-    from rbc_engine.cli.watch import CompileWatch
+    from rbc_engine.cli.terminal.compile_watch import CompileWatch
+    from rbc_engine.runs.build import build_engine
 
     with CompileWatch(quiet=quiet) as watch:
         report = build_engine(

@@ -155,11 +155,7 @@ def _load(data: Path, data_format: str) -> Dataset | None:
 def _judging(
     pack: Pack, dataset: Dataset, groups: str | None, held_out: bool
 ) -> Sequence[LabelledField]:
-    from rbc_engine.training.evaluation.choose import (
-        choose_fields,
-        in_pack_order,
-        warn_of_training,
-    )
+    from rbc_engine.training.datasets.choose import choose_fields, in_pack_order, warn_of_training
 
     named = None if groups is None else [name.strip() for name in groups.split(",")]
     chosen = choose_fields(pack, dataset, groups=named, held_out=held_out)
@@ -175,8 +171,8 @@ def _paths(
     data: Path, count: int, *, dataset: Dataset | None, without: Sequence[str] = ()
 ) -> list[Path]:
     """Images to take ranges from, of other smears than those that judge where there are others."""
-    from rbc_engine.calibration.fields import choose_fields
-    from rbc_engine.sources.folder import find_fields
+    from rbc_engine.calibration.smears import choose_fields
+    from rbc_engine.sources.find import find_fields
     from rbc_engine.types.frames import FieldRef
 
     by_smear: dict[str, list[Path]] = {}

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rbc_engine.cli import options
+from rbc_engine.cli.terminal import options
 
 __all__ = ["compare"]
 
@@ -32,17 +32,17 @@ def compare(
     quiet: options.Quiet = False,
 ) -> None:
     """Shows regions gained, lost and relabelled, and slides that are judged or graded otherwise."""
-    from rbc_engine.compare import Change, compare_runs
-    from rbc_engine.compare_output import CompareOutput, comparison_record
-    from rbc_engine.run_folder import RunFolder
+    from rbc_engine.runs.compare.compare import Change, compare_runs
+    from rbc_engine.runs.compare.comparison_files import CompareOutput, comparison_record
+    from rbc_engine.runs.finished_run import FinishedRun
     from rbc_engine.sinks.out_folder import refuse_inputs
 
     if out is not None:
         refuse_inputs(out, [run_a], name="RUN_A")
         refuse_inputs(out, [run_b], name="RUN_B")
     with ExitStack() as stack:
-        a = stack.enter_context(RunFolder(run_a))
-        b = stack.enter_context(RunFolder(run_b))
+        a = stack.enter_context(FinishedRun(run_a))
+        b = stack.enter_context(FinishedRun(run_b))
         output = None
         if out is not None:
             output = stack.enter_context(CompareOutput(out, overwrite=overwrite))

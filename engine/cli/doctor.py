@@ -38,7 +38,7 @@ def _report() -> dict[str, Any]:
     from rbc_engine.devices.cuda.plan_cache import cache_folder
     from rbc_engine.errors import PackError
     from rbc_engine.packs.pack import Pack, shipped_packs
-    from rbc_engine.sources.select import dali_remedy
+    from rbc_engine.sources.open import dali_remedy
 
     driver = ask_driver()
     gpu = [

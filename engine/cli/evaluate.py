@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rbc_engine.cli import options
+from rbc_engine.cli.terminal import options
 from rbc_engine.errors import UsageError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def evaluate(
         )
     from rbc_engine.packs.pack import Pack, find_pack
     from rbc_engine.training.datasets.formats import load_dataset
-    from rbc_engine.training.evaluation.output import prepare_folder, write_evaluation
+    from rbc_engine.training.evaluation.evaluation_files import prepare_folder, write_evaluation
     from rbc_engine.training.evaluation.score import score_pack
 
     def log(line: str) -> None:
@@ -94,7 +94,7 @@ def _print(evaluation: Evaluation, out: Path | None) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from rbc_engine.training.evaluation.report import summary_line, tables
+    from rbc_engine.training.evaluation.tables import summary_line, tables
 
     console = Console()
     console.print(escape(summary_line(evaluation)), soft_wrap=True)

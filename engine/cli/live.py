@@ -10,14 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rbc_engine.cli import options
-from rbc_engine.cli.run import EXIT_DONE, EXIT_INTERRUPTED, EXIT_NOTHING_DONE, EXIT_SOME_FAILED
-from rbc_engine.cli.stopping import stop_on_signal
+from rbc_engine.cli.terminal import options
+from rbc_engine.cli.terminal.exit_codes import (
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    EXIT_NOTHING_DONE,
+    EXIT_SOME_FAILED,
+)
+from rbc_engine.cli.terminal.stopping import stop_on_signal
 from rbc_engine.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from rbc_engine.engine import Engine
-    from rbc_engine.live import Feed
+    from rbc_engine.runs.live import Feed
     from rbc_engine.stats.stage_map import StageMap
 
 __all__ = ["live"]
@@ -111,15 +116,15 @@ def live(
         estimate_scale=estimate_scale,
         field_prior=field_prior,
     ) as engine:
-        from rbc_engine.cli.live_table import LiveTable
-        from rbc_engine.live import live_head, run_live
-        from rbc_engine.sinks.journal import JOURNAL, Journal
+        from rbc_engine.cli.terminal.live_table import LiveTable
+        from rbc_engine.runs.live import live_head, run_live
+        from rbc_engine.sinks.journal.live_journal import LIVE_JOURNAL, LiveJournal
         from rbc_engine.sinks.output import RunOutput
         from rbc_engine.stats.monitor import SlideMonitor
 
-        if (folder / JOURNAL).exists() and not overwrite:
+        if (folder / LIVE_JOURNAL).exists() and not overwrite:
             raise OutputError(
-                f"--out {folder} holds the {JOURNAL} of a run that was cut short; "
+                f"--out {folder} holds the {LIVE_JOURNAL} of a run that was cut short; "
                 f"`rbc-engine live --recover {folder}` completes it, --overwrite replaces it"
             )
         settings = {
@@ -157,7 +162,7 @@ def live(
 
             try:
                 head = live_head(engine, decoder=decoder, settings=settings)
-                with Journal(folder, head) as journal:
+                with LiveJournal(folder, head) as journal:
                     summary = run_live(
                         engine,
                         session,
@@ -223,9 +228,9 @@ def _source(
     """What submits the frames, how pixels lie on the stage if there is one, and what decodes the frames."""
     limits: dict[str, Any] = {"seconds": seconds, "frames": frames}
     if replay is not None:
-        from rbc_engine.sources.folder import find_fields
+        from rbc_engine.sources.find import find_fields
+        from rbc_engine.sources.open import cpu_decoders
         from rbc_engine.sources.replay import feed_replay
-        from rbc_engine.sources.select import cpu_decoders
 
         entries = find_fields([replay]).entries
         rate = fps or 10.0
@@ -256,8 +261,8 @@ def _scale_um(engine: Engine, um_per_px: float | None) -> float | None:
 
 
 def _recover(folder: Path, pack: str, *, as_json: bool, quiet: bool) -> None:
-    from rbc_engine.live import recover
     from rbc_engine.packs.pack import Pack, find_pack
+    from rbc_engine.runs.live import recover
 
     summary = recover(folder, Pack.open(find_pack(pack)))
     if as_json:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rbc_engine.cli import options
+from rbc_engine.cli.terminal import options
 from rbc_engine.errors import UsageError
 
 if sys.version_info >= (3, 11):
@@ -69,19 +69,19 @@ def recall(
     """Makes a run's tables anew with other thresholds, abnormal types or caller; needs no images."""
     started = time.perf_counter()
     given = {**_of_file(thresholds), **_of_options(threshold or [])}
-    from rbc_engine.cli.run import print_summary
+    from rbc_engine.cli.terminal.summary import print_summary
     from rbc_engine.packs.pack import Pack, find_pack
-    from rbc_engine.recall import pack_of, refuse_recalled, verdict
-    from rbc_engine.recall import recall as make
-    from rbc_engine.run_folder import RunFolder
+    from rbc_engine.runs.finished_run import FinishedRun
+    from rbc_engine.runs.recall import call_rules, pack_of, refuse_recalled
+    from rbc_engine.runs.recall import recall as make
     from rbc_engine.sinks.out_folder import refuse_inputs
     from rbc_engine.sinks.output import RunOutput
     from rbc_engine.stats.counts import SlideTally
 
     refuse_inputs(out, [run_dir], name="RUN_DIR")
-    with RunFolder(run_dir) as run:
+    with FinishedRun(run_dir) as run:
         refuse_recalled(run)
-        changed = verdict(
+        changed = call_rules(
             pack_of(run, pack),
             thresholds=given,
             at_least_one=at_least_one,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rbc_engine.cli import options
+from rbc_engine.cli.terminal import options
 from rbc_engine.cli.train import parse_stages, training_errors
 from rbc_engine.errors import UsageError
 
@@ -65,10 +65,10 @@ def table1(
     """Table 1: Models A, A* and B, trained with and without regions of several cells; the caller beside them."""
     from typing import cast
 
-    from rbc_engine.training.classifier import ClassifierTraining
-    from rbc_engine.training.imagenet import TrunkWeights
-    from rbc_engine.training.models import ClassifierTrunk
-    from rbc_engine.training.reproduce.models import (
+    from rbc_engine.training.fit.classifier import ClassifierTraining
+    from rbc_engine.training.networks.imagenet import TrunkWeights
+    from rbc_engine.training.networks.models import ClassifierTrunk
+    from rbc_engine.training.reproduce.fold_networks import (
         MODELS,
         CrossValidation,
         finished_folds,
@@ -114,7 +114,7 @@ def figure6(
 ) -> None:
     """Figure 6: what Model A of table1 in --work says of clumps that it never saw."""
     from rbc_engine.training.reproduce.clump_figure import choose_clumps, write_clump_figure
-    from rbc_engine.training.reproduce.models import finished_folds, load_held_out
+    from rbc_engine.training.reproduce.fold_networks import finished_folds, load_held_out
 
     finished = finished_folds(work, folds=folds)
     if not finished:
@@ -165,7 +165,7 @@ def figure8(
     resamples: Resamples = 1000,
 ) -> None:
     """Figure 8: clumps of the first fold's smears, cut into cells by watershed and by a U-Net."""
-    from rbc_engine.training.patches import load_regions
+    from rbc_engine.training.fit.region_set import load_regions
     from rbc_engine.training.reproduce.folds import deal_groups
     from rbc_engine.training.reproduce.separation import compare_separation, write_separation
 
@@ -205,12 +205,12 @@ def detectors(
     """The detector with each trunk: average precision on the first fold's smears, and images a second."""
     from typing import cast, get_args
 
-    from rbc_engine.training.detector import DetectorTraining
-    from rbc_engine.training.imagenet import TrunkWeights
-    from rbc_engine.training.models import DetectorTrunk
+    from rbc_engine.training.fit.detector import DetectorTraining
+    from rbc_engine.training.networks.imagenet import TrunkWeights
+    from rbc_engine.training.networks.models import DetectorTrunk
     from rbc_engine.training.reproduce.detectors import compare_detectors, write_detectors
+    from rbc_engine.training.reproduce.fold_networks import check_trunk_weights
     from rbc_engine.training.reproduce.folds import deal_groups
-    from rbc_engine.training.reproduce.models import check_trunk_weights
 
     names = [name.strip() for name in trunks.split(",")]
     if unknown := [name for name in names if name not in get_args(DetectorTrunk)]:
@@ -307,8 +307,8 @@ def robustness(
 ) -> None:
     """Other microscopes, as far as your fields can play them: what is found of them enlarged, recoloured and blurred."""
     from rbc_engine.engine import Engine
+    from rbc_engine.training.datasets.choose import choose_fields
     from rbc_engine.training.datasets.formats import load_dataset
-    from rbc_engine.training.evaluation.choose import choose_fields
     from rbc_engine.training.reproduce.robustness import (
         LOOKS,
         measure_robustness,

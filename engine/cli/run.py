@@ -5,30 +5,31 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rbc_engine.cli import options
-from rbc_engine.cli.stopping import stop_on_signal
+from rbc_engine.cli.terminal import options
+from rbc_engine.cli.terminal.exit_codes import (
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    EXIT_NOTHING_DONE,
+    EXIT_SOME_FAILED,
+)
+from rbc_engine.cli.terminal.progress import RunProgress
+from rbc_engine.cli.terminal.stopping import stop_on_signal
+from rbc_engine.cli.terminal.summary import print_summary
 from rbc_engine.errors import OutputError, UsageError
-from rbc_engine.sinks.formats import FORMATS, check_formats
+from rbc_engine.sinks.formats.table import FORMATS, check_formats
 
 if TYPE_CHECKING:
-    from rbc_engine.stats.counts import SlideTally
     from rbc_engine.types.results import FieldResult
 
-__all__ = ["print_summary", "run"]
 
-EXIT_DONE = 0
-EXIT_NOTHING_DONE = 1
-EXIT_SOME_FAILED = 3
-EXIT_INTERRUPTED = 130
+__all__ = ["run"]
 
-_TABLE_ROWS = 40
 _FAILURES_SHOWN = 10
 
 
@@ -70,10 +71,10 @@ def run(
         raise UsageError(
             "--resume keeps what is done in --out and --overwrite replaces it; leave one of them out"
         )
-    from rbc_engine.cli.watch import CompileWatch
+    from rbc_engine.cli.terminal.compile_watch import CompileWatch
     from rbc_engine.engine import Engine
     from rbc_engine.sinks.out_folder import refuse_filled, refuse_foreign, refuse_inputs
-    from rbc_engine.sources.folder import find_fields
+    from rbc_engine.sources.find import find_fields
 
     chosen = options.names(formats)
     check_formats(chosen)
@@ -106,10 +107,11 @@ def run(
         ) as engine,
     ):
         # Half a second of imports, while the engine compiles its networks.
-        from rbc_engine.resume import fresh_plan, open_earlier, resume_plan
-        from rbc_engine.run import run_fields, run_head
+        from rbc_engine.runs.record import run_head
+        from rbc_engine.runs.resume import fresh_plan, open_earlier, resume_plan
+        from rbc_engine.runs.run import run_fields
+        from rbc_engine.sinks.journal.run_journal import RunJournal, refuse_if_running
         from rbc_engine.sinks.output import RunOutput
-        from rbc_engine.sinks.run_journal import RunJournal, refuse_if_running
         from rbc_engine.stats.counts import SlideTally
 
         tally = SlideTally()
@@ -146,7 +148,7 @@ def run(
                     RunJournal.create(out, head, types=len(engine.pack.types))
                 )
             progress = stack.enter_context(
-                _Progress(len(plan.entries), show=not (quiet or as_json))
+                RunProgress(len(plan.entries), show=not (quiet or as_json))
             )
 
             def on_result(result: FieldResult, kept: bool) -> None:
@@ -194,113 +196,3 @@ def _exit_code(counts: dict[str, int], *, interrupted: bool) -> int:
 def _failure(field: str, error: str) -> str:
     """Most errors name their file themselves."""
     return error if error.startswith(field) else f"{field}: {error}"
-
-
-class _Progress:
-    """A bar with fields, slides, the tile of a whole slide, regions per second and time left; nothing where stderr is no
-    terminal."""
-
-    def __init__(self, fields: int, *, show: bool) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-
-        console = Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("fields"),
-            MofNCompleteColumn(),
-            BarColumn(),
-            TextColumn("{task.fields[slides]} slides{task.fields[tile]}"),
-            TextColumn("{task.fields[regions_per_s]:.0f} regions/s"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not (show and console.is_terminal),
-        )
-        self._task = self._bar.add_task("", total=fields, slides=0, tile="", regions_per_s=0.0)
-        self._done = 0
-        self._slides: set[str] = set()
-        self._regions = 0
-        self._started = time.perf_counter()
-
-    def add(self, result: FieldResult, *, kept: bool) -> None:
-        """kept: it was there already, so that it says nothing of the speed."""
-        self._slides.add(result.slide)
-        if result.regions is not None and not kept:
-            self._regions += len(result.regions)
-        seconds = time.perf_counter() - self._started
-        self._done += 1
-        self._bar.update(
-            self._task,
-            completed=self._done,
-            slides=len(self._slides),
-            tile="",
-            regions_per_s=self._regions / max(seconds, 1e-6),
-        )
-
-    def add_tile(self, tile: int, of: int) -> None:
-        """Tile by tile the bar goes on within the field that a whole slide is."""
-        self._bar.update(
-            self._task, completed=self._done + (tile - 1) / of, tile=f", tile {tile} of {of}"
-        )
-
-    def __enter__(self) -> _Progress:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-
-def print_summary(
-    tally: SlideTally,
-    warnings: list[str],
-    out: Path,
-    *,
-    failures: Sequence[str] = (),
-    report: bool = False,
-) -> None:
-    """A table of the slides, and what there is to know.
-
-    failures: the first fields that failed, with why. report: whether there is a page to open.
-    """
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    from rbc_engine.text import printable
-
-    console = Console()
-    table = Table("slide", "fields", "failed", "regions", "abnormal", "share", "95 % interval")
-    table.columns[0].overflow = "fold"
-    for column in table.columns[1:]:
-        column.justify = "right"
-        column.no_wrap = True
-    rows = list(tally.rows())
-    for row in rows[:_TABLE_ROWS]:
-        table.add_row(
-            escape(printable(row.slide)),
-            str(row.fields),
-            str(row.failed),
-            str(row.regions),
-            str(row.abnormal),
-            f"{row.abnormal_fraction:.1%}" if row.abnormal_fraction is not None else "",
-            f"{row.ci_low:.1%} to {row.ci_high:.1%}" if row.ci_low is not None else "",
-        )
-    console.print(table)
-    if len(rows) > _TABLE_ROWS:
-        console.print(f"and {len(rows) - _TABLE_ROWS} more slides in slides.csv")
-    for failure in failures:
-        console.print(f"failed: {escape(printable(failure))}", soft_wrap=True)
-    unshown = sum(row.failed for row in rows) - len(failures)
-    if failures and unshown:
-        console.print(f"and {unshown} more failed; fields.csv says why")
-    for warning in warnings:
-        console.print(f"note: {escape(printable(warning))}", soft_wrap=True)
-    page = f", to look at: {out / 'report.html'}" if report else ""
-    console.print(f"results in {escape(printable(f'{out}{page}'))}", soft_wrap=True)

@@ -12,7 +12,7 @@ import typer
 from rbc_engine.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
-    from rbc_engine.sources.synthetic import SyntheticField
+    from rbc_engine.sources.synthetic.field import SyntheticField
     from rbc_engine.types.arrays import UInt8
 
 __all__ = ["ImageFormat", "synth"]
@@ -62,7 +62,7 @@ def synth(
     ] = False,
 ) -> None:
     """Render slides of red cells: ovals, sickles, reticulocytes, granular cells, echinocytes, stomatocytes."""
-    from rbc_engine.sources.synthetic import TYPES, render_field
+    from rbc_engine.sources.synthetic.field import TYPES, render_field
 
     width, height = _parse_size(size)
     mixes = _parse_mixes(mix)
@@ -117,7 +117,7 @@ def _parse_size(text: str) -> tuple[int, int]:
 
 def _parse_mixes(texts: list[str] | None) -> dict[str, dict[str, float]]:
     """Weights by type, by the name of the slides that have them."""
-    from rbc_engine.sources.synthetic import DEFAULT_MIX, check_mix
+    from rbc_engine.sources.synthetic.field import DEFAULT_MIX, check_mix
 
     if not texts:
         return {"slide": dict(DEFAULT_MIX)}
@@ -198,7 +198,7 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
 
 def _truth_of(field: SyntheticField) -> dict[str, Any]:
     """Regions and cells of a field: boxes x0 y0 x1 y1 in px, far edges exclusive, and names of types."""
-    from rbc_engine.sources.synthetic import TYPES
+    from rbc_engine.sources.synthetic.field import TYPES
 
     height, width = field.mask.shape
     return {

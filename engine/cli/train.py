@@ -285,7 +285,7 @@ def export(
     """Check an exported pack: its classifier compiled by another way than the engine's gives what PyTorch gives."""
     with training_errors():
         from rbc_engine.packs.pack import Pack, find_pack
-        from rbc_engine.training.export_check import check_export
+        from rbc_engine.training.networks.export_check import check_export
 
         opened = Pack.open(find_pack(pack))
         difference = check_export(opened, check)

@@ -1,0 +1,1 @@
+"""What a run leaves: everything that takes results and writes files."""

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rbc_engine.errors import OutputError, UsageError
-from rbc_engine.sinks.atomic import explain_os_errors
-from rbc_engine.sinks.journal import JOURNAL
+from rbc_engine.sinks.files.atomic import explain_os_errors
+from rbc_engine.sinks.journal.live_journal import LIVE_JOURNAL
+from rbc_engine.sinks.journal.run_journal import RUN_JOURNAL
 from rbc_engine.sinks.own_files import OWN_FILES, RUN_JSON, is_run_json, own_files
-from rbc_engine.sinks.run_journal import RUN_JOURNAL
 from rbc_engine.text import encodable
 
 __all__ = ["RUN_JSON", "refuse_filled", "refuse_foreign", "refuse_inputs"]
@@ -76,6 +76,6 @@ def holds_run(folder: Path) -> bool:
     """Whether there is a run, whole or cut short."""
     return (
         is_run_json(folder / RUN_JSON)
-        or any((folder / name).is_file() for name in (RUN_JOURNAL, JOURNAL))
+        or any((folder / name).is_file() for name in (RUN_JOURNAL, LIVE_JOURNAL))
         or any((folder / name).is_file() for name in own_files(folder))
     )

@@ -11,11 +11,11 @@ from typing import Any
 
 from rbc_engine.errors import OutputError
 from rbc_engine.packs.pack import Pack
-from rbc_engine.sinks.atomic import AtomicFile, explain_os_errors, remove_abandoned
 from rbc_engine.sinks.base import DescribedSink, FolderSink, Sink
-from rbc_engine.sinks.fields_csv import FieldsCsv
-from rbc_engine.sinks.formats import FORMATS, check_formats, open_sink
-from rbc_engine.sinks.journal import JOURNAL
+from rbc_engine.sinks.files.atomic import AtomicFile, explain_os_errors, remove_abandoned
+from rbc_engine.sinks.formats.table import FORMATS, check_formats, open_sink
+from rbc_engine.sinks.journal.live_journal import LIVE_JOURNAL
+from rbc_engine.sinks.journal.run_journal import RUN_JOURNAL
 from rbc_engine.sinks.out_folder import RUN_JSON, refuse_filled, refuse_foreign
 from rbc_engine.sinks.own_files import (
     OWN_FILES,
@@ -24,9 +24,9 @@ from rbc_engine.sinks.own_files import (
     refuse_in_the_way,
     remove_own,
 )
-from rbc_engine.sinks.regions_parquet import RegionsParquet
-from rbc_engine.sinks.run_journal import RUN_JOURNAL
-from rbc_engine.sinks.slides_csv import SlidesCsv
+from rbc_engine.sinks.tables.fields_csv import FieldsCsv
+from rbc_engine.sinks.tables.regions_parquet import RegionsParquet
+from rbc_engine.sinks.tables.slides_csv import SlidesCsv
 from rbc_engine.text import encodable
 from rbc_engine.types.results import FieldResult
 
@@ -176,5 +176,5 @@ def _prepare(folder: Path, files: Sequence[str], *, overwrite: bool) -> None:
                     f"{name} in --out {shown} is a folder; move it, or name another --out"
                 )
         refuse_in_the_way(folder, files, own_files(folder))
-        for name in (*_FILES, *_FOLDERS, RUN_JOURNAL, JOURNAL, OWN_FILES):
+        for name in (*_FILES, *_FOLDERS, RUN_JOURNAL, LIVE_JOURNAL, OWN_FILES):
             remove_abandoned(folder / name)

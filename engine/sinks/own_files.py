@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rbc_engine.errors import OutputError
-from rbc_engine.sinks.atomic import AtomicFile, explain_os_errors
-from rbc_engine.sinks.formats import FORMATS
+from rbc_engine.sinks.files.atomic import AtomicFile, explain_os_errors
+from rbc_engine.sinks.formats.table import FORMATS
 from rbc_engine.text import encodable
 
 __all__ = [

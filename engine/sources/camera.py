@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.errors import DeviceError, SessionClosedError, UsageError
-from rbc_engine.pixels import PixelFormat
+from rbc_engine.session.pixels import PixelFormat
 from rbc_engine.stats.stage_map import StageMap
 from rbc_engine.types.ends import PositionUm
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pymmcore_plus import CMMCorePlus
     from useq import MDAEvent
 
-    from rbc_engine.session import Session
+    from rbc_engine.session.session import Session
 
 __all__ = [
     "FeedReport",

@@ -9,11 +9,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rbc_engine.errors import SessionClosedError
-from rbc_engine.sources.folder import Entry, FolderSource
+from rbc_engine.sources.base import Entry
+from rbc_engine.sources.images.files import FolderSource
 from rbc_engine.types.frames import Decoded
 
 if TYPE_CHECKING:
-    from rbc_engine.session import Session
+    from rbc_engine.session.session import Session
 
 __all__ = ["feed_replay"]
 

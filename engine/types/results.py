@@ -109,7 +109,7 @@ class FieldResult:
     regions: None if the field failed; `error` then says why.
     saturated: the detector filled its fixed-size output, so regions may be missing.
     um_per_px_estimated: width of a pixel in µm, where none was given and the pack's own rule was far from what the cells
-        show (rbc_engine.stages.cell_scale); else None.
+        show (rbc_engine.lanes.stages.cell_scale); else None.
     seconds: time spent on this field's decoding and its share of its batch.
     stamp: of the image file, from before it was read; None if that is not known.
     """

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from rbc_engine.bench.fields import check_size, render_fields
+from rbc_engine.bench.instruments.fields import check_size, render_fields
 from rbc_engine.bench.settings import PEERS, Size, parse_peers, parse_sizes
 from rbc_engine.errors import UsageError
 from rbc_engine.packs.pack import Pack, find_pack

@@ -8,7 +8,13 @@ import sys
 
 
 def test_each_format_is_measured_and_nothing_is_left(tmp_path):
-    command = [sys.executable, "-m", "rbc_engine.bench.formats", "--formats", "patches,csv"]
+    command = [
+        sys.executable,
+        "-m",
+        "rbc_engine.bench.studies.format_cost",
+        "--formats",
+        "patches,csv",
+    ]
     command += ["--regions", "300", "--per-field", "50", "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -11,15 +11,21 @@ import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbc_engine.bench.bottleneck import find_bottleneck
-from rbc_engine.bench.bounds import Limits
-from rbc_engine.bench.measure import fit_power, in_turn, ratio_spread, spread, time_passes
-from rbc_engine.bench.plan import Assumptions, make_plan
-from rbc_engine.bench.scaling import field_counts
-from rbc_engine.bench.stages import Part, StageReport
-from rbc_engine.bench.work import Work, network_work
-from rbc_engine.bottleneck import bound_record, speedup
+from rbc_engine.bench.chapters.bottleneck import find_bottleneck
+from rbc_engine.bench.chapters.planning import Assumptions, make_plan
+from rbc_engine.bench.chapters.scaling import field_counts
+from rbc_engine.bench.chapters.stage_times import Part, StageReport
+from rbc_engine.bench.instruments.bounds import Limits
+from rbc_engine.bench.instruments.measure import (
+    fit_power,
+    in_turn,
+    ratio_spread,
+    spread,
+    time_passes,
+)
+from rbc_engine.bench.instruments.work import Work, network_work
 from rbc_engine.errors import UsageError
+from rbc_engine.runs.bound import bound_record, speedup
 
 
 @given(st.lists(st.floats(0.001, 1e6), min_size=1, max_size=50))

@@ -10,21 +10,21 @@ import onnx
 import pytest
 import treelite
 
-from rbc_engine.bench.agreement import agreement
-from rbc_engine.bench.fields import BenchFields
+from rbc_engine.bench.chapters.agreement import agreement
+from rbc_engine.bench.chapters.versus import compare_with_peers
+from rbc_engine.bench.instruments.fields import BenchFields
+from rbc_engine.bench.instruments.stub_engine import stub_engine, stub_regions
 from rbc_engine.bench.peers import base, boosting
 from rbc_engine.bench.peers.base import PeerMissingError, open_peer
 from rbc_engine.bench.peers.boosting import sklearn_caller
 from rbc_engine.bench.peers.fp32_graph import as_fp32
 from rbc_engine.bench.peers.onnxruntime import OnnxRuntimePeer
 from rbc_engine.bench.peers.torch_pipeline import TorchPipeline
-from rbc_engine.bench.stub_engine import stub_engine, stub_regions
-from rbc_engine.bench.versus import compare_with_peers
 from rbc_engine.engine import Engine
 from rbc_engine.packs.pack import Pack, find_pack
-from rbc_engine.sources.decode import read_image
-from rbc_engine.training.caller import train_caller
-from rbc_engine.training.restore import restore_classifier, restore_detector
+from rbc_engine.sources.images.decode import read_image
+from rbc_engine.training.fit.caller import train_caller
+from rbc_engine.training.networks.restore import restore_classifier, restore_detector
 from rbc_engine.types.frames import Decoded, FieldRef, Frame
 
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rbc_engine.bench import whole_slide
 from rbc_engine.bench.settings import Size
-from rbc_engine.bench.whole_slide import main, render_slide, tree_peak_bytes
-from rbc_engine.sources.slide import Box, open_slide
+from rbc_engine.bench.studies import slide_cost
+from rbc_engine.bench.studies.slide_cost import main, render_slide, tree_peak_bytes
+from rbc_engine.sources.slides.base import Box
+from rbc_engine.sources.slides.open import open_slide
 
 
 def smooth_piece(seed, *, cells):
@@ -25,7 +26,7 @@ def smooth_piece(seed, *, cells):
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_every_level_shows_the_same_slide_with_its_share_of_cells(tmp_path, monkeypatch, share):
-    monkeypatch.setattr(whole_slide, "_piece", smooth_piece)
+    monkeypatch.setattr(slide_cost, "_piece", smooth_piece)
     path = tmp_path / "s.tif"
     size = Size(width=6000, height=3000)
     render_slide(path, size, cells_share=share)

@@ -17,7 +17,7 @@ from rbc_engine.calibration.ranges import ranges_by
 from rbc_engine.devices.cpu.device import host_precisions
 from rbc_engine.errors import UsageError
 from rbc_engine.packs.pack import Pack, find_pack
-from rbc_engine.sources.synthetic import render_field
+from rbc_engine.sources.synthetic.field import render_field
 
 
 def calibrate(*arguments: object) -> subprocess.CompletedProcess[str]:

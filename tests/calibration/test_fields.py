@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rbc_engine.calibration.fields import FEWEST_FIELDS, choose_fields
+from rbc_engine.calibration.smears import FEWEST_FIELDS, choose_fields
 from rbc_engine.errors import UsageError
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rbc_engine.bench.stub_engine import stub_engine
+from rbc_engine.bench.instruments.stub_engine import stub_engine
 from rbc_engine.packs.manifest import FILES, Manifest
 from rbc_engine.packs.pack import Pack
 from rbc_engine.types.frames import Frame

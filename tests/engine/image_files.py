@@ -12,9 +12,7 @@ import tifffile
 from PIL import Image
 
 from rbc_engine.errors import ImageError
-from rbc_engine.sources.decode import (
-    decode_image,
-)
+from rbc_engine.sources.images.decode import decode_image
 
 
 def smear(height: int = 48, width: int = 64, *, seed: int = 0) -> np.ndarray:

@@ -28,15 +28,15 @@ from types import SimpleNamespace
 from unittest import mock
 
 # What the command imports late: once, before the forks.
-import rbc_engine.run
-from rbc_engine.bench.stub_engine import StubLane, stub_regions
+import rbc_engine.runs.run
+from rbc_engine.bench.instruments.stub_engine import StubLane, stub_regions
 from rbc_engine.cli import app
 from rbc_engine.engine import Engine
 from rbc_engine.errors import RbcError
 from rbc_engine.packs.pack import Pack, find_pack
-from rbc_engine.sinks.records import RecordWriter
+from rbc_engine.sinks.journal.records import RecordWriter
 
-import rbc_engine.cli.watch  # noqa: F401  isort: skip
+import rbc_engine.cli.terminal.compile_watch  # noqa: F401  isort: skip
 import rich.progress
 
 import rich.table  # noqa: F401  isort: skip

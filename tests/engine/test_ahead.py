@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from rbc_engine.errors import UsageError
-from rbc_engine.sources.ahead import ReadAhead
+from rbc_engine.sources.images.ahead import ReadAhead
 
 
 def reading_threads() -> list[str]:
@@ -134,7 +134,7 @@ def test_an_exception_in_the_reader_leaves_no_thread():
 def test_ctrl_c_stops_the_threads_promptly():
     script = """
 import threading, time
-from rbc_engine.sources.ahead import ReadAhead
+from rbc_engine.sources.images.ahead import ReadAhead
 try:
     with ReadAhead(lambda item: time.sleep(0.05), range(100_000), workers=2, ahead=1000) as results:
         for _ in results:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from rbc_engine.sinks.behind import WorkBehind
+from rbc_engine.sinks.files.work_behind import WorkBehind
 
 
 def threads():

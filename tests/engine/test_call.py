@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from rbc_engine.lanes.stages.call import types_held
 from rbc_engine.packs.manifest import ClassifierSettings
-from rbc_engine.stages.call import types_held
 
 THRESHOLDS = (0.5, 0.25, 0.75)
 

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from rbc_engine.bench.stub_engine import stub_engine
+from rbc_engine.bench.instruments.stub_engine import stub_engine
 from rbc_engine.errors import DeviceError, UsageError
 from rbc_engine.sources.camera import (
     feed_mda,

@@ -15,12 +15,12 @@ import pytest
 from PIL import Image
 
 from rbc_engine.engine import Engine
+from rbc_engine.lanes.canvas import fit_canvas
+from rbc_engine.lanes.stages.cell_scale import CellScale
+from rbc_engine.lanes.stages.detect import Detections
 from rbc_engine.packs.pack import Pack, find_pack
-from rbc_engine.scale import fit_canvas
-from rbc_engine.sinks.patch_pixels import cut_patches
-from rbc_engine.sources.synthetic import SyntheticField, render_field
-from rbc_engine.stages.cell_scale import CellScale
-from rbc_engine.stages.detect import Detections
+from rbc_engine.sinks.formats.patch_pixels import cut_patches
+from rbc_engine.sources.synthetic.field import SyntheticField, render_field
 from rbc_engine.stats.match import match_boxes
 from rbc_engine.types.frames import CanvasFit, Decoded, FieldRef, Frame
 

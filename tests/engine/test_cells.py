@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 
 from rbc_engine.devices.cpu.device import HostDevice
+from rbc_engine.lanes.canvas import fit_canvas
+from rbc_engine.lanes.stages.crop import crop_patches, crop_windows
+from rbc_engine.lanes.stages.focus import blurred_frames, edge_widths
 from rbc_engine.packs.pack import Pack, find_pack
-from rbc_engine.scale import fit_canvas
-from rbc_engine.sources.synthetic import render_field
-from rbc_engine.stages.crop import crop_patches, crop_windows
-from rbc_engine.stages.focus import blurred_frames, edge_widths
+from rbc_engine.sources.synthetic.field import render_field
 from rbc_engine.types.cells import count_cells
 from rbc_engine.types.frames import Frame
 

@@ -10,16 +10,17 @@ from typer.testing import CliRunner
 
 from rbc_engine import DeviceError, UsageError
 from rbc_engine.cli import app
-from rbc_engine.cli.watch import CompileWatch
+from rbc_engine.cli.terminal.compile_watch import CompileWatch
 from rbc_engine.devices import choose
 from rbc_engine.devices.cuda import needs
 from rbc_engine.devices.cuda.driver import DriverReport
 from rbc_engine.engine import Engine
 from rbc_engine.errors import OutputError
-from rbc_engine.resume import fresh_plan
-from rbc_engine.run import run_fields, run_head
+from rbc_engine.runs.record import run_head
+from rbc_engine.runs.resume import fresh_plan
+from rbc_engine.runs.run import run_fields
+from rbc_engine.sinks.journal.run_journal import RunJournal
 from rbc_engine.sinks.output import RunOutput
-from rbc_engine.sinks.run_journal import RunJournal
 
 from .fakes.scripted import ScriptedDevice, scripted_pack
 from .test_lanes import source

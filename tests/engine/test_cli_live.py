@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from rbc_engine.sinks.journal import JOURNAL
-from rbc_engine.sinks.records import RecordReader
-from rbc_engine.sources.synthetic import render_field
+from rbc_engine.sinks.journal.live_journal import LIVE_JOURNAL
+from rbc_engine.sinks.journal.records import RecordReader
+from rbc_engine.sources.synthetic.field import render_field
 
 FILES = {".run.files", "regions.parquet", "fields.csv", "slides.csv", "run.json"}
 
@@ -148,7 +148,7 @@ def test_existing_results_are_refused_and_wrong_usage_is_exit_2(tmp_path, smear)
 
 
 def journal_bytes(out):
-    path = out / JOURNAL
+    path = out / LIVE_JOURNAL
     return path.stat().st_size if path.exists() else 0
 
 
@@ -158,7 +158,7 @@ def wait_for_fields(process, out, count):
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
         if journal_bytes(out):
-            with (out / JOURNAL).open("rb") as file:
+            with (out / LIVE_JOURNAL).open("rb") as file:
                 headers = [record.header for record in RecordReader(file)]
             done = [header["field"] for header in headers if header.get("status") == "done"]
             if len(done) >= count:
@@ -227,7 +227,7 @@ def test_a_full_disk_keeps_what_was_written(tmp_path, smear):
     assert done.stderr.startswith("rbc-engine: cannot write")
     assert "--recover" in done.stderr
     assert done.stderr.count("\n") == 1
-    assert [path.name for path in out.iterdir()] == [JOURNAL]
+    assert [path.name for path in out.iterdir()] == [LIVE_JOURNAL]
     assert live("--recover", out).returncode == 0
     assert check_output(out)["frames"]["done"] >= 1
 

@@ -21,8 +21,8 @@ import tifffile
 from PIL import Image
 
 from rbc_engine.packs.pack import find_pack
-from rbc_engine.sinks.formats import FORMATS
-from rbc_engine.sources.synthetic import render_field
+from rbc_engine.sinks.formats.table import FORMATS
+from rbc_engine.sources.synthetic.field import render_field
 
 FILES = {".run.files", "regions.parquet", "fields.csv", "slides.csv", "run.json"}
 

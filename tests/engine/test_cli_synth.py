@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from rbc_engine.cli.synth import synth
 from rbc_engine.errors import OutputError, UsageError
-from rbc_engine.sources.synthetic import render_field
+from rbc_engine.sources.synthetic.field import render_field
 
 SMALL = ["--fields", "2", "--size", "320x240", "--cells", "9"]
 

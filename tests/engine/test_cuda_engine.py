@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rbc_engine import DeviceError, Engine, proof
+from rbc_engine import DeviceError, Engine
 from rbc_engine.devices.choose import open_devices
 from rbc_engine.devices.cuda import plan_build
 from rbc_engine.devices.cuda.plan_cache import cache_folder
+from rbc_engine.lanes import prove
 from rbc_engine.packs.golden import ExpectedRegions, GoldenCase, compare, encode_golden, read_golden
 from rbc_engine.packs.pack import Pack, find_pack
-from rbc_engine.sources.synthetic import render_field
+from rbc_engine.sources.synthetic.field import render_field
 from rbc_engine.types.frames import Decoded, FieldRef, Frame
 from rbc_engine.types.results import FieldResult, Regions
 
@@ -144,7 +145,7 @@ def test_wrong_answers_refuse_the_engine_and_keep_nothing(monkeypatch) -> None:
         expected = dataclasses.replace(case.expected, boxes=case.expected.boxes + 9)
         return [dataclasses.replace(case, expected=expected)]
 
-    monkeypatch.setattr(proof, "read_golden", moved)
+    monkeypatch.setattr(prove, "read_golden", moved)
     with pytest.raises(DeviceError, match=r"cuda:0.*TensorRT 11.*golden 0.*the engine is refused"):
         Engine.open("chula12", device="cuda", lanes=1)
     assert list(cache_folder().rglob("*.plan")) == []

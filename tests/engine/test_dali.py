@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rbc_engine.sources.dali import DaliImage, DaliSource, build_pipeline
-from rbc_engine.sources.folder import FolderSource
-from rbc_engine.sources.synthetic import render_field
+from rbc_engine.sources.images.dali import DaliImage, DaliSource, build_pipeline
+from rbc_engine.sources.images.files import FolderSource
+from rbc_engine.sources.synthetic.field import render_field
 from rbc_engine.types.frames import Decoded, FieldRef, Frame
 
 pytest.importorskip("nvidia.dali", reason="pip install 'rbc-engine[gpu-check]'")

@@ -15,10 +15,7 @@ import tifffile
 from PIL import Image, ImageOps
 
 from rbc_engine.errors import ImageError
-from rbc_engine.sources.decode import (
-    decode_image,
-    read_image,
-)
+from rbc_engine.sources.images.decode import decode_image, read_image
 
 from .image_files import error_of, pillow_bytes, png_bytes, retag, smear, tiff_bytes
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from rbc_engine.errors import ImageError
-from rbc_engine.sources.decode import MAX_FILE_BYTES, decode_image, read_image
+from rbc_engine.sources.images.decode import MAX_FILE_BYTES, decode_image, read_image
 from rbc_engine.text import printable
 from rbc_engine.types.frames import MAX_SIDE_PX, MIN_SIDE_PX
 
@@ -206,7 +206,7 @@ def test_nothing_is_printed_about_bad_files(tmp_path):
     script = """
 import pathlib, sys
 from rbc_engine.errors import ImageError
-from rbc_engine.sources.decode import read_image
+from rbc_engine.sources.images.decode import read_image
 for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
     try:
         read_image(path, name=path.name)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from rbc_engine import Engine, ImageError, UsageError
-from rbc_engine.lane import Lane
-from rbc_engine.sources.synthetic import render_field
+from rbc_engine.lanes.lane import Lane
+from rbc_engine.sources.synthetic.field import render_field
 from rbc_engine.types.frames import Decoded, FieldRef, Frame
 from rbc_engine.types.results import RegionFlag
 

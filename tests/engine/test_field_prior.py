@@ -19,11 +19,11 @@ from scipy.optimize import brentq
 from scipy.special import expit, logit
 
 from rbc_engine.engine import Engine
+from rbc_engine.lanes.stages.call import Caller, types_held
+from rbc_engine.lanes.stages.field_prior import FieldPrior, telling_regions
 from rbc_engine.packs.manifest import FieldPriorSettings, Manifest
 from rbc_engine.packs.pack import Pack, find_pack
-from rbc_engine.sources.decode import read_image
-from rbc_engine.stages.call import Caller, types_held
-from rbc_engine.stages.field_prior import FieldPrior, telling_regions
+from rbc_engine.sources.images.decode import read_image
 from rbc_engine.types.results import RegionFlag, Regions
 
 TYPES = 4

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from rbc_engine.errors import UsageError
-from rbc_engine.sources.folder import FolderSource, find_fields
+from rbc_engine.sources.find import find_fields
+from rbc_engine.sources.images.files import FolderSource
 from rbc_engine.types.frames import Decoded, FieldRef
 
 
@@ -221,7 +222,8 @@ def test_many_bad_files_leave_no_thread_when_the_reader_stops(tmp_path):
 
 UNPRIVILEGED = """
 import os, pathlib, sys
-from rbc_engine.sources.folder import FolderSource, find_fields
+from rbc_engine.sources.find import find_fields
+from rbc_engine.sources.images.files import FolderSource
 from rbc_engine.errors import UsageError
 if os.geteuid() == 0:
     os.setgroups([])

@@ -22,14 +22,14 @@ import webdataset
 from PIL import Image
 from pycocotools.coco import COCO
 
-from rbc_engine.scale import fit_canvas
-from rbc_engine.sinks import behind
-from rbc_engine.sinks.formats import FORMATS
-from rbc_engine.sinks.geojson import type_colours
+from rbc_engine.lanes.canvas import fit_canvas
+from rbc_engine.lanes.stages.crop import crop_windows
+from rbc_engine.sinks.files import work_behind
+from rbc_engine.sinks.formats.geojson import type_colours
+from rbc_engine.sinks.formats.table import FORMATS
+from rbc_engine.sinks.formats.webdataset import WebDatasetFolder
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sinks.own_files import OWN_FILES
-from rbc_engine.sinks.webdataset import WebDatasetFolder
-from rbc_engine.stages.crop import crop_windows
 from rbc_engine.types.frames import Frame
 from rbc_engine.types.results import RegionFlag
 
@@ -320,7 +320,7 @@ def test_what_is_written_does_not_depend_on_the_threads(
     results = [make_result("s", f"s/{i}.png", count=(i * 37) % 150, seed=i) for i in range(12)]
     written = []
     for workers in (1, 4):
-        monkeypatch.setattr(behind, "_MOST_WORKERS", workers)
+        monkeypatch.setattr(work_behind, "_MOST_WORKERS", workers)
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
         folder = tmp_path / str(workers)
         write(folder, toy_pack, results, name)

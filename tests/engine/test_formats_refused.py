@@ -11,8 +11,8 @@ import sys
 import pytest
 
 from rbc_engine.errors import OutputError, UsageError
-from rbc_engine.sinks import formats
-from rbc_engine.sinks.formats import FORMATS, check_formats
+from rbc_engine.sinks.formats import table
+from rbc_engine.sinks.formats.table import FORMATS, check_formats
 from rbc_engine.sinks.output import RunOutput
 
 
@@ -22,7 +22,7 @@ def test_what_cannot_be_made_is_refused_before_anything_is(tmp_path, toy_pack, m
     ):
         RunOutput(tmp_path / "out", toy_pack, formats=["qupath"])
     missing = dataclasses.replace(FORMATS["anndata"], library="no_such_library")
-    monkeypatch.setattr(formats, "FORMATS", {**FORMATS, "anndata": missing})
+    monkeypatch.setattr(table, "FORMATS", {**FORMATS, "anndata": missing})
     with pytest.raises(
         UsageError, match=r"needs no_such_library.*pip install 'rbc-engine\[anndata\]'"
     ):

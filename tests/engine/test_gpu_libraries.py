@@ -205,7 +205,7 @@ def test_nothing_of_nvidias_is_imported_without_a_gpu() -> None:
         "from rbc_engine.cli import app\n"
         "from rbc_engine.cli.doctor import _report\n"
         "_report()\n"
-        "import rbc_engine.sources.select, rbc_engine.devices.cuda.device\n"
+        "import rbc_engine.sources.open, rbc_engine.devices.cuda.device\n"
         "loaded = [n for n in sys.modules if n.split('.')[0] in ('tensorrt', 'nvidia', 'cuda')]\n"
         "bad = set(loaded) - {'cuda', 'nvidia'}  # looking into a package loads the one above it, which is empty\n"
         "assert not bad, bad\n"

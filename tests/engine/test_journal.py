@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rbc_engine.errors import OutputError
-from rbc_engine.sinks.journal import JOURNAL, Journal, read_journal
+from rbc_engine.sinks.journal.live_journal import LIVE_JOURNAL, LiveJournal, read_live_journal
 from rbc_engine.types.ends import Ended, FrameStatus
 
 
@@ -26,7 +26,7 @@ def ends(make_result, make_failure):
 
 
 def write(folder, ends):
-    with Journal(folder, {"run": {"x": 1}}) as journal:
+    with LiveJournal(folder, {"run": {"x": 1}}) as journal:
         for ended in ends:
             journal.write(ended)
         journal.note_lost(3)
@@ -35,7 +35,7 @@ def write(folder, ends):
 
 def test_what_is_written_is_read(tmp_path, ends):
     write(tmp_path, ends)
-    head, read = read_journal(tmp_path, types=3)
+    head, read = read_live_journal(tmp_path, types=3)
     assert head["run"] == {"x": 1}
     *got, lost = list(read)
     assert lost == 3
@@ -54,12 +54,12 @@ def test_what_is_written_is_read(tmp_path, ends):
 
 def test_cut_anywhere_it_gives_what_is_whole(tmp_path, ends):
     write(tmp_path, ends)
-    path = tmp_path / JOURNAL
+    path = tmp_path / LIVE_JOURNAL
     whole = path.read_bytes()
     counts = []
     for length in range(60, len(whole), 37):
         path.write_bytes(whole[:length])
-        counts.append(sum(1 for _ in read_journal(tmp_path, types=3)[1]))
+        counts.append(sum(1 for _ in read_live_journal(tmp_path, types=3)[1]))
     assert counts == sorted(counts)
     assert counts[0] == 0
     assert counts[-1] >= len(ends) - 1
@@ -67,14 +67,14 @@ def test_cut_anywhere_it_gives_what_is_whole(tmp_path, ends):
 
 def test_damage_ends_the_reading(tmp_path, ends):
     write(tmp_path, ends)
-    path = tmp_path / JOURNAL
+    path = tmp_path / LIVE_JOURNAL
     whole = path.read_bytes()
     rng = np.random.default_rng(0)
     for position in rng.integers(60, len(whole), 60).tolist():
         damaged = bytearray(whole)
         damaged[position] ^= 0x41
         path.write_bytes(damaged)
-        got = list(read_journal(tmp_path, types=3)[1])
+        got = list(read_live_journal(tmp_path, types=3)[1])
         assert len(got) < len(ends) + 1
 
 
@@ -83,26 +83,26 @@ def test_records_that_do_not_fit_end_the_reading(tmp_path, ends, header):
     write(tmp_path, ends)
     body = len(header).to_bytes(4, "little") + header + b"123"
     record = b"RBCJ" + len(body).to_bytes(4, "little") + zlib.crc32(body).to_bytes(4, "little")
-    with (tmp_path / JOURNAL).open("ab") as file:
+    with (tmp_path / LIVE_JOURNAL).open("ab") as file:
         file.write(record + body)
-    assert len(list(read_journal(tmp_path, types=3)[1])) == len(ends) + 1
+    assert len(list(read_live_journal(tmp_path, types=3)[1])) == len(ends) + 1
 
 
 def test_another_number_of_types_is_not_misread(tmp_path, ends):
     write(tmp_path, ends)
-    got = list(read_journal(tmp_path, types=4)[1])
+    got = list(read_live_journal(tmp_path, types=4)[1])
     assert len(got) == 1  # the field without regions
 
 
 def test_missing_foreign_and_open_journals_are_refused(tmp_path):
-    with pytest.raises(OutputError, match=JOURNAL):
-        read_journal(tmp_path)
-    (tmp_path / JOURNAL).write_bytes(b"something else")
+    with pytest.raises(OutputError, match=LIVE_JOURNAL):
+        read_live_journal(tmp_path)
+    (tmp_path / LIVE_JOURNAL).write_bytes(b"something else")
     with pytest.raises(OutputError, match="no journal that this version reads"):
-        read_journal(tmp_path)
+        read_live_journal(tmp_path)
     with (
-        Journal(tmp_path, {}),
+        LiveJournal(tmp_path, {}),
         pytest.raises(OutputError, match="still being written"),
     ):
-        read_journal(tmp_path)
-    assert read_journal(tmp_path)[0]["schema"] == 2
+        read_live_journal(tmp_path)
+    assert read_live_journal(tmp_path)[0]["schema"] == 2

@@ -9,10 +9,10 @@ import time
 import numpy as np
 import pytest
 
-from rbc_engine.bench.stub_engine import stub_engine
+from rbc_engine.bench.instruments.stub_engine import stub_engine
 from rbc_engine.errors import DeviceError, OutputError, PackError
-from rbc_engine.live import live_head, recover, run_live
-from rbc_engine.sinks.journal import JOURNAL, Journal
+from rbc_engine.runs.live import live_head, recover, run_live
+from rbc_engine.sinks.journal.live_journal import LIVE_JOURNAL, LiveJournal
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.stats.monitor import SlideMonitor
 
@@ -31,7 +31,7 @@ def run(engine, folder, feed, *, stops=(), on_tick=lambda state: None, **options
     with (
         engine.session(on_full="drop_oldest", **options) as session,
         RunOutput(folder, engine.pack) as output,
-        Journal(folder, live_head(engine, decoder="none", settings=settings)) as journal,
+        LiveJournal(folder, live_head(engine, decoder="none", settings=settings)) as journal,
     ):
         return run_live(
             engine,
@@ -91,7 +91,7 @@ def test_a_stop_ends_the_feed_and_ticks_tell(engine, tmp_path):
 
 
 def test_a_disk_that_fails_leaves_the_journal(engine, tmp_path, monkeypatch):
-    write, written = Journal.write, []
+    write, written = LiveJournal.write, []
 
     def fail(self, ended):
         if len(written) == 6:
@@ -103,7 +103,7 @@ def test_a_disk_that_fails_leaves_the_journal(engine, tmp_path, monkeypatch):
         while not stop.wait(0.005):
             session.submit(FRAME)
 
-    monkeypatch.setattr(Journal, "write", fail)
+    monkeypatch.setattr(LiveJournal, "write", fail)
 
     def threads():
         """But for the engine's own, which start when they are first needed."""
@@ -113,14 +113,14 @@ def test_a_disk_that_fails_leaves_the_journal(engine, tmp_path, monkeypatch):
     with pytest.raises(OutputError, match="no space"):
         run(engine, tmp_path, feed)
     assert threads() <= before
-    assert names(tmp_path) == [JOURNAL]
+    assert names(tmp_path) == [LIVE_JOURNAL]
     record = recover(tmp_path, engine.pack)
     assert names(tmp_path) == FILES
     assert record["frames"]["submitted"] == 6
 
 
 def test_frames_lost_by_the_camera_are_recovered(engine, tmp_path):
-    with Journal(tmp_path, live_head(engine, decoder="none", settings={})) as journal:
+    with LiveJournal(tmp_path, live_head(engine, decoder="none", settings={})) as journal:
         journal.note_lost(3)
         journal.note_lost(8)
     assert recover(tmp_path, engine.pack)["frames"] == {
@@ -134,8 +134,8 @@ def test_frames_lost_by_the_camera_are_recovered(engine, tmp_path):
 
 
 def test_another_pack_is_refused(engine, tmp_path, toy_pack):
-    with Journal(tmp_path, live_head(engine, decoder="none", settings={})):
+    with LiveJournal(tmp_path, live_head(engine, decoder="none", settings={})):
         pass
     with pytest.raises(PackError, match="name that one with --pack"):
         recover(tmp_path, toy_pack)
-    assert names(tmp_path) == [JOURNAL]
+    assert names(tmp_path) == [LIVE_JOURNAL]

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import zarr
 
-from rbc_engine.sources.slide import Box, is_whole_slide, open_slide
-from rbc_engine.sources.synthetic import render_field
+from rbc_engine.sources.slides.base import Box
+from rbc_engine.sources.slides.open import is_whole_slide, open_slide
+from rbc_engine.sources.synthetic.field import render_field
 
 from .slide_files import reduced
 

@@ -11,10 +11,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from rbc_engine.errors import OutputError
-from rbc_engine.sinks.folder import file_name
+from rbc_engine.sinks.files.atomic_folder import file_name
+from rbc_engine.sinks.formats.overlay_drawing import (
+    ABNORMAL_RGB,
+    NORMAL_RGB,
+    OverlayStyle,
+    draw_overlay,
+)
+from rbc_engine.sinks.formats.overlay_labels import place_labels
 from rbc_engine.sinks.output import RunOutput
-from rbc_engine.sinks.overlay_drawing import ABNORMAL_RGB, NORMAL_RGB, OverlayStyle, draw_overlay
-from rbc_engine.sinks.overlay_labels import place_labels
 from rbc_engine.sinks.own_files import OWN_FILES
 from rbc_engine.types.frames import Frame
 from rbc_engine.types.results import RegionFlag, Regions

@@ -7,9 +7,9 @@ import ctypes
 import numpy as np
 import pytest
 
-from rbc_engine.demosaic import BAYER_PATTERNS, demosaic
 from rbc_engine.errors import ImageError, UsageError
-from rbc_engine.pixels import BufferPool, PixelFormat, as_array, check_raw, to_rgb
+from rbc_engine.session.demosaic import BAYER_PATTERNS, demosaic
+from rbc_engine.session.pixels import BufferPool, PixelFormat, as_array, check_raw, to_rgb
 from rbc_engine.types.frames import Frame
 
 RNG = np.random.default_rng(0)

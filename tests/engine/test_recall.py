@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from rbc_engine.bench.stub_engine import stub_regions
+from rbc_engine.bench.instruments.stub_engine import stub_regions
 from rbc_engine.cli import app
 from rbc_engine.errors import PackError, RbcError, ResultsError, UsageError
+from rbc_engine.lanes.stages.call import Caller, types_held
 from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.sinks.output import RunOutput
-from rbc_engine.stages.call import Caller, types_held
 from rbc_engine.types.results import FieldResult
 
 RUN = {"schema": 1, "program": {"version": "0"}, "settings": {"limit": None}, "warnings": ["w"]}

@@ -19,11 +19,11 @@ from scipy.stats import binomtest
 
 from rbc_engine.errors import UsageError
 from rbc_engine.packs.calibration import NETWORKS, Acceptance, Calibration, NetworkRanges
-from rbc_engine.report import findings as findings_module
-from rbc_engine.report.findings import Findings
-from rbc_engine.report.page import embedded
+from rbc_engine.sinks.formats.report_page import ReportPage
 from rbc_engine.sinks.output import RunOutput
-from rbc_engine.sinks.report import ReportPage
+from rbc_engine.sinks.report import findings as findings_module
+from rbc_engine.sinks.report.findings import Findings
+from rbc_engine.sinks.report.page import embedded
 from rbc_engine.text import printable
 from rbc_engine.types.frames import Frame
 

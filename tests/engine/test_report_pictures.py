@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from rbc_engine.report.pictures import FIELD_LONG_SIDE_PX, PATCH_PX, field_jpeg, patch_jpeg
-from rbc_engine.report.stock import Stock
+from rbc_engine.sinks.report.pictures import FIELD_LONG_SIDE_PX, PATCH_PX, field_jpeg, patch_jpeg
+from rbc_engine.sinks.report.stock import Stock
 
 offers = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 50), st.integers(1, 20)))
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from rbc_engine.run_folder import RunFolder
+from rbc_engine.runs.finished_run import FinishedRun
 
 FIELDS = 30
 IN_FLIGHT = 2 * 2 * 2 + 2
@@ -105,7 +105,7 @@ def assert_same_results(out: Path, whole: Path) -> None:
 def assert_no_lie(out: Path) -> None:
     """Where there is a run.json, everything beside it is whole and belongs to it."""
     if (out / "run.json").exists():
-        with RunFolder(out) as run:
+        with FinishedRun(out) as run:
             assert len(list(run.results())) == len(run.rows)
 
 

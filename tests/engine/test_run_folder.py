@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rbc_engine.errors import ResultsError
-from rbc_engine.run_folder import RunFolder
+from rbc_engine.runs.finished_run import FinishedRun
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.types.frames import FileStamp
 from rbc_engine.types.results import Regions
@@ -73,7 +73,7 @@ def same(one: Regions | None, other: Regions | None) -> None:
 
 def test_what_was_written_is_read(tmp_path, toy_pack, results):
     write(tmp_path, toy_pack, results)
-    with RunFolder(tmp_path) as run:
+    with FinishedRun(tmp_path) as run:
         assert run.types == toy_pack.types
         for name in ("run.json", "fields.csv", "regions.parquet"):
             assert run.sha256[name] == hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
@@ -92,7 +92,7 @@ def test_rows_may_lie_across_row_groups(tmp_path, toy_pack, results):
     path = tmp_path / "regions.parquet"
     pq.write_table(pq.read_table(path), path, row_group_size=1001)
     accept(tmp_path)
-    with RunFolder(tmp_path) as run:
+    with FinishedRun(tmp_path) as run:
         for mine, theirs in zip(results, run.results(), strict=True):
             same(mine.regions, theirs.regions)
 
@@ -106,7 +106,7 @@ def accept(folder) -> None:
 
 
 def read_all(folder) -> None:
-    with RunFolder(folder) as run:
+    with FinishedRun(folder) as run:
         list(run.results())
 
 
@@ -172,11 +172,11 @@ def test_hostile_abnormal_types_are_refused(tmp_path, toy_pack, make_result, tol
     path = tmp_path / "run.json"
     run = json.loads(path.read_text())
     path.write_text(json.dumps(run | {"abnormal_types": ["burr"]}))
-    with RunFolder(tmp_path) as folder:
+    with FinishedRun(tmp_path) as folder:
         assert folder.abnormal_types == {"burr"}
     path.write_text(json.dumps(run | {"abnormal_types": told}))
     with pytest.raises(ResultsError, match="must name types of the pack"):
-        RunFolder(tmp_path)
+        FinishedRun(tmp_path)
 
 
 def test_bytes_that_are_no_files_are_refused(tmp_path, toy_pack, make_result):
@@ -188,7 +188,7 @@ def test_bytes_that_are_no_files_are_refused(tmp_path, toy_pack, make_result):
         with pytest.raises(ResultsError, match=rf"{out / name}"):
             read_all(out)
     with pytest.raises(ResultsError, match="holds no finished run"):
-        RunFolder(tmp_path / "none")
+        FinishedRun(tmp_path / "none")
 
 
 def test_damaged_parquet_pages_are_refused(tmp_path, toy_pack, make_result):

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rbc_engine.errors import OutputError, UsageError
-from rbc_engine.sinks.atomic import AtomicFile, explain_os_errors
+from rbc_engine.sinks.files.atomic import AtomicFile, explain_os_errors
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sinks.own_files import OWN_FILES
 

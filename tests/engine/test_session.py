@@ -9,9 +9,9 @@ import time
 import numpy as np
 import pytest
 
-from rbc_engine.bench.stub_engine import stub_engine
+from rbc_engine.bench.instruments.stub_engine import stub_engine
 from rbc_engine.errors import UsageError
-from rbc_engine.pixels import PixelFormat
+from rbc_engine.session.pixels import PixelFormat
 from rbc_engine.types.ends import FrameStatus
 
 FRAME = np.zeros((48, 64, 3), np.uint8)

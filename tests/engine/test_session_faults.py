@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from rbc_engine.bench.stub_engine import stub_engine
+from rbc_engine.bench.instruments.stub_engine import stub_engine
 from rbc_engine.errors import RbcError, SessionClosedError, UsageError
 from rbc_engine.types.ends import FrameStatus
 

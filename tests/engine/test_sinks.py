@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from rbc_engine.sinks.csv_file import CsvFile
 from rbc_engine.sinks.output import RunOutput
-from rbc_engine.sinks.regions_parquet import RegionsParquet
+from rbc_engine.sinks.tables.csv_file import CsvFile
+from rbc_engine.sinks.tables.regions_parquet import RegionsParquet
 from rbc_engine.stats.counts import SlideTally
 from rbc_engine.text import csv_text
 from rbc_engine.types.frames import FileStamp

@@ -9,8 +9,9 @@ import pytest
 import tifffile
 
 from rbc_engine.errors import ImageError
-from rbc_engine.sources.folder import find_fields
-from rbc_engine.sources.slide import Box, is_whole_slide, open_slide
+from rbc_engine.sources.find import find_fields
+from rbc_engine.sources.slides.base import Box
+from rbc_engine.sources.slides.open import is_whole_slide, open_slide
 from rbc_engine.types.frames import FieldRef, SlideRef
 
 from .slide_files import UM, reduced, write_pyramid, write_svs

@@ -15,22 +15,22 @@ import simplejpeg
 import tifffile
 from PIL import Image
 
-from rbc_engine.bench.stub_engine import stub_engine
+from rbc_engine.bench.instruments.stub_engine import stub_engine
 from rbc_engine.devices.choose import open_device
 from rbc_engine.engine import Engine
+from rbc_engine.lanes.tiles import plan_tiles
 from rbc_engine.packs.pack import Pack, find_pack
-from rbc_engine.sources.decode import decode_image
-from rbc_engine.sources.slide_tiles import (
+from rbc_engine.runs.whole_slides import WholeSlides
+from rbc_engine.sources.images.decode import decode_image
+from rbc_engine.sources.slides.tile_reader import (
     SlideEnd,
     SlideSource,
     SlideStart,
     TileRead,
     shows_only_background,
 )
-from rbc_engine.sources.synthetic import render_field
-from rbc_engine.tiles import plan_tiles
+from rbc_engine.sources.synthetic.field import render_field
 from rbc_engine.types.frames import CanvasFit, Frame, SlideRef
-from rbc_engine.whole_slides import WholeSlides
 
 from .slide_files import UM, write_pyramid, write_svs
 
@@ -258,10 +258,10 @@ def test_a_run_of_slides_fields_and_broken_files(smear, tmp_path):
 _HUGE_RUN = """
 import sys, time
 from pathlib import Path
-from rbc_engine.bench.stub_engine import stub_engine
-from rbc_engine.sources.slide_tiles import SlideSource
-from rbc_engine.types.results import SlideRef
-from rbc_engine.whole_slides import WholeSlides
+from rbc_engine.bench.instruments.stub_engine import stub_engine
+from rbc_engine.sources.slides.tile_reader import SlideSource
+from rbc_engine.types.frames import SlideRef
+from rbc_engine.runs.whole_slides import WholeSlides
 
 ref = SlideRef(slide="s", field="s", path=Path(sys.argv[1]))
 with stub_engine(regions=60) as engine:

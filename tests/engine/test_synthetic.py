@@ -15,8 +15,8 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 from rbc_engine.errors import UsageError
-from rbc_engine.sources.synthetic import TYPES, SyntheticField, check_mix, render_field
-from rbc_engine.sources.synthetic_truth import label_regions
+from rbc_engine.sources.synthetic.field import TYPES, SyntheticField, check_mix, render_field
+from rbc_engine.sources.synthetic.truth import label_regions
 
 EIGHT = np.ones((3, 3), int)
 
@@ -216,7 +216,7 @@ def test_the_mix_is_followed():
 
 def test_the_same_seed_gives_the_same_field_in_another_process():
     program = (
-        "import hashlib; from rbc_engine.sources.synthetic import render_field\n"
+        "import hashlib; from rbc_engine.sources.synthetic.field import render_field\n"
         "field = render_field(seed=11, width=320, height=240, cells=15)\n"
         "print(hashlib.sha256(field.pixels.tobytes() + field.mask.tobytes()).hexdigest())"
     )

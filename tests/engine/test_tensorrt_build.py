@@ -12,10 +12,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from rbc_engine.devices.cuda.plan_build import build_plan, make_log
 from rbc_engine.errors import DeviceError
+from rbc_engine.lanes.canvas import fit_canvas
 from rbc_engine.packs.manifest import DetectorSettings
 from rbc_engine.packs.networks import network_of
 from rbc_engine.packs.pack import Pack, find_pack
-from rbc_engine.scale import fit_canvas
 
 trt = pytest.importorskip("tensorrt_rtx")
 

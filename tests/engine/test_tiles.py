@@ -10,10 +10,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rbc_engine.errors import ImageError, UsageError
+from rbc_engine.lanes.canvas import fit_canvas
+from rbc_engine.lanes.tile_merge import TileMerge
+from rbc_engine.lanes.tiles import OVERLAP_CANVAS_PX, plan_tiles
 from rbc_engine.packs.pack import Pack, find_pack
-from rbc_engine.scale import fit_canvas
-from rbc_engine.tile_merge import TileMerge
-from rbc_engine.tiles import OVERLAP_CANVAS_PX, plan_tiles
 from rbc_engine.types.results import RegionFlag, Regions
 
 NMS_IOU = 0.5

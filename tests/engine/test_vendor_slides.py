@@ -14,10 +14,11 @@ import tifffile
 
 from rbc_engine.errors import ImageError
 from rbc_engine.packs.pack import Pack, find_pack
-from rbc_engine.sources.folder import find_fields
-from rbc_engine.sources.slide import Box, open_slide
-from rbc_engine.sources.slide_tiles import SlideEnd, SlideSource, SlideStart, TileRead
-from rbc_engine.sources.synthetic import render_field
+from rbc_engine.sources.find import find_fields
+from rbc_engine.sources.slides.base import Box
+from rbc_engine.sources.slides.open import open_slide
+from rbc_engine.sources.slides.tile_reader import SlideEnd, SlideSource, SlideStart, TileRead
+from rbc_engine.sources.synthetic.field import render_field
 from rbc_engine.types.frames import SlideRef
 
 from .slide_files import UM, reduced, write_mrxs, write_ndpi, write_pyramid, write_svs

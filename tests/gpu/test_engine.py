@@ -12,10 +12,10 @@ from rbc_engine import Engine
 from rbc_engine.devices.cuda import device as cuda_device
 from rbc_engine.devices.cuda.needs import gpu_problems
 from rbc_engine.packs.golden import ExpectedRegions, judge
-from rbc_engine.sources.dali import DaliSource
-from rbc_engine.sources.folder import find_fields
-from rbc_engine.sources.select import dali_remedy
-from rbc_engine.sources.synthetic import render_field
+from rbc_engine.sources.find import find_fields
+from rbc_engine.sources.images.dali import DaliSource
+from rbc_engine.sources.open import dali_remedy
+from rbc_engine.sources.synthetic.field import render_field
 from rbc_engine.types.frames import Decoded, FieldRef, Frame
 from rbc_engine.types.results import FieldResult
 
@@ -97,7 +97,7 @@ def test_real_smears_are_as_on_the_cpu(real_data: Path) -> None:
     entries = find_fields([real_data / "slides"]).entries
     with Engine.open("chula12", device="cpu", precision="fp32") as engine:
         threshold = engine.pack.manifest.detector.score_threshold
-        from rbc_engine.sources.folder import FolderSource
+        from rbc_engine.sources.images.files import FolderSource
 
         with FolderSource(entries, workers=2, ahead=4) as source:
             items = list(source)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from rbc_engine.devices.cpu import ops
-from rbc_engine.sources.synthetic import render_field
+from rbc_engine.sources.synthetic.field import render_field
 
 from .reference import background, exposure_gain
 

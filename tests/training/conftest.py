@@ -14,8 +14,8 @@ from torch import nn
 from torchvision.models.detection import FasterRCNN
 
 from rbc_engine.packs.manifest import DetectorSettings
-from rbc_engine.training.export import export_detector, fold_batchnorm
-from rbc_engine.training.models import build_detector
+from rbc_engine.training.networks.export import export_detector, fold_batchnorm
+from rbc_engine.training.networks.models import build_detector
 from rbc_engine.types.arrays import Float32, UInt8
 
 from ..kernels.reference import background, exposure_gain

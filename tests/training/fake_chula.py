@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from rbc_engine.sources.synthetic import TYPES, SyntheticField, render_field
+from rbc_engine.sources.synthetic.field import TYPES, SyntheticField, render_field
 
 # Numbers of Chula RBC-12 for the six types that can be rendered.
 LABELS = {

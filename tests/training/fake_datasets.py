@@ -11,8 +11,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from rbc_engine.cli import app
-from rbc_engine.sources.synthetic import TYPES, SyntheticField, render_field
-from rbc_engine.sources.synthetic_truth import label_regions
+from rbc_engine.sources.synthetic.field import TYPES, SyntheticField, render_field
+from rbc_engine.sources.synthetic.truth import label_regions
 
 WIDTH, HEIGHT = 320, 240
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbc_engine.training.augment import (
+from rbc_engine.training.fit.augment import (
     blur_some,
     flip_and_turn,
     flip_and_turn_boxes,

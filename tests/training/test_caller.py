@@ -10,9 +10,9 @@ import pytest
 from sklearn.ensemble import GradientBoostingClassifier
 
 from rbc_engine.errors import UsageError
-from rbc_engine.stages.call import Caller
-from rbc_engine.training import caller as caller_module
-from rbc_engine.training.caller import train_caller
+from rbc_engine.lanes.stages.call import Caller
+from rbc_engine.training.fit import caller as caller_module
+from rbc_engine.training.fit.caller import train_caller
 
 
 def draw(regions: int, *, seed: int = 0):

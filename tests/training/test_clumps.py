@@ -7,8 +7,8 @@ import pytest
 from scipy import ndimage
 
 from rbc_engine.packs.manifest import ClassifierSettings
-from rbc_engine.training.clumps import ClumpMaker
-from rbc_engine.training.patches import RegionSet
+from rbc_engine.training.fit.clumps import ClumpMaker
+from rbc_engine.training.fit.region_set import RegionSet
 from rbc_engine.training.recipes import CHULA12
 
 SETTINGS: ClassifierSettings = CHULA12.classifier

@@ -14,7 +14,7 @@ from rbc_engine.cli.train import app
 from rbc_engine.engine import Engine
 from rbc_engine.errors import UsageError
 from rbc_engine.packs.pack import Pack
-from rbc_engine.sources.synthetic import TYPES
+from rbc_engine.sources.synthetic.field import TYPES
 
 from .fake_datasets import HEIGHT, write_synthetic
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rbc_engine.training.classifier import ClassifierTraining, draw_chances
-from rbc_engine.training.patches import RegionSet
+from rbc_engine.training.fit.classifier import ClassifierTraining, draw_chances
+from rbc_engine.training.fit.region_set import RegionSet
 
 
 def make_regions(types: np.ndarray, groups: np.ndarray) -> RegionSet:

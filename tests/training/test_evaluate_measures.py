@@ -14,10 +14,10 @@ from pycocotools.cocoeval import COCOeval
 from sklearn.metrics import roc_auc_score
 
 from rbc_engine.training.datasets.base import LabelledField
-from rbc_engine.training.evaluate import Findings
-from rbc_engine.training.evaluation.bootstrap import Bootstrap
 from rbc_engine.training.evaluation.cell_types import measure_types
 from rbc_engine.training.evaluation.detection import measure_detections
+from rbc_engine.training.evaluation.findings import Findings
+from rbc_engine.training.evaluation.measures.bootstrap import Bootstrap
 from rbc_engine.training.evaluation.samples import detection_sample, type_sample
 from rbc_engine.types.results import Regions
 

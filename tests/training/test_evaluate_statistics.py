@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
-from rbc_engine.training import metrics
-from rbc_engine.training.evaluation import statistics
-from rbc_engine.training.evaluation.bootstrap import Bootstrap
+from rbc_engine.training.evaluation.measures import metrics, statistics
+from rbc_engine.training.evaluation.measures.bootstrap import Bootstrap
 
 GROUPS, ITEMS, TYPES = 4, 40, 3
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from rbc_engine.devices.cpu.device import HostDevice
-from rbc_engine.training.export import export_classifier, fold_batchnorm
-from rbc_engine.training.models import Classifier
+from rbc_engine.training.networks.export import export_classifier, fold_batchnorm
+from rbc_engine.training.networks.models import Classifier
 
 from .conftest import ExportedDetector, with_float16_weights
 

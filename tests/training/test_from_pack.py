@@ -11,12 +11,16 @@ import torch
 
 from rbc_engine.errors import PackError
 from rbc_engine.packs.pack import Pack, find_pack
-from rbc_engine.training import classifier
 from rbc_engine.training.datasets.chula12 import load_chula12
-from rbc_engine.training.export import fold_batchnorm
-from rbc_engine.training.from_pack import begin_classifier, begin_detector, unfold_batchnorm
-from rbc_engine.training.models import Classifier, build_detector
-from rbc_engine.training.patches import load_regions
+from rbc_engine.training.fit import classifier
+from rbc_engine.training.fit.region_set import load_regions
+from rbc_engine.training.networks.export import fold_batchnorm
+from rbc_engine.training.networks.from_pack import (
+    begin_classifier,
+    begin_detector,
+    unfold_batchnorm,
+)
+from rbc_engine.training.networks.models import Classifier, build_detector
 from rbc_engine.training.recipes import CHULA12
 
 from .fake_chula import write_chula

@@ -9,8 +9,8 @@ import torch
 import torchvision
 
 from rbc_engine.errors import UsageError
-from rbc_engine.training import imagenet
-from rbc_engine.training.models import Classifier
+from rbc_engine.training.networks import imagenet
+from rbc_engine.training.networks.models import Classifier
 
 MEAN = torch.tensor(imagenet._MEAN)[:, None, None]
 STD = torch.tensor(imagenet._STD)[:, None, None]

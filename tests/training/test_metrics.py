@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from rbc_engine.training import metrics
 from rbc_engine.training.datasets.base import LabelledField
-from rbc_engine.training.evaluate import Findings, measure
+from rbc_engine.training.evaluation.findings import Findings, measure
+from rbc_engine.training.evaluation.measures import metrics
 from rbc_engine.types.results import Regions
 
 # Whole edges on a small square, so that boxes meet often and equal overlaps occur.

@@ -10,9 +10,9 @@ import torch
 from torchvision.ops import box_iou
 
 from rbc_engine.devices.cpu.device import HostDevice
+from rbc_engine.lanes.canvas import fit_canvas
+from rbc_engine.lanes.stages.detect import Detect, Detections
 from rbc_engine.meter import Meter
-from rbc_engine.scale import fit_canvas
-from rbc_engine.stages.detect import Detect, Detections
 from rbc_engine.types.arrays import Float32, UInt8
 from rbc_engine.types.frames import Frame
 

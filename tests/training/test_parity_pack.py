@@ -13,9 +13,9 @@ from torchvision.models.detection import FasterRCNN
 
 from rbc_engine import Engine
 from rbc_engine.devices.cpu import ops
-from rbc_engine.scale import fit_canvas
-from rbc_engine.sources.decode import read_image
-from rbc_engine.training.restore import restore_classifier, restore_detector
+from rbc_engine.lanes.canvas import fit_canvas
+from rbc_engine.sources.images.decode import read_image
+from rbc_engine.training.networks.restore import restore_classifier, restore_detector
 from rbc_engine.types.arrays import Float32, UInt8
 
 from ..kernels.reference import exposure_gain

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage
 
-from rbc_engine.sources.synthetic import render_field
+from rbc_engine.sources.synthetic.field import render_field
 from rbc_engine.training.datasets import regions
 
 masks = arrays(bool, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9))

@@ -13,9 +13,9 @@ from rbc_engine.errors import OutputError, PackError
 from rbc_engine.packs.golden import read_golden
 from rbc_engine.packs.manifest import FILES, Manifest
 from rbc_engine.packs.pack import Pack
-from rbc_engine.sources.synthetic import render_field
+from rbc_engine.sources.synthetic.field import render_field
+from rbc_engine.training.packing.release import file_records, make_golden, write_pack
 from rbc_engine.training.recipes import CHULA12
-from rbc_engine.training.release import file_records, make_golden, write_pack
 from rbc_engine.types.arrays import UInt8
 from rbc_engine.types.results import Regions
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from rbc_engine.cli.reproduce import app
 from rbc_engine.errors import UsageError
 from rbc_engine.training.datasets.formats import load_dataset
-from rbc_engine.training.patches import load_regions
+from rbc_engine.training.fit.region_set import load_regions
 from rbc_engine.training.recipes import CHULA12
 from rbc_engine.training.reproduce.field_figure import Verdict, judge_regions
 from rbc_engine.training.reproduce.folds import deal_groups

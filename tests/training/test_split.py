@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rbc_engine.training.datasets.base import Dataset, LabelledField
-from rbc_engine.training.split import split_by_group, split_fields
+from rbc_engine.training.datasets.split import split_by_group, split_fields
 
 TYPES = ("a", "b", "c")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rbc_engine.training.temperature import fit_temperature, fit_temperatures, tempered
-from rbc_engine.training.thresholds import best_f1_thresholds
+from rbc_engine.training.fit.temperature import fit_temperature, fit_temperatures, tempered
+from rbc_engine.training.fit.thresholds import best_f1_thresholds
 
 
 def overconfident(temperature: float, *, count: int = 20_000, seed: int = 0):

@@ -13,7 +13,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from rbc_engine.errors import ImageError, UsageError
-from rbc_engine.sources.decode import read_image
+from rbc_engine.sources.images.decode import read_image
 from rbc_engine.text import printable
 from rbc_engine.training.datasets.base import Dataset, LabelledField
 from rbc_engine.types.arrays import UInt8

@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.errors import ImageError
-from rbc_engine.sources.decode import read_image
-from rbc_engine.sources.synthetic import TYPES as SCD6
+from rbc_engine.sources.images.decode import read_image
+from rbc_engine.sources.synthetic.field import TYPES as SCD6
 from rbc_engine.training.datasets.base import Dataset, LabelledField
 from rbc_engine.training.datasets.check import Faults, ListedImage, checked_dataset
 from rbc_engine.training.datasets.files import (

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rbc_engine.training.evaluation import statistics
-from rbc_engine.training.evaluation.bootstrap import Bootstrap
+from rbc_engine.training.evaluation.measures import statistics
+from rbc_engine.training.evaluation.measures.bootstrap import Bootstrap
 from rbc_engine.training.evaluation.result import (
     SUBSETS,
     CellTypeMeasures,

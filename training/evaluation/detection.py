@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from rbc_engine.training.evaluation import statistics
-from rbc_engine.training.evaluation.bootstrap import Bootstrap
+from rbc_engine.training.evaluation.measures import statistics
+from rbc_engine.training.evaluation.measures.bootstrap import Bootstrap
+from rbc_engine.training.evaluation.measures.statistics import Floats, Statistic
 from rbc_engine.training.evaluation.result import (
     SUBSETS,
     DetectionMeasures,
@@ -20,7 +21,6 @@ from rbc_engine.training.evaluation.samples import (
     Mask,
     in_subset,
 )
-from rbc_engine.training.evaluation.statistics import Floats, Statistic
 
 __all__ = ["judged_detections", "measure_detections"]
 

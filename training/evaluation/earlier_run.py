@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 
 from rbc_engine.errors import UsageError
 from rbc_engine.packs.pack import Pack
-from rbc_engine.sinks.fields_csv import FieldsCsv
 from rbc_engine.sinks.output import RUN_JSON
+from rbc_engine.sinks.tables.fields_csv import FieldsCsv
 from rbc_engine.training.datasets.base import LabelledField
-from rbc_engine.training.evaluate import Findings
+from rbc_engine.training.evaluation.findings import Findings
 from rbc_engine.types.results import RegionFlag, Regions
 
 __all__ = ["EarlierRun", "read_earlier_run"]

@@ -10,14 +10,14 @@ import numpy as np
 from rbc_engine.devices.base import DeviceArray
 from rbc_engine.devices.choose import open_device
 from rbc_engine.engine import Engine
+from rbc_engine.lanes.canvas import fit_canvas
+from rbc_engine.lanes.stages.call import Caller, types_held
+from rbc_engine.lanes.stages.classify import Classify
+from rbc_engine.lanes.stages.crop import crop_patches, crop_windows
 from rbc_engine.packs.pack import Pack
-from rbc_engine.scale import fit_canvas
-from rbc_engine.sources.decode import read_image
-from rbc_engine.stages.call import Caller, types_held
-from rbc_engine.stages.classify import Classify
-from rbc_engine.stages.crop import crop_patches, crop_windows
+from rbc_engine.sources.images.decode import read_image
 from rbc_engine.training.datasets.base import LabelledField
-from rbc_engine.training.evaluate import Findings
+from rbc_engine.training.evaluation.findings import Findings
 from rbc_engine.types.arrays import Float32
 from rbc_engine.types.frames import Frame
 from rbc_engine.types.results import Regions

@@ -11,8 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
-from rbc_engine.training import metrics
 from rbc_engine.training.evaluation.detection import judged_detections
+from rbc_engine.training.evaluation.measures import metrics
+from rbc_engine.training.evaluation.measures.statistics import (
+    CALIBRATION_BINS,
+    Floats,
+    calibration_bin,
+)
 from rbc_engine.training.evaluation.result import SUBSETS, Evaluation, SingleCells, Subset
 from rbc_engine.training.evaluation.samples import (
     DetectionSample,
@@ -21,7 +26,6 @@ from rbc_engine.training.evaluation.samples import (
     in_subset,
 )
 from rbc_engine.training.evaluation.score import Scored
-from rbc_engine.training.evaluation.statistics import CALIBRATION_BINS, Floats, calibration_bin
 from rbc_engine.types.arrays import Float32
 
 __all__ = ["draw_plots", "precision_recall_points", "reliability_points"]
@@ -32,7 +36,7 @@ _LEAST_PER_BIN = 10
 
 
 def draw_plots(scored: Scored) -> dict[str, bytes]:
-    """PNG files by name, of rbc_engine.training.evaluation.report.PLOTS; the last three only where types are judged."""
+    """PNG files by name, of rbc_engine.training.evaluation.tables.PLOTS; the last three only where types are judged."""
     evaluation = scored.evaluation
     plots = {"precision_recall.png": _precision_recall(scored.detections, evaluation)}
     section = evaluation.types_of_detections

@@ -8,7 +8,7 @@ import numpy as np
 
 from rbc_engine.packs.pack import Pack
 from rbc_engine.training.datasets.base import LabelledField
-from rbc_engine.training.evaluate import MIN_EXAMPLES, analyze_fields, measure
+from rbc_engine.training.evaluation.findings import MIN_EXAMPLES, analyze_fields, measure
 from rbc_engine.training.evaluation.observe import open_at_floor
 from rbc_engine.types.arrays import Float32
 from rbc_engine.types.results import Regions

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rbc_engine.training import metrics
 from rbc_engine.training.datasets.base import LabelledField
-from rbc_engine.training.evaluate import Findings
+from rbc_engine.training.evaluation.findings import Findings
+from rbc_engine.training.evaluation.measures import metrics
 from rbc_engine.training.evaluation.result import Subset
 from rbc_engine.types.arrays import Float32
 from rbc_engine.types.results import Regions

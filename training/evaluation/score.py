@@ -12,12 +12,12 @@ import numpy as np
 from rbc_engine import _kernels
 from rbc_engine.packs.pack import Pack
 from rbc_engine.training.datasets.base import Dataset, LabelledField
-from rbc_engine.training.evaluate import Findings, analyze_fields
-from rbc_engine.training.evaluation.bootstrap import PERCENT, Bootstrap
+from rbc_engine.training.datasets.choose import choose_fields, in_pack_order, warn_of_training
 from rbc_engine.training.evaluation.cell_types import measure_types
-from rbc_engine.training.evaluation.choose import choose_fields, in_pack_order, warn_of_training
 from rbc_engine.training.evaluation.detection import measure_detections
 from rbc_engine.training.evaluation.earlier_run import read_earlier_run
+from rbc_engine.training.evaluation.findings import Findings, analyze_fields
+from rbc_engine.training.evaluation.measures.bootstrap import PERCENT, Bootstrap
 from rbc_engine.training.evaluation.observe import judge_true_boxes, open_at_floor
 from rbc_engine.training.evaluation.result import (
     SCHEMA,

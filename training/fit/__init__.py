@@ -1,1 +1,1 @@
-"""Training: what is drawn, the steps, their checkpoints."""
+"""Training loops, and what they fit."""

@@ -12,7 +12,7 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from rbc_engine.packs.manifest import DetectorSettings
-from rbc_engine.training.models import DetectorTrunk, build_detector
+from rbc_engine.training.networks.models import DetectorTrunk, build_detector
 
 __all__ = ["build_cell_detector", "in_unknown", "leave_out_unknown"]
 

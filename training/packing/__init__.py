@@ -1,1 +1,1 @@
-"""From finished trainings to a pack."""
+"""From fitted networks to a pack."""

@@ -18,17 +18,16 @@ from torchvision.models.detection import FasterRCNN
 
 from rbc_engine.errors import UsageError
 from rbc_engine.packs.manifest import DetectorSettings
-from rbc_engine.sources.decode import read_image
-from rbc_engine.training import metrics
+from rbc_engine.sources.images.decode import read_image
 from rbc_engine.training.datasets.base import Dataset, LabelledField
-from rbc_engine.training.detector import DetectorTraining, train_detector
-from rbc_engine.training.evaluation import statistics
-from rbc_engine.training.evaluation.bootstrap import PERCENT, Bootstrap
-from rbc_engine.training.evaluation.report import Table, measure_text
+from rbc_engine.training.evaluation.measures import metrics, statistics
+from rbc_engine.training.evaluation.measures.bootstrap import PERCENT, Bootstrap
 from rbc_engine.training.evaluation.result import Measure
-from rbc_engine.training.imagenet import TrunkWeights
-from rbc_engine.training.models import DetectorTrunk
-from rbc_engine.training.reproduce.output import load_arrays, save_arrays, write_result
+from rbc_engine.training.evaluation.tables import Table, measure_text
+from rbc_engine.training.fit.detector import DetectorTraining, train_detector
+from rbc_engine.training.networks.imagenet import TrunkWeights
+from rbc_engine.training.networks.models import DetectorTrunk
+from rbc_engine.training.reproduce.study_files import load_arrays, save_arrays, write_result
 from rbc_engine.training.workspace import Workspace
 from rbc_engine.types.arrays import Float32
 

@@ -13,14 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rbc_engine.engine import Engine
 from rbc_engine.errors import RbcError, UsageError
-from rbc_engine.sources.decode import read_image
-from rbc_engine.training import metrics
+from rbc_engine.sources.images.decode import read_image
 from rbc_engine.training.datasets.base import Dataset, LabelledField
+from rbc_engine.training.datasets.choose import in_pack_order, warn_of_training
 from rbc_engine.training.datasets.regions import foreground_mask
-from rbc_engine.training.evaluation.choose import in_pack_order, warn_of_training
-from rbc_engine.training.evaluation.report import Table
+from rbc_engine.training.evaluation.measures import metrics
+from rbc_engine.training.evaluation.tables import Table
 from rbc_engine.training.reproduce.contact_sheet import BLUE, GREEN, RED
-from rbc_engine.training.reproduce.output import to_png, write_result
+from rbc_engine.training.reproduce.study_files import to_png, write_result
 from rbc_engine.types.arrays import Float32, UInt8
 from rbc_engine.types.results import Regions
 

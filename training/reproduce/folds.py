@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from rbc_engine.errors import UsageError
 from rbc_engine.training.datasets.base import Dataset
-from rbc_engine.training.patches import RegionSet
+from rbc_engine.training.fit.region_set import RegionSet
 
 __all__ = ["deal_groups", "select_regions"]
 

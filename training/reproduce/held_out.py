@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from rbc_engine.training.reproduce.output import load_arrays, save_arrays
+from rbc_engine.training.reproduce.study_files import load_arrays, save_arrays
 from rbc_engine.types.arrays import Float32
 
 __all__ = ["HeldOut"]

@@ -9,14 +9,14 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from rbc_engine.errors import UsageError
-from rbc_engine.stages.call import types_held
-from rbc_engine.training import metrics
-from rbc_engine.training.classifier import predict
-from rbc_engine.training.evaluate import MIN_EXAMPLES
-from rbc_engine.training.evaluation.report import Table
-from rbc_engine.training.patches import load_regions
+from rbc_engine.lanes.stages.call import types_held
+from rbc_engine.training.evaluation.findings import MIN_EXAMPLES
+from rbc_engine.training.evaluation.measures import metrics
+from rbc_engine.training.evaluation.tables import Table
+from rbc_engine.training.fit.classifier import predict
+from rbc_engine.training.fit.region_set import load_regions
 from rbc_engine.training.plan import TrainingPlan
-from rbc_engine.training.reproduce.output import write_result
+from rbc_engine.training.reproduce.study_files import write_result
 
 __all__ = ["PatchSizeRow", "PatchSizeTable", "compare_patch_sizes", "write_patch_sizes"]
 

@@ -17,14 +17,14 @@ from skimage.segmentation import find_boundaries, watershed
 from rbc_engine.errors import UsageError
 from rbc_engine.packs.manifest import ClassifierSettings
 from rbc_engine.training.datasets.regions import foreground_mask
-from rbc_engine.training.evaluation import statistics
-from rbc_engine.training.evaluation.bootstrap import PERCENT, Bootstrap
-from rbc_engine.training.evaluation.report import Table, measure_text
+from rbc_engine.training.evaluation.measures import statistics
+from rbc_engine.training.evaluation.measures.bootstrap import PERCENT, Bootstrap
 from rbc_engine.training.evaluation.result import Measure
-from rbc_engine.training.patches import RegionSet
+from rbc_engine.training.evaluation.tables import Table, measure_text
+from rbc_engine.training.fit.region_set import RegionSet
 from rbc_engine.training.reproduce.contact_sheet import GREEN, INK, RED, Tile, contact_sheet
 from rbc_engine.training.reproduce.folds import select_regions
-from rbc_engine.training.reproduce.output import to_png, write_result
+from rbc_engine.training.reproduce.study_files import to_png, write_result
 from rbc_engine.training.reproduce.unet import CANVAS_PX, predict_cores, train_unet
 from rbc_engine.types.arrays import Float32, UInt8
 

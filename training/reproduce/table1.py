@@ -11,16 +11,16 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from rbc_engine.errors import UsageError
+from rbc_engine.lanes.stages.call import types_held
 from rbc_engine.packs.manifest import ClassifierSettings
-from rbc_engine.stages.call import types_held
-from rbc_engine.training.caller import train_caller
-from rbc_engine.training.evaluation import statistics
-from rbc_engine.training.evaluation.bootstrap import PERCENT, Bootstrap
-from rbc_engine.training.evaluation.report import Table, measure_text
+from rbc_engine.training.evaluation.measures import statistics
+from rbc_engine.training.evaluation.measures.bootstrap import PERCENT, Bootstrap
 from rbc_engine.training.evaluation.result import Measure
+from rbc_engine.training.evaluation.tables import Table, measure_text
+from rbc_engine.training.fit.caller import train_caller
+from rbc_engine.training.reproduce.fold_networks import MODELS, CrossValidation, Model
 from rbc_engine.training.reproduce.held_out import HeldOut
-from rbc_engine.training.reproduce.models import MODELS, CrossValidation, Model
-from rbc_engine.training.reproduce.output import write_result
+from rbc_engine.training.reproduce.study_files import write_result
 
 __all__ = ["MIN_EXAMPLES", "Part", "Table1", "measure_table1", "write_table1"]
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rbc_engine.packs.manifest import ClassifierSettings
-from rbc_engine.training.augment import flip_and_turn, vary_colour
-from rbc_engine.training.patches import RegionSet
+from rbc_engine.training.fit.augment import flip_and_turn, vary_colour
+from rbc_engine.training.fit.region_set import RegionSet
 from rbc_engine.types.arrays import Float32
 
 __all__ = ["CANVAS_PX", "compose_clumps", "predict_cores", "train_unet"]

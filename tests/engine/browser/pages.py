@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rbc_engine.packs.pack import Pack, find_pack
-from rbc_engine.sinks.report import ReportPage
+from rbc_engine.sinks.formats.report_page import ReportPage
 from rbc_engine.types.cells import count_cells
 from rbc_engine.types.frames import Frame
 from rbc_engine.types.results import FieldResult, Regions

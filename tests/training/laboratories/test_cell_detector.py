@@ -11,19 +11,19 @@ import torch
 
 from rbc_engine.errors import UsageError
 from rbc_engine.training import loop
-from rbc_engine.training.checkpoint import load_checkpoint
 from rbc_engine.training.datasets.laboratories.collection import find_collection
 from rbc_engine.training.datasets.laboratories.load import load_fields
 from rbc_engine.training.fit.cells.options import CellDetectorTraining
 from rbc_engine.training.fit.cells.train import load_cell_detector, train_cell_detector
+from rbc_engine.training.fit.checkpoint import load_checkpoint
 from rbc_engine.training.fit.devices import training_device
+from rbc_engine.training.fit.schedule import StepClock
 from rbc_engine.training.networks.cell_detector import (
     build_cell_detector,
     in_unknown,
     leave_out_unknown,
 )
 from rbc_engine.training.packing.cell_recipe import CELL_KINDS, CELL_RECIPE
-from rbc_engine.training.schedule import StepClock
 
 from .fake_laboratories import write_laboratories
 

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from rbc_engine.errors import ImageError, UsageError
-from rbc_engine.sources.decode import read_image
-from rbc_engine.sources.folder import IMAGE_SUFFIXES
+from rbc_engine.sources.find import IMAGE_SUFFIXES
+from rbc_engine.sources.images.decode import read_image
 from rbc_engine.training.datasets.base import Dataset, LabelledField
 from rbc_engine.training.datasets.boxes import BoxedImage
 from rbc_engine.training.datasets.check import Faults

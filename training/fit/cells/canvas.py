@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.devices.cpu import ops
-from rbc_engine.sources.synthetic import render_field
+from rbc_engine.sources.synthetic.field import render_field
 from rbc_engine.training.datasets.laboratories.base import RED, CellField, Stain
 from rbc_engine.training.fit.restain import restain_field
 from rbc_engine.types.arrays import Float32, UInt8

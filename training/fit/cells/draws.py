@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from rbc_engine.packs.manifest import DetectorSettings
-from rbc_engine.training.augment import (
+from rbc_engine.training.datasets.laboratories.base import KINDS, WHITE_CELL, CellField
+from rbc_engine.training.datasets.laboratories.collection import DatasetEntry
+from rbc_engine.training.fit.augment import (
     blur_some,
     flip_and_turn_boxes,
     jpeg,
     vary_colour,
     vary_light,
 )
-from rbc_engine.training.datasets.laboratories.base import KINDS, WHITE_CELL, CellField
-from rbc_engine.training.datasets.laboratories.collection import DatasetEntry
 from rbc_engine.training.fit.cells.canvas import Canvas, crop_field, render_canvas, tile_canvases
 from rbc_engine.training.fit.cells.options import CellDetectorTraining
 from rbc_engine.training.fit.cells.paste import find_donors, paste_cell

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rbc_engine.training.detector import DetectorTraining
+from rbc_engine.training.fit.detector import DetectorTraining
 
 __all__ = ["CELL_CANVAS_PX", "CellDetectorTraining"]
 

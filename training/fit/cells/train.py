@@ -12,19 +12,19 @@ from torchvision.models.detection import FasterRCNN
 
 from rbc_engine.packs.manifest import DetectorSettings
 from rbc_engine.packs.pack import Pack
-from rbc_engine.training.checkpoint import load_finished
 from rbc_engine.training.datasets.laboratories.base import CellField
 from rbc_engine.training.datasets.laboratories.collection import DatasetEntry
-from rbc_engine.training.detector import detector_optimizer
 from rbc_engine.training.fit.cells.draws import CellDraws
 from rbc_engine.training.fit.cells.options import CellDetectorTraining
+from rbc_engine.training.fit.checkpoint import load_finished
+from rbc_engine.training.fit.detector import detector_optimizer
 from rbc_engine.training.fit.devices import CPU
+from rbc_engine.training.fit.loop import averaged, train_steps
 from rbc_engine.training.fit.prefetch import Prefetch
-from rbc_engine.training.from_pack import begin_detector
-from rbc_engine.training.imagenet import TrunkWeights, fetch_imagenet, load_trunk
-from rbc_engine.training.loop import averaged, train_steps
-from rbc_engine.training.models import IMAGE_STD
 from rbc_engine.training.networks.cell_detector import build_cell_detector, leave_out_unknown
+from rbc_engine.training.networks.from_pack import begin_detector
+from rbc_engine.training.networks.imagenet import TrunkWeights, fetch_imagenet, load_trunk
+from rbc_engine.training.networks.models import IMAGE_STD
 
 __all__ = ["load_cell_detector", "train_cell_detector"]
 

@@ -1,0 +1,1 @@
+"""The chapters of `rbc-engine bench`."""

@@ -1,0 +1,63 @@
+"""What a run says when it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rbc_engine.stats.counts import SlideTally
+
+__all__ = ["print_summary"]
+
+_TABLE_ROWS = 40
+
+
+def print_summary(
+    tally: SlideTally,
+    warnings: list[str],
+    out: Path,
+    *,
+    failures: Sequence[str] = (),
+    report: bool = False,
+) -> None:
+    """A table of the slides, and what there is to know.
+
+    failures: the first fields that failed, with why. report: whether there is a page to open.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from rbc_engine.text import printable
+
+    console = Console()
+    table = Table("slide", "fields", "failed", "regions", "abnormal", "share", "95 % interval")
+    table.columns[0].overflow = "fold"
+    for column in table.columns[1:]:
+        column.justify = "right"
+        column.no_wrap = True
+    rows = list(tally.rows())
+    for row in rows[:_TABLE_ROWS]:
+        table.add_row(
+            escape(printable(row.slide)),
+            str(row.fields),
+            str(row.failed),
+            str(row.regions),
+            str(row.abnormal),
+            f"{row.abnormal_fraction:.1%}" if row.abnormal_fraction is not None else "",
+            f"{row.ci_low:.1%} to {row.ci_high:.1%}" if row.ci_low is not None else "",
+        )
+    console.print(table)
+    if len(rows) > _TABLE_ROWS:
+        console.print(f"and {len(rows) - _TABLE_ROWS} more slides in slides.csv")
+    for failure in failures:
+        console.print(f"failed: {escape(printable(failure))}", soft_wrap=True)
+    unshown = sum(row.failed for row in rows) - len(failures)
+    if failures and unshown:
+        console.print(f"and {unshown} more failed; fields.csv says why")
+    for warning in warnings:
+        console.print(f"note: {escape(printable(warning))}", soft_wrap=True)
+    page = f", to look at: {out / 'report.html'}" if report else ""
+    console.print(f"results in {escape(printable(f'{out}{page}'))}", soft_wrap=True)

@@ -1,0 +1,1 @@
+"""Batches in flight: the lanes of an engine, and the stages of one."""

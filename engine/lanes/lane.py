@@ -1,0 +1,237 @@
+"""One batch in flight: frames through detect, crop, classify and call, as plain sequential code."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from rbc_engine.devices.base import Device
+from rbc_engine.errors import DeviceError, ImageError
+from rbc_engine.lanes.canvas import at_border, fit_canvas
+from rbc_engine.lanes.stages.call import Caller, types_held
+from rbc_engine.lanes.stages.cell_scale import CellScale, Sighting
+from rbc_engine.lanes.stages.classify import Classify
+from rbc_engine.lanes.stages.crop import crop_patches, crop_windows
+from rbc_engine.lanes.stages.detect import Detect
+from rbc_engine.lanes.stages.field_prior import FieldPrior, telling_regions
+from rbc_engine.lanes.stages.focus import blurred_frames
+from rbc_engine.meter import Meter
+from rbc_engine.packs.pack import Pack
+from rbc_engine.types.arrays import Float32, UInt8
+from rbc_engine.types.cells import count_cells
+from rbc_engine.types.frames import CanvasFit, Decoded, Frame
+from rbc_engine.types.results import FieldResult, RegionFlag, Regions
+
+__all__ = ["Analyze", "Lane"]
+
+
+class Analyze(Protocol):
+    """Lane.analyze."""
+
+    def __call__(
+        self, batch: Sequence[Decoded], *, keep_frames: bool = False
+    ) -> list[FieldResult]: ...
+
+
+class Lane:
+    """Buffers, networks and settings of one batch in flight. Used by one thread at a time.
+
+    batch_frames: how many frames of one canvas shape the detector takes at once.
+    batch_patches: the fixed batch sizes of the classifier.
+    threads: CPU threads for each kernel.
+    estimate_scale: see Engine.open. field_prior: None judges each region by itself.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        pack: Pack,
+        caller: Caller,
+        *,
+        batch_frames: int,
+        batch_patches: Sequence[int],
+        threads: int,
+        meter: Meter,
+        estimate_scale: bool = False,
+        field_prior: FieldPrior | None = None,
+    ) -> None:
+        self.device = device.lane()
+        self._owns_device = self.device is not device
+        self._manifest = pack.manifest
+        self._threads = threads
+        self._meter = meter
+        self._detect = Detect(self.device, pack, batch=batch_frames, threads=threads, meter=meter)
+        self._classify = Classify(self.device, pack, batch_sizes=batch_patches, meter=meter)
+        self._caller = caller
+        self._cell_scale = CellScale(pack.manifest.detector) if estimate_scale else None
+        self._field_prior = field_prior
+
+    def prepare(self) -> None:
+        """Compiles what does not depend on the frames, so that it is done while the first ones are read."""
+        self.device.enter()
+        with self._named("classify"):
+            self._classify.prepare()
+        with self._named("detect"):
+            self._detect.prepare_box_head()
+
+    def analyze(self, batch: Sequence[Decoded], *, keep_frames: bool = False) -> list[FieldResult]:
+        """Results of a batch, in its order. What could not be decoded or does not fit comes back as failed.
+
+        Raises DeviceError, naming the stage, if the device fails.
+        """
+        started = time.perf_counter()
+        errors: dict[int, str] = {}
+        frames: list[Frame] = []
+        fits: list[CanvasFit] = []
+        taken: list[int] = []
+        for index, decoded in enumerate(batch):
+            frame = decoded.frame
+            if frame is None:
+                errors[index] = decoded.error or "no frame"
+                continue
+            try:
+                fit = frame.canvas or fit_canvas(
+                    (frame.height, frame.width),
+                    pixel_um=frame.pixel_um,
+                    settings=self._manifest.detector,
+                )
+            except ImageError as error:
+                errors[index] = f"{frame.field or 'the image'}: {error}"
+                continue
+            frames.append(frame)
+            fits.append(fit)
+            taken.append(index)
+        with self._stage("detect"):
+            self.device.enter()
+            here = [
+                dataclasses.replace(frame, pixels=self.device.upload(frame.pixels))
+                for frame in frames
+            ]
+            detections = self._detect(here, fits)
+            if self._cell_scale is None:
+                sightings = [
+                    Sighting(found=found, fit=fit, cell_scale=fit.scale)
+                    for found, fit in zip(detections, fits, strict=True)
+                ]
+            else:
+                sightings = self._cell_scale.settle(here, fits, detections, self._detect)
+        regions = self._regions(here, sightings)
+        share_s = (time.perf_counter() - started) / max(len(frames), 1)
+
+        by_index = dict(zip(taken, zip(frames, sightings, regions, strict=True), strict=True))
+        results = []
+        for index, decoded in enumerate(batch):
+            ref = decoded.ref
+            if index in errors:
+                results.append(FieldResult.failed(decoded, errors[index]))
+                continue
+            frame, sighting, region = by_index[index]
+            results.append(
+                FieldResult(
+                    slide=ref.slide,
+                    field=ref.field,
+                    path=str(ref.path),
+                    width=frame.width,
+                    height=frame.height,
+                    regions=region,
+                    saturated=sighting.found.saturated,
+                    um_per_px_estimated=sighting.um_per_px,
+                    seconds=decoded.seconds + share_s,
+                    frame=frame.on_host() if keep_frames else None,
+                )
+            )
+        return results
+
+    def close(self) -> None:
+        """Frees what the lane holds on a device of its own; a device that lanes share stays as it is."""
+        if self._owns_device:
+            self.device.enter()
+            self.device.close()
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        with self._meter.stage(name), self._named(name):
+            yield
+
+    @contextmanager
+    def _named(self, name: str) -> Iterator[None]:
+        """Errors of the device say in which stage it failed."""
+        try:
+            yield
+        except DeviceError as error:
+            raise type(error)(f"stage {name} on {self.device.name}: {error}") from error
+
+    def _regions(self, frames: Sequence[Frame], sightings: Sequence[Sighting]) -> list[Regions]:
+        """Crops, classifies and calls the detected boxes of all frames together."""
+        settings = self._manifest.classifier
+        counts = [len(seen.found.boxes) for seen in sightings]
+        blurred: Sequence[bool] = ()
+        if sum(counts):
+            filled = [index for index, count in enumerate(counts) if count]
+            scales = [sightings[index].cell_scale for index in filled]
+            with self._stage("crop"):
+                windows = [
+                    crop_windows(
+                        sightings[index].found.boxes, canvas_scale=scale, settings=settings
+                    )
+                    for index, scale in zip(filled, scales, strict=True)
+                ]
+                patches = crop_patches(
+                    self.device,
+                    [frames[index] for index in filled],
+                    windows,
+                    settings=settings,
+                    threads=self._threads,
+                )
+            with self._stage("classify"):
+                probabilities = self._classify(patches)
+            with self._stage("call"):
+                blurred = blurred_frames(
+                    self.device, patches, windows, canvas_scales=scales, settings=self._manifest
+                )
+        else:
+            probabilities = np.zeros((0, len(self._manifest.types)), np.float32)
+        borders = [
+            at_border(seen.found.boxes, frame_hw=(frame.height, frame.width), scale=seen.fit.scale)
+            for frame, seen in zip(frames, sightings, strict=True)
+        ]
+        with self._meter.stage("call"):
+            if self._field_prior is not None and len(probabilities):
+                telling = [
+                    telling_regions(seen.found.scores, border)
+                    for seen, border in zip(sightings, borders, strict=True)
+                ]
+                probabilities = self._field_prior(probabilities, np.concatenate(telling), counts)
+            abnormal_p = self._caller(probabilities)
+        results = []
+        begin = 0
+        of_filled = iter(blurred)
+        for seen, border, count in zip(sightings, borders, counts, strict=True):
+            found = seen.found
+            here = slice(begin, begin + count)
+            begin += count
+            results.append(
+                Regions(
+                    boxes=found.boxes,
+                    scores=found.scores,
+                    probabilities=probabilities[here],
+                    has=types_held(probabilities[here], settings=self._manifest.classifier),
+                    abnormal_p=abnormal_p[here],
+                    abnormal=abnormal_p[here] >= np.float32(self._manifest.caller.threshold),
+                    flags=_flags(found.boxes, border, blurred=next(of_filled) if count else False),
+                )
+            )
+        return results
+
+
+def _flags(boxes: Float32, border: npt.NDArray[np.bool_], *, blurred: bool) -> UInt8:
+    flags: UInt8 = border.astype(np.uint8) * np.uint8(RegionFlag.BORDER)
+    flags |= np.uint8(RegionFlag.BLURRED if blurred else 0)
+    flags |= count_cells(boxes, cut=border).clump.astype(np.uint8) * np.uint8(RegionFlag.CLUMP)
+    return flags

@@ -1,0 +1,170 @@
+"""The lanes of an engine, over all its devices: who is free, and who is left when a device fails."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import overload
+
+from rbc_engine.errors import DeviceError, DeviceMemoryError
+from rbc_engine.lanes.lane import Lane
+
+__all__ = ["DeviceLanes", "LanePool"]
+
+
+class DeviceLanes:
+    """The lanes of one device.
+
+    device_id: which GPU; None for the host.
+    wanted: how many there are to be; those beyond it are closed as they come back.
+    """
+
+    def __init__(self, name: str, device_id: int | None, lanes: Sequence[Lane]) -> None:
+        self.name = name
+        self.device_id = device_id
+        self.wanted = len(lanes)
+        self.alive = len(lanes)
+        self.free = list(lanes)
+
+
+class LanePool:
+    """Hands out lanes, one thread a lane. Every lane that `take` gave comes back by exactly one of `give`, `shrink`
+    and `lose`.
+
+    say: is told, in one line, what changed.
+    """
+
+    def __init__(self, devices: Sequence[DeviceLanes], *, say: Callable[[str], None]) -> None:
+        self._devices = list(devices)
+        self._owner = {lane: device for device in devices for lane in device.free}
+        self._say = say
+        self._changed = threading.Condition()
+        self._failure: DeviceError | None = None
+
+    def __len__(self) -> int:
+        with self._changed:
+            return sum(device.wanted for device in self._devices)
+
+    @overload
+    def take(self, device_id: int | None = None) -> Lane: ...
+
+    @overload
+    def take(self, device_id: int | None = None, *, timeout_s: float) -> Lane | None: ...
+
+    def take(self, device_id: int | None = None, *, timeout_s: float | None = None) -> Lane | None:
+        """Waits for a free lane. device_id: only of this GPU, because the frames are in its memory.
+
+        None if none was free within timeout_s, where that is given. Raises the DeviceError that ended the last device, if none is left.
+        """
+        with self._changed:
+            while True:
+                usable = [
+                    device
+                    for device in self._devices
+                    if device.wanted and device_id in (None, device.device_id)
+                ]
+                if not usable:
+                    raise self._failure or DeviceError(
+                        f"the frames are in the memory of GPU {device_id}, which this engine does not use"
+                    )
+                # The device with the most lanes free: work spreads over all of them.
+                device = max(usable, key=lambda device: len(device.free))
+                if device.free:
+                    return device.free.pop()
+                if not self._changed.wait(timeout_s):
+                    return None
+
+    def give(self, lane: Lane) -> None:
+        """Takes back a lane that is whole."""
+        with self._changed:
+            device = self._owner[lane]
+            surplus = device.alive > device.wanted
+            if surplus:
+                device.alive -= 1
+            else:
+                device.free.append(lane)
+            self._changed.notify_all()
+        if surplus:
+            _close(lane)
+
+    def shrink(self, lane: Lane, error: DeviceMemoryError) -> None:
+        """Closes a lane whose device had no memory left for it, and halves the lanes of that device.
+
+        Raises DeviceError if it was the last one.
+        """
+        with self._changed:
+            device = self._owner[lane]
+            before = device.wanted
+            device.alive -= 1
+            # Not once more for a lane that failed before the halving took effect.
+            if device.alive < device.wanted:
+                device.wanted //= 2
+            wanted = device.wanted
+        _close(lane)
+        if before and not wanted:
+            self._end(
+                device,
+                DeviceError(
+                    f"{error}; it does not hold one lane: free memory on it, or use another --device"
+                ),
+            )
+        elif wanted < before:
+            self._limited(device, f"lanes {wanted} instead of {before}: {error}")
+
+    def lose(self, lane: Lane, error: DeviceError) -> None:
+        """Gives up the device of a lane. Its other lanes are closed as they come back."""
+        with self._changed:
+            device = self._owner[lane]
+            device.alive -= 1
+        _close(lane)
+        self._end(device, error)
+
+    def limit(self, lane: Lane, most: int, reason: str) -> None:
+        """Keeps at most so many lanes of the device that this one belongs to."""
+        device = self._owner[lane]
+        with self._changed:
+            before = device.wanted
+            device.wanted = min(before, max(1, most))
+            wanted = device.wanted
+        if wanted < before:
+            self._limited(device, f"lanes {wanted} instead of {before}: {reason}")
+
+    def close(self) -> None:
+        """Closes the lanes that are free. Call it when no thread uses one."""
+        with self._changed:
+            lanes = [lane for device in self._devices for lane in device.free]
+            for device in self._devices:
+                device.free.clear()
+        for lane in lanes:
+            _close(lane)
+
+    def _limited(self, device: DeviceLanes, line: str) -> None:
+        self._drop_surplus(device)
+        self._say(f"{device.name}: {line}")
+
+    def _end(self, device: DeviceLanes, error: DeviceError) -> None:
+        with self._changed:
+            first = device.wanted > 0 or self._failure is None
+            device.wanted = 0
+            self._failure = error if first else self._failure
+            others = any(other.wanted for other in self._devices)
+        self._drop_surplus(device)
+        if others and first:
+            self._say(f"{device.name} is out of use: {error}")
+
+    def _drop_surplus(self, device: DeviceLanes) -> None:
+        with self._changed:
+            surplus = []
+            while device.free and device.alive > device.wanted:
+                surplus.append(device.free.pop())
+                device.alive -= 1
+            self._changed.notify_all()
+        for lane in surplus:
+            _close(lane)
+
+
+def _close(lane: Lane) -> None:
+    """Frees what the lane holds. A device that is lost refuses that too, which changes nothing any more."""
+    with suppress(DeviceError):
+        lane.close()

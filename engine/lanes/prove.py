@@ -1,0 +1,80 @@
+"""What a device makes of a pack's golden inputs, before it is trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rbc_engine.devices.choose import DeviceChoice
+from rbc_engine.errors import DeviceError
+from rbc_engine.lanes.canvas import fit_canvas
+from rbc_engine.lanes.stages.call import types_held
+from rbc_engine.packs.golden import ExpectedRegions, judge, read_golden
+from rbc_engine.packs.pack import Pack
+from rbc_engine.stats.drift import Drift
+from rbc_engine.types.frames import Decoded, FieldRef, Frame
+from rbc_engine.types.results import FieldResult, Regions
+
+__all__ = ["check_golden"]
+
+
+def check_golden(
+    pack: Pack,
+    choice: DeviceChoice,
+    analyze: Callable[[Sequence[Decoded]], Sequence[FieldResult]],
+) -> Drift:
+    """Runs the pack's golden inputs, one by one and as a full batch, and compares the answers.
+
+    analyze: results of a batch, from the device of `choice`.
+
+    Returns how the answers differ from the golden ones, which are the CPU's in fp32. Raises DeviceError naming what differs, after the device's networks were refused.
+    """
+    cases = read_golden(pack.read("golden.npz"))
+    batch = [
+        Decoded(
+            ref=FieldRef(slide="", field=f"golden {index}", path=Path()),
+            # On the canvas that the answers were made on, whatever the cells look like.
+            frame=Frame(
+                pixels=case.frame,
+                canvas=fit_canvas(
+                    case.frame.shape[:2], pixel_um=None, settings=pack.manifest.detector
+                ),
+            ),
+        )
+        for index, case in enumerate(cases)
+    ]
+    full = [batch[index % len(batch)] for index in range(choice.lane_frames if batch else 0)]
+    drift = Drift(types=pack.types)
+    for together in filter(None, (*([decoded] for decoded in batch), full)):
+        for decoded, result in zip(together, analyze(together), strict=True):
+            expected = cases[int(decoded.ref.field.split()[1])].expected
+            differences = judge(
+                expected,
+                result.regions,
+                precision=choice.device.precision,
+                score_threshold=pack.manifest.detector.score_threshold,
+            )
+            if differences:
+                choice.refuse()
+                raise DeviceError(
+                    f"{choice.device.name} ({choice.device.backend}, {choice.device.precision}): "
+                    f"{decoded.ref.field} of pack {pack.name} gives another answer than it must: "
+                    f"{'; '.join(differences[:3])}; the engine is refused: use another --device or --precision"
+                )
+            if len(together) == 1 and result.regions is not None:
+                drift.add(_as_regions(pack, expected), result.regions)
+    return drift
+
+
+def _as_regions(pack: Pack, expected: ExpectedRegions) -> Regions:
+    return Regions(
+        boxes=expected.boxes,
+        scores=expected.scores,
+        probabilities=expected.probabilities,
+        has=types_held(expected.probabilities, settings=pack.manifest.classifier),
+        abnormal_p=expected.abnormal_p,
+        abnormal=expected.abnormal_p >= np.float32(pack.manifest.caller.threshold),
+        flags=np.zeros(len(expected.boxes), np.uint8),
+    )

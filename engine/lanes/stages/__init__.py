@@ -1,0 +1,1 @@
+"""The path of a frame within a lane: one file a stage."""

@@ -1,0 +1,1 @@
+"""What the program does with an engine, start to end."""

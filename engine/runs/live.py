@@ -1,0 +1,214 @@
+"""A live run: frames as they come, through a session into the output files, with what run.json says of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rbc_engine.engine import Engine
+from rbc_engine.errors import PackError, RbcError
+from rbc_engine.packs.pack import Pack
+from rbc_engine.runs.record import RunCounts, run_record
+from rbc_engine.session.session import Session
+from rbc_engine.sinks.files.atomic import explain_os_errors
+from rbc_engine.sinks.journal.live_journal import LIVE_JOURNAL, LiveJournal, read_live_journal
+from rbc_engine.sinks.output import RunOutput
+from rbc_engine.stats.monitor import SlideMonitor
+from rbc_engine.types.ends import Ended, FrameCounts, FrameStatus, Latency
+
+__all__ = ["Feed", "LiveState", "live_head", "recover", "run_live"]
+
+Feed = Callable[[Session, threading.Event], object]
+"""Submits frames until there are no more or the event is set; then returns."""
+
+_TICK_S = 0.25
+_CLOSE_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveState:
+    """What a live table shows. seconds: since the first frame could come."""
+
+    seconds: float
+    frames: FrameCounts
+    latency: Latency
+    monitor: SlideMonitor
+
+
+def run_live(
+    engine: Engine,
+    session: Session,
+    feed: Feed,
+    output: RunOutput,
+    journal: LiveJournal,
+    monitor: SlideMonitor,
+    *,
+    decoder: str,
+    started: float,
+    settings: dict[str, Any],
+    stops: Sequence[threading.Event],
+    on_tick: Callable[[LiveState], object],
+) -> dict[str, Any]:
+    """Runs a feed to its end and completes the output; then the journal is removed.
+
+    started: time.perf_counter() of the start of the command; wall_seconds counts from it.
+    stops: when one of them is set, the feed ends and the frames in flight are finished.
+    on_tick: called a few times a second, and once at the end.
+
+    Returns what run.json holds. Raises OutputError if results cannot be written: the journal is left then, with all that
+    was written before.
+    """
+    session.wait_ready()
+    begun = time.perf_counter()
+    counts = RunCounts()
+    stop = threading.Event()
+    feeder = _Feeder(feed, session, stop)
+    ticked = begun
+
+    def tick() -> None:
+        state = LiveState(
+            seconds=time.perf_counter() - begun,
+            frames=session.counts,
+            latency=session.latency,
+            monitor=monitor,
+        )
+        on_tick(state)
+
+    try:
+        while True:
+            ended = session.read(timeout_s=_TICK_S)
+            if ended is not None:
+                with engine.meter.stage("write"):
+                    journal.write(ended)
+                    _write(ended, output, counts)
+                monitor.add(ended)
+            elif session.over:
+                break
+            if any(event.is_set() for event in stops):
+                stop.set()
+            if time.perf_counter() - ticked >= _TICK_S:
+                ticked = time.perf_counter()
+                journal.note_lost(session.counts.lost)
+                tick()
+    finally:
+        stop.set()
+        session.close(drain=False, timeout_s=_CLOSE_S)
+        feeder.join(_CLOSE_S)
+    tick()
+    run = run_record(
+        engine,
+        counts,
+        decoder=decoder,
+        startup_s=begun - started,
+        settings=settings,
+        warnings=_warnings(session, feeder),
+    )
+    run["frames"] = session.counts.record()
+    run["source_error"] = feeder.failure
+    latency = session.latency
+    run["latency_seconds"] = {"p50": latency.p50_s, "p99": latency.p99_s}
+    run["wall_seconds"] = time.perf_counter() - started
+    output.finish(run)
+    journal.remove()
+    return run
+
+
+def recover(folder: Path, pack: Pack) -> dict[str, Any]:
+    """Completes the files of a live run that was cut short, from its journal.
+
+    Returns what run.json holds. Raises OutputError if there is no journal, PackError if it was written with another
+    pack.
+    """
+    head, _ = read_live_journal(folder)
+    run: dict[str, Any] = head["run"]
+    written = run["pack"]
+    if written["sha256"] != pack.sha256:
+        raise PackError(
+            f"{folder} was written with pack {written['name']} {written['version']}, sha256 {written['sha256']}, "
+            f"not with {pack.name} {pack.manifest.version}, {pack.sha256}; name that one with --pack"
+        )
+    counts = RunCounts()
+    frames = dict.fromkeys((status.value for status in FrameStatus), 0)
+    with RunOutput(folder, pack, overwrite=True) as output:
+        lost = 0
+        for ended in read_live_journal(folder, types=len(pack.types))[1]:
+            if isinstance(ended, int):
+                lost = ended
+                continue
+            frames[ended.status.value] += 1
+            _write(ended, output, counts)
+        frames["dropped"] += lost
+        run["counts"] = counts.record()
+        run["source_error"] = None
+        run["frames"] = {"submitted": sum(frames.values()), **frames}
+        run["warnings"] = [
+            *run["warnings"],
+            "recovered from the journal of a run that was cut short: frames of its last second may be missing, and "
+            "its times are not known",
+        ]
+        output.finish(run)
+    with explain_os_errors(folder):
+        (folder / LIVE_JOURNAL).unlink()
+    return run
+
+
+def live_head(engine: Engine, *, decoder: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """The head of a journal: run.json as far as it is known before the first frame."""
+    run = run_record(
+        engine, RunCounts(), decoder=decoder, startup_s=0.0, settings=settings, warnings=[]
+    )
+    return {"run": run}
+
+
+class _Feeder:
+    """The feed in a thread of its own. However it ends, the session is finished then.
+
+    failure: why it ended, if by an error.
+    """
+
+    def __init__(self, feed: Feed, session: Session, stop: threading.Event) -> None:
+        self.failure: str | None = None
+        self._feed = feed
+        self._session = session
+        self._stop = stop
+        self._thread = threading.Thread(target=self._run, name="rbc-feed", daemon=True)
+        self._thread.start()
+
+    def join(self, timeout_s: float) -> None:
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            self._session.note_problem("the camera or the reading of files did not stop")
+
+    def _run(self) -> None:
+        try:
+            self._feed(self._session, self._stop)
+        except Exception as error:
+            kind = "" if isinstance(error, RbcError) else f"{type(error).__name__}: "
+            self.failure = f"{kind}{error}"
+        finally:
+            self._session.finish()
+
+
+def _write(ended: Ended, output: RunOutput, counts: RunCounts) -> None:
+    """Frames that were analysed, or failed, have their row; the others are counted only."""
+    if ended.result is not None:
+        output.write(ended.result)
+        counts.add(ended.result)
+
+
+def _warnings(session: Session, feeder: _Feeder) -> list[str]:
+    counts = session.counts
+    stated = [f"{count} frames were {cause}" for cause, count in session.causes.items()]
+    stated += [f"{text} ({count} times)" for text, count in session.problems.items()]
+    if counts.unread:
+        stated.append(
+            f"{counts.unread} ends of frames were not written, because the disk was too slow: they are counted, but "
+            f"those that were done have no rows"
+        )
+    if feeder.failure is not None:
+        stated.append(f"the source of frames failed: {feeder.failure}")
+    return stated

@@ -1,0 +1,238 @@
+"""Going on with a run that was cut short, or that is to take in more: what is done, what is not, and whether it fits.
+
+What is done lies in run.journal as long as a run has not ended, and in its tables afterwards. It counts only if it was
+made with the same pack, program and settings, and of the same files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rbc_engine.errors import OutputError, ResultsError
+from rbc_engine.packs.pack import Pack
+from rbc_engine.runs.finished_run import FinishedRun
+from rbc_engine.sinks.journal.live_journal import LIVE_JOURNAL
+from rbc_engine.sinks.journal.run_journal import RUN_JOURNAL, FieldKey, RunJournal, field_key
+from rbc_engine.sinks.output import RUN_JSON
+from rbc_engine.sources.base import Entry, entry_ref, field_order
+from rbc_engine.text import encodable
+from rbc_engine.types.frames import FieldRef, FileStamp, SlideRef
+
+__all__ = ["Plan", "fields_first", "fresh_plan", "open_earlier", "resume_plan"]
+
+_NO_MATTER = {
+    "lanes",
+    "threads_per_lane",
+    "frames_per_lane",
+    "patch_batches",
+    "decode_workers",
+    "limit",
+    "formats",
+}
+"""Settings that change how fast results come, which fields are run, or what else is written: not the results."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run is to do.
+
+    entries: its fields, those to be run and those that are kept, in the order of the tables.
+    stamps: of the file of each entry, as it is now.
+    kept: the fields whose result is in the journal.
+    notes: what is to be said about them.
+    """
+
+    entries: Sequence[Entry]
+    stamps: Sequence[FileStamp | None]
+    kept: frozenset[FieldKey] = frozenset()
+    notes: Sequence[str] = field(default_factory=list)
+
+    @property
+    def pending(self) -> list[Entry]:
+        """What is to be run, in order."""
+        return [entry for entry in self.entries if field_key(entry_ref(entry)) not in self.kept]
+
+
+def fresh_plan(entries: Sequence[Entry]) -> Plan:
+    """Everything is to be run."""
+    return Plan(entries=entries, stamps=[FileStamp.of(entry_ref(entry).path) for entry in entries])
+
+
+def fields_first(plan: Plan) -> Plan:
+    """The plan with whole slides after everything else: they are read in another way."""
+    order = sorted(
+        range(len(plan.entries)), key=lambda index: isinstance(plan.entries[index], SlideRef)
+    )
+    return replace(
+        plan,
+        entries=[plan.entries[index] for index in order],
+        stamps=[plan.stamps[index] for index in order],
+    )
+
+
+def open_earlier(folder: Path, pack: Pack, record: dict[str, Any]) -> RunJournal | None:
+    """The journal of the run in a folder, to go on with; None if there is no run yet, and nothing else either.
+
+    A run that had ended gets a journal of its tables: they stay in place until new ones replace them.
+
+    record: what run.json is to hold of this run, as far as it is known.
+
+    Raises ResultsError if what is there is damaged, or was made with other settings; OutputError if it is still
+    being written, or cannot be.
+    """
+    shown = encodable(str(folder))
+    types = len(pack.types)
+
+    def check(earlier: dict[str, Any]) -> None:
+        _refuse_differences(folder, earlier, record)
+
+    if (folder / RUN_JOURNAL).exists():
+        return RunJournal.reopen(folder, types=types, check=check)
+    if (folder / LIVE_JOURNAL).exists():
+        raise ResultsError(
+            f"--out {shown} holds the {LIVE_JOURNAL} of a live run that was cut short; "
+            f"`rbc-engine live --recover {shown}` completes it"
+        )
+    if (folder / RUN_JSON).exists():
+        with FinishedRun(folder) as earlier:
+            check(earlier.run)
+            return RunJournal.create(folder, record, types=types, results=earlier.results())
+    if folder.is_dir():
+        visible = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+        if visible:
+            raise OutputError(
+                f"--out {shown} is not empty, but holds neither {RUN_JOURNAL} nor {RUN_JSON} to go on with "
+                f"(it holds {encodable(visible[0])}); name another --out"
+            )
+    return None
+
+
+def resume_plan(entries: Sequence[Entry], journal: RunJournal) -> Plan:
+    """Keeps what is done of the files that are still the same, and runs what failed, has changed or is new.
+
+    Done fields that are not among the entries are kept too; failed ones are not.
+
+    Raises ResultsError if one of those is the same file as an entry, under another name: it would count twice.
+    """
+    stamps = [FileStamp.of(entry_ref(entry).path) for entry in entries]
+    kept: set[FieldKey] = set()
+    failed, changed = 0, 0
+    for entry, stamp in zip(entries, stamps, strict=True):
+        key = field_key(entry_ref(entry))
+        earlier = journal.stored.get(key)
+        if earlier is None:
+            continue
+        if not earlier.ok:
+            failed += 1
+        elif stamp is None or stamp != earlier.stamp:
+            changed += 1
+        else:
+            kept.add(key)
+    named = {field_key(entry_ref(entry)) for entry in entries}
+    others = [
+        (FieldRef(slide=key[0], field=key[1], path=Path(earlier.path)), earlier.stamp)
+        for key, earlier in journal.stored.items()
+        if key not in named and earlier.ok
+    ]
+    _refuse_renamed([ref for ref, _ in others], entries)
+    dropped = sum(not earlier.ok for key, earlier in journal.stored.items() if key not in named)
+    everything: list[tuple[Entry, FileStamp | None]] = [*zip(entries, stamps, strict=True), *others]
+    everything.sort(key=lambda pair: field_order(entry_ref(pair[0])))
+    kept.update(field_key(ref) for ref, _ in others)
+    notes = [
+        f"resumed: {len(kept)} of {len(everything)} fields were done before and are kept; "
+        f"the times are those of the last run alone"
+    ]
+    if failed:
+        notes.append(f"resumed: {failed} fields that had failed are run again")
+    if changed:
+        notes.append(
+            f"resumed: {changed} fields are run again because their files changed since (size or time)"
+        )
+    if others:
+        notes.append(
+            f"resumed: {len(others)} fields done before, the first of them {others[0][0].field}, are not among INPUT "
+            f"now; they are kept"
+        )
+    if dropped:
+        notes.append(
+            f"resumed: {dropped} fields that had failed are not among INPUT now; their rows are left out"
+        )
+    if journal.cut_bytes:
+        notes.append(
+            f"resumed: {RUN_JOURNAL} ended in {journal.cut_bytes} bytes that were no whole record (as a run that is "
+            f"cut short leaves it, or damage does); fields that stood there are run again"
+        )
+    return Plan(
+        entries=[entry for entry, _ in everything],
+        stamps=[stamp for _, stamp in everything],
+        kept=frozenset(kept),
+        notes=notes,
+    )
+
+
+def _refuse_renamed(others: Sequence[FieldRef], entries: Sequence[Entry]) -> None:
+    refs = [entry_ref(entry) for entry in entries] if others else []
+    by_path = {ref.path.absolute(): ref for ref in refs}
+    for other in others:
+        ref = by_path.get(other.path.absolute())
+        if ref is not None:
+            raise ResultsError(
+                f"{encodable(str(ref.path))} was done as field {other.field!r} of slide {other.slide!r} and is now field "
+                f"{encodable(ref.field)!r} of slide {encodable(ref.slide)!r}: its cells would count twice; give the INPUT "
+                f"that was given then"
+            )
+
+
+def _refuse_differences(folder: Path, earlier: dict[str, Any], now: dict[str, Any]) -> None:
+    shown = encodable(str(folder))
+    if "recalled_from" in earlier:
+        raise ResultsError(
+            f"--out {shown} holds what `rbc-engine recall` made of another run; resume that one, or name another --out"
+        )
+    was, wanted = _identity(earlier), _identity(now)
+    differences = [
+        f"{key} was {was.get(key, 'not set')!s:.200}, now {wanted.get(key, 'not set')!s:.200}"
+        for key in {**was, **wanted}
+        if was.get(key) != wanted.get(key)
+    ]
+    formats = _formats(now)
+    missing = [name for name in _formats(earlier) if name not in formats]
+    if missing:
+        differences.append(
+            f"formats were {','.join(_formats(earlier))}, now {','.join(formats) or 'none'}"
+        )
+    if differences:
+        raise ResultsError(
+            f"--resume cannot go on with the run in {shown}, which was made otherwise: {'; '.join(differences)}. "
+            f"Give the same again, pass --overwrite to run everything again, or name another --out"
+        )
+
+
+def _identity(record: dict[str, Any]) -> dict[str, Any]:
+    """What must be the same of a record of run.json for its results to be the same."""
+
+    def section(name: str) -> dict[str, Any]:
+        found = record.get(name)
+        return found if isinstance(found, dict) else {}
+
+    pack, program = section("pack"), section("program")
+    return {
+        "pack": f"{pack.get('name')} {pack.get('version')} (sha256 {pack.get('sha256')})",
+        "program": f"{program.get('version')} (commit {program.get('commit')})",
+        **{name: record.get(name) for name in ("backend", "precision", "decoder")},
+        **{
+            f"setting {name}": value
+            for name, value in section("settings").items()
+            if name not in _NO_MATTER
+        },
+    }
+
+
+def _formats(record: dict[str, Any]) -> list[str]:
+    settings = record.get("settings")
+    formats = settings.get("formats") if isinstance(settings, dict) else None
+    return [str(name) for name in formats] if isinstance(formats, list) else []

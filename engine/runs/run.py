@@ -1,0 +1,174 @@
+"""A whole run: every field of a source through an engine into the output files, with what run.json says of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from itertools import chain, takewhile
+from typing import Any, TypeVar
+
+from rbc_engine.devices.choose import cores_here
+from rbc_engine.engine import Engine
+from rbc_engine.errors import DeviceError
+from rbc_engine.runs.kept import KeptResults
+from rbc_engine.runs.record import RunCounts, run_record
+from rbc_engine.runs.resume import Plan, fields_first
+from rbc_engine.runs.whole_slides import WholeSlides
+from rbc_engine.sinks.journal.run_journal import RunJournal, field_key
+from rbc_engine.sinks.output import RunOutput
+from rbc_engine.sources.base import entry_ref
+from rbc_engine.sources.images.dali import DaliSource
+from rbc_engine.sources.open import decoder_of, open_source
+from rbc_engine.sources.slides.tile_reader import SlideSource, SlideStart, SlideStep, TileRead
+from rbc_engine.types.frames import SlideRef
+from rbc_engine.types.results import FieldResult
+
+__all__ = ["run_fields"]
+
+Item = TypeVar("Item")
+
+OnResult = Callable[[FieldResult, bool], None]
+"""Called with a result, and whether it was kept from an earlier run."""
+
+OnTile = Callable[[int, int], object]
+"""Called as a tile of a whole slide sets out: which one, from 1, and of how many."""
+
+
+def run_fields(
+    engine: Engine,
+    plan: Plan,
+    output: RunOutput,
+    journal: RunJournal,
+    *,
+    pixel_um: float | None = None,
+    started: float,
+    settings: dict[str, Any],
+    warnings: Sequence[str] = (),
+    stop: threading.Event,
+    on_result: OnResult,
+    on_tile: OnTile = lambda tile, of: None,
+) -> dict[str, Any]:
+    """Runs what is pending of a plan, fields first, then whole slides, takes the rest from the journal, and completes
+    the output; then the journal is removed.
+
+    started: time.perf_counter() of the start of the run; wall_seconds counts from it.
+    settings, warnings: for run.json, beside what is added here.
+    stop: when set, fields in flight are finished and no more are begun.
+    on_result: called with every result, in order, after it was written. on_tile: from any thread.
+
+    Returns what run.json holds. Raises OutputError if the results cannot be written, DeviceError if the last device
+    failed: after the output was completed with what was done, unless that is nothing. The journal is left, with all
+    that was done until then, if the output is not completed.
+    """
+    plan = fields_first(plan)
+    pending = plan.pending
+    workers = cores_here()
+    ahead = 2 * engine.lanes * engine.choice.lane_frames
+    startup_s = time.perf_counter() - started
+    counts = RunCounts()
+    lost: DeviceError | None = None
+    first_result_s: float | None = None
+    decoder, decoder_notes = decoder_of(engine.choices)
+    source = open_source(
+        [entry for entry in pending if not isinstance(entry, SlideRef)],
+        engine.choices,
+        workers=workers,
+        ahead=max(ahead, workers),
+        pixel_um=pixel_um,
+    )
+    tiles = SlideSource(
+        [entry for entry in pending if isinstance(entry, SlideRef)],
+        settings=engine.pack.manifest.detector,
+        pixel_um=pixel_um,
+        workers=workers,
+        ahead=max(ahead, workers),
+    )
+    slides = WholeSlides(engine)
+
+    def going(items: Iterable[Item]) -> Iterator[Item]:
+        return takewhile(lambda _: not stop.is_set(), items)
+
+    with ExitStack() as stack:
+        stack.enter_context(source)
+        stack.enter_context(tiles)
+        kept = stack.enter_context(
+            KeptResults(plan, journal, with_frames=output.needs_frames, workers=workers)
+        )
+        results = chain(
+            engine.run(going(source), keep_frames=output.needs_frames),
+            slides.results(_told(going(tiles), on_tile)),
+        )
+        for entry, stamp in zip(plan.entries, plan.stamps, strict=True):
+            key = field_key(entry_ref(entry))
+            was_kept = key in plan.kept
+            if was_kept:
+                result: FieldResult | None = kept.read(entry)
+            else:
+                try:
+                    # None: stopped; what was kept is written all the same.
+                    result = next(results, None)
+                except DeviceError as error:
+                    lost, result = error, None
+            if result is None:
+                continue
+            if first_result_s is None and not was_kept:
+                first_result_s = time.perf_counter() - started
+            with engine.meter.stage("write"):
+                if not was_kept:
+                    result = replace(result, stamp=stamp)
+                    journal.write(result)
+                output.write(result)
+            counts.add(result)
+            on_result(result, was_kept)
+    if lost is not None and counts.failed == counts.fields:
+        raise lost  # nothing was done before the last device failed: there is nothing to keep
+
+    stated = [*decoder_notes, *plan.notes, *warnings, *slides.notes]
+    total = len(plan.entries)
+    slide_count = sum(isinstance(entry, SlideRef) for entry in plan.entries)
+    if slide_count and output.needs_frames:
+        stated.append(
+            f"{slide_count} whole slides have no picture in report.html and no overlay: they are too large for one"
+        )
+    if isinstance(source, DaliSource) and source.given_up:
+        stated.append(
+            f"DALI could not decode {source.given_up} batches of {engine.choice.lane_frames} files as a whole; "
+            f"their files were decoded one by one on the CPU"
+        )
+    if lost is not None:
+        stated.append(
+            f"ended early: {total - counts.fields} of {total} fields were not run: {lost}"
+        )
+    if stop.is_set() and counts.fields < total:
+        stated.append(f"interrupted: {total - counts.fields} of {total} fields were not run")
+    run = run_record(
+        engine,
+        counts,
+        decoder=decoder,
+        startup_s=startup_s,
+        settings={"decode_workers": workers, "um_per_px": pixel_um, **settings},
+        warnings=stated,
+    )
+    if slides.records:
+        run["whole_slides"] = slides.records
+    run["first_result_seconds"] = first_result_s
+    run["wall_seconds"] = time.perf_counter() - started
+    output.finish(run)
+    journal.remove()
+    if lost is not None:
+        raise lost
+    return run
+
+
+def _told(steps: Iterable[SlideStep], on_tile: OnTile) -> Iterator[SlideStep]:
+    tile = of = 0
+    for step in steps:
+        if isinstance(step, SlideStart):
+            tile, of = 0, step.plan.count
+        elif isinstance(step, TileRead):
+            tile += 1
+            on_tile(tile, of)
+        yield step

@@ -1,0 +1,1 @@
+"""The microscope's loop: frames in from any thread, ends out in time."""

@@ -1,0 +1,387 @@
+"""The microscope's loop: frames in from any thread, ends out in time, and every frame accounted for.
+
+Frames wait in the session, not in the engine: whenever a lane is free, it takes what waits then. So a frame that is
+dropped or too old costs no lane any time, frames share a batch only when they wait, and several sessions of one engine
+take turns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rbc_engine.closing import Closing
+from rbc_engine.devices.cuda.frame import CudaFrame
+from rbc_engine.errors import ImageError, UsageError
+from rbc_engine.session.admission import Flow, InFlight
+from rbc_engine.session.callback import Delivery
+from rbc_engine.session.options import OnEnded, SessionOptions, check_seconds
+from rbc_engine.session.pixels import PixelFormat, as_array, check_raw
+from rbc_engine.session.turns import Turns
+from rbc_engine.session.warm_up import warm_up
+from rbc_engine.types.ends import Ended, FrameCounts, FrameStatus, Latency, PositionUm
+
+if TYPE_CHECKING:
+    from rbc_engine.engine import Engine
+
+__all__ = ["Session", "Ticket"]
+
+_LAST_CALLS_S = 0.5
+"""What close leaves the callback for the last ends, also if the lanes took all its time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ticket:
+    """What submit returns.
+
+    number: of the frame, as in its Ended.
+    ended: its end, if that has come already: it was refused, or could not be used.
+    """
+
+    number: int
+    ended: Ended | None = None
+
+    @property
+    def accepted(self) -> bool:
+        return self.ended is None
+
+
+class Session(Closing):
+    """Made by Engine.session. Every method may be called from any thread.
+
+    A frame ends exactly once: done, dropped, rejected, failed or stale; `counts` adds up at any moment. One that
+    cannot be used, or breaks a lane, harms no other. Leaving the `with` block drains and closes the session; leaving
+    it by an error drops what waits.
+    """
+
+    def __init__(self, engine: Engine, options: SessionOptions, on_ended: OnEnded | None) -> None:
+        """See `Engine.session`, which callers want."""
+        choice = engine.choice
+        batch = options.max_batch or choice.batch_frames
+        limit = options.max_in_flight or 2 * engine.lanes * batch
+        self.options = options
+        self.max_in_flight = limit
+        # No batch so large that the other lanes starve, or that nothing waits for the next one.
+        self.max_batch = max(1, min(batch, limit // (2 * engine.lanes)))
+        if options.max_unread < limit:
+            raise UsageError(
+                f"max_unread must be at least max_in_flight, {limit} (got {options.max_unread})"
+            )
+        self._engine = engine
+        self._device_ids = [choice.device_id for choice in engine.choices]
+        self._flow = Flow(options, limit=limit)
+        self._changed = self._flow.changed
+        self._turns = Turns(engine, self._flow, max_batch=self.max_batch)
+        self._ready = threading.Event()
+        self._warm_up_error: BaseException | None = None
+        self._delivery = None
+        if on_ended is not None:
+            self._delivery = Delivery(self._flow, on_ended)
+            self._flow.trouble = self._delivery.trouble
+            self._flow.on_end = self._delivery.watch
+        # A daemon, so that a program that fails meanwhile can end; close waits for it.
+        self._warming = threading.Thread(target=self._warm_up, name="rbc-warm-up", daemon=True)
+        self._warming.start()
+
+    # ---- what is going on ----
+
+    @property
+    def ready(self) -> bool:
+        """Whether every lane is warm. Frames submitted before wait."""
+        return self._ready.is_set()
+
+    def wait_ready(self, *, timeout_s: float | None = None) -> bool:
+        """Waits until `ready`. False if that took too long. Raises what the warm-up failed with."""
+        if not self._ready.wait(timeout_s):
+            return False
+        if self._warm_up_error is not None:
+            raise self._warm_up_error
+        return True
+
+    @property
+    def counts(self) -> FrameCounts:
+        """Of one moment; `counts.add_up` is always true."""
+        with self._changed:
+            return self._flow.ledger.counts
+
+    @property
+    def causes(self) -> dict[str, int]:
+        """How many frames ended otherwise than done, by 'status: cause'."""
+        with self._changed:
+            return self._flow.ledger.causes
+
+    @property
+    def problems(self) -> dict[str, int]:
+        """What went wrong beside frames (callbacks, warm-up, a lane that hangs), and how often."""
+        with self._changed:
+            return self._flow.ledger.problems
+
+    @property
+    def latency(self) -> Latency:
+        with self._changed:
+            return self._flow.ledger.latency
+
+    @property
+    def over(self) -> bool:
+        """Whether no end will come any more: no frame is taken, none is in flight, all that ended was read."""
+        with self._changed:
+            return self._flow.is_over and not len(self._flow.outbox)
+
+    def __repr__(self) -> str:
+        counts = self.counts
+        state = "open" if self._flow.accepting else "closed"
+        return f"Session({state}, {counts.submitted} submitted, {counts.in_flight} in flight, {counts.done} done)"
+
+    # ---- frames in ----
+
+    def submit(
+        self,
+        frame: object,
+        *,
+        field: str = "",
+        slide: str | None = None,
+        path: str | Path = "",
+        position_um: PositionUm | None = None,
+        pixels: PixelFormat | None = None,
+        deadline_s: float | None = None,
+        copy: bool = True,
+        timeout_s: float | None = None,
+    ) -> Ticket:
+        """Hands over one frame.
+
+        frame: numpy or DLPack in host memory, as the session's PixelFormat says: uint8 or uint16, [H, W] or [H, W, C],
+            with any strides. By default it is copied: the array is the caller's again when submit returns. With
+            copy=False it is read in place: it must not change until the frame's Ended has come, nor after that if the
+            session keeps frames. uint8 RGB in the memory of the engine's own GPU (CuPy, PyTorch, Numba) is always
+            read in place.
+        field: unique within the slide; '' for frame-NUMBER. slide: None for the session's. path: for fields.csv.
+        position_um: of the stage, for SlideMonitor. pixels: None for the session's.
+        deadline_s: seconds from now until the result is of no use. A frame not begun by then ends stale; one that
+            ends later is done and `late`.
+        timeout_s: the longest to wait for room under on_full='block'; None for the session's submit_timeout_s. The
+            other policies never wait.
+
+        An unusable frame ends failed, a full session ends one frame as on_full says: nothing is raised for
+        that, and the Ticket tells. Raises SessionClosedError after finish or close (the frame is counted, as
+        rejected, and has no Ended), UsageError for an argument that is no position or time.
+        """
+        now = time.perf_counter()
+        _check_position(position_um)
+        check_seconds("deadline_s", deadline_s)
+        check_seconds("timeout_s", timeout_s)
+        limits_s = [s for s in (deadline_s, self.options.max_age_s) if s is not None]
+        pixels = pixels or self.options.pixels
+        raw, unusable = None, ""
+        try:
+            raw = as_array(frame, device_ids=self._device_ids)
+            check_raw(raw, pixels)
+        except ImageError as error:
+            unusable = str(error)
+        entry = InFlight(
+            slide=self.options.slide if slide is None else slide,
+            field=field,
+            path=str(path),
+            position_um=position_um,
+            pixels=pixels,
+            submitted_s=now,
+            stale_s=now + min(limits_s, default=math.inf),
+        )
+        wait_s = self.options.submit_timeout_s if timeout_s is None else timeout_s
+        return self._enter(entry, raw, unusable=unusable, until_s=now + wait_s, copy=copy)
+
+    def note_lost(self, count: int, *, cause: str = "lost before it was submitted") -> None:
+        """Counts frames that a camera made and that were lost on the way here, as submitted and dropped.
+
+        They have no Ended. cause: a few words, the same for all frames lost so.
+        """
+        if count < 0:
+            raise UsageError(f"count must be at least 0 (got {count})")
+        with self._changed:
+            self._flow.ledger.lose(count, cause)
+            self._changed.notify_all()
+
+    def note_failed(
+        self, reason: str, *, field: str, slide: str | None = None, path: str | Path = ""
+    ) -> Ticket:
+        """Counts a frame that could not even be read, as failed. Raises SessionClosedError as submit does."""
+        entry = InFlight(
+            slide=self.options.slide if slide is None else slide,
+            field=field,
+            path=str(path),
+            pixels=self.options.pixels,
+            submitted_s=time.perf_counter(),
+        )
+        return self._enter(entry, None, unusable=reason, until_s=entry.submitted_s, copy=False)
+
+    def note_problem(self, text: str) -> None:
+        """Adds to `problems` what is no frame's end. text: the same each time that it happens."""
+        with self._changed:
+            self._flow.problem(text)
+
+    # ---- ends out ----
+
+    def results(self) -> Iterator[Ended]:
+        """The end of every frame, until the session was finished or closed and all of them were read.
+
+        Each end goes to one reader. Not for sessions with a callback.
+        """
+        while (ended := self.read()) is not None:
+            yield ended
+
+    def read(self, *, timeout_s: float | None = None) -> Ended | None:
+        """The next end. None if none came within timeout_s, or none will come any more (`over` tells which)."""
+        self._check_no_callback("read")
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._flow.outbox) or self._flow.is_over, timeout_s)
+            return self._flow.take()
+
+    def poll(self) -> list[Ended]:
+        """What can be read now, without waiting."""
+        self._check_no_callback("poll")
+        ended = []
+        with self._changed:
+            while (one := self._flow.take()) is not None:
+                ended.append(one)
+        return ended
+
+    async def async_results(self) -> AsyncIterator[Ended]:
+        """As `results`, for asyncio; blocks no event loop. Submit from a thread if on_full is 'block'."""
+        self._check_no_callback("async_results")
+        loop, event = asyncio.get_running_loop(), asyncio.Event()
+        with self._changed:
+            self._flow.wakers.add((loop, event))
+        try:
+            while True:
+                event.clear()
+                with self._changed:
+                    ended, over = self._flow.take(), self._flow.is_over
+                if ended is not None:
+                    yield ended
+                elif over:
+                    return
+                else:
+                    await event.wait()
+        finally:
+            with self._changed:
+                self._flow.wakers.discard((loop, event))
+
+    # ---- ending ----
+
+    def cancel(self) -> int:
+        """Drops every frame that waits; those in a lane go on. Returns how many were dropped at once."""
+        with self._changed:
+            self._flow.cancels += 1
+            return self._flow.end_waiting(FrameStatus.DROPPED, "cancelled")
+
+    def finish(self) -> None:
+        """Takes no more frames; those in flight go on. `results` ends after the last of them."""
+        with self._changed:
+            self._flow.accepting = False
+            self._flow.notify()
+
+    def drain(self, *, timeout_s: float | None = None) -> bool:
+        """Waits until every frame submitted before has ended, and its callback, if any, has returned.
+
+        False if that took longer than timeout_s. Raises UsageError from within the callback.
+        """
+        if self._delivery is not None and self._delivery.is_here:
+            raise UsageError("drain() within the callback would wait for itself; call it elsewhere")
+        until_s = time.perf_counter() + (math.inf if timeout_s is None else timeout_s)
+        with self._changed:
+            mark = self._flow.ledger.counts.submitted
+            if not self._flow.wait_until(
+                until_s, lambda: min(self._flow.open, default=mark) >= mark
+            ):
+                return False
+            if self._delivery is None:
+                return True
+            delivered = self._delivery.mark()
+            return self._flow.wait_until(until_s, delivered)
+
+    def close(self, *, drain: bool = True, timeout_s: float = 30.0) -> None:
+        """Takes no more frames, ends those in flight, stops the session's thread. May be called again.
+
+        drain: analyse what waits; else drop it. What is not done after timeout_s ends all the same, dropped or
+        failed; a callback that does not return then is reported in `problems` and its thread left behind, as no
+        thread can be stopped from outside. Ends not read yet can still be read.
+        """
+        until_s = time.perf_counter() + timeout_s
+        self.finish()
+        if not drain:
+            self.cancel()
+        with self._changed:
+            if not self._flow.wait_until(until_s, lambda: not self._flow.open):
+                self._flow.give_up(timeout_s)
+        self._warming.join(max(0.0, until_s - time.perf_counter()))
+        if self._delivery is not None:
+            self._delivery.close(until_s=max(until_s, time.perf_counter() + _LAST_CALLS_S))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close(drain=kind is None)
+
+    def __enter__(self) -> Session:
+        """Waits until the session is ready. Raises what the warm-up failed with."""
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.close(drain=False)
+            raise
+        return self
+
+    # ---- inside ----
+
+    def _enter(
+        self,
+        entry: InFlight,
+        raw: npt.NDArray[Any] | CudaFrame | None,
+        *,
+        unusable: str,
+        until_s: float,
+        copy: bool,
+    ) -> Ticket:
+        ended = self._flow.enter(entry, unusable=unusable, until_s=until_s)
+        if ended is None and raw is not None:
+            ended = self._flow.admit(entry, raw, copy=copy and isinstance(raw, np.ndarray))
+            self._turns.ask()
+        return Ticket(number=entry.number, ended=ended)
+
+    def _check_no_callback(self, name: str) -> None:
+        if self._delivery is not None:
+            raise UsageError(
+                f"{name}() is not for a session whose ends go to a callback; leave out on_ended"
+            )
+
+    def _warm_up(self) -> None:
+        hw = self.options.warm_up_hw
+        try:
+            warm_up(self._engine, hw=hw, pixel_um=self.options.pixel_um, batch=self.max_batch)
+        except BaseException as error:
+            self._warm_up_error = error
+            with self._changed:
+                self._flow.problem(f"the warm-up failed: {type(error).__name__}: {error}")
+        self._ready.set()
+        self._turns.start()
+
+
+def _check_position(position_um: PositionUm | None) -> None:
+    if position_um is None:
+        return
+    if len(position_um) != 2 or not all(math.isfinite(value) for value in position_um):
+        raise UsageError(
+            f"position_um must be two finite numbers, x and y in µm (got {position_um})"
+        )

@@ -1,0 +1,1 @@
+"""What a run can write beside its tables: one file a format."""

@@ -1,0 +1,52 @@
+"""report.html: what a run found, as one page for people."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from rbc_engine.packs.pack import Pack
+from rbc_engine.sinks.files.atomic import AtomicFile
+from rbc_engine.sinks.report.findings import Findings
+from rbc_engine.sinks.report.page import render
+from rbc_engine.types.results import FieldResult
+
+__all__ = ["ReportPage"]
+
+
+class ReportPage:
+    """Written when the run is complete, from what was gathered while it went on. Results without a frame are counted
+    but have no picture."""
+
+    NAME = "report.html"
+    needs_frames = True
+
+    def __init__(self, folder: Path, pack: Pack) -> None:
+        self._pack = pack
+        self._findings = Findings(pack.types)
+        self._run: dict[str, Any] = {}
+        self._written = False
+        self._file = AtomicFile(folder / self.NAME)
+
+    def write(self, result: FieldResult) -> None:
+        self._findings.add(result)
+
+    def describe(self, run: dict[str, Any]) -> None:
+        """What run.json will hold. Before complete."""
+        self._run = run
+
+    def complete(self) -> None:
+        if not self._written:
+            now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+            for piece in render(self._findings, self._pack, self._run, written=now):
+                self._file.write(piece)
+            self._written = True
+        self._file.complete()
+
+    def finish(self) -> None:
+        self.complete()
+        self._file.finish()
+
+    def discard(self) -> None:
+        self._file.discard()

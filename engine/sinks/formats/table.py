@@ -1,0 +1,86 @@
+"""What a run can write beside its tables. Imports nothing heavy: the command line lists it in its help."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from rbc_engine.errors import UsageError
+
+if TYPE_CHECKING:
+    from rbc_engine.packs.pack import Pack
+    from rbc_engine.sinks.base import Sink
+
+__all__ = ["FORMATS", "Format", "check_formats", "open_sink"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """One of --formats.
+
+    output: the file or folder that it makes.
+    suffix: of the files in that folder; None for a file.
+    module, sink: where its class is, in rbc_engine.sinks.formats.
+    library: what must be installed, with the extra of the same name as the format; None for what always is.
+    """
+
+    output: str
+    suffix: str | None
+    module: str
+    sink: str
+    library: str | None = None
+
+
+FORMATS = MappingProxyType(
+    {
+        "report": Format(
+            output="report.html", suffix=None, module="report_page", sink="ReportPage"
+        ),
+        "csv": Format(output="regions.csv", suffix=None, module="regions_csv", sink="RegionsCsv"),
+        "geojson": Format(
+            output="geojson", suffix=".geojson", module="geojson", sink="GeoJsonFolder"
+        ),
+        "coco": Format(output="coco.json", suffix=None, module="coco", sink="CocoJson"),
+        "anndata": Format(
+            output="regions.h5ad",
+            suffix=None,
+            module="anndata",
+            sink="RegionsH5ad",
+            library="h5py",
+        ),
+        "overlay": Format(output="overlays", suffix=".png", module="overlay", sink="OverlayFolder"),
+        "patches": Format(output="patches", suffix=".jpg", module="patches", sink="PatchFolder"),
+        "webdataset": Format(
+            output="webdataset", suffix=".tar", module="webdataset", sink="WebDatasetFolder"
+        ),
+    }
+)
+"""By name, in the order of the documentation."""
+
+
+def check_formats(names: Sequence[str]) -> None:
+    """Raises UsageError for a name that is not in FORMATS, or a library that is not installed."""
+    for name in names:
+        if name not in FORMATS:
+            raise UsageError(
+                f"--formats may name {', '.join(FORMATS)} (got {name!r}); the tables are always written"
+            )
+        library = FORMATS[name].library
+        if library is not None and find_spec(library) is None:
+            raise UsageError(
+                f"--formats {name} needs {library}, which is not installed; "
+                f"pip install 'rbc-engine[{name}]', or leave {name} out"
+            )
+
+
+def open_sink(name: str, folder: Path, pack: Pack) -> Sink:
+    """The sink of a format. Raises OutputError if its files cannot be begun."""
+    chosen = FORMATS[name]
+    module = import_module(f"rbc_engine.sinks.formats.{chosen.module}")
+    sink: Sink = getattr(module, chosen.sink)(folder, pack)
+    return sink

@@ -1,0 +1,1 @@
+"""Journals: what outlives a crash until the tables are in place."""

@@ -1,0 +1,126 @@
+"""A live run's journal: every end of a frame, on its way to the disk at once, so that a crash loses next to nothing.
+
+The tables of a run are whole only at its end: until then live.journal holds what they will. It is removed when they are
+in place; after a crash, `rbc-engine live --recover DIR` makes them from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rbc_engine.closing import Closing
+from rbc_engine.errors import OutputError
+from rbc_engine.sinks.files.atomic import explain_os_errors
+from rbc_engine.sinks.journal.records import Record, RecordReader, RecordWriter, lock_for_reading
+from rbc_engine.sinks.journal.stored_result import pack_result, unpack_result
+from rbc_engine.text import encodable
+from rbc_engine.types.ends import Ended, FrameStatus
+
+__all__ = ["LIVE_JOURNAL", "LiveJournal", "read_live_journal"]
+
+LIVE_JOURNAL = "live.journal"
+
+_SCHEMA = 2
+
+
+class LiveJournal(Closing):
+    """Written by one thread; see RecordWriter for what outlives what. write raises OutputError if the disk refuses."""
+
+    def __init__(self, folder: Path, head: dict[str, Any]) -> None:
+        """folder: exists. head: JSON; what there is to know of the run before its first frame."""
+        self._lost = 0
+        self._records = RecordWriter.create(folder / LIVE_JOURNAL, {"schema": _SCHEMA, **head})
+        self._records.publish()
+
+    def write(self, ended: Ended) -> None:
+        header: dict[str, Any] = {
+            "number": ended.number,
+            "status": ended.status.value,
+            "slide": encodable(ended.slide),
+            "field": encodable(ended.field),
+            "cause": encodable(ended.cause),
+        }
+        arrays: list[bytes] = []
+        if ended.result is not None:
+            header["result"], arrays = pack_result(ended.result)
+        self._records.append(header, *arrays)
+
+    def note_lost(self, count: int) -> None:
+        """How many frames have been lost so far before they were submitted: they have no Ended."""
+        if count != self._lost:
+            self._lost = count
+            self._records.append({"lost": count})
+
+    def close(self) -> None:
+        """Closes the file and leaves it. May be called again."""
+        self._records.close()
+
+    def remove(self) -> None:
+        """The tables are in place: the journal is of no more use."""
+        self._records.remove()
+
+
+def read_live_journal(
+    folder: Path, *, types: int | None = None
+) -> tuple[dict[str, Any], Iterator[Ended | int]]:
+    """What a journal holds: its head, then in order, read as they are asked for, the ends of frames, and numbers: how
+    many frames had been lost until then before they were submitted.
+
+    types: of the pack, T; None if only the head is wanted.
+
+    Raises OutputError if there is no journal, it is still being written, or it is of another version.
+    """
+    path = folder / LIVE_JOURNAL
+    with explain_os_errors(path):
+        file = path.open("rb")
+    try:
+        lock_for_reading(path, file)
+    except OutputError:
+        file.close()
+        raise
+    records = iter(RecordReader(file))
+    head = next(records, Record(0, {}, b"")).header
+    if head.get("schema") != _SCHEMA:
+        file.close()
+        raise OutputError(
+            f"{path} is no journal that this version reads (schema {head.get('schema')!r}, not {_SCHEMA}); "
+            f"recover it with the version that wrote it"
+        )
+
+    def ends() -> Iterator[Ended | int]:
+        with file:
+            for record in records:
+                if isinstance(record.header.get("lost"), int):
+                    yield record.header["lost"]
+                    continue
+                try:
+                    ended = _ended(record, types or 0)
+                except ValueError:
+                    return
+                yield ended
+
+    if types is None:
+        file.close()
+        return head, iter(())
+    return head, ends()
+
+
+def _ended(record: Record, types: int) -> Ended:
+    """Raises ValueError for a record that does not fit together."""
+    header = record.header
+    try:
+        result = None
+        if "result" in header:
+            result = unpack_result(header["result"], record.data, types=types)
+        return Ended(
+            number=header["number"],
+            status=FrameStatus(header["status"]),
+            slide=header["slide"],
+            field=header["field"],
+            cause=header["cause"],
+            result=result,
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"no end of a frame: {error}") from error

@@ -1,0 +1,153 @@
+"""regions.parquet: one row a region."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rbc_engine.packs.pack import Pack
+from rbc_engine.sinks.files.atomic import AtomicFile, explain_os_errors
+from rbc_engine.sinks.tables.region_rows import (
+    FLAG_NAMES,
+    ROWS_AT_ONCE,
+    RegionRows,
+    region_schema,
+    region_table,
+)
+from rbc_engine.types.results import FieldResult, Regions
+
+__all__ = ["RegionsParquet", "RegionsTable"]
+
+
+class RegionsParquet:
+    """Columns slide, field, region, x0, y0, x1, y1, score, p_<type>…, has_<type>…, abnormal_p, abnormal, cells_low,
+    cells_high, flags.
+
+    region counts from 0 within its field. Boxes are px of the full-resolution image, origin top left. flags are
+    names joined by ';'. The file's metadata name the pack, under rbc_engine.packs.pack.name, .version and .sha256.
+    """
+
+    NAME = "regions.parquet"
+    needs_frames = False
+
+    def __init__(self, folder: Path, pack: Pack) -> None:
+        self._types = pack.types
+        self._rows = RegionRows()
+        self._file = AtomicFile(folder / self.NAME)
+        described = {"name": pack.name, "version": pack.manifest.version, "sha256": pack.sha256}
+        self._writer = pq.ParquetWriter(
+            self._file.file,
+            region_schema(pack.types).with_metadata(
+                {f"rbc_engine.packs.pack.{key}": value for key, value in described.items()}
+            ),
+            compression="zstd",
+            use_dictionary=["slide", "field", "flags"],
+        )
+
+    def write(self, result: FieldResult) -> None:
+        self._rows.add(result)
+        if len(self._rows) >= ROWS_AT_ONCE:
+            self._write_row_group()
+
+    def complete(self) -> None:
+        if self._writer.is_open:
+            self._write_row_group()
+            with explain_os_errors(self._file.path):
+                self._writer.close()
+        self._file.complete()
+
+    def sha256(self) -> str:
+        """Of the file, once it is complete."""
+        return self._file.sha256()
+
+    def finish(self) -> None:
+        self.complete()
+        self._file.finish()
+
+    def discard(self) -> None:
+        with suppress(OSError, ValueError):  # writes the footer, to a disk that may be full
+            self._writer.close()
+        self._file.discard()
+
+    def _write_row_group(self) -> None:
+        if len(self._rows):
+            table = region_table(self._rows.take(), self._types)
+            with explain_os_errors(self._file.path):
+                self._writer.write_table(table, row_group_size=len(table))
+
+
+class RegionsTable:
+    """Rows of a regions.parquet as arrays: what RegionsParquet wrote, read back.
+
+    slides, fields: int [N], index into `names`, for each row.
+    """
+
+    def __init__(self, table: Any, types: Sequence[str]) -> None:
+        """table: pyarrow table with the columns of `columns`. Raises ValueError for a flag that is not known."""
+
+        def array(name: str) -> Any:
+            return table.column(name).to_numpy()
+
+        def matrix(names: Sequence[str]) -> Any:
+            return np.stack([array(name) for name in names], axis=1)
+
+        self.numbers = array("region")
+        self.slides, self.slide_names = _codes(table.column("slide"))
+        self.fields, self.field_names = _codes(table.column("field"))
+        flags, flag_names = _codes(table.column("flags"))
+        unknown = set(flag_names) - set(FLAG_NAMES)
+        if unknown:
+            raise ValueError(f"flags {min(unknown)!r:.80} are not known")
+        bits = np.array([FLAG_NAMES.index(name) for name in flag_names], np.uint8)
+        self._regions = Regions(
+            boxes=matrix(("x0", "y0", "x1", "y1")),
+            scores=array("score"),
+            probabilities=matrix([f"p_{name}" for name in types]),
+            has=matrix([f"has_{name}" for name in types]),
+            abnormal_p=array("abnormal_p"),
+            abnormal=array("abnormal"),
+            flags=bits[flags],
+        )
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def regions(self, begin: int, end: int) -> Regions:
+        """Of some rows."""
+        return Regions(
+            **{
+                name: np.ascontiguousarray(getattr(self._regions, name)[begin:end])
+                for name in Regions.__dataclass_fields__
+            }
+        )
+
+    @staticmethod
+    def empty(types: int) -> Regions:
+        """No regions, of so many types."""
+        names = [str(number) for number in range(types)]
+        rows = region_schema(names).empty_table()
+        return RegionsTable(rows, names).regions(0, 0)
+
+    @staticmethod
+    def schema(types: Sequence[str]) -> Any:
+        """Of a file with these types, without its metadata."""
+        return region_schema(types)
+
+
+def _codes(column: Any) -> tuple[npt.NDArray[np.int32], list[str]]:
+    """A column of text as indices into its distinct values."""
+    encoded = column.combine_chunks().dictionary_encode()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = (
+            encoded.chunk(0)
+            if encoded.num_chunks
+            else pa.array([], pa.string()).dictionary_encode()
+        )
+    return encoded.indices.to_numpy(), encoded.dictionary.to_pylist()

@@ -1,0 +1,60 @@
+"""Image files, decoded ahead of the networks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+from rbc_engine.closing import Closing
+from rbc_engine.errors import ImageError
+from rbc_engine.sources.base import Entry
+from rbc_engine.sources.images.ahead import ReadAhead
+from rbc_engine.sources.images.decode import read_image
+from rbc_engine.types.frames import Decoded, Frame
+
+__all__ = ["FolderSource"]
+
+
+class FolderSource(Closing):
+    """Frames of fields, decoded ahead in a few threads, in the order given.
+
+    Iterating, once, yields a Decoded for every entry: a file that cannot be used has its error there and stops
+    nothing. Use it in a `with` block, which stops the threads however the block ends.
+
+    workers: decoding threads.
+    ahead: the most frames that are being decoded or wait, which bounds the memory used.
+    pixel_um: width of a pixel in µm, the same for all frames, None if unknown.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        *,
+        workers: int,
+        ahead: int,
+        pixel_um: float | None = None,
+    ) -> None:
+        self._pixel_um = pixel_um
+        self._decoded = ReadAhead(self._decode, entries, workers=workers, ahead=ahead)
+
+    def __iter__(self) -> Iterator[Decoded]:
+        return iter(self._decoded)
+
+    def close(self) -> None:
+        """Stops the threads. May be called again."""
+        self._decoded.close()
+
+    def _decode(self, entry: Entry) -> Decoded:
+        if isinstance(entry, Decoded):
+            return entry
+        start = time.perf_counter()
+        frame, reason = None, None
+        try:
+            pixels = read_image(entry.path, name=entry.field)
+            frame = Frame(
+                pixels=pixels, slide=entry.slide, field=entry.field, pixel_um=self._pixel_um
+            )
+        except ImageError as error:
+            reason = str(error)
+        seconds = time.perf_counter() - start
+        return Decoded(ref=entry, frame=frame, error=reason, seconds=seconds)

@@ -1,0 +1,122 @@
+"""What an open whole slide is: its levels, its µm per pixel, and reading any part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from rbc_engine.errors import ImageError
+from rbc_engine.types.arrays import UInt8
+
+__all__ = [
+    "MAX_SLIDE_SIDE_PX",
+    "SLIDES_REMEDY",
+    "Box",
+    "Level",
+    "Slide",
+    "checked_levels",
+    "checked_pixel_um",
+]
+
+SLIDES_REMEDY = "pip install 'rbc-engine[slides]'"
+
+MAX_SLIDE_SIDE_PX = 1 << 20
+"""Longest side of a slide: scanners make less than a third of it."""
+
+_PIXEL_UM = (0.01, 10.0)
+
+
+class Box(NamedTuple):
+    """Part of a level: x0, y0, x1, y1 in pixels of that level, the far edges exclusive."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """One level of a pyramid. down: level-0 pixels per pixel, 1.0 of level 0."""
+
+    width: int
+    height: int
+    down: float
+
+
+class Slide(Protocol):
+    """An open slide.
+
+    reader: the library that reads it, with its version.
+    levels: the largest first; each has the whole of what level 0 shows.
+    pixel_um: width of a level-0 pixel in µm, None if the file does not say, or says what cannot be.
+    notes: what of the file is not used, and why.
+    """
+
+    reader: str
+    levels: Sequence[Level]
+    pixel_um: float | None
+    notes: list[str]
+
+    def read(self, level: int, box: Box) -> tuple[UInt8, bool]:
+        """Part of a level; may be called from several threads.
+
+        box: within the level.
+
+        Returns uint8 [H, W, 3] RGB, and whether the file has all of it: what was not scanned comes out in the
+        slide's background colour. Raises ImageError if the file is damaged there.
+        """
+        ...
+
+    def close(self) -> None:
+        """May be called again."""
+        ...
+
+
+def checked_pixel_um(
+    widths_um: tuple[float, float], *, stated_in: str, notes: list[str]
+) -> float | None:
+    """Width of a pixel as a file states it, or None, with a note, where that cannot be.
+
+    widths_um: along x and y. stated_in: where in the file.
+    """
+    low, high = _PIXEL_UM
+    if not all(low <= width <= high for width in widths_um):
+        shown = " x ".join(f"{width:.4g}" for width in widths_um)
+        notes.append(
+            f"its {stated_in} says {shown} µm per pixel, which no microscope has ({low:g}..{high:g}): ignored"
+        )
+        return None
+    mean = (widths_um[0] + widths_um[1]) / 2
+    if abs(widths_um[0] - widths_um[1]) > 0.02 * mean:
+        notes.append(
+            f"its pixels are not square ({widths_um[0]:.4g} x {widths_um[1]:.4g} µm): their mean is used"
+        )
+    return mean
+
+
+def checked_levels(sizes: Sequence[tuple[int, int]], *, notes: list[str]) -> dict[int, Level]:
+    """Levels that show the whole of level 0, by their index; others are left out with a note.
+
+    sizes: width and height of each level, level 0 first.
+
+    Raises ImageError if level 0 is too large.
+    """
+    width, height = sizes[0]
+    if max(width, height) > MAX_SLIDE_SIDE_PX or min(width, height) < 1:
+        raise ImageError(
+            f"{width}x{height} px, but a slide's sides must lie in 1..{MAX_SLIDE_SIDE_PX} px; export it again"
+        )
+    levels: dict[int, Level] = {}
+    for index, (level_width, level_height) in enumerate(sizes):
+        down = width / max(level_width, 1)
+        # Programs round sizes up or down.
+        fits = level_height >= 1 and abs(height / down - level_height) <= 1 + 0.01 * level_height
+        if down < 1 or not fits:
+            notes.append(
+                f"level {index} of {level_width}x{level_height} px is no reduced image of {width}x{height} px: not used"
+            )
+            continue
+        levels[index] = Level(width=level_width, height=level_height, down=down)
+    return levels

@@ -1,0 +1,1 @@
+"""Rendered fields, with the truth about every cell."""

@@ -1,0 +1,64 @@
+"""The files of an evaluation: all of them appear together, evaluation.json last."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rbc_engine.errors import OutputError
+from rbc_engine.sinks.files.atomic import AtomicFile, explain_os_errors, remove_abandoned
+from rbc_engine.training.evaluation.plots import draw_plots
+from rbc_engine.training.evaluation.score import Scored
+from rbc_engine.training.evaluation.tables import PLOTS, to_markdown
+
+__all__ = ["EVALUATION_JSON", "prepare_folder", "write_evaluation"]
+
+EVALUATION_JSON = "evaluation.json"
+_EVALUATION_MD = "evaluation.md"
+_FILES = (EVALUATION_JSON, _EVALUATION_MD, *PLOTS)
+
+
+def prepare_folder(folder: Path, *, overwrite: bool) -> None:
+    """Makes the folder if it does not exist, before the work that is to end in it.
+
+    overwrite: an earlier evaluation may lie there. It stays as it is until write_evaluation.
+
+    Raises OutputError if the folder holds anything and overwrite is not set, or if it cannot be written.
+    """
+    with explain_os_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not overwrite and any(folder.iterdir()):
+            raise OutputError(
+                f"--out {folder} is not empty; pass --overwrite to replace the evaluation in it, or name another --out"
+            )
+        for name in _FILES:
+            remove_abandoned(folder / name)
+
+
+def write_evaluation(folder: Path, scored: Scored) -> None:
+    """Writes evaluation.json, evaluation.md and the plots; those of an earlier evaluation go.
+
+    An evaluation.json in the folder means that the files beside it are complete and of the same evaluation.
+
+    Raises OutputError if the disk refuses. All is on the disk before the first file is moved.
+    """
+    plots = draw_plots(scored)
+    evaluation = scored.evaluation
+    contents = {
+        **plots,
+        _EVALUATION_MD: to_markdown(evaluation, plots=tuple(plots)).encode("utf-8"),
+        EVALUATION_JSON: f"{evaluation.model_dump_json(indent=2, by_alias=True)}\n".encode(),
+    }
+    files: list[AtomicFile] = []
+    try:
+        for name, content in contents.items():
+            files.append(AtomicFile(folder / name))
+            files[-1].write(content)
+            files[-1].complete()
+        with explain_os_errors(folder):
+            for name in _FILES:
+                (folder / name).unlink(missing_ok=True)
+        for file in files:
+            file.finish()
+    finally:
+        for file in files:
+            file.discard()

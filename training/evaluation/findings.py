@@ -1,0 +1,166 @@
+"""Measures a pack by what the engine finds in held-out fields."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from rbc_engine.engine import Engine
+from rbc_engine.errors import ImageError
+from rbc_engine.sources.images.decode import read_image
+from rbc_engine.training.datasets.base import LabelledField
+from rbc_engine.training.evaluation.measures import metrics
+from rbc_engine.types.arrays import Float32
+from rbc_engine.types.frames import Decoded, FieldRef, Frame
+from rbc_engine.types.results import Regions
+
+__all__ = ["Findings", "analyze_fields", "measure"]
+
+MIN_EXAMPLES = 20
+"""The AUC of a type with fewer regions says little."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Findings:
+    """What the engine found in some fields, matched to what is there.
+
+    found: the regions of each field.
+    matches: for each field int64 [D], indices into its true regions, -1 for a false one.
+    saturated: fields in which the detector filled its fixed-size output, so that regions may be missing.
+    """
+
+    fields: Sequence[LabelledField]
+    found: Sequence[Regions]
+    matches: Sequence[npt.NDArray[np.int64]]
+    saturated: int = 0
+
+    @classmethod
+    def matched(
+        cls, fields: Sequence[LabelledField], found: Sequence[Regions], *, saturated: int
+    ) -> Findings:
+        """Matches what was found to what is there, at an IoU of 0.5."""
+        matches = [
+            metrics.match_regions(regions.boxes, regions.scores, field.boxes)
+            for field, regions in zip(fields, found, strict=True)
+        ]
+        return cls(fields=fields, found=found, matches=matches, saturated=saturated)
+
+    @property
+    def correct(self) -> npt.NDArray[np.bool_]:
+        """bool [all D], whether each detection is matched, field after field."""
+        return np.concatenate([match >= 0 for match in self.matches])
+
+    @property
+    def scores(self) -> Float32:
+        """float32 [all D]."""
+        return np.concatenate([regions.scores for regions in self.found])
+
+
+def analyze_fields(engine: Engine, fields: Sequence[LabelledField]) -> Findings:
+    """Runs the engine over fields, and matches its regions to theirs at an IoU of 0.5.
+
+    Raises ImageError if one cannot be analysed.
+    """
+    found = []
+    saturated = 0
+    for result in engine.run(_decode(fields)):
+        if result.regions is None:
+            raise ImageError(f"{result.path}: {result.error}")
+        found.append(result.regions)
+        saturated += result.saturated
+    return Findings.matched(fields, found, saturated=saturated)
+
+
+def measure(
+    findings: Findings,
+    *,
+    score_threshold: float,
+    types: Sequence[str],
+    abnormal: Sequence[str],
+    digits: int = 4,
+) -> dict[str, float | int]:
+    """The measures of a pack, rounded, named so that each says what it is over.
+
+    Types are judged on matched regions of which every cell is labelled. What cannot be measured on these fields
+    is left out.
+
+    findings: of an engine whose own score threshold is not higher.
+    score_threshold: detections under it count for the average precision alone.
+    """
+    fields, correct, scores = findings.fields, findings.correct, findings.scores
+    kept = scores >= np.float32(score_threshold)
+    truths = sum(len(field.boxes) for field in fields)
+    hits = [
+        metrics.centres_hit(
+            regions.boxes[regions.scores >= np.float32(score_threshold)], field.centres
+        )
+        for field, regions in zip(fields, findings.found, strict=True)
+    ]
+    values: dict[str, float | int] = {
+        "fields": len(fields),
+        "smear_groups": len({field.group for field in fields}),
+        "regions": truths,
+        "labelled_cells": sum(len(field.centres) for field in fields),
+        "ap50": metrics.average_precision(correct, scores, truths=truths),
+        "region_recall_at_score_threshold": float((correct & kept).sum()) / max(truths, 1),
+        "false_region_share_at_score_threshold": metrics.share(~correct[kept]),
+        "cell_centre_hit_recall": metrics.share(np.concatenate(hits)),
+    }
+    values |= _measure_types(findings, score_threshold, types, abnormal)
+    return {
+        name: value if isinstance(value, int) else round(value, digits)
+        for name, value in values.items()
+        if not math.isnan(value)
+    }
+
+
+def _measure_types(
+    findings: Findings, score_threshold: float, types: Sequence[str], abnormal: Sequence[str]
+) -> dict[str, float | int]:
+    truth, cells, probabilities, has, called = [], [], [], [], []
+    for field, regions, match in zip(
+        findings.fields, findings.found, findings.matches, strict=True
+    ):
+        judged = np.flatnonzero((match >= 0) & (regions.scores >= np.float32(score_threshold)))
+        judged = judged[field.known[match[judged]]]
+        truth.append(field.types[match[judged]])
+        cells.append(field.cells[match[judged]])
+        probabilities.append(regions.probabilities[judged])
+        has.append(regions.has[judged])
+        called.append(regions.abnormal[judged])
+    held, p = np.concatenate(truth), np.concatenate(probabilities)
+    single = np.concatenate(cells) == 1
+    is_abnormal = held[:, np.isin(types, abnormal)].any(axis=1)
+    aucs = metrics.type_aucs(held, p, min_examples=MIN_EXAMPLES)
+    measured = np.isfinite(aucs)
+    accuracy, macro_f1 = metrics.single_cell_scores(held[single], p[single])
+    return {
+        "typed_regions": len(held),
+        "typed_single_cells": int(single.sum()),
+        "exact_match_typed_regions": metrics.exact_match(held, np.concatenate(has)),
+        "accuracy_single_cells": accuracy,
+        "macro_f1_single_cells": macro_f1,
+        f"mean_auc_types_with_{MIN_EXAMPLES}_regions": float(
+            aucs[measured].mean() if measured.any() else np.nan
+        ),
+        f"types_with_{MIN_EXAMPLES}_regions": int(measured.sum()),
+        **{f"auc_{name}": float(auc) for name, auc in zip(types, aucs, strict=True)},
+        # The caller learnt from these very smears; the cross-validated figure beside it is the honest one.
+        "abnormal_accuracy_typed_regions_caller_trained_on_these_smears": metrics.share(
+            np.concatenate(called) == is_abnormal
+        ),
+    }
+
+
+def _decode(fields: Sequence[LabelledField]) -> Iterator[Decoded]:
+    for field in fields:
+        name = str(field.path)
+        ref = FieldRef(slide=field.group, field=name, path=field.path)
+        frame = Frame(
+            pixels=read_image(field.path, name=name), slide=field.group, field=field.path.name
+        )
+        yield Decoded(ref=ref, frame=frame)

@@ -1,0 +1,112 @@
+"""Trains the caller: gradient boosting from a region's probabilities to whether any of its cells is abnormal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import treelite
+from sklearn.ensemble import GradientBoostingClassifier
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold
+
+from rbc_engine.errors import UsageError
+from rbc_engine.training.fit.temperature import fit_temperature
+from rbc_engine.types.arrays import Float32
+
+__all__ = ["CallerReport", "train_caller"]
+
+_MOST_FOLDS = 5
+_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallerReport:
+    """Cross-validated: every region was judged by a caller that saw no region of its smear.
+
+    accuracy: at a threshold of 0.5.
+    auc: area under the ROC curve.
+    temperature: what the trees' sum is divided by.
+    """
+
+    accuracy: float
+    auc: float
+    temperature: float
+    regions: int
+    folds: int
+
+
+def train_caller(
+    probabilities: Float32,
+    abnormal: npt.NDArray[np.bool_],
+    groups: npt.NDArray[np.str_],
+    *,
+    seed: int,
+) -> tuple[bytes, CallerReport]:
+    """Trains on regions that the classifier was not trained on: on others its probabilities are too good.
+
+    probabilities: float32 [R, T], 0..1, as the engine hands them to the caller.
+    abnormal: bool [R], whether any type of the region is abnormal.
+    groups: R smear groups.
+
+    The verdicts of regions whose smear was left out set a temperature, so that abnormal_p is a share.
+
+    Returns the treelite checkpoint, and how good it is. Raises UsageError if the regions are too few or too alike
+    to judge it by, ValueError if treelite's answers are not those of scikit-learn.
+    """
+    folds = min(_MOST_FOLDS, len(np.unique(groups)))
+    if folds < 2:
+        raise UsageError(
+            f"the caller needs labelled regions of at least 2 held-out smears (got {folds}); "
+            f"raise --validation-share or label more smears"
+        )
+    judged = np.zeros(len(abnormal))
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    for train, judge in splitter.split(probabilities, abnormal, groups):
+        if len(np.unique(abnormal[train])) < 2:
+            raise UsageError(
+                "without some of the held-out smears, all labelled regions are normal or all are abnormal, and the "
+                "caller learns from both; raise --validation-share or label more smears"
+            )
+        model = _fit(probabilities[train], abnormal[train], seed)
+        judged[judge] = model.predict_proba(probabilities[judge])[:, 1]
+    temperature = fit_temperature(judged, abnormal)
+    report = CallerReport(
+        accuracy=float(((judged >= 0.5) == abnormal).mean()),
+        auc=float(roc_auc_score(abnormal, judged)),
+        temperature=temperature,
+        regions=len(abnormal),
+        folds=folds,
+    )
+    model = _fit(probabilities, abnormal, seed)
+    carried = treelite.sklearn.import_model(model)
+    _check_same(carried.serialize_bytes(), model, probabilities)
+    carried.get_header_accessor().set_field(
+        "sigmoid_alpha", np.array([1.0 / temperature], np.float32)
+    )
+    checkpoint: bytes = carried.serialize_bytes()
+    return checkpoint, report
+
+
+def _fit(
+    probabilities: Float32, abnormal: npt.NDArray[np.bool_], seed: int
+) -> GradientBoostingClassifier:
+    # Few and small trees: regions of one smear are alike, and larger ones learn the smears by heart.
+    model = GradientBoostingClassifier(
+        n_estimators=30, max_depth=1, min_samples_leaf=0.02, subsample=0.5, random_state=seed
+    )
+    return model.fit(probabilities, abnormal)
+
+
+def _check_same(
+    checkpoint: bytes, model: GradientBoostingClassifier, probabilities: Float32
+) -> None:
+    restored = treelite.Model.deserialize_bytes(checkpoint)
+    got = treelite.gtil.predict(restored, probabilities).reshape(len(probabilities), -1)[:, -1]
+    difference = float(np.abs(got - model.predict_proba(probabilities)[:, 1]).max())
+    if not difference <= _TOLERANCE:
+        raise ValueError(
+            f"treelite's answers differ from scikit-learn's by {difference:.2g}, more than {_TOLERANCE:g}; "
+            f"install versions of treelite and scikit-learn that fit together"
+        )

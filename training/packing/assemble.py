@@ -1,0 +1,311 @@
+"""From two finished trainings to a pack: export, train the caller, choose the operating point, measure, write."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torchvision.models.detection import FasterRCNN
+
+import rbc_engine
+from rbc_engine.engine import Engine
+from rbc_engine.errors import RbcError, UsageError
+from rbc_engine.lanes.stages.field_prior import FieldPrior
+from rbc_engine.packs.golden import encode_golden
+from rbc_engine.packs.manifest import SCHEMA, FieldPriorSettings, Manifest
+from rbc_engine.packs.pack import Pack
+from rbc_engine.training.datasets.base import Dataset, LabelledField
+from rbc_engine.training.evaluation.findings import Findings, analyze_fields, measure
+from rbc_engine.training.evaluation.measures import metrics
+from rbc_engine.training.fit.caller import CallerReport, train_caller
+from rbc_engine.training.fit.classifier import predict
+from rbc_engine.training.fit.region_set import load_regions
+from rbc_engine.training.fit.temperature import TemperatureReport, fit_temperatures, tempered
+from rbc_engine.training.fit.thresholds import best_f1_thresholds
+from rbc_engine.training.networks.export import export_classifier, export_detector
+from rbc_engine.training.networks.models import Classifier
+from rbc_engine.training.packing.release import file_records, make_golden, write_pack
+from rbc_engine.training.recipes import FIELD_PRIOR_CELLS, PackRecipe
+from rbc_engine.types.arrays import UInt8
+from rbc_engine.types.results import Regions
+
+__all__ = ["assemble_final_pack", "assemble_pack", "checkout_commit"]
+
+Notes = Mapping[str, str | int | float | bool]
+Log = Callable[[str], None]
+
+
+def assemble_pack(
+    out: Path,
+    *,
+    recipe: PackRecipe,
+    dataset: Dataset,
+    held_out: Sequence[LabelledField],
+    frequencies: Sequence[float],
+    detector: FasterRCNN,
+    classifier: Classifier,
+    seed: int,
+    max_false_share: float,
+    best_f1: bool = False,
+    notes: Notes,
+    scratch: Path,
+    log: Log,
+) -> Pack:
+    """Makes the pack and writes it to `out`.
+
+    held_out: fields of smears that neither network was trained on; temperatures, caller and score threshold are
+        fitted to them.
+    frequencies: T shares of the regions that held each type when the classifier was trained.
+    max_false_share: of the regions found, at the score threshold.
+    best_f1: thresholds of the types by their F1 on the held-out smears, instead of the recipe's.
+    notes: for the manifest's `training`.
+    scratch: a folder for drafts, which are removed.
+
+    Raises UsageError if the held-out fields do not suffice or the detector cannot keep to max_false_share,
+    OutputError if `out` cannot be written.
+    """
+    regions = load_regions(held_out, short_side_px=recipe.detector.short_side_px)
+    log(f"training the caller on {len(regions)} regions of held-out smears")
+    is_abnormal = np.isin(dataset.types, dataset.abnormal)
+    probabilities = predict(classifier, regions, settings=recipe.classifier)
+    calibration = fit_temperatures(probabilities, regions.types, regions.groups)
+    prior = FieldPriorSettings(frequencies=tuple(frequencies), cells=FIELD_PRIOR_CELLS)
+    recipe = _with(
+        recipe,
+        temperatures=tuple(calibration.temperatures.round(4).tolist()),
+        field_prior=prior,
+    )
+    probabilities = FieldPrior(prior)(
+        tempered(probabilities, calibration.temperatures),
+        np.ones(len(regions), np.bool_),
+        np.bincount(regions.frame_index).tolist(),
+    )
+    if best_f1:
+        recipe = _with_thresholds(recipe, best_f1_thresholds(regions.types, probabilities))
+    caller, report = train_caller(
+        probabilities,
+        np.asarray(regions.types[:, is_abnormal].any(axis=1)),
+        regions.groups,
+        seed=seed,
+    )
+    draft = _Draft(
+        recipe=recipe,
+        dataset=dataset,
+        notes=notes,
+        files=_exported(recipe, detector, classifier, log) | {"caller.treelite": caller},
+        scratch=scratch,
+    )
+    log(f"measuring on {len(held_out)} held-out fields")
+    floor = recipe.detector.score_threshold
+    with draft.engine(floor) as engine:
+        findings = analyze_fields(engine, held_out)
+    threshold = _operating_point(findings, max_false_share=max_false_share, floor=floor)
+    log(f"score threshold {threshold:g}; computing the golden answers")
+    accuracy = (
+        _calibration_measures(calibration)
+        | _caller_measures(report)
+        | measure(
+            findings, score_threshold=threshold, types=dataset.types, abnormal=dataset.abnormal
+        )
+    )
+    return draft.write(out, score_threshold=threshold, accuracy=accuracy)
+
+
+def assemble_final_pack(
+    out: Path,
+    *,
+    recipe: PackRecipe,
+    dataset: Dataset,
+    measured: Pack,
+    detector: FasterRCNN,
+    classifier: Classifier,
+    notes: Notes,
+    scratch: Path,
+    log: Log,
+) -> Pack:
+    """Makes the pack of networks that were trained on all smears, and writes it to `out`.
+
+    measured: a pack of the same recipe with smears held out. Its caller, thresholds, temperatures, frequencies and
+        accuracy go over, because nothing is left to judge these networks by.
+
+    Raises UsageError if `measured` is of another recipe, OutputError if `out` cannot be written.
+    """
+    detector_settings = measured.manifest.detector
+    expected = recipe.detector.model_copy(
+        update={"score_threshold": detector_settings.score_threshold}
+    )
+    fitted = measured.manifest.classifier
+    recipe = _with(
+        recipe,
+        thresholds=fitted.thresholds,
+        temperatures=fitted.temperatures,
+        field_prior=fitted.field_prior,
+    )
+    if (
+        measured.types != dataset.types
+        or fitted != recipe.classifier
+        or detector_settings != expected
+    ):
+        raise UsageError(
+            f"--measured-by {measured.folder} has other types or settings than this training; "
+            f"make it again with this version and the same --format"
+        )
+    draft = _Draft(
+        recipe=recipe,
+        dataset=dataset,
+        notes=notes,
+        files=_exported(recipe, detector, classifier, log)
+        | {"caller.treelite": measured.read("caller.treelite")},
+        scratch=scratch,
+    )
+    log("computing the golden answers")
+    return draft.write(
+        out,
+        score_threshold=detector_settings.score_threshold,
+        accuracy=measured.manifest.accuracy,
+    )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Draft:
+    """A pack but for its score threshold, its golden answers and what is known of its accuracy."""
+
+    recipe: PackRecipe
+    dataset: Dataset
+    notes: Notes
+    files: Mapping[str, bytes]
+    scratch: Path
+
+    @contextmanager
+    def engine(self, score_threshold: float) -> Iterator[Engine]:
+        """The engine with this draft, on the CPU in fp32."""
+        files = {**self.files, "golden.npz": encode_golden([])}
+        with tempfile.TemporaryDirectory(dir=self.scratch, prefix="draft-") as folder:
+            pack = Path(folder) / "pack"
+            write_pack(pack, manifest=self._manifest(score_threshold, {}, files), files=files)
+            with Engine.open(pack, device="cpu", precision="fp32", estimate_scale=False) as engine:
+                yield engine
+
+    def write(self, out: Path, *, score_threshold: float, accuracy: Notes) -> Pack:
+        with self.engine(score_threshold) as engine:
+            golden = make_golden(lambda frame: _regions(engine, frame))
+        files = {**self.files, "golden.npz": golden}
+        return write_pack(
+            out, manifest=self._manifest(score_threshold, accuracy, files), files=files
+        )
+
+    def _manifest(
+        self, score_threshold: float, accuracy: Notes, files: Mapping[str, bytes]
+    ) -> Manifest:
+        recipe = self.recipe
+        return Manifest.model_validate(
+            {
+                "schema": SCHEMA,
+                "name": recipe.name,
+                "version": recipe.version,
+                "licence": recipe.licence,
+                "description": recipe.description,
+                "types": self.dataset.types,
+                "abnormal": self.dataset.abnormal,
+                "detector": recipe.detector.model_copy(update={"score_threshold": score_threshold}),
+                "classifier": recipe.classifier,
+                "caller": recipe.caller,
+                "training": self.notes,
+                "accuracy": accuracy,
+                "files": file_records(files),
+            }
+        )
+
+
+def _exported(
+    recipe: PackRecipe, detector: FasterRCNN, classifier: Classifier, log: Log
+) -> dict[str, bytes]:
+    log("exporting the networks")
+    network_a, network_b = export_detector(detector)
+    return {
+        "detector.onnx": network_a,
+        "box_head.onnx": network_b,
+        "classifier.onnx": export_classifier(
+            classifier,
+            patch_px=recipe.classifier.patch_px,
+            temperatures=recipe.classifier.temperatures,
+        ),
+    }
+
+
+def checkout_commit() -> str | None:
+    """The git commit of the checkout that this program runs from, with -dirty if it was changed; None outside one."""
+    git = shutil.which("git")
+    source = Path(rbc_engine.__file__)
+    if git is None:
+        return None
+    for arguments in (
+        # An installed copy may lie inside a checkout of something else.
+        ["ls-files", "--error-unmatch", source.name],
+        ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+    ):
+        answer = subprocess.run(
+            [git, "-C", str(source.parent), *arguments], capture_output=True, text=True, check=False
+        )
+        if answer.returncode != 0:
+            return None
+    return answer.stdout.strip()
+
+
+def _operating_point(findings: Findings, *, max_false_share: float, floor: float) -> float:
+    threshold = metrics.lowest_threshold(
+        findings.correct, findings.scores, max_false_share=max_false_share, floor=floor
+    )
+    if threshold is None:
+        raise UsageError(
+            f"at no score threshold are at most {max_false_share:g} of the detector's regions false "
+            f"({len(findings.scores)} regions found on held-out smears, {int(findings.correct.sum())} of them true); "
+            f"train it for more steps, or raise --max-false-share"
+        )
+    return threshold
+
+
+def _with_thresholds(recipe: PackRecipe, thresholds: Sequence[float | None]) -> PackRecipe:
+    """None leaves a type that of the recipe."""
+    settled = tuple(
+        own if chosen is None else chosen
+        for own, chosen in zip(recipe.classifier.thresholds, thresholds, strict=True)
+    )
+    return _with(recipe, thresholds=settled)
+
+
+def _with(recipe: PackRecipe, **of_classifier: Any) -> PackRecipe:
+    return replace(recipe, classifier=recipe.classifier.model_copy(update=of_classifier))
+
+
+def _regions(engine: Engine, frame: UInt8) -> Regions:
+    regions = engine.analyze(frame).regions
+    if regions is None:
+        raise RbcError("the engine gave no regions for a rendered frame; report this")
+    return regions
+
+
+def _calibration_measures(report: TemperatureReport) -> dict[str, float | int]:
+    """Nothing where no type has enough examples."""
+    errors = {
+        "calibration_error_before_temperatures": report.error_before,
+        "calibration_error_cross_validated_by_smear": report.error_after,
+    }
+    return {name: round(error, 4) for name, error in errors.items() if np.isfinite(error)}
+
+
+def _caller_measures(report: CallerReport) -> dict[str, float | int]:
+    return {
+        "abnormal_accuracy_regions_cross_validated_by_smear": round(report.accuracy, 4),
+        "abnormal_auc_regions_cross_validated_by_smear": round(report.auc, 4),
+        "caller_temperature": round(report.temperature, 4),
+        "caller_regions": report.regions,
+        "caller_folds": report.folds,
+    }
