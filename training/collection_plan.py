@@ -20,8 +20,8 @@ from rbc_engine.training.datasets.laboratories.load import is_held_out, load_fie
 from rbc_engine.training.datasets.split import SPLITS, check_sides, split_fields
 from rbc_engine.training.fit.cells.options import CellDetectorTraining
 from rbc_engine.training.fit.cells.train import load_cell_detector, train_cell_detector
-from rbc_engine.training.fit.devices import CPU
-from rbc_engine.training.fit.options import (
+from rbc_engine.training.fit.steps.devices import CPU
+from rbc_engine.training.fit.steps.options import (
     START,
     as_tuples,
     check_choice,

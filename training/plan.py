@@ -24,15 +24,15 @@ from rbc_engine.training.fit.classifier import (
     train_classifier,
 )
 from rbc_engine.training.fit.detector import DetectorTraining, load_detector, train_detector
-from rbc_engine.training.fit.devices import CPU
-from rbc_engine.training.fit.options import (
+from rbc_engine.training.fit.region_set import load_regions
+from rbc_engine.training.fit.steps.devices import CPU
+from rbc_engine.training.fit.steps.options import (
     START,
     as_tuples,
     check_choice,
     given,
     noted_options,
 )
-from rbc_engine.training.fit.region_set import load_regions
 from rbc_engine.training.networks.imagenet import TrunkWeights
 from rbc_engine.training.networks.models import Classifier, ClassifierTrunk, DetectorTrunk
 from rbc_engine.training.packing.assemble import assemble_final_pack, assemble_pack, checkout_commit

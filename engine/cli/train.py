@@ -321,7 +321,7 @@ def _plan(
     split: str,
     device: str,
 ) -> TrainingPlan:
-    from rbc_engine.training.fit.devices import training_device
+    from rbc_engine.training.fit.steps.devices import training_device
     from rbc_engine.training.plan import TrainingPlan
 
     return TrainingPlan.open(
@@ -350,7 +350,7 @@ def _collection_plan(
     device: str,
 ) -> CollectionPlan:
     from rbc_engine.training.collection_plan import CollectionPlan
-    from rbc_engine.training.fit.devices import training_device
+    from rbc_engine.training.fit.steps.devices import training_device
 
     return CollectionPlan.open(
         data,

@@ -17,12 +17,12 @@ from torch.optim.swa_utils import AveragedModel
 from rbc_engine.packs.manifest import ClassifierSettings
 from rbc_engine.packs.pack import Pack
 from rbc_engine.training.fit.augment import blur_some, flip_and_turn, vary_colour, vary_light
-from rbc_engine.training.fit.checkpoint import load_finished
 from rbc_engine.training.fit.clumps import ClumpMaker
-from rbc_engine.training.fit.devices import CPU
 from rbc_engine.training.fit.frozen_trunk import pooled_features
-from rbc_engine.training.fit.loop import averaged, train_steps
 from rbc_engine.training.fit.region_set import RegionSet
+from rbc_engine.training.fit.steps.checkpoint import load_finished
+from rbc_engine.training.fit.steps.devices import CPU
+from rbc_engine.training.fit.steps.loop import averaged, train_steps
 from rbc_engine.training.networks.from_pack import begin_classifier
 from rbc_engine.training.networks.imagenet import TrunkWeights, fetch_imagenet, load_trunk
 from rbc_engine.training.networks.models import Classifier, ClassifierTrunk

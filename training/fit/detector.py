@@ -27,9 +27,9 @@ from rbc_engine.training.fit.augment import (
     vary_colour,
     vary_light,
 )
-from rbc_engine.training.fit.checkpoint import load_finished
-from rbc_engine.training.fit.devices import CPU
-from rbc_engine.training.fit.loop import averaged, train_steps
+from rbc_engine.training.fit.steps.checkpoint import load_finished
+from rbc_engine.training.fit.steps.devices import CPU
+from rbc_engine.training.fit.steps.loop import averaged, train_steps
 from rbc_engine.training.networks.from_pack import begin_detector
 from rbc_engine.training.networks.imagenet import TrunkWeights, fetch_imagenet, load_trunk
 from rbc_engine.training.networks.models import IMAGE_STD, DetectorTrunk, build_detector

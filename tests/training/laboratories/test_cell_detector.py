@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from rbc_engine.errors import UsageError
-from rbc_engine.training import loop
 from rbc_engine.training.datasets.laboratories.collection import find_collection
 from rbc_engine.training.datasets.laboratories.load import load_fields
 from rbc_engine.training.fit.cells.options import CellDetectorTraining
 from rbc_engine.training.fit.cells.train import load_cell_detector, train_cell_detector
-from rbc_engine.training.fit.checkpoint import load_checkpoint
-from rbc_engine.training.fit.devices import training_device
-from rbc_engine.training.fit.schedule import StepClock
+from rbc_engine.training.fit.steps import loop
+from rbc_engine.training.fit.steps.checkpoint import load_checkpoint
+from rbc_engine.training.fit.steps.devices import training_device
+from rbc_engine.training.fit.steps.schedule import StepClock
 from rbc_engine.training.networks.cell_detector import (
     build_cell_detector,
     in_unknown,

@@ -24,8 +24,8 @@ from rbc_engine.training.fit.cells.canvas import crop_field, render_canvas, tile
 from rbc_engine.training.fit.cells.draws import CellDraws
 from rbc_engine.training.fit.cells.options import CellDetectorTraining
 from rbc_engine.training.fit.cells.paste import find_donors, paste_cell
-from rbc_engine.training.fit.prefetch import Prefetch
 from rbc_engine.training.fit.restain import restain_field, restain_patches
+from rbc_engine.training.fit.steps.prefetch import Prefetch
 from rbc_engine.training.packing.cell_recipe import CELL_KINDS, CELL_RECIPE
 
 from .fake_laboratories import close_up, write_laboratories

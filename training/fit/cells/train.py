@@ -16,11 +16,11 @@ from rbc_engine.training.datasets.laboratories.base import CellField
 from rbc_engine.training.datasets.laboratories.collection import DatasetEntry
 from rbc_engine.training.fit.cells.draws import CellDraws
 from rbc_engine.training.fit.cells.options import CellDetectorTraining
-from rbc_engine.training.fit.checkpoint import load_finished
 from rbc_engine.training.fit.detector import detector_optimizer
-from rbc_engine.training.fit.devices import CPU
-from rbc_engine.training.fit.loop import averaged, train_steps
-from rbc_engine.training.fit.prefetch import Prefetch
+from rbc_engine.training.fit.steps.checkpoint import load_finished
+from rbc_engine.training.fit.steps.devices import CPU
+from rbc_engine.training.fit.steps.loop import averaged, train_steps
+from rbc_engine.training.fit.steps.prefetch import Prefetch
 from rbc_engine.training.networks.cell_detector import build_cell_detector, leave_out_unknown
 from rbc_engine.training.networks.from_pack import begin_detector
 from rbc_engine.training.networks.imagenet import TrunkWeights, fetch_imagenet, load_trunk

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from rbc_engine.training.fit.checkpoint import (
+from rbc_engine.training.fit.steps.checkpoint import (
     load_checkpoint,
     load_start,
     refuse_divergence,
     save_checkpoint,
 )
-from rbc_engine.training.fit.interrupt import InterruptGuard
-from rbc_engine.training.fit.schedule import StepClock, one_cycle
+from rbc_engine.training.fit.steps.interrupt import InterruptGuard
+from rbc_engine.training.fit.steps.schedule import StepClock, one_cycle
 
 __all__ = ["averaged", "train_steps"]
 
