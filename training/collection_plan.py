@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -11,27 +12,43 @@ import torch
 from torchvision.models.detection import FasterRCNN
 
 from rbc_engine.errors import UsageError
+from rbc_engine.packs.manifest import ClassifierSettings
 from rbc_engine.packs.pack import MANIFEST_NAME, Pack, shipped_packs
 from rbc_engine.training.datasets.base import Dataset
-from rbc_engine.training.datasets.choose import held_out_fields
 from rbc_engine.training.datasets.laboratories.base import CellField
 from rbc_engine.training.datasets.laboratories.collection import DatasetEntry, find_collection
-from rbc_engine.training.datasets.laboratories.load import is_held_out, load_fields
-from rbc_engine.training.datasets.split import SPLITS, check_sides, split_fields
-from rbc_engine.training.fit.cells.options import CellDetectorTraining
+from rbc_engine.training.datasets.laboratories.leaks import seen_by_pack, seen_by_training
+from rbc_engine.training.datasets.laboratories.load import load_fields
+from rbc_engine.training.datasets.laboratories.split import image_name, split_laboratories
+from rbc_engine.training.datasets.split import SPLITS
+from rbc_engine.training.fit.cell_types.draws import TypeDraws
+from rbc_engine.training.fit.cell_types.examples import gather_examples, normal_type
+from rbc_engine.training.fit.cell_types.options import (
+    SOFT_WEIGHT,
+    UNLABELLED_SHARE,
+    TypeTraining,
+)
+from rbc_engine.training.fit.cell_types.teachers import Teachers
+from rbc_engine.training.fit.cell_types.train import load_type_classifier, train_type_classifier
+from rbc_engine.training.fit.cells.options import CELL_CANVAS_PX, CellDetectorTraining
 from rbc_engine.training.fit.cells.train import load_cell_detector, train_cell_detector
 from rbc_engine.training.fit.steps.devices import CPU
 from rbc_engine.training.fit.steps.options import (
     START,
     as_tuples,
     check_choice,
+    check_stages,
     given,
     noted_options,
 )
 from rbc_engine.training.networks.imagenet import TrunkWeights
-from rbc_engine.training.networks.models import DetectorTrunk
-from rbc_engine.training.packing.cell_recipe import CELL_KINDS, CELL_RECIPE
-from rbc_engine.training.presets import CELL_DETECTOR_PRESETS
+from rbc_engine.training.networks.models import Classifier, ClassifierTrunk, DetectorTrunk
+from rbc_engine.training.packing.cell_recipe import (
+    CELL_KINDS,
+    CELL_RECIPE,
+    classifier_settings,
+)
+from rbc_engine.training.presets import CELL_DETECTOR_PRESETS, TYPE_CLASSIFIER_PRESETS
 from rbc_engine.training.recipes import PackRecipe
 from rbc_engine.training.workspace import Workspace
 
@@ -96,27 +113,9 @@ class CollectionPlan:
                     f"{entry.name} is marked measure-only (licence: {entry.licence}): not trained on"
                 )
         loaded = load_fields(entries, data, threads=threads, log=log)
-        judges: set[Path] = set()
-        trains: set[Path] = set()
-        smears: set[str] = set()
-        if loaded.typed is not None:
-            learn, judge = split_fields(
-                loaded.typed, split=split, validation_share=validation_share, seed=seed
-            )
-            check_sides(learn, judge, validation_share=validation_share, seed=seed)
-            judges = {field.path for field in judge}
-            trains = {field.path for field in learn}
-            smears = {f.group for f in judge} - {f.group for f in learn}
-        by_name = {entry.name: entry for entry in entries}
-        train, held_out = [], []
-        for field in loaded.fields:
-            entry = by_name[field.laboratory]
-            if field.labels is None and validation_share > 0 and is_held_out(entry, field.group):
-                held_out.append(field)
-            elif field.labels is None or field.path in trains:
-                train.append(field)
-            elif field.path in judges:
-                held_out.append(field)
+        sides = split_laboratories(
+            loaded, split=split, validation_share=validation_share, seed=seed
+        )
         workspace.begin(
             "data",
             {
@@ -126,19 +125,32 @@ class CollectionPlan:
                 "seed": seed,
                 "validation_share": validation_share,
                 "split": split,
-                "validation_groups": sorted(smears),
-                "validation_images": sorted(map(_image_name, held_out)),
+                "validation_groups": sides.smears,
+                "validation_images": sorted(map(image_name, sides.held_out)),
             },
         )
+        if loaded.typed is not None:
+            workspace.begin(
+                "recipe",
+                {
+                    "types": loaded.typed.types,
+                    "abnormal": loaded.typed.abnormal,
+                    "short_side_px": CELL_RECIPE.detector.short_side_px,
+                    "window_canvas_px": CELL_RECIPE.classifier.window_canvas_px,
+                },
+            )
         for entry in entries:
-            counts = [sum(f.laboratory == entry.name for f in side) for side in (train, held_out)]
+            counts = [
+                sum(f.laboratory == entry.name for f in side)
+                for side in (sides.train, sides.held_out)
+            ]
             log(f"{entry.name}: {counts[0]} fields to train on, {counts[1]} held out")
         return cls(
             recipe=CELL_RECIPE,
             entries=entries,
             typed=loaded.typed,
-            train=tuple(train),
-            held_out=tuple(held_out),
+            train=sides.train,
+            held_out=sides.held_out,
             workspace=workspace,
             seed=seed,
             device=device,
@@ -183,6 +195,133 @@ class CollectionPlan:
             log=self.log,
         )
 
+    def train_classifier(
+        self,
+        *,
+        preset: str = "best",
+        stages: tuple[tuple[int, int], ...] | None = None,
+        trunk: str | None = None,
+        trunk_weights: str = "scratch",
+        learning_rate: float | None = None,
+        batch: int | None = None,
+        bf16: bool = False,
+        frozen_norms: bool | None = None,
+        start: Path | None = None,
+        teachers: Sequence[Path] = (),
+        soft_weight: float | None = None,
+    ) -> None:
+        """Trains the classifier of the typed dataset's types, or goes on. None leaves what the preset has.
+
+        start: as in train_detector. teachers: the folders of finished trainings, whose mean probabilities are learnt
+            on every cell, labelled or not. soft_weight: of them beside a label.
+
+        Raises UsageError where no dataset has types, and for a teacher that saw an image held out here.
+        """
+        check_choice("--preset", preset, tuple(TYPE_CLASSIFIER_PRESETS))
+        check_choice("--classifier-trunk", trunk, get_args(ClassifierTrunk))
+        check_choice("--trunk-weights", trunk_weights, get_args(TrunkWeights))
+        typed = self._typed()
+        if soft_weight is not None and not teachers:
+            raise UsageError(
+                "--soft-weight is what a teacher's answers weigh: name one with --teacher"
+            )
+        distilled = {"soft_weight": SOFT_WEIGHT, "unlabelled_share": UNLABELLED_SHARE}
+        chosen = given(
+            stages=stages,
+            trunk=trunk,
+            learning_rate=learning_rate,
+            batch=batch,
+            frozen_norms=frozen_norms,
+            **(distilled if teachers else {}),
+        ) | given(soft_weight=soft_weight)
+        training = replace(TYPE_CLASSIFIER_PRESETS[preset], seed=self.seed, bf16=bf16, **chosen)
+        check_stages(training.stages, batch=training.batch)
+        begin = self._start(start, "classifier")
+        settings = classifier_settings(training, types=typed.types)
+        loaded = [self._teacher(folder) for folder in teachers]
+        options = noted_options(training, begin)
+        if teachers:
+            options["teachers_sha256"] = [sha256 for _, _, sha256 in loaded]
+        self.workspace.begin("classifier", options)
+        train_type_classifier(
+            self.draws(training),
+            types=len(typed.types),
+            settings=settings,
+            training=training,
+            checkpoint=self.workspace.checkpoint("classifier"),
+            teachers=Teachers(
+                [(model, its_settings) for model, its_settings, _ in loaded],
+                student=settings,
+                device=self.device,
+            )
+            if loaded
+            else None,
+            start=begin,
+            trunk_weights=cast(TrunkWeights, trunk_weights),
+            device=self.device,
+            log=self.log,
+        )
+
+    def draws(self, training: TypeTraining) -> TypeDraws:
+        """The batches of a classifier's training. Raises UsageError where no dataset has types."""
+        typed = self._typed()
+        normal = (
+            normal_type(typed.types, typed.abnormal)
+            if any(entry.healthy for entry in self.entries)
+            else 0
+        )
+        examples = gather_examples(
+            self.train,
+            self.entries,
+            types=len(typed.types),
+            short_side_px=self.recipe.detector.short_side_px,
+            cell_canvas_px=CELL_CANVAS_PX,
+        )
+        return TypeDraws(
+            examples,
+            self.train,
+            normal=normal,
+            settings=classifier_settings(training, types=typed.types),
+            training=training,
+        )
+
+    def trained_classifier(self) -> tuple[Classifier, ClassifierSettings]:
+        """Loads the classifier of a finished training, without its auxiliary outputs, and the settings of its patches.
+
+        Raises UsageError if it is not finished.
+        """
+        types = self._typed().types
+        training = _type_training(self.workspace)
+        model = load_type_classifier(
+            self.workspace.checkpoint("classifier"), types=len(types), training=training
+        )
+        return model, classifier_settings(training, types=types)
+
+    def _typed(self) -> Dataset:
+        if self.typed is None:
+            raise UsageError(
+                "no dataset of the collection that is trained on has cell types (format chula12), "
+                "which the classifier learns; name one"
+            )
+        return self.typed
+
+    def _teacher(self, folder: Path) -> tuple[Classifier, ClassifierSettings, str]:
+        """A teacher with all its outputs, the settings of its patches, and the sha256 of its checkpoint."""
+        path = self._checkpoint(folder, "classifier", option="--teacher")
+        assert isinstance(path, Path)
+        workspace = Workspace(folder)
+        typed = self._typed()
+        types = tuple(workspace.options("recipe")["types"])
+        if types != typed.types or workspace.options("data")["format"] != "collection":
+            raise UsageError(
+                f"--teacher {folder} has other outputs than this training: it must be trained on a collection, with "
+                f"the types {', '.join(typed.types)} (got {', '.join(types)})"
+            )
+        training = _type_training(workspace)
+        model = load_type_classifier(path, types=len(types), training=training, auxiliary=True)
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        return model, classifier_settings(training, types=types), sha256
+
     def trained_detector(self) -> FasterRCNN:
         """Loads the detector of a finished training. Raises UsageError if it is not finished."""
         options = self.workspace.options("detector")
@@ -195,62 +334,39 @@ class CollectionPlan:
         )
 
     def _start(self, folder: Path | None, network: str) -> Path | Pack | None:
-        """A pack, or the checkpoint of another training. Raises UsageError if it saw an image held out here."""
-        if folder is None:
-            return None
-        mine = {_image_name(field) for field in self.held_out}
+        return None if folder is None else self._checkpoint(folder, network, option="--start-from")
+
+    def _checkpoint(self, folder: Path, network: str, *, option: str) -> Path | Pack:
+        """The checkpoint of another training, or a pack. Raises UsageError if it saw an image held out here."""
         start: Path | Pack
         shipped = shipped_packs().get(str(folder))
-        if shipped is not None or (folder / MANIFEST_NAME).is_file():
+        packs = option == "--start-from"
+        if packs and (shipped is not None or (folder / MANIFEST_NAME).is_file()):
             start = Pack.open(shipped or folder)
-            seen = self._seen_by_pack(start)
+            leaked = seen_by_pack(start, self.held_out, self.typed)
         else:
-            start = Workspace(folder).checkpoint(network)
-            seen = _seen_by_training(Workspace(folder), mine)
-        if leaked := sorted(mine & seen):
+            other = Workspace(folder)
+            start = other.checkpoint(network)
+            leaked = seen_by_training(other.options("data"), self.held_out)
+        if leaked:
             raise UsageError(
-                f"--start-from {folder} was trained on {len(leaked)} images that are held out here "
+                f"{option} {folder} was trained on {len(leaked)} images that are held out here "
                 f"({', '.join(leaked[:3])}{', ...' if len(leaked) > 3 else ''}); use its --seed, --split and "
                 f"--validation-share"
             )
         if isinstance(start, Path) and not start.is_file():
             raise UsageError(
-                f"--start-from {folder} has no {start.name}; name the folder of a training that wrote one, or a pack"
+                f"{option} {folder} has no {start.name}; name the folder of a training that wrote one"
+                f"{', or a pack' if packs else ''}"
             )
         return start
 
-    def _seen_by_pack(self, pack: Pack) -> set[str]:
-        """Images held out here that the pack may have been trained on."""
-        notes = pack.manifest.training
-        seen = set()
-        typed = self.typed
-        if typed is not None and notes.get("dataset") == typed.name:
-            unseen = {field.path for field in held_out_fields(pack, typed)}
-            seen |= {
-                _image_name(f)
-                for f in self.held_out
-                if f.labels is not None and f.path not in unseen
-            }
-        there = str(notes.get("laboratories", "")).split(", ")
-        if not notes.get("held_out_images_of_laboratories", False):
-            seen |= {
-                _image_name(f) for f in self.held_out if f.labels is None and f.laboratory in there
-            }
-        return seen
 
-
-def _seen_by_training(workspace: Workspace, mine: Iterable[str]) -> set[str]:
-    data = workspace.options("data")
-    unseen = set(data["validation_images"])
-    if "datasets" not in data:  # of a training on one dataset, whose images have plain names
-        return {name for name in mine if "/" not in name} - unseen
-    there = {entry["name"] for entry in data["datasets"]}
-    return {name for name in mine if name.partition("/")[0] in there or "/" not in name} - unseen
-
-
-def _image_name(field: CellField) -> str:
-    """Of the typed dataset the name alone, as in a training on that dataset only."""
-    return field.path.name if field.labels is not None else f"{field.laboratory}/{field.path.name}"
+def _type_training(workspace: Workspace) -> TypeTraining:
+    options = workspace.options("classifier")
+    for note in (START, "teachers_sha256"):
+        options.pop(note, None)
+    return TypeTraining(**as_tuples(options))
 
 
 def _noted(entry: DatasetEntry) -> dict[str, Any]:

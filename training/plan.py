@@ -30,6 +30,7 @@ from rbc_engine.training.fit.steps.options import (
     START,
     as_tuples,
     check_choice,
+    check_stages,
     given,
     noted_options,
 )
@@ -184,12 +185,7 @@ class TrainingPlan:
         chosen = given(stages=stages, trunk=trunk, learning_rate=learning_rate, batch=batch)
         training = replace(CLASSIFIER_PRESETS[preset], seed=self.seed, bf16=bf16, **chosen)
         begin = self._start(start, "classifier")
-        for patch_px, patches in training.stages:
-            if patch_px < 16 or patches < training.batch:
-                raise UsageError(
-                    f"--stages needs patches of at least 16 px, and at least {training.batch} of them "
-                    f"(got {patch_px}:{patches})"
-                )
+        check_stages(training.stages, batch=training.batch)
         self.workspace.begin("classifier", noted_options(training, begin))
         train_classifier(
             load_regions(self.train, short_side_px=self.recipe.detector.short_side_px),

@@ -28,7 +28,15 @@ from rbc_engine.training.networks.imagenet import TrunkWeights, fetch_imagenet, 
 from rbc_engine.training.networks.models import Classifier, ClassifierTrunk
 from rbc_engine.types.arrays import Float32
 
-__all__ = ["ClassifierTraining", "draw_chances", "load_classifier", "predict", "train_classifier"]
+__all__ = [
+    "ClassifierTraining",
+    "draw_chances",
+    "load_classifier",
+    "new_classifier",
+    "parameter_groups",
+    "predict",
+    "train_classifier",
+]
 
 Log = Callable[[str], None]
 
@@ -94,7 +102,7 @@ def train_classifier(
     Returns the averaged weights on the CPU.
     """
     torch.manual_seed(training.seed)
-    model = _new_classifier(regions.types.shape[1], training)
+    model = new_classifier(regions.types.shape[1], training)
     if not checkpoint.exists() and start is None:
         state = fetch_imagenet(training.trunk, wanted=trunk_weights, log=log)
         if state is not None:
@@ -151,7 +159,7 @@ def _end_to_end(
         _, logits = model(patches.contiguous(memory_format=torch.channels_last))
         return nn.functional.binary_cross_entropy_with_logits(logits, wanted)
 
-    groups = _parameter_groups(model, training.weight_decay)
+    groups = parameter_groups(model, training.weight_decay)
     return loss_at, torch.optim.AdamW(groups, lr=training.learning_rate, fused=True)
 
 
@@ -191,7 +199,7 @@ def _heads(
 def load_classifier(checkpoint: Path, *, types: int, training: ClassifierTraining) -> Classifier:
     """The averaged weights that a finished training left. Raises UsageError if there are none or it is not finished."""
     state = load_finished(checkpoint, steps=training.steps)
-    average = averaged(_new_classifier(types, training))
+    average = averaged(new_classifier(types, training))
     average.load_state_dict(state["average"])
     return _trained(average)
 
@@ -215,7 +223,8 @@ def predict(
     return np.concatenate(chunks).astype(np.float32)
 
 
-def _new_classifier(types: int, training: ClassifierTraining) -> Classifier:
+def new_classifier(types: int, training: ClassifierTraining) -> Classifier:
+    """A classifier with the random weights that a training begins with."""
     model = Classifier(types=types, trunk=training.trunk, dropout=training.dropout)
     # Each residual branch starts as nothing, so that the deep trunk trains from scratch (Goyal et al. 2017).
     for module in model.trunk.modules():
@@ -225,8 +234,8 @@ def _new_classifier(types: int, training: ClassifierTraining) -> Classifier:
     return model.to(memory_format=torch.channels_last)
 
 
-def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Norms and biases are not decayed."""
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """The weights of a model as an optimizer takes them: norms and biases are not decayed."""
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     return [

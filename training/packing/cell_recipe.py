@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+from rbc_engine.packs.manifest import ClassifierSettings
+from rbc_engine.training.fit.cell_types.options import TypeTraining
 from rbc_engine.training.fit.cells.options import CELL_CANVAS_PX
+from rbc_engine.training.networks.efficientnet_lite import LITE_LEVELS, LITE_TRUNKS
 from rbc_engine.training.recipes import CHULA12, PackRecipe
 
-__all__ = ["CELL_KINDS", "CELL_RECIPE"]
+__all__ = ["CELL_KINDS", "CELL_RECIPE", "classifier_settings"]
 
 CELL_KINDS = ("red", "white_cell", "platelet")
 """What its detector tells apart."""
@@ -41,3 +45,15 @@ CELL_RECIPE: PackRecipe = replace(
         update={"window_canvas_px": round(CHULA12.classifier.window_canvas_px * _ZOOM, 2)}
     ),
 )
+
+
+def classifier_settings(training: TypeTraining, *, types: Sequence[str]) -> ClassifierSettings:
+    """The settings of a training's patches: of the size that it ends with, normalised as its trunk expects."""
+    changes: dict[str, object] = {
+        "patch_px": training.stages[-1][0],
+        "thresholds": CELL_RECIPE.classifier.thresholds[:1] * len(types),
+    }
+    if training.trunk in LITE_TRUNKS:
+        mean, std = LITE_LEVELS
+        changes |= {"mean_rgb": (mean,) * 3, "std_rgb": (std,) * 3}
+    return CELL_RECIPE.classifier.model_copy(update=changes)

@@ -16,7 +16,8 @@ from rbc_engine.training.datasets.laboratories.collection import (
     find_collection,
     shipped_collections,
 )
-from rbc_engine.training.datasets.laboratories.load import is_held_out, load_fields
+from rbc_engine.training.datasets.laboratories.load import load_fields
+from rbc_engine.training.datasets.laboratories.split import is_held_out
 from rbc_engine.training.datasets.laboratories.stain import stained_field
 
 from .fake_laboratories import (

@@ -1,10 +1,9 @@
-"""Reads the fields of a collection's datasets, checked, and says which of them judge."""
+"""Reads the fields of a collection's datasets, checked."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -28,7 +27,7 @@ from rbc_engine.training.datasets.laboratories.fields import (
 )
 from rbc_engine.types.arrays import UInt8
 
-__all__ = ["LaboratoryFields", "is_held_out", "load_fields"]
+__all__ = ["LaboratoryFields", "load_fields"]
 
 Log = Callable[[str], None]
 MakeField = Callable[[UInt8, Faults], "CellField | None"]
@@ -88,14 +87,6 @@ def load_fields(
             )
         fields += found
     return LaboratoryFields(entries=tuple(entries), fields=tuple(fields), typed=typed)
-
-
-def is_held_out(entry: DatasetEntry, group: str) -> bool:
-    """Tells whether a group of images judges and does not train: by its name alone, on every machine alike.
-
-    Not for the typed dataset, whose smears are dealt by their types.
-    """
-    return zlib.crc32(group.encode()) % entry.held_out_one_in == 0
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

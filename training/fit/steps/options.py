@@ -14,10 +14,12 @@ from rbc_engine.packs.pack import Pack
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["START", "as_tuples", "check_choice", "given", "noted_options"]
+__all__ = ["START", "as_tuples", "check_choice", "check_stages", "given", "noted_options"]
 
 START = "start_sha256"
 """Under which the workspace notes what another training's weights a network began with."""
+
+_SMALLEST_PATCH_PX = 16
 
 
 def given(**options: Any) -> dict[str, Any]:
@@ -29,6 +31,16 @@ def check_choice(option: str, value: str | None, choices: Sequence[str]) -> None
     """Raises UsageError if the value of an option is none of its choices; None is not given and always right."""
     if value is not None and value not in choices:
         raise UsageError(f"{option} must be one of {', '.join(choices)} (got {value!r})")
+
+
+def check_stages(stages: Sequence[tuple[int, int]], *, batch: int) -> None:
+    """Raises UsageError for a stage, (patch side in px, patches), that is too small to be trained on."""
+    for patch_px, patches in stages:
+        if patch_px < _SMALLEST_PATCH_PX or patches < batch:
+            raise UsageError(
+                f"--stages needs patches of at least {_SMALLEST_PATCH_PX} px, and at least {batch} of them "
+                f"(got {patch_px}:{patches})"
+            )
 
 
 def noted_options(training: DataclassInstance, start: Path | Pack | None) -> dict[str, Any]:
