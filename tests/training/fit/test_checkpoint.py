@@ -22,7 +22,7 @@ from rbc_engine.training.fit.steps.checkpoint import load_checkpoint, load_finis
 from rbc_engine.training.fit.steps.schedule import StepClock
 from rbc_engine.training.recipes import CHULA12
 
-from .fake_chula import write_chula
+from ..fake_chula import write_chula
 
 
 @contextmanager
