@@ -8,10 +8,41 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rbc_engine.cli.terminal.train_options import (
+    Batch,
+    BestF1,
+    Bf16,
+    ClassifierTrunkOption,
+    CollectionOption,
+    Data,
+    DetectorTrunkOption,
+    Device,
+    Format,
+    FrozenNorms,
+    LearningRate,
+    MaxFalseShare,
+    MeasuredBy,
+    Name,
+    Only,
+    Out,
+    Preset,
+    Seed,
+    Share,
+    SoftWeight,
+    Split,
+    Stages,
+    StartFrom,
+    Steps,
+    TeacherOption,
+    Threads,
+    TrunkWeightsOption,
+    Without,
+    Work,
+)
 from rbc_engine.errors import RbcError, UsageError
 
 if TYPE_CHECKING:
@@ -27,107 +58,6 @@ _NEEDED = ("torch", "torchvision", "sklearn", "scipy", "onnx", "onnxscript", "to
 app = typer.Typer(
     help="Train the detector and the classifier, and make a pack of them.", no_args_is_help=True
 )
-
-Data = Annotated[Path, typer.Option(help="Folder of the labelled images.")]
-Work = Annotated[
-    Path,
-    typer.Option(help="Folder for checkpoints. A training that was stopped goes on from there."),
-]
-Format = Annotated[
-    str,
-    typer.Option(
-        "--format", help="What --data holds: chula12, masks, voc, coco, boxes or synthetic."
-    ),
-]
-CollectionOption = Annotated[
-    str | None,
-    typer.Option(
-        "--collection",
-        help="Train on several laboratories, whose folders lie below --data: laboratories, or a TOML file that "
-        "names them; instead of --format. The detector then finds single cells by kind.",
-    ),
-]
-Only = Annotated[
-    str | None, typer.Option(help="Of a collection, the datasets to train on: NAME,NAME,...")
-]
-Without = Annotated[
-    str | None, typer.Option(help="Of a collection, the datasets to leave out: NAME,NAME,...")
-]
-Device = Annotated[str, typer.Option(help="What to train on: cpu, or cuda for one NVIDIA GPU.")]
-Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same training.")]
-Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 for the cores there are.")]
-Share = Annotated[
-    float,
-    typer.Option(
-        min=0.0,
-        max=0.9,
-        help="Share of the smears held out to judge by; 0 for the last training, on all of them.",
-    ),
-]
-Split = Annotated[
-    str,
-    typer.Option(
-        help="What is held out: smears; images, of smears that are trained on, which judges too well and stands "
-        "beside published figures; or images-of-held-out, only of the smears that `smears` holds out."
-    ),
-]
-Steps = Annotated[int | None, typer.Option(min=1, help="Steps of the detector.")]
-Stages = Annotated[
-    str | None,
-    typer.Option(
-        help="Of the classifier: PATCH_PX:PATCHES, one after the other, e.g. 40:64000,64:32000."
-    ),
-]
-StartFrom = Annotated[
-    Path | None,
-    typer.Option(
-        help="--work of another training, or a pack (name or folder), with whose weights this one begins."
-    ),
-]
-Bf16 = Annotated[
-    bool, typer.Option("--bf16", help="Compute in bfloat16: faster on a processor that has it.")
-]
-LearningRate = Annotated[
-    float | None, typer.Option(min=1e-7, max=1.0, help="Highest learning rate.")
-]
-Batch = Annotated[int | None, typer.Option(min=2, max=4096, help="Patches a step.")]
-DetectorTrunkOption = Annotated[str | None, typer.Option(help="resnet18, resnet50 or resnet101.")]
-Preset = Annotated[
-    str,
-    typer.Option(help="best: what the shipped pack came of. paper: as Qiu et al. 2019 did it."),
-]
-TrunkWeightsOption = Annotated[
-    str,
-    typer.Option(
-        "--trunk-weights",
-        help="What the trunk begins with: imagenet, scratch, or auto for ImageNet's where they can be fetched.",
-    ),
-]
-ClassifierTrunkOption = Annotated[str | None, typer.Option(help="resnet18, resnet34 or resnet50.")]
-Name = Annotated[
-    str | None, typer.Option("--name", help="Of the new pack; by default what --format says.")
-]
-Out = Annotated[Path, typer.Option(help="Folder of the new pack.")]
-MaxFalseShare = Annotated[
-    float,
-    typer.Option(
-        min=0.0, max=1.0, help="Of the regions found on held-out smears; sets the score threshold."
-    ),
-]
-
-BestF1 = Annotated[
-    bool,
-    typer.Option(
-        "--best-f1", help="Thresholds of the types by their F1 on held-out smears, not 0.6 for all."
-    ),
-]
-MeasuredBy = Annotated[
-    Path | None,
-    typer.Option(
-        help="With --validation-share 0: the pack trained before with smears held out, "
-        "whose caller, score threshold and accuracy this one takes over."
-    ),
-]
 
 
 @app.command()
@@ -154,7 +84,7 @@ def detector(
     with training_errors():
         plan: TrainingPlan | CollectionPlan
         if collection is None:
-            _check_names(only, without)
+            _check_alone(only=only, without=without)
             plan = _plan(data, work, data_format, seed, threads, validation_share, split, device)
         else:
             plan = _collection_plan(
@@ -176,6 +106,9 @@ def classifier(
     data: Data,
     work: Work,
     data_format: Format = "chula12",
+    collection: CollectionOption = None,
+    only: Only = None,
+    without: Without = None,
     seed: Seed = 0,
     threads: Threads = 0,
     validation_share: Share = 0.22,
@@ -188,21 +121,44 @@ def classifier(
     learning_rate: LearningRate = None,
     batch: Batch = None,
     bf16: Bf16 = False,
+    frozen_norms: FrozenNorms = False,
     start_from: StartFrom = None,
+    teacher: TeacherOption = None,
+    soft_weight: SoftWeight = None,
 ) -> None:
     """Train the classifier of cell types."""
     with training_errors():
         parsed = parse_stages(stages)
-        plan = _plan(data, work, data_format, seed, threads, validation_share, split, device)
-        plan.train_classifier(
-            preset=preset,
-            stages=parsed,
-            trunk=classifier_trunk,
-            trunk_weights=trunk_weights,
-            learning_rate=learning_rate,
-            batch=batch,
-            bf16=bf16,
-            start=start_from,
+        options: dict[str, Any] = {
+            "preset": preset,
+            "stages": parsed,
+            "trunk": classifier_trunk,
+            "trunk_weights": trunk_weights,
+            "learning_rate": learning_rate,
+            "batch": batch,
+            "bf16": bf16,
+            "start": start_from,
+        }
+        if collection is None:
+            _check_alone(
+                only=only,
+                without=without,
+                frozen_norms=frozen_norms,
+                teacher=teacher,
+                soft_weight=soft_weight,
+            )
+            plan = _plan(data, work, data_format, seed, threads, validation_share, split, device)
+            plan.train_classifier(**options)
+            return
+        laboratories = _collection_plan(
+            *(data, work, collection, only, without),
+            *(seed, threads, validation_share, split, device),
+        )
+        laboratories.train_classifier(
+            **options,
+            frozen_norms=frozen_norms,
+            teachers=[Path(folder) for folder in _names(teacher)],
+            soft_weight=soft_weight,
         )
 
 
@@ -367,11 +323,10 @@ def _collection_plan(
     )
 
 
-def _check_names(only: str | None, without: str | None) -> None:
-    if only or without:
-        raise UsageError(
-            "--only and --without choose among the datasets of a --collection; name it"
-        )
+def _check_alone(**options: object) -> None:
+    """Refuses what has a meaning with --collection only."""
+    if names := [f"--{name.replace('_', '-')}" for name, value in options.items() if value]:
+        raise UsageError(f"{' and '.join(names)} need a --collection; name one, or leave them out")
 
 
 def _names(text: str | None) -> tuple[str, ...]:
