@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +26,11 @@ from rbc_engine.training.fit.cell_types.train import (
     train_type_classifier,
     without_auxiliary,
 )
-from rbc_engine.training.fit.classifier import new_classifier
+from rbc_engine.training.fit.classifier import (
+    ClassifierTraining,
+    new_classifier,
+    train_classifier,
+)
 from rbc_engine.training.networks.models import Classifier
 from rbc_engine.training.packing.cell_recipe import CELL_RECIPE, classifier_settings
 
@@ -257,6 +262,35 @@ def train(draws, checkpoint: Path, training=TRAINING, **options):
         log=lambda line: None,
         **options,
     )
+
+
+def test_every_tensor_of_a_step_is_on_the_device(
+    examples, loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A device that knows no values, but refuses tensors of any other: the first value asked for is the step's loss."""
+    device = torch.device("meta")
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(torch.optim, "AdamW", lambda groups, lr, fused: torch.optim.SGD(groups, lr))
+    teacher = Classifier(types=T + len(AUXILIARY), trunk="resnet18", hidden=4)
+    settings = SETTINGS.model_copy(update={"patch_px": 40, "mean_rgb": (127.0,) * 3})
+    with pytest.raises(RuntimeError, match=r"item\(\) cannot be called on meta tensors") as caught:
+        train(
+            draws_of(examples, loaded),
+            tmp_path / "classifier.pt",
+            teachers=Teachers([(teacher, settings)], student=SETTINGS, device=device),
+            device=device,
+        )
+    assert any("refuse_divergence" in str(entry) for entry in caught.traceback)
+    with pytest.raises(RuntimeError, match=r"item\(\) cannot be called on meta tensors") as caught:
+        train_classifier(
+            examples.regions,
+            settings=SETTINGS,
+            training=ClassifierTraining(trunk="resnet18", stages=((32, 16),), batch=16),
+            checkpoint=tmp_path / "plain.pt",
+            device=device,
+            log=lambda line: None,
+        )
+    assert any("refuse_divergence" in str(entry) for entry in caught.traceback)
 
 
 @pytest.mark.slow
