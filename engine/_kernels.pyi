@@ -88,12 +88,13 @@ class cuda:  # noqa: N801
     @staticmethod
     def postprocess_detections(
         *,
-        class_logits: int,  # [N * K, 2]
-        box_deltas: int,  # [N * K, 8]
+        class_logits: int,  # [N * K, C]
+        box_deltas: int,  # [N * K, 4 C]
         proposals: int,  # float32 [N, K, 4]
         proposal_counts: int,  # int32 [N]
         images: int,
         slots: int,  # K, at most 4096
+        class_count: int,  # C, 2 to 16
         image_hw: int,  # int32 [N, 2]
         frame_hw: int,  # int32 [N, 2]
         score_threshold: float,
@@ -102,6 +103,7 @@ class cuda:  # noqa: N801
         workspace: int,
         boxes: int,  # float32 [N, D, 4]
         scores: int,  # float32 [N, D]
+        classes: int,  # uint8 [N, D]
         counts: int,  # int32 [N]
         saturated: int,  # bool [N], a byte each
         fp16: bool,

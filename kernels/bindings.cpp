@@ -104,21 +104,23 @@ void roi_align(const std::vector<Array<float>>& features, const Array<float>& bo
 void postprocess_detections(const Array<float>& class_logits, const Array<float>& box_deltas,
                             const Array<float>& proposals, const Array<int32_t>& proposal_counts,
                             const Array<int32_t>& image_hw, const Array<int32_t>& frame_hw, float score_threshold,
-                            double nms_iou, Array<float>& boxes, Array<float>& scores, Array<int32_t>& counts,
-                            Array<bool>& saturated, int threads) {
+                            double nms_iou, Array<float>& boxes, Array<float>& scores, Array<uint8_t>& classes,
+                            Array<int32_t>& counts, Array<bool>& saturated, int threads) {
   const rbc::DetectionSettings settings{score_threshold, rbc::round_down(nms_iou),
                                         static_cast<int32_t>(boxes.shape(1))};
   const float *logits = class_logits.data(), *deltas = box_deltas.data();
   const rbc::Box* in = boxes_of(proposals);
   const int32_t *in_counts = proposal_counts.data(), *image = image_hw.data(), *frame = frame_hw.data();
   const int64_t images = proposals.shape(0), slots = proposals.shape(1);
+  const auto class_count = static_cast<int32_t>(class_logits.shape(1));
   rbc::Box* out = boxes_of(boxes);
   float* out_scores = scores.mutable_data();
+  uint8_t* out_classes = classes.mutable_data();
   int32_t* out_counts = counts.mutable_data();
   bool* out_saturated = saturated.mutable_data();
   py::gil_scoped_release release;
-  rbc::postprocess_detections_cpu(logits, deltas, in, in_counts, images, slots, image, frame, settings, out,
-                                  out_scores, out_counts, out_saturated, threads);
+  rbc::postprocess_detections_cpu(logits, deltas, in, in_counts, images, slots, class_count, image, frame, settings,
+                                  out, out_scores, out_classes, out_counts, out_saturated, threads);
 }
 
 }  // namespace
