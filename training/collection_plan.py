@@ -86,6 +86,7 @@ class CollectionPlan:
         only: Sequence[str] = (),
         without: Sequence[str] = (),
         seed: int,
+        split_seed: int | None = None,
         threads: int,
         validation_share: float,
         split: str = "smears",
@@ -97,7 +98,9 @@ class CollectionPlan:
         collection: see find_collection. only, without: see Collection.to_train.
         validation_share: of the typed dataset's smears; of the other laboratories' images one in `held_out_one_in` is
             held out, or none where the share is 0.
-        split: one of SPLITS, of the typed dataset. Sets torch's threads, for the whole process.
+        split: one of SPLITS, of the typed dataset. split_seed: which smears it holds out; None for `seed`.
+
+        Sets torch's threads, for the whole process.
 
         Raises UsageError for a dataset that may not be trained on, for faulty data, a split with an empty side, and
         another `work`.
@@ -113,8 +116,9 @@ class CollectionPlan:
                     f"{entry.name} is marked measure-only (licence: {entry.licence}): not trained on"
                 )
         loaded = load_fields(entries, data, threads=threads, log=log)
+        dealt_by = seed if split_seed is None else split_seed
         sides = split_laboratories(
-            loaded, split=split, validation_share=validation_share, seed=seed
+            loaded, split=split, validation_share=validation_share, seed=dealt_by
         )
         workspace.begin(
             "data",
@@ -122,7 +126,7 @@ class CollectionPlan:
                 "format": "collection",
                 "collection": described.name,
                 "datasets": [_noted(entry) for entry in entries],
-                "seed": seed,
+                "seed": dealt_by,
                 "validation_share": validation_share,
                 "split": split,
                 "validation_groups": sides.smears,
@@ -351,7 +355,7 @@ class CollectionPlan:
         if leaked:
             raise UsageError(
                 f"{option} {folder} was trained on {len(leaked)} images that are held out here "
-                f"({', '.join(leaked[:3])}{', ...' if len(leaked) > 3 else ''}); use its --seed, --split and "
+                f"({', '.join(leaked[:3])}{', ...' if len(leaked) > 3 else ''}); use its --split-seed, --split and "
                 f"--validation-share"
             )
         if isinstance(start, Path) and not start.is_file():

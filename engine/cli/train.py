@@ -34,6 +34,7 @@ from rbc_engine.cli.terminal.train_options import (
     Share,
     SoftWeight,
     Split,
+    SplitSeed,
     Stages,
     StartFrom,
     Steps,
@@ -69,6 +70,7 @@ def detector(
     only: Only = None,
     without: Without = None,
     seed: Seed = 0,
+    split_seed: SplitSeed = None,
     threads: Threads = 0,
     validation_share: Share = 0.22,
     split: Split = "smears",
@@ -84,12 +86,12 @@ def detector(
     with training_errors():
         plan: TrainingPlan | CollectionPlan
         if collection is None:
-            _check_alone(only=only, without=without)
+            _check_alone(only=only, without=without, split_seed=split_seed)
             plan = _plan(data, work, data_format, seed, threads, validation_share, split, device)
         else:
             plan = _collection_plan(
                 *(data, work, collection, only, without),
-                *(seed, threads, validation_share, split, device),
+                *(seed, split_seed, threads, validation_share, split, device),
             )
         plan.train_detector(
             preset=preset,
@@ -110,6 +112,7 @@ def classifier(
     only: Only = None,
     without: Without = None,
     seed: Seed = 0,
+    split_seed: SplitSeed = None,
     threads: Threads = 0,
     validation_share: Share = 0.22,
     split: Split = "smears",
@@ -143,6 +146,7 @@ def classifier(
             _check_alone(
                 only=only,
                 without=without,
+                split_seed=split_seed,
                 frozen_norms=frozen_norms,
                 teacher=teacher,
                 soft_weight=soft_weight,
@@ -152,7 +156,7 @@ def classifier(
             return
         laboratories = _collection_plan(
             *(data, work, collection, only, without),
-            *(seed, threads, validation_share, split, device),
+            *(seed, split_seed, threads, validation_share, split, device),
         )
         laboratories.train_classifier(
             **options,
@@ -300,6 +304,7 @@ def _collection_plan(
     only: str | None,
     without: str | None,
     seed: int,
+    split_seed: int | None,
     threads: int,
     validation_share: float,
     split: str,
@@ -315,6 +320,7 @@ def _collection_plan(
         only=_names(only),
         without=_names(without),
         seed=seed,
+        split_seed=split_seed,
         threads=threads or len(os.sched_getaffinity(0)),
         validation_share=validation_share,
         split=split,
@@ -325,7 +331,11 @@ def _collection_plan(
 
 def _check_alone(**options: object) -> None:
     """Refuses what has a meaning with --collection only."""
-    if names := [f"--{name.replace('_', '-')}" for name, value in options.items() if value]:
+    if names := [
+        f"--{name.replace('_', '-')}"
+        for name, value in options.items()
+        if value not in (None, False)
+    ]:
         raise UsageError(f"{' and '.join(names)} need a --collection; name one, or leave them out")
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "Share",
     "SoftWeight",
     "Split",
+    "SplitSeed",
     "Stages",
     "StartFrom",
     "Steps",
@@ -66,6 +67,14 @@ Without = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="What to train on: cpu, or cuda for one NVIDIA GPU.")]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same training.")]
+SplitSeed = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="With a collection: which smears are held out, so that trainings of several seeds hold out the same; "
+        "by default --seed.",
+    ),
+]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 for the cores there are.")]
 Share = Annotated[
     float,

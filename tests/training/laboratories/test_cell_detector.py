@@ -18,11 +18,8 @@ from rbc_engine.training.fit.steps import loop
 from rbc_engine.training.fit.steps.checkpoint import load_checkpoint
 from rbc_engine.training.fit.steps.devices import training_device
 from rbc_engine.training.fit.steps.schedule import StepClock
-from rbc_engine.training.networks.cell_detector import (
-    build_cell_detector,
-    in_unknown,
-    leave_out_unknown,
-)
+from rbc_engine.training.networks.models import build_detector
+from rbc_engine.training.networks.unknown_boxes import in_unknown, leave_out_unknown
 from rbc_engine.training.packing.cell_recipe import CELL_KINDS, CELL_RECIPE
 
 from .fake_laboratories import write_laboratories
@@ -71,7 +68,7 @@ def test_in_unknown():
 def proposals_of(targets):
     """Labels that the two parts of the detector give anchors and proposals."""
     torch.manual_seed(0)
-    model = leave_out_unknown(build_cell_detector(settings=SETTINGS, kinds=3))
+    model = leave_out_unknown(build_detector(settings=SETTINGS, classes=4))
     anchors = torch.tensor(
         [[0.0, 0, 20, 20], [40, 40, 60, 60], [42, 40, 62, 60], [100, 100, 120, 120]]
     )
@@ -102,7 +99,7 @@ def test_unknown_boxes_are_neither_cells_nor_background():
 def test_unknown_boxes_change_no_loss_but_by_what_they_leave_out():
     """With everything but the cell unknown, only the cell is learnt from: its objectness alone counts."""
     torch.manual_seed(0)
-    model = leave_out_unknown(build_cell_detector(settings=SETTINGS, kinds=3)).train()
+    model = leave_out_unknown(build_detector(settings=SETTINGS, classes=4)).train()
     model.transform.min_size = (64,)
     image = torch.rand(3, 64, 64)
     target = {

@@ -166,6 +166,12 @@ def test_a_student_learns_of_its_teachers(data: Path, finished: Path, tmp_path: 
         *(*CLASSIFIER, "--teacher", finished),
     )
     assert f"--teacher {finished} was trained on" in leaky
+    # Another seed of the same split is another training, that holds out the same.
+    seeded = invoke(
+        *("classifier", *options(data, tmp_path / "seeded"), "--seed", 1, "--split-seed", 0),
+        *(*CLASSIFIER, "--teacher", finished),
+    )
+    assert seeded.exit_code == 0, (seeded.output, seeded.exception)
     begun = invoke(
         *("classifier", *options(data, tmp_path / "begun"), "--start-from", finished, *CLASSIFIER)
     )

@@ -21,10 +21,10 @@ from rbc_engine.training.fit.steps.checkpoint import load_finished
 from rbc_engine.training.fit.steps.devices import CPU
 from rbc_engine.training.fit.steps.loop import averaged, train_steps
 from rbc_engine.training.fit.steps.prefetch import Prefetch
-from rbc_engine.training.networks.cell_detector import build_cell_detector, leave_out_unknown
 from rbc_engine.training.networks.from_pack import begin_detector
 from rbc_engine.training.networks.imagenet import TrunkWeights, fetch_imagenet, load_trunk
-from rbc_engine.training.networks.models import IMAGE_STD
+from rbc_engine.training.networks.models import IMAGE_STD, build_detector
+from rbc_engine.training.networks.unknown_boxes import leave_out_unknown
 
 __all__ = ["load_cell_detector", "train_cell_detector"]
 
@@ -120,7 +120,7 @@ def _new_detector(
             "proposals_per_level": training.proposals_per_level,
         }
     )
-    return build_cell_detector(trunk=training.trunk, settings=of_canvas, kinds=len(kinds))
+    return build_detector(trunk=training.trunk, settings=of_canvas, classes=1 + len(kinds))
 
 
 def _for_fields(model: FasterRCNN, settings: DetectorSettings) -> FasterRCNN:

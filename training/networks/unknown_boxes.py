@@ -1,4 +1,4 @@
-"""A detector of single cells with a class for each kind, that in training leaves out what nobody labelled."""
+"""A detector that in training leaves out what nobody labelled."""
 
 from __future__ import annotations
 
@@ -7,30 +7,16 @@ from typing import cast
 import torch
 from torch import Tensor
 from torchvision.models.detection import FasterRCNN
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
-from rbc_engine.packs.manifest import DetectorSettings
-from rbc_engine.training.networks.models import DetectorTrunk, build_detector
-
-__all__ = ["build_cell_detector", "in_unknown", "leave_out_unknown"]
+__all__ = ["in_unknown", "leave_out_unknown"]
 
 Target = dict[str, Tensor]
 
 # Of a proposal's area: with this share of it in one unknown box, it says nothing of cells or of background.
 _UNKNOWN_SHARE = 0.4
 _LEFT_OUT = -1
-
-
-def build_cell_detector(
-    *, trunk: DetectorTrunk = "resnet18", settings: DetectorSettings, kinds: int
-) -> FasterRCNN:
-    """Builds a detector of `kinds` kinds of cells with random weights; class 0 is the background. See build_detector."""
-    model = build_detector(trunk=trunk, settings=settings)
-    width = model.roi_heads.box_predictor.cls_score.in_features
-    model.roi_heads.box_predictor = FastRCNNPredictor(width, 1 + kinds)
-    return model
 
 
 def leave_out_unknown(model: FasterRCNN) -> FasterRCNN:
