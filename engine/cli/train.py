@@ -90,8 +90,17 @@ def detector(
             plan = _plan(data, work, data_format, seed, threads, validation_share, split, device)
         else:
             plan = _collection_plan(
-                *(data, work, collection, only, without),
-                *(seed, split_seed, threads, validation_share, split, device),
+                data,
+                work,
+                collection,
+                only=only,
+                without=without,
+                seed=seed,
+                split_seed=split_seed,
+                threads=threads,
+                validation_share=validation_share,
+                split=split,
+                device=device,
             )
         plan.train_detector(
             preset=preset,
@@ -155,8 +164,17 @@ def classifier(
             plan.train_classifier(**options)
             return
         laboratories = _collection_plan(
-            *(data, work, collection, only, without),
-            *(seed, split_seed, threads, validation_share, split, device),
+            data,
+            work,
+            collection,
+            only=only,
+            without=without,
+            seed=seed,
+            split_seed=split_seed,
+            threads=threads,
+            validation_share=validation_share,
+            split=split,
+            device=device,
         )
         laboratories.train_classifier(
             **options,
@@ -301,6 +319,7 @@ def _collection_plan(
     data: Path,
     work: Path,
     collection: str,
+    *,
     only: str | None,
     without: str | None,
     seed: int,
