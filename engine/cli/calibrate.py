@@ -32,7 +32,7 @@ def calibrate(
         str,
         typer.Option(
             "--format",
-            help="What --data holds: chula12, masks, voc, coco or synthetic, whose labels judge; "
+            help="What --data holds: chula12, masks, voc, coco, boxes or synthetic, whose labels judge; "
             "or images, which give ranges alone.",
         ),
     ] = "chula12",
