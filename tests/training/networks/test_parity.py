@@ -19,12 +19,6 @@ from rbc_engine.types.frames import Frame
 from ..conftest import ExportedDetector, draw_discs, margins_as_the_engine_has
 
 
-@pytest.fixture(scope="module")
-def device():
-    with HostDevice(precision="fp32", lanes=1, threads=1) as device:
-        yield device
-
-
 def detect(
     device: HostDevice, detector: ExportedDetector, images: list[UInt8], *, batch: int
 ) -> list[Detections]:
