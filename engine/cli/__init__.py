@@ -50,7 +50,7 @@ app.add_typer(reproduce_app, name="reproduce")
 
 
 def main() -> None:
-    """Runs the command line. Errors of rbc-engine become one line on stderr and an exit code."""
+    """Run the command line. Errors of rbc-engine become one line on stderr and an exit code."""
     try:
         app()
     except RbcError as error:

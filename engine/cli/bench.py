@@ -64,7 +64,7 @@ def bench(
         bool, typer.Option("--json", help="Print bench.json, and nothing else.")
     ] = False,
 ) -> None:
-    """Measures the engine end to end and stage by stage, beside the machine's limits and other ways to do the same."""
+    """Measure the engine end to end and stage by stage, beside the machine's limits and other ways to do the same."""
     from rbc_engine.bench.settings import BenchSettings, parse_peers, parse_sizes
 
     if plots and out is None:

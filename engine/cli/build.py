@@ -28,7 +28,7 @@ def build(
     ] = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Compiles a pack for a device and runs its golden inputs: they must come out right, or nothing is kept."""
+    """Compile a pack for a device and run its golden inputs: they must come out right, or nothing is kept."""
     sizes = [_parse_size(text) for text in frame or []]
     from rbc_engine.cli.terminal.compile_watch import CompileWatch
     from rbc_engine.runs.build import build_engine

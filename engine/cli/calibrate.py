@@ -73,7 +73,7 @@ def calibrate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Makes a pack fast in lower precisions, and finds out which of them may be used."""
+    """Make a pack fast in lower precisions, and find out which of them may be used."""
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise UsageError(

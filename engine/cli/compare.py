@@ -31,7 +31,7 @@ def compare(
     ] = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Shows regions gained, lost and relabelled, and slides that are judged or graded otherwise."""
+    """Show regions gained, lost and relabelled, and slides that are judged or graded otherwise."""
     from rbc_engine.runs.compare.compare import Change, compare_runs
     from rbc_engine.runs.compare.comparison_files import CompareOutput, comparison_record
     from rbc_engine.runs.finished_run import FinishedRun

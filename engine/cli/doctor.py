@@ -13,7 +13,7 @@ __all__ = ["doctor"]
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Says which device, precision and decoders a run takes here, and what is missing for a faster one."""
+    """Say which device, precision and decoders a run takes here, and what is missing for a faster one."""
     report = _report()
     if as_json:
         print(json.dumps(report, indent=2))

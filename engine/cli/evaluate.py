@@ -49,7 +49,7 @@ def evaluate(
         bool, typer.Option("--json", help="Print evaluation.json, and nothing else.")
     ] = False,
 ) -> None:
-    """Judges what the engine says of labelled smears, with intervals over smears."""
+    """Judge what the engine says of labelled smears, with intervals over smears."""
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise UsageError(

@@ -83,7 +83,7 @@ def live(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Analyses frames as they come, shows what they add up to, and writes the same files as `run`."""
+    """Analyse frames as they come, show what they add up to, and writes the same files as `run`."""
     started = time.perf_counter()
     if recover is not None:
         _recover(recover, pack, as_json=as_json, quiet=quiet)
@@ -225,7 +225,7 @@ def _source(
     seconds: float | None,
     frames: int | None,
 ) -> tuple[Feed, StageMap | None, str]:
-    """What submits the frames, how pixels lie on the stage if there is one, and what decodes the frames."""
+    """Return what submits the frames, how pixels lie on the stage if there is one, and what decodes the frames."""
     limits: dict[str, Any] = {"seconds": seconds, "frames": frames}
     if replay is not None:
         from rbc_engine.sources.find import find_fields

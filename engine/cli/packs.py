@@ -56,7 +56,7 @@ def show(pack: PackArgument = "chula12") -> None:
 
 @app.command()
 def verify(pack: PackArgument = "chula12") -> None:
-    """Checks every hash, then runs the pack's golden inputs on the CPU in fp32 and compares the answers."""
+    """Check every hash, then runs the pack's golden inputs on the CPU in fp32 and compare the answers."""
     from rbc_engine.engine import Engine
     from rbc_engine.errors import PackError
     from rbc_engine.packs.golden import compare, read_golden

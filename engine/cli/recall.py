@@ -66,7 +66,7 @@ def recall(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Makes a run's tables anew with other thresholds, abnormal types or caller; needs no images."""
+    """Make a run's tables anew with other thresholds, abnormal types or caller; needs no images."""
     started = time.perf_counter()
     given = {**_of_file(thresholds), **_of_options(threshold or [])}
     from rbc_engine.cli.terminal.summary import print_summary

@@ -344,7 +344,7 @@ def robustness(
 
 
 def _read(data: Path, data_format: str, threads: int) -> tuple[Dataset, PackRecipe]:
-    """The dataset and its recipe; sets torch's threads, for the whole process."""
+    """Return the dataset and its recipe; sets torch's threads, for the whole process."""
     import torch
 
     from rbc_engine.training.datasets.formats import load_dataset

@@ -151,14 +151,14 @@ def _parse_mixes(texts: list[str] | None) -> dict[str, dict[str, float]]:
 
 
 def _derive(*entropy: int) -> int:
-    """A seed of 32 bits, so that JSON readers keep it exactly."""
+    """Return a seed of 32 bits, so that JSON readers keep it exactly."""
     import numpy as np
 
     return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
 
 def _clear(folder: Path, *, names: list[str], overwrite: bool) -> None:
-    """Refuses a folder in use; with overwrite, removes what an earlier run wrote under the same names."""
+    """Refuse a folder in use; with overwrite, removes what an earlier run wrote under the same names."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not overwrite and any(folder.iterdir()):

@@ -264,7 +264,7 @@ def export(
 
 @contextmanager
 def training_errors() -> Iterator[None]:
-    """Checks that the libraries are there; turns Ctrl-C and a diverged loss into a message and an exit code."""
+    """Check that the libraries are there; turns Ctrl-C and a diverged loss into a message and an exit code."""
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Shows on stderr what is being compiled: a line for each network, and a bar where stderr is a terminal."""
+"""Show on stderr what is being compiled: a line for each network, and a bar where stderr is a terminal."""
 
 from __future__ import annotations
 

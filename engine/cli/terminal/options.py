@@ -57,11 +57,11 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Print only errors.")]
 
 
 def check_um_per_px(um_per_px: float | None) -> None:
-    """Raises UsageError for a width of a pixel, in µm, that no microscope gives."""
+    """Raise UsageError for a width of a pixel, in µm, that no microscope gives."""
     if um_per_px is not None and not 0.001 <= um_per_px <= 100:
         raise UsageError(f"--um-per-px must lie in 0.001..100 µm (got {um_per_px})")
 
 
 def names(text: str) -> list[str]:
-    """What stands between the commas."""
+    """Return what stands between the commas."""
     return [name for name in (part.strip() for part in text.split(",")) if name]

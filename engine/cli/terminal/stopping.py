@@ -13,7 +13,7 @@ __all__ = ["stop_on_signal"]
 
 @contextmanager
 def stop_on_signal() -> Iterator[threading.Event]:
-    """The first Ctrl-C or SIGTERM lets the fields in flight finish; a second one ends the program."""
+    """Yield the first Ctrl-C or SIGTERM lets the fields in flight finish; a second one ends the program."""
     stop = threading.Event()
 
     def handle(number: int, _frame: object) -> None:
