@@ -47,7 +47,7 @@ Say = Callable[[str], None]
 
 
 def run_bench(settings: BenchSettings, *, say: Say) -> dict[str, Any]:
-    """What bench.json holds. say: is told what is measured, one line each.
+    """Return what bench.json holds. say: is told what is measured, one line each.
 
     Raises UsageError if nothing could be measured: an unknown device or precision, no size that the detector takes.
     """

@@ -26,7 +26,7 @@ def draw_plots(report: Report) -> dict[str, bytes]:
 
 
 def _stages(stages: Mapping[str, Any]) -> bytes:
-    """A waterfall: each part begins where the one before it ends; beside it, darker, the machine's limit for it."""
+    """Return a waterfall: each part begins where the one before it ends; beside it, darker, the machine's limit for it."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
     parts = [part for part in stages["parts"] if part["seconds"] > 0]

@@ -68,7 +68,7 @@ class BenchSettings:
 
 
 def parse_sizes(text: str) -> tuple[Size, ...]:
-    """Raises UsageError unless it is a list of WIDTHxHEIGHT."""
+    """Raise UsageError unless it is a list of WIDTHxHEIGHT."""
     sizes = []
     for part in text.split(","):
         match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", part.strip())
@@ -81,7 +81,7 @@ def parse_sizes(text: str) -> tuple[Size, ...]:
 
 
 def parse_peers(text: str) -> tuple[str, ...]:
-    """Raises UsageError for an unknown name; 'none' and an empty list are no peers, 'all' is every one."""
+    """Raise UsageError for an unknown name; 'none' and an empty list are no peers, 'all' is every one."""
     names = [part.strip() for part in text.split(",") if part.strip()]
     if names == ["none"]:
         return ()

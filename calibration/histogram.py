@@ -1,4 +1,5 @@
-"""Collect the magnitudes of a tensor over many runs, and choose the range that quantises it best.
+"""Collect the magnitudes of a tensor over many runs, and choose the range that quantises it
+best.
 """
 
 from __future__ import annotations

@@ -111,7 +111,8 @@ class _Watched:
 
 
 def _without_padding(given: npt.NDArray[Any]) -> int:
-    """Count the rows before the zeros that pad a batch: no canvas, proposal or patch is all zero.
+    """Count the rows before the zeros that pad a batch: no canvas, proposal or patch is all
+    zero.
     """
     rows = len(given)
     while rows > 1 and not given[rows - 1].any():

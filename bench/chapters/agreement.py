@@ -77,7 +77,7 @@ def agreement(engine: Sequence[Regions], peer: Sequence[Regions]) -> Agreement:
 
 
 def _pairs(a: Float32, b: Float32) -> list[tuple[int, int]]:
-    """Each box in one pair at most, the best overlaps first."""
+    """Return each box in one pair at most, the best overlaps first."""
     if not len(a) or not len(b):
         return []
     low = np.maximum(a[:, None, :2], b[None, :, :2])

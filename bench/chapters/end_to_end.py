@@ -68,7 +68,7 @@ def measure_throughput(run: Callable[[], int], *, fields: int, repeats: int) -> 
 
 
 def measure_latency(engine: Engine, fields: BenchFields, *, frames: int) -> Latency:
-    """The first pass over the fields is left out."""
+    """Return the first pass over the fields is left out."""
     items = [item.frame for item in fields.decoded if item.frame is not None]
     for frame in items:
         engine.analyze(frame)
@@ -93,7 +93,7 @@ def pass_from_memory(engine: Engine, decoded: Sequence[Decoded]) -> int:
 
 
 def pass_from_disk(engine: Engine, fields: BenchFields, folder: Path) -> int:
-    """What `rbc-engine run` does once its engine is open: files in, tables out. See pass_from_memory."""
+    """Return what `rbc-engine run` does once its engine is open: files in, tables out. See pass_from_memory."""
     regions = 0
 
     def on_result(result: FieldResult) -> None:

@@ -64,7 +64,7 @@ def field_counts(most: int) -> list[int]:
 def measure_scaling(
     settings: BenchSettings, engine: Engine, *, folder: Path, say: Callable[[str], None]
 ) -> list[Curve]:
-    """All curves. folder: for rendered fields and tables."""
+    """Return all curves. folder: for rendered fields and tables."""
     most = settings.scaling_fields or 1000
     say(f"scaling with fields, to {most}")
     small = render_fields(folder / "few-cells", FIELD_SIZE, count=10, cells=_FIELD_CELLS)
@@ -94,7 +94,7 @@ def _with_fields(
 
 
 def _without_networks(fields: BenchFields, counts: Sequence[int], folder: Path) -> Curve:
-    """The engine's own cost alone: what it would be if networks took no time."""
+    """Return the engine's own cost alone: what it would be if networks took no time."""
     with stub_engine(frame_s=0.0, lanes=cores_here(), regions=_STUB_REGIONS) as engine:
         _run(engine, fields, 10, folder)
         curve = _with_fields("fields, without networks", engine, fields, counts, folder)
@@ -128,7 +128,7 @@ def _with_cells(engine: Engine, settings: BenchSettings, folder: Path) -> Curve:
 
 
 def _with_cores(settings: BenchSettings) -> Curve:
-    """Each number of cores in a process of its own: threads are made for the cores that there are at the start."""
+    """Return each number of cores in a process of its own: threads are made for the cores that there are at the start."""
     cores = cores_here()
     wanted = sorted({1, *(1 << n for n in range(10) if 1 << n < cores), cores})
     points, gap = [], None

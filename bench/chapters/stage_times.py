@@ -77,7 +77,7 @@ class StageReport:
 def measure_stages(
     engine: Engine, fields: BenchFields, *, limits: Limits, folder: Path, repeats: int
 ) -> StageReport:
-    """Runs the fields `repeats` times, after once for warming up, on a device whose ops are timed.
+    """Run the fields `repeats` times, after once for warming up, on a device whose ops are timed.
 
     engine: on the host. folder: for the tables.
     """
@@ -124,7 +124,7 @@ def measure_stages(
 
 
 def networks_alone_s(stopwatch: Stopwatch, *, lanes: int) -> float:
-    """The wall time of all network calls since the stopwatch was reset, made again with nothing between them.
+    """Return the wall time of all network calls since the stopwatch was reset, made again with nothing between them.
 
     Each object serves one thread, as it served one lane.
     """
@@ -177,7 +177,7 @@ def _part(
 def _works(
     engine: Engine, fields: BenchFields, *, regions: float, written: float
 ) -> dict[str, Work]:
-    """The bytes that each part but the networks must move for a field: what it reads and writes, each once."""
+    """Return the bytes that each part but the networks must move for a field: what it reads and writes, each once."""
     manifest = engine.pack.manifest
     detector, classifier = manifest.detector, manifest.classifier
     frames = [item.frame for item in fields.decoded if item.frame is not None]

@@ -73,7 +73,7 @@ def compare_with_peers(
 def _admit(
     engine: Engine, fields: BenchFields, name: str, open_one: OpenPeer
 ) -> tuple[dict[str, Any], Peer | None]:
-    """What is known of a peer before its time is taken, and the peer, if it could be opened."""
+    """Return what is known of a peer before its time is taken, and the peer, if it could be opened."""
     try:
         peer = open_one(name, engine.pack, threads=cores_here())
     except PeerMissingError as error:

@@ -40,7 +40,7 @@ class Limits:
     gaps: list[str] = field(default_factory=list)
 
     def seconds(self, work: Work, *, precision: str | None) -> float:
-        """The least time for it: its operations at the full rate or its bytes at the full rate, whichever is longer.
+        """Return the least time for it: its operations at the full rate or its bytes at the full rate, whichever is longer.
 
         precision: of the matrix products; None where there are none, or their rate was not measured.
         """
@@ -49,7 +49,7 @@ class Limits:
 
 
 def measure_limits(*, precision: str, threads: int, short: bool = False) -> Limits:
-    """All limits of the CPU.
+    """Return all limits of the CPU.
 
     precision: whose rate is wanted, beside fp32. threads: how many cores there are for it.
     """
@@ -74,7 +74,7 @@ def measure_limits(*, precision: str, threads: int, short: bool = False) -> Limi
 def matrix_flops_per_s(
     precision: str, *, threads: int, seconds: float = _MATRIX_S
 ) -> tuple[float | None, str | None]:
-    """The best rate of two kinds of products, matrices of 1024 by 1024 and convolutions of 3 by 3 over 256 channels.
+    """Return the best rate of two kinds of products, matrices of 1024 by 1024 and convolutions of 3 by 3 over 256 channels.
 
     Returns it, or None, and why there is none: OpenVINO does not compute in that precision here.
     """
@@ -107,7 +107,7 @@ def matrix_flops_per_s(
 
 
 def memory_bytes_per_s(*, threads: int, passes: int = 7) -> float:
-    """The best rate of copying an array much larger than the caches, in as many threads; bytes read and written."""
+    """Return the best rate of copying an array much larger than the caches, in as many threads; bytes read and written."""
     largest = max(cache_bytes().values(), default=0)
     count = max(4 * largest, _LEAST_BYTES) // 8
     source, target = np.ones(count), np.empty(count)
@@ -156,7 +156,7 @@ def _quantised(node: ov.Node, wanted: bool) -> ov.Node:
 
 
 def _product_precisions(compiled: ov.CompiledModel) -> set[str]:
-    """What the products were really compiled to."""
+    """Return what the products were really compiled to."""
     found = set()
     for layer in compiled.get_runtime_model().get_ops():
         info = layer.get_rt_info()

@@ -47,7 +47,7 @@ class Counted:
 
 @contextmanager
 def counted(*, powercap: Path = _POWERCAP) -> Iterator[Counted]:
-    """Counts over a block; the figures are there after it."""
+    """Count over a block; the figures are there after it."""
     result = Counted()
     before_uj = read_energy_uj(powercap)
     if isinstance(before_uj, Gap):
@@ -78,7 +78,7 @@ def counted(*, powercap: Path = _POWERCAP) -> Iterator[Counted]:
 
 
 def read_energy_uj(powercap: Path = _POWERCAP) -> dict[str, int] | Gap:
-    """The counters of all processor packages in µJ, by the names of their folders; or why there are none."""
+    """Return the counters of all processor packages in µJ, by the names of their folders; or why there are none."""
     packages = sorted(powercap.glob("intel-rapl:?")) + sorted(powercap.glob("intel-rapl:??"))
     if not packages:
         return "not available: this machine shows no RAPL counter (virtual machines hide it)"
@@ -125,7 +125,7 @@ def _nothing() -> Iterator[None]:
 
 
 class _GpuSampler:
-    """Asks NVML again and again in a thread. nvml: the module pynvml, started. handles: of the GPUs."""
+    """Ask NVML again and again in a thread. nvml: the module pynvml, started. handles: of the GPUs."""
 
     def __init__(self, nvml: Any, handles: list[Any]) -> None:
         self._nvml = nvml

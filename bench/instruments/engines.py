@@ -19,7 +19,7 @@ __all__ = ["open_engine", "watched_engine"]
 def open_engine(
     settings: BenchSettings, *, lanes: int | None = None, batch: int | None = None
 ) -> Iterator[Engine]:
-    """The engine as `run` would open it. lanes, batch: instead of those of the settings.
+    """Yield the engine as `run` would open it. lanes, batch: instead of those of the settings.
 
     Raises UsageError for an unknown device or precision, DeviceError for one that is not here.
     """
@@ -49,7 +49,7 @@ def open_engine(
 
 @contextmanager
 def watched_engine(engine: Engine, stopwatch: Stopwatch) -> Iterator[Engine]:
-    """The same pack on the same device, with every op and network of every lane timed."""
+    """Yield the same pack on the same device, with every op and network of every lane timed."""
     choices = [
         replace(choice, device=cast(Device, WatchedDevice(choice.device, stopwatch)))
         for choice in engine.choices

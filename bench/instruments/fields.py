@@ -86,7 +86,7 @@ def render_fields(folder: Path, size: Size, *, count: int, cells: int) -> BenchF
 
 
 def read_fields(data: Path, *, count: int, settings: DetectorSettings) -> BenchFields:
-    """The images of a folder, over again until there are `count`.
+    """Return the images of a folder, over again until there are `count`.
 
     Raises UsageError if it has none that the engine can use.
     """
@@ -109,7 +109,7 @@ def read_fields(data: Path, *, count: int, settings: DetectorSettings) -> BenchF
 
 
 def cell_px_for(size: Size, cells: int) -> float | None:
-    """The mean diameter at which so many cells fit; None for the usual one."""
+    """Return the mean diameter at which so many cells fit; None for the usual one."""
     usual = min(size.width, size.height) / 12
     if not cells:
         return None

@@ -35,7 +35,7 @@ class Fit:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Raises UsageError without a value."""
+    """Raise UsageError without a value."""
     if not len(values):
         raise UsageError("a spread needs at least one measurement (got none)")
     low, q1, median, q3, high = np.quantile(np.asarray(values, np.float64), [0, 0.25, 0.5, 0.75, 1])
@@ -77,7 +77,7 @@ def in_turn(
 
 
 def fit_power(sizes: Sequence[float], costs: Sequence[float]) -> Fit:
-    """The power law nearest to the points, by least squares of the logarithms.
+    """Return the power law nearest to the points, by least squares of the logarithms.
 
     sizes, costs: positive. Raises UsageError with fewer than two different sizes.
     """

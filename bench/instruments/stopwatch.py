@@ -18,7 +18,7 @@ NETWORKS = {"canvas": "network A", "roi_features": "network B", "patches": "clas
 
 
 class Stopwatch:
-    """Adds up, from any thread, the seconds of each part; and knows the networks of all lanes."""
+    """Add up, from any thread, the seconds of each part; and knows the networks of all lanes."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -47,7 +47,7 @@ class Stopwatch:
 
 
 class WatchedDevice:
-    """Hands everything on to a device on the host; see rbc_engine.devices.base.Device.
+    """Hand everything on to a device on the host; see rbc_engine.devices.base.Device.
 
     Times mean nothing on a GPU, where a call returns before its work is done.
     """

@@ -19,7 +19,7 @@ __all__ = ["StubLane", "stub_engine", "stub_regions"]
 
 
 class StubLane:
-    """Takes the place of a Lane.
+    """Take the place of a Lane.
 
     frame_s: seconds a frame, slept without the GIL, as a network would run.
     regions: how many each frame has.
@@ -71,7 +71,7 @@ def stub_engine(
     regions: int = 20,
     hook: Callable[[Sequence[Decoded]], object] | None = None,
 ) -> Engine:
-    """The shipped pack on the CPU with lanes that sleep. lane_frames, batch_frames: as in DeviceChoice."""
+    """Return the shipped pack on the CPU with lanes that sleep. lane_frames, batch_frames: as in DeviceChoice."""
     pack = Pack.open(find_pack("chula12"))
     choice = replace(
         open_device("cpu", lanes=lanes), lane_frames=lane_frames, batch_frames=batch_frames

@@ -27,7 +27,7 @@ def run_into(
     *,
     on_result: Callable[[FieldResult], None] = lambda result: None,
 ) -> None:
-    """Raises RbcError if a field failed."""
+    """Raise RbcError if a field failed."""
     began = time.perf_counter()
 
     def check(result: FieldResult, kept: bool) -> None:

@@ -31,7 +31,7 @@ class Peer(Protocol):
     description: str
 
     def analyze(self, ref: FieldRef) -> Regions:
-        """The regions of one image file, read from the disk, as the engine gives them."""
+        """Return the regions of one image file, read from the disk, as the engine gives them."""
         ...
 
     def close(self) -> None: ...

@@ -21,7 +21,7 @@ _CHECKED = 500
 
 
 def sklearn_caller(pack: Pack) -> GradientBoostingClassifier:
-    """A GradientBoostingClassifier with the pack's trees in it.
+    """Return a GradientBoostingClassifier with the pack's trees in it.
 
     A pack keeps the caller as a treelite checkpoint. Its trees are put into a scikit-learn model, so that what is
     timed is scikit-learn. Raises PeerMissingError if that model does not answer as treelite does.

@@ -69,7 +69,7 @@ class CompiledPeer:
             return self._pipeline.analyze(ref)
 
     def close(self) -> None:
-        """Drops the compiled code."""
+        """Drop the compiled code."""
         torch._dynamo.reset()
 
 

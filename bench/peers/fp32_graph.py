@@ -10,7 +10,7 @@ __all__ = ["as_fp32"]
 
 
 def as_fp32(data: bytes) -> bytes:
-    """Every float16 tensor, constant, cast, input and output becomes float32; nothing else changes."""
+    """Return every float16 tensor, constant, cast, input and output becomes float32; nothing else changes."""
     model = onnx.load_model_from_string(data)
     _widen_graph(model.graph)
     onnx.checker.check_model(model, full_check=True)

@@ -23,7 +23,7 @@ class InDtype(nn.Module):
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:
-    """Every tensor in lists, tuples and dicts."""
+    """Return every tensor in lists, tuples and dicts."""
     if isinstance(value, Tensor):
         return value.to(dtype)
     if isinstance(value, dict):

@@ -70,7 +70,7 @@ class TorchPipeline:
         return regions_of(boxes, scores, probabilities, abnormal_p, self._manifest)
 
     def _exposed(self, pixels: Tensor) -> Tensor:
-        """float32 [3, H, W], 0..1, with the background that the pack's detector is used to, as in resize_letterbox."""
+        """Return float32 [3, H, W], 0..1, with the background that the pack's detector is used to, as in resize_letterbox."""
         level = self._manifest.detector.background_level
         if level is None:
             return pixels

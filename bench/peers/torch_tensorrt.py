@@ -60,7 +60,7 @@ class TorchTensorRtPeer:
         return self._pipeline.analyze(ref)
 
     def close(self) -> None:
-        """Drops the compiled networks."""
+        """Drop the compiled networks."""
         torch._dynamo.reset()
 
 

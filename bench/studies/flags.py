@@ -47,7 +47,7 @@ def choose_fields(
 
 
 def blur(pixels: UInt8, sigma_px: float, *, seed: int = 0) -> UInt8:
-    """A field out of focus: a Gaussian over it, and the camera's noise over that."""
+    """Return a field out of focus: a Gaussian over it, and the camera's noise over that."""
     soft = np.stack(
         [ndimage.gaussian_filter(pixels[..., c].astype(np.float32), sigma_px) for c in range(3)], -1
     )
@@ -96,7 +96,7 @@ def _findings(
 
 
 def _known(field: LabelledField, found: Regions) -> npt.NDArray[np.int64]:
-    """int64 [K, 4], true cells, clump, cells_low and cells_high of the whole regions of which every cell is labelled."""
+    """Return int64 [K, 4], true cells, clump, cells_low and cells_high of the whole regions of which every cell is labelled."""
     match = match_regions(found.boxes, found.scores, field.boxes)
     known = (match >= 0) & field.known[match] & (found.flags & RegionFlag.BORDER == 0)
     clump = found.flags & RegionFlag.CLUMP > 0

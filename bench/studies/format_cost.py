@@ -68,7 +68,7 @@ def field_results(fields: int, *, regions: int, types: int) -> Iterator[FieldRes
 
 
 def measure(name: str, out: Path, *, regions: int, regions_a_field: int) -> dict[str, float | str]:
-    """Writes so many regions in one format, in this process. name: of a format, or 'parquet'."""
+    """Write so many regions in one format, in this process. name: of a format, or 'parquet'."""
     pack = Pack.open(find_pack("chula12"))
     sink = RegionsParquet(out, pack) if name == _TABLE else open_sink(name, out, pack)
     fields = regions // regions_a_field

@@ -39,7 +39,7 @@ class Kept:
 
 
 def show_view(pixels: UInt8, view: float) -> tuple[UInt8, int, int]:
-    """A field [H, W, 3] that shows `view` times as much along each side, and where the old one's corner lies, x y px."""
+    """Return a field [H, W, 3] that shows `view` times as much along each side, and where the old one's corner lies, x y px."""
     height, width = pixels.shape[:2]
     tall, wide = int(height * view), int(width * view)
     if view <= 1:

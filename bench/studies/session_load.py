@@ -65,7 +65,7 @@ class Load:
 def drive(
     engine: Engine, frame: UInt8, *, fps: float, frames: int, on_full: str, copy: bool = True
 ) -> Load:
-    """Submits a frame again and again at a steady rate to a new session, whose ends a second thread reads."""
+    """Submit a frame again and again at a steady rate to a new session, whose ends a second thread reads."""
     latencies_s: list[float] = []
     ends_s: list[float] = []
 
@@ -163,7 +163,7 @@ def measure_engine(name: str, engine: Engine, frame: UInt8, *, seconds: float) -
 
 
 def measure_camera(*, seconds: float) -> list[Figure]:
-    """The DemoCamera at its full rate, 1920x1080 RGB: frames made, and frames that no count holds."""
+    """Return the DemoCamera at its full rate, 1920x1080 RGB: frames made, and frames that no count holds."""
     from rbc_engine.sources.camera import feed_sequence, open_core
 
     core = open_core(width=1920, height=1080)

@@ -70,7 +70,7 @@ def render_slide(path: Path, size: Size, *, cells_share: float) -> None:
 
 
 def _piece(seed: int, *, cells: int) -> UInt8:
-    """All with the same stain and light."""
+    """Return all with the same stain and light."""
     return render_field(
         seed=seed,
         width=_PIECE_PX,
@@ -82,7 +82,7 @@ def _piece(seed: int, *, cells: int) -> UInt8:
 
 
 def _layout(size: Size, *, cells_share: float) -> npt.NDArray[np.int64]:
-    """Which piece lies where, [rows, columns]: those nearest to the middle have cells, the last one has none."""
+    """Return which piece lies where, [rows, columns]: those nearest to the middle have cells, the last one has none."""
     rows, columns = -(-size.height // _PIECE_PX), -(-size.width // _PIECE_PX)
     y, x = np.mgrid[:rows, :columns]
     distance = ((y + 0.5) / rows - 0.5) ** 2 + ((x + 0.5) / columns - 0.5) ** 2
@@ -103,7 +103,7 @@ def _reduced(piece: UInt8, down: int) -> UInt8:
 def _tiles(
     pieces: list[UInt8], kinds: npt.NDArray[np.int64], shape: tuple[int, int]
 ) -> Iterator[bytes]:
-    """The JPEGs of a level, row by row; each that comes again is encoded once. Side of a piece and of a tile: the one
+    """Return the JPEGs of a level, row by row; each that comes again is encoded once. Side of a piece and of a tile: the one
     divides the other."""
     side = len(pieces[0])
     encoded: dict[bytes, bytes] = {}
@@ -133,7 +133,7 @@ def _part(pieces: list[UInt8], kinds: npt.NDArray[np.int64], *, y: int, x: int, 
 
 
 def tree_peak_bytes(process: subprocess.Popen[bytes]) -> int:
-    """Waits for a process and returns the most memory that it and its children had: the peaks of those that live at
+    """Wait for a process and return the most memory that it and its children had: the peaks of those that live at
     once, added."""
     peak = 0
     while process.poll() is None:

@@ -1,4 +1,4 @@
-"""`rbc-engine train`: from labelled smears to a model pack."""
+"""Train a model pack from labelled smears: `rbc-engine train`."""
 
 from __future__ import annotations
 
@@ -30,84 +30,91 @@ app = typer.Typer(
 Data = Annotated[Path, typer.Option(help="Folder of the labelled images.")]
 Work = Annotated[
     Path,
-    typer.Option(help="Folder for checkpoints. A training that was stopped goes on from there."),
+    typer.Option(help="Folder for checkpoints; a stopped training resumes from it."),
 ]
 Format = Annotated[
     str,
     typer.Option("--format", help="What --data holds: chula12, masks, voc, coco or synthetic."),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same training.")]
-Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 for the cores there are.")]
+Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 for all cores.")]
 Share = Annotated[
     float,
     typer.Option(
         min=0.0,
         max=0.9,
-        help="Share of the smears held out to judge by; 0 for the last training, on all of them.",
+        help="Share of the smears to hold out; 0 for the final training on all of them.",
     ),
 ]
 Split = Annotated[
     str,
     typer.Option(
-        help="What is held out: smears; images, of smears that are trained on, which judges too well and stands "
-        "beside published figures; or images-of-held-out, only of the smears that `smears` holds out."
+        help="smears: hold out whole smears. images: hold out images of smears that are also used "
+        "for training; optimistic, for comparison with published results. images-of-held-out: the "
+        "same, only of the smears that `smears` holds out."
     ),
 ]
 Steps = Annotated[int | None, typer.Option(min=1, help="Steps of the detector.")]
 Stages = Annotated[
     str | None,
     typer.Option(
-        help="Of the classifier: PATCH_PX:PATCHES, one after the other, e.g. 40:64000,64:32000."
+        help="Stages of the classifier, PATCH_PX:PATCHES each, separated by commas, e.g. "
+        "40:64000,64:32000."
     ),
 ]
 StartFrom = Annotated[
     Path | None,
     typer.Option(
-        help="--work of another training, or a pack (name or folder), with whose weights this one begins."
+        help="Fine-tune the weights of another training (its --work) or of a pack (name or folder)."
     ),
 ]
 Bf16 = Annotated[
-    bool, typer.Option("--bf16", help="Compute in bfloat16: faster on a processor that has it.")
+    bool,
+    typer.Option("--bf16", help="Compute in bfloat16: faster on a processor that supports it."),
 ]
 LearningRate = Annotated[
     float | None, typer.Option(min=1e-7, max=1.0, help="Highest learning rate.")
 ]
-Batch = Annotated[int | None, typer.Option(min=2, max=4096, help="Patches a step.")]
+Batch = Annotated[int | None, typer.Option(min=2, max=4096, help="Patches per step.")]
 DetectorTrunkOption = Annotated[str | None, typer.Option(help="resnet18, resnet50 or resnet101.")]
 Preset = Annotated[
     str,
-    typer.Option(help="best: what the shipped pack came of. paper: as Qiu et al. 2019 did it."),
+    typer.Option(help="best: as for the shipped pack. paper: as in Qiu et al. 2019."),
 ]
 TrunkWeightsOption = Annotated[
     str,
     typer.Option(
         "--trunk-weights",
-        help="What the trunk begins with: imagenet, scratch, or auto for ImageNet's where they can be fetched.",
+        help="Initial weights of the trunk: imagenet, scratch, or auto for ImageNet's if they can "
+        "be downloaded.",
     ),
 ]
 ClassifierTrunkOption = Annotated[str | None, typer.Option(help="resnet18, resnet34 or resnet50.")]
 Name = Annotated[
-    str | None, typer.Option("--name", help="Of the new pack; by default what --format says.")
+    str | None, typer.Option("--name", help="Name of the new pack; by default that of --format.")
 ]
 Out = Annotated[Path, typer.Option(help="Folder of the new pack.")]
 MaxFalseShare = Annotated[
     float,
     typer.Option(
-        min=0.0, max=1.0, help="Of the regions found on held-out smears; sets the score threshold."
+        min=0.0,
+        max=1.0,
+        help="Largest share of false regions on held-out smears; sets the score threshold.",
     ),
 ]
 
 BestF1 = Annotated[
     bool,
     typer.Option(
-        "--best-f1", help="Thresholds of the types by their F1 on held-out smears, not 0.6 for all."
+        "--best-f1",
+        help="Choose each type's threshold by its F1 on held-out smears, instead of 0.6 for all.",
     ),
 ]
 MeasuredBy = Annotated[
     Path | None,
     typer.Option(
-        help="With --validation-share 0: the pack trained before with smears held out, "
-        "whose caller, score threshold and accuracy this one takes over."
+        help="With --validation-share 0: the pack trained with smears held out, "
+        "which provides caller, score threshold and accuracy."
     ),
 ]
 
@@ -190,7 +197,7 @@ def pack(
     measured_by: MeasuredBy = None,
     name: Name = None,
 ) -> None:
-    """Make a pack of the two trained networks, and measure it on the smears held out."""
+    """Make a pack of the trained networks and measure it on held-out smears."""
     with training_errors():
         _check_out(out, name)
         plan = _plan(data, work, data_format, seed, threads, validation_share, split)
@@ -223,7 +230,7 @@ def everything(
     max_false_share: MaxFalseShare = 0.03,
     name: Name = None,
 ) -> None:
-    """Detector, classifier and pack, one after the other."""
+    """Train detector and classifier, then make the pack."""
     with training_errors():
         _check_out(out, name)
         parsed = parse_stages(stages)
@@ -248,9 +255,11 @@ def everything(
 @app.command()
 def export(
     pack: Annotated[str, typer.Argument(help="Name of a shipped pack, or a pack's folder.")],
-    check: Annotated[str, typer.Option(help="By what to check it: torch-tensorrt.")],
+    check: Annotated[str, typer.Option(help="How to check it: torch-tensorrt.")],
 ) -> None:
-    """Check an exported pack: its classifier compiled by another way than the engine's gives what PyTorch gives."""
+    """Check an exported pack: compare its classifier, compiled by another compiler, with
+    PyTorch's.
+    """
     with training_errors():
         from rbc_engine.packs.pack import Pack, find_pack
         from rbc_engine.training.networks.export_check import check_export
@@ -258,22 +267,26 @@ def export(
         opened = Pack.open(find_pack(pack))
         difference = check_export(opened, check)
         print(
-            f"{opened.name} {opened.manifest.version}: probabilities differ by {difference:.2g} at most"
+            f"{opened.name} {opened.manifest.version}: probabilities differ by {difference:.2g} at "
+            "most"
         )
 
 
 @contextmanager
 def training_errors() -> Iterator[None]:
-    """Check that the libraries are there; turns Ctrl-C and a diverged loss into a message and an exit code."""
+    """Check that the libraries are there; turn Ctrl-C and a diverged loss into a message and an
+    exit code.
+    """
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise UsageError(
-            f"training needs {', '.join(missing)}, which is not installed; pip install 'rbc-engine[train]'"
+            f"training needs {', '.join(missing)}, which is not installed; pip install "
+            "'rbc-engine[train]'"
         )
     try:
         yield
     except KeyboardInterrupt:
-        _log("interrupted; the same command goes on from the last checkpoint in --work")
+        _log("interrupted; repeat the command to resume from the last checkpoint in --work")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except FloatingPointError as error:
         raise RbcError(str(error)) from error
@@ -307,7 +320,7 @@ def _log(line: str) -> None:
 
 
 def _check_out(out: Path, name: str | None) -> None:
-    """Before hours of training, not after."""
+    """Check --out before hours of training rather than after."""
     from rbc_engine.training.recipes import check_name
 
     if name is not None:
@@ -324,7 +337,8 @@ def parse_stages(text: str | None) -> tuple[tuple[int, int], ...] | None:
         patch_px, _, patches = part.partition(":")
         if not (patch_px.isdecimal() and patches.isdecimal()):
             raise UsageError(
-                f"--stages must read PATCH_PX:PATCHES,PATCH_PX:PATCHES..., e.g. 40:64000,64:32000 (got {part!r})"
+                "--stages must read PATCH_PX:PATCHES,PATCH_PX:PATCHES..., e.g. 40:64000,64:32000 "
+                f"(got {part!r})"
             )
         stages.append((int(patch_px), int(patches)))
     return tuple(stages)

@@ -130,7 +130,7 @@ def test_report_tells_no_paths(report):
 @pytest.mark.slow
 def test_out_in_use_is_refused_at_once(report):
     done = bench("--out", "out", cwd=report[1], expect=1)
-    assert "has a bench.json already; pass --overwrite" in done.stderr
+    assert "already has a bench.json; pass --overwrite" in done.stderr
 
 
 @pytest.mark.parametrize(

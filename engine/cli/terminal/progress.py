@@ -1,4 +1,4 @@
-"""The bar of a run."""
+"""Show the progress of a run."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ __all__ = ["RunProgress"]
 
 
 class RunProgress:
-    """A bar with fields, slides, the tile of a whole slide, regions per second and time left; nothing where stderr is no
-    terminal."""
+    """Show fields, slides, the tile of a whole slide, regions per second and time left, if stderr
+    is a terminal.
+    """
 
     def __init__(self, fields: int, *, show: bool) -> None:
         from rich.console import Console
@@ -44,7 +45,7 @@ class RunProgress:
         self._started = time.perf_counter()
 
     def add(self, result: FieldResult, *, kept: bool) -> None:
-        """kept: it was there already, so that it says nothing of the speed."""
+        """Count one result; kept: it was there already, so it is left out of the speed."""
         self._slides.add(result.slide)
         if result.regions is not None and not kept:
             self._regions += len(result.regions)
@@ -59,7 +60,7 @@ class RunProgress:
         )
 
     def add_tile(self, tile: int, of: int) -> None:
-        """Tile by tile the bar goes on within the field that a whole slide is."""
+        """Move the bar within the field that a whole slide is, tile by tile."""
         self._bar.update(
             self._task, completed=self._done + (tile - 1) / of, tile=f", tile {tile} of {of}"
         )

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first ends the work, not the program."""
+"""Handle Ctrl-C and SIGTERM: the first one ends the work, not the program."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ __all__ = ["stop_on_signal"]
 
 @contextmanager
 def stop_on_signal() -> Iterator[threading.Event]:
-    """Yield the first Ctrl-C or SIGTERM lets the fields in flight finish; a second one ends the program."""
+    """Let the fields in flight finish on the first Ctrl-C or SIGTERM; a second one ends the
+    program.
+    """
     stop = threading.Event()
 
     def handle(number: int, _frame: object) -> None:
