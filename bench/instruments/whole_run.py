@@ -1,4 +1,6 @@
-"""A whole run, as `rbc-engine run` makes it once its engine is open: into a folder, journal and tables included."""
+"""Do a whole run, as `rbc-engine run` does once its engine is open: into a folder, journal and
+tables included.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ def run_into(
     *,
     on_result: Callable[[FieldResult], None] = lambda result: None,
 ) -> None:
-    """Raise RbcError if a field failed."""
+    """Run fields into a folder; raise RbcError if a field failed."""
     began = time.perf_counter()
 
     def check(result: FieldResult, kept: bool) -> None:

@@ -1,4 +1,4 @@
-"""What a peer is, and how one is opened."""
+"""Define peers, and open one by name."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["Peer", "PeerMissingError", "open_peer"]
 
 
 class PeerMissingError(RbcError):
-    """A peer cannot be measured here; the message says why."""
+    """Say why a peer cannot be measured here."""
 
 
 class Peer(Protocol):
-    """A pipeline that is open, with its networks loaded.
+    """Run a pipeline that is open, with its networks loaded.
 
-    name: of rbc_engine.bench.settings.PEERS. precision: that its networks compute in.
+    name: one of rbc_engine.bench.settings.PEERS. precision: in which its networks compute.
     description: what it is, for the report.
     """
 
@@ -31,7 +31,7 @@ class Peer(Protocol):
     description: str
 
     def analyze(self, ref: FieldRef) -> Regions:
-        """Return the regions of one image file, read from the disk, as the engine gives them."""
+        """Return the regions of one image file, read from disk, as the engine gives them."""
         ...
 
     def close(self) -> None: ...
@@ -53,9 +53,9 @@ _NEEDS: Mapping[str, Sequence[str]] = {
 
 
 def open_peer(name: str, pack: Pack, *, threads: int) -> Peer:
-    """threads: CPU threads that it may use, all cores.
+    """Open a peer. threads: CPU threads that it may use, all cores.
 
-    Raises PeerMissingError if something that it needs is not here.
+    Raises PeerMissingError if something that it needs is missing.
     """
     missing = [module for module in _NEEDS[name] if find_spec(module) is None]
     if missing:

@@ -110,12 +110,12 @@ def test_peers_are_measured_or_left_out_with_a_reason(report):
 def test_scaling_and_gaps(report):
     got = report[0]
     curves = {curve["name"]: curve for curve in got["scaling"]}
-    assert set(curves) == {"fields", "fields, without networks", "regions a field", "cores"}
+    assert set(curves) == {"fields", "fields, without networks", "regions per field", "cores"}
     assert [point["size"] for point in curves["fields"]["points"]] == [10, 20]
     assert curves["fields"]["fit"]["exponent"] > 0
     assert curves["cores"]["gap"] is None
     assert len(got["plan"]["plans"]) == 3
-    assert any("size 20x20 is left out" in gap for gap in got["gaps"])
+    assert any("size 20x20 is skipped" in gap for gap in got["gaps"])
     assert any(gap.startswith("GPU: not available") for gap in got["gaps"])
 
 
