@@ -10,6 +10,7 @@
 #include "bindings.h"
 #include "crop_resize.h"
 #include "generate_proposals.h"
+#include "measure_field.h"
 #include "postprocess_detections.h"
 #include "resize_letterbox.h"
 #include "roi_align.h"
@@ -123,6 +124,23 @@ void postprocess_detections(const Array<float>& class_logits, const Array<float>
                                   out, out_scores, out_classes, out_counts, out_saturated, threads);
 }
 
+py::dict measure_field(const py::array_t<uint8_t>& frame) {
+  const rbc::FrameView view{frame.data(), static_cast<int32_t>(frame.shape(0)), static_cast<int32_t>(frame.shape(1)),
+                            frame.strides(0)};
+  rbc::FieldMeasure field;
+  {
+    py::gil_scoped_release release;
+    field = rbc::measure_field_cpu(view);
+  }
+  using namespace py::literals;
+  return py::dict("size_from"_a = static_cast<int32_t>(field.from), "cell_px"_a = field.cell_px,
+                  "confidence"_a = field.confidence, "round_count"_a = field.round_count, "round_px"_a = field.round_px,
+                  "round_spread"_a = field.round_spread, "arc_count"_a = field.arc_count, "arc_px"_a = field.arc_px,
+                  "arc_spread"_a = field.arc_spread, "lit_box"_a = field.lit_box, "lit_share"_a = field.lit_share,
+                  "surround"_a = field.surround, "background"_a = field.background, "density"_a = field.density,
+                  "foreground"_a = field.foreground, "edge_px"_a = field.edge_px, "scale"_a = field.scale);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_kernels, module) {
@@ -139,4 +157,5 @@ PYBIND11_MODULE(_kernels, module) {
   module.def("generate_proposals", &generate_proposals);
   module.def("roi_align", &roi_align);
   module.def("postprocess_detections", &postprocess_detections);
+  module.def("measure_field", &measure_field);
 }

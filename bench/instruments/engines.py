@@ -43,7 +43,7 @@ def open_engine(
             )
             for choice in engine.choices
         ]
-        with Engine(engine.pack, *choices) as batched:
+        with Engine.on(engine.pack, *choices) as batched:
             yield batched
 
 
@@ -54,5 +54,5 @@ def watched_engine(engine: Engine, stopwatch: Stopwatch) -> Iterator[Engine]:
         replace(choice, device=cast(Device, WatchedDevice(choice.device, stopwatch)))
         for choice in engine.choices
     ]
-    with Engine(engine.pack, *choices) as watched:
+    with Engine.on(engine.pack, *choices) as watched:
         yield watched

@@ -29,12 +29,13 @@ from unittest import mock
 
 # What the command imports late: once, before the forks.
 import rbc_engine.runs.run
-from rbc_engine.bench.instruments.stub_engine import StubLane, stub_regions
+import rbc_engine.runs.run_folder
+from rbc_engine.bench.instruments.stub_engine import StubLane, engine_of_lanes, stub_regions
 from rbc_engine.cli import app
 from rbc_engine.engine import Engine
 from rbc_engine.errors import RbcError
 from rbc_engine.packs.pack import Pack, find_pack
-from rbc_engine.sinks.journal.records import RecordWriter
+from rbc_engine.sinks.files.records import RecordWriter
 
 import rbc_engine.cli.terminal.compile_watch  # noqa: F401  isort: skip
 import rich.progress
@@ -113,12 +114,7 @@ def stub(log: str, frame_s: float, precision: str) -> Engine:
         threads=1, notes=[],
     )  # fmt: skip
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-
-    def lane(*_, **__):
-        return FieldLane(descriptor, frame_s)
-
-    with mock.patch("rbc_engine.engine.Lane", lane):
-        return Engine(PACK, choice)
+    return engine_of_lanes(PACK, choice, lambda _: FieldLane(descriptor, frame_s))
 
 
 def child(order: dict, answer: int) -> None:
