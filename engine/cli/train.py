@@ -1,4 +1,4 @@
-"""`rbc-engine train`: from labelled smears to a model pack."""
+"""Train a model pack from labelled smears: `rbc-engine train`."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def pack(
     measured_by: MeasuredBy = None,
     name: Name = None,
 ) -> None:
-    """Make a pack of the two trained networks, and measure it on the smears held out."""
+    """Make a pack of the trained networks and measure it on held-out smears."""
     with training_errors():
         _check_out(out, name)
         plan = _plan(data, work, data_format, seed, threads, validation_share, split, "cpu")
@@ -233,7 +233,7 @@ def everything(
     max_false_share: MaxFalseShare = 0.03,
     name: Name = None,
 ) -> None:
-    """Detector, classifier and pack, one after the other."""
+    """Train detector and classifier, then make the pack."""
     with training_errors():
         _check_out(out, name)
         parsed = parse_stages(stages)
@@ -258,9 +258,11 @@ def everything(
 @app.command()
 def export(
     pack: Annotated[str, typer.Argument(help="Name of a shipped pack, or a pack's folder.")],
-    check: Annotated[str, typer.Option(help="By what to check it: torch-tensorrt.")],
+    check: Annotated[str, typer.Option(help="How to check it: torch-tensorrt.")],
 ) -> None:
-    """Check an exported pack: its classifier compiled by another way than the engine's gives what PyTorch gives."""
+    """Check an exported pack: compare its classifier, compiled by another compiler, with
+    PyTorch's.
+    """
     with training_errors():
         from rbc_engine.packs.pack import Pack, find_pack
         from rbc_engine.training.networks.export_check import check_export
@@ -268,22 +270,26 @@ def export(
         opened = Pack.open(find_pack(pack))
         difference = check_export(opened, check)
         print(
-            f"{opened.name} {opened.manifest.version}: probabilities differ by {difference:.2g} at most"
+            f"{opened.name} {opened.manifest.version}: probabilities differ by {difference:.2g} at "
+            "most"
         )
 
 
 @contextmanager
 def training_errors() -> Iterator[None]:
-    """Checks that the libraries are there; turns Ctrl-C and a diverged loss into a message and an exit code."""
+    """Check that the libraries are there; turn Ctrl-C and a diverged loss into a message and an
+    exit code.
+    """
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise UsageError(
-            f"training needs {', '.join(missing)}, which is not installed; pip install 'rbc-engine[train]'"
+            f"training needs {', '.join(missing)}, which is not installed; pip install "
+            "'rbc-engine[train]'"
         )
     try:
         yield
     except KeyboardInterrupt:
-        _log("interrupted; the same command goes on from the last checkpoint in --work")
+        _log("interrupted; repeat the command to resume from the last checkpoint in --work")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except FloatingPointError as error:
         raise RbcError(str(error)) from error
@@ -367,7 +373,7 @@ def _log(line: str) -> None:
 
 
 def _check_out(out: Path, name: str | None) -> None:
-    """Before hours of training, not after."""
+    """Check --out before hours of training rather than after."""
     from rbc_engine.training.recipes import check_name
 
     if name is not None:
@@ -384,7 +390,8 @@ def parse_stages(text: str | None) -> tuple[tuple[int, int], ...] | None:
         patch_px, _, patches = part.partition(":")
         if not (patch_px.isdecimal() and patches.isdecimal()):
             raise UsageError(
-                f"--stages must read PATCH_PX:PATCHES,PATCH_PX:PATCHES..., e.g. 40:64000,64:32000 (got {part!r})"
+                "--stages must read PATCH_PX:PATCHES,PATCH_PX:PATCHES..., e.g. 40:64000,64:32000 "
+                f"(got {part!r})"
             )
         stages.append((int(patch_px), int(patches)))
     return tuple(stages)
