@@ -1,4 +1,4 @@
-"""What the fields of a slide add up to."""
+"""Count over the fields of a slide."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _no_types() -> npt.NDArray[np.int64]:
 
 @dataclass(eq=False, kw_only=True)
 class SlideCounts:
-    """What the fields of one slide add up to.
+    """Hold the sums over the fields of one slide.
 
     regions: of every kind; red_regions and the others count those of red cells alone, where nothing else is said.
     type_counts: int64 [T], the regions that hold each type; [0] as long as every field failed.
@@ -53,21 +53,23 @@ class SlideCounts:
 
     @property
     def abnormal_fraction(self) -> float | None:
-        """Gives the share of whole regions that are abnormal, 0..1; None without any."""
+        """Return the share of whole regions that are abnormal, 0..1; None without any."""
         return self.whole_abnormal / self.whole if self.whole else None
 
     @property
     def ci_low(self) -> float | None:
-        """Gives the lower end of the 95 % Wilson interval of abnormal_fraction, regions taken as independent."""
+        """Return the lower end of the 95 % Wilson interval of abnormal_fraction, regions taken as
+        independent.
+        """
         return wilson_interval(self.whole_abnormal, self.whole)[0] if self.whole else None
 
     @property
     def ci_high(self) -> float | None:
-        """Gives the upper end of that interval."""
+        """Return the upper end of that interval."""
         return wilson_interval(self.whole_abnormal, self.whole)[1] if self.whole else None
 
     def per_100_red(self, count: int) -> float | None:
-        """Relates a count to 100 red cells; None without any."""
+        """Relate a count to 100 red cells; None without any."""
         return 100 * count / self.red_cells if self.red_cells else None
 
     def add(self, result: FieldResult) -> None:
@@ -100,7 +102,7 @@ def _added(counts: npt.NDArray[np.int64], has: npt.NDArray[np.bool_]) -> npt.NDA
 
 
 class SlideTally:
-    """Counts for every slide of a run; its memory grows with the slides, not with the fields."""
+    """Count for every slide of a run; its memory grows with the slides, not with the fields."""
 
     def __init__(self) -> None:
         self._slides: dict[str, SlideCounts] = {}
@@ -112,5 +114,5 @@ class SlideTally:
         counts.add(result)
 
     def rows(self) -> Iterator[SlideCounts]:
-        """The slides in the order in which they first appeared."""
+        """Yield the slides in the order in which they first appeared."""
         return iter(self._slides.values())

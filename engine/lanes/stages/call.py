@@ -1,4 +1,6 @@
-"""Probabilities to verdicts: which types a region has, and how likely it holds an abnormal cell."""
+"""Turn probabilities into calls: the types of each region, and how likely it holds an abnormal
+cell.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,10 @@ __all__ = ["Caller", "called", "types_held", "unsure"]
 def types_held(
     probabilities: Float32, *, settings: ClassifierSettings, kinds: UInt8 | None = None
 ) -> npt.NDArray[np.bool_]:
-    """Tells bool [R, T] which types each region is said to have.
+    """Apply the thresholds to probabilities, float32 [R, T]. Returns bool [R, T], the types that
+    each region has.
 
-    probabilities: float32 [R, T]. kinds: uint8 [R], of Kind, of which only red ones have types; None: all are red.
+    kinds: uint8 [R], of Kind, of which only red ones have types; None: all are red.
     """
     has = probabilities >= np.array(settings.thresholds, np.float32)
     if settings.at_least_one and len(has):
@@ -78,23 +81,24 @@ def called(
 
 
 class Caller:
-    """The pack's gradient boosting, carried by treelite. One object serves all lanes."""
+    """Run the pack's gradient boosting with treelite. One object serves all lanes."""
 
     def __init__(self, pack: Pack) -> None:
         try:
             self._model = treelite.Model.deserialize_bytes(pack.read("caller.treelite"))
         except treelite.TreeliteError as error:
             raise PackError(
-                f"{pack.folder / 'caller.treelite'} is no treelite checkpoint this version reads: {error}"
+                f"{pack.folder / 'caller.treelite'} is not a treelite checkpoint that this version "
+                f"reads: {error}"
             ) from error
         if self._model.num_feature != len(pack.types):
             raise PackError(
-                f"{pack.folder / 'caller.treelite'} takes {self._model.num_feature} features, but the pack has "
-                f"{len(pack.types)} types; make the pack again"
+                f"{pack.folder / 'caller.treelite'} takes {self._model.num_feature} features, but "
+                f"the pack has {len(pack.types)} types; rebuild the pack"
             )
 
     def __call__(self, probabilities: Float32) -> Float32:
-        """probabilities: float32 [R, T]. Returns abnormal_p float32 [R], 0..1."""
+        """Compute abnormal_p, float32 [R], 0..1, from probabilities, float32 [R, T]."""
         if not len(probabilities):
             return np.zeros(0, np.float32)
         verdicts = treelite.gtil.predict(self._model, probabilities, nthread=1)

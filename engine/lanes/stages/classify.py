@@ -1,4 +1,4 @@
-"""Patches to probabilities: the trunk with its heads, in a few fixed batch sizes."""
+"""Turn patches into probabilities: the trunk with its heads, in a few fixed batch sizes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["Classify"]
 
 
 class Classify:
-    """The classification stage of one lane.
+    """Run the classification stage of one lane.
 
-    batch_sizes: the fixed sizes that the network is compiled for, each at its first use.
+    batch_sizes: the fixed sizes for which the network is compiled, each at its first use.
     """
 
     def __init__(
@@ -32,7 +32,9 @@ class Classify:
         self._networks: dict[int, Network] = {}
 
     def __call__(self, patches: DeviceArray) -> Float32:
-        """patches: [R, 3, P, P] on the device, normalised. Returns probabilities float32 [R, T]."""
+        """Classify patches, [R, 3, P, P] on the device, normalised. Returns probabilities float32
+        [R, T].
+        """
         count = len(patches)
         probabilities = self._device.empty((count, len(self._pack.types)), np.float32)
         begin = 0
@@ -51,7 +53,7 @@ class Classify:
         return downloaded
 
     def prepare(self) -> None:
-        """Compiles the networks of all batch sizes."""
+        """Compile the networks of all batch sizes."""
         for size in self._sizes:
             self._network(size)
 
