@@ -13,7 +13,7 @@ from rbc_engine.calibration.ranges import NetworkProbe, choose_ranges, layer_err
 from rbc_engine.packs.calibration import NETWORKS, Acceptance, Calibration, NetworkRanges
 from rbc_engine.packs.pack import Pack
 from rbc_engine.stats.drift import Drift
-from rbc_engine.types.results import Regions
+from rbc_engine.types.regions import Regions
 
 __all__ = ["Judges", "calibrate", "keep_worst", "rank_layers"]
 

@@ -15,7 +15,7 @@ from rbc_engine.sources.images.dali import DaliSource
 from rbc_engine.sources.images.files import FolderSource
 from rbc_engine.sources.open import dali_remedy
 from rbc_engine.stats.drift import Drift
-from rbc_engine.types.results import Regions
+from rbc_engine.types.regions import Regions
 
 __all__ = ["certify"]
 

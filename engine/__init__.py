@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from rbc_engine.stats.stage_map import StageMap
     from rbc_engine.types.ends import Ended, FrameStatus
     from rbc_engine.types.frames import Frame
-    from rbc_engine.types.results import FieldResult, Regions
+    from rbc_engine.types.regions import Regions
+    from rbc_engine.types.results import FieldResult
 
 __all__ = [
     "DeviceError",
@@ -68,7 +69,7 @@ _HOME = {
     "FrameStatus": "rbc_engine.types.ends",
     "Pack": "rbc_engine.packs.pack",
     "PixelFormat": "rbc_engine.session.pixels",
-    "Regions": "rbc_engine.types.results",
+    "Regions": "rbc_engine.types.regions",
     "RunProgress": "rbc_engine.runs.run_folder",
     "RunRecord": "rbc_engine.sinks.run_json",
     "RunSummary": "rbc_engine.runs.run_folder",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rbc_engine.types.arrays import Float32
-from rbc_engine.types.results import Regions
+from rbc_engine.types.regions import Regions
 
 __all__ = ["LEAST_ALIKE", "LEAST_FOUND", "Agreement", "agreement"]
 

@@ -17,7 +17,7 @@ from rbc_engine.bench.peers.open import open_peer
 from rbc_engine.devices.choose import cores_here
 from rbc_engine.engine import Engine
 from rbc_engine.types.frames import FieldRef
-from rbc_engine.types.results import Regions
+from rbc_engine.types.regions import Regions
 
 __all__ = ["compare_with_peers"]
 

@@ -18,7 +18,8 @@ from rbc_engine.lanes.stages.field_prior import FieldPrior
 from rbc_engine.meter import Meter
 from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.types.frames import Decoded
-from rbc_engine.types.results import FieldResult, Regions
+from rbc_engine.types.regions import Regions
+from rbc_engine.types.results import FieldResult
 
 __all__ = ["StubLane", "engine_of_lanes", "stub_engine", "stub_regions"]
 

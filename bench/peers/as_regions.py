@@ -7,7 +7,7 @@ import numpy as np
 from rbc_engine.lanes.stages.call import types_held
 from rbc_engine.packs.manifest import Manifest
 from rbc_engine.types.arrays import Float32
-from rbc_engine.types.results import Regions
+from rbc_engine.types.regions import Regions
 
 __all__ = ["regions_of"]
 

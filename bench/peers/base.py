@@ -6,7 +6,7 @@ from typing import Protocol
 
 from rbc_engine.errors import RbcError
 from rbc_engine.types.frames import FieldRef
-from rbc_engine.types.results import Regions
+from rbc_engine.types.regions import Regions
 
 __all__ = ["Peer", "PeerMissingError"]
 

@@ -18,7 +18,7 @@ from rbc_engine.lanes.stages.patch_batches import split_batches
 from rbc_engine.packs.pack import Pack
 from rbc_engine.training.networks.restore import restore_classifier, restore_detector
 from rbc_engine.types.frames import FieldRef
-from rbc_engine.types.results import Regions
+from rbc_engine.types.regions import Regions
 
 __all__ = ["CompiledPeer"]
 

@@ -20,7 +20,7 @@ from rbc_engine.meter import Meter
 from rbc_engine.packs.pack import Pack
 from rbc_engine.sources.images.decode import read_image
 from rbc_engine.types.frames import Decoded, FieldRef, Frame
-from rbc_engine.types.results import Regions
+from rbc_engine.types.regions import Regions
 
 __all__ = ["OnnxRuntimePeer"]
 

@@ -12,7 +12,7 @@ from rbc_engine.bench.peers.torch_pipeline import TorchPipeline
 from rbc_engine.packs.pack import Pack
 from rbc_engine.training.networks.restore import restore_classifier, restore_detector
 from rbc_engine.types.frames import FieldRef
-from rbc_engine.types.results import Regions
+from rbc_engine.types.regions import Regions
 
 __all__ = ["ReferencePeer"]
 

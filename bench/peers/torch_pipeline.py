@@ -18,7 +18,7 @@ from rbc_engine.lanes.stages.field_prior import FieldPrior, telling_regions
 from rbc_engine.packs.pack import Pack
 from rbc_engine.types.arrays import Float32
 from rbc_engine.types.frames import FieldRef
-from rbc_engine.types.results import Regions
+from rbc_engine.types.regions import Regions
 
 __all__ = ["TorchPipeline"]
 

@@ -16,7 +16,7 @@ from rbc_engine.devices.cuda.driver import ask_driver
 from rbc_engine.packs.pack import Pack
 from rbc_engine.training.networks.restore import restore_classifier, restore_detector
 from rbc_engine.types.frames import FieldRef
-from rbc_engine.types.results import Regions
+from rbc_engine.types.regions import Regions
 
 __all__ = ["TorchTensorRtPeer"]
 

@@ -24,7 +24,7 @@ from rbc_engine.training.datasets.base import LabelledField
 from rbc_engine.training.datasets.formats import load_dataset
 from rbc_engine.training.evaluation.measures.metrics import match_regions
 from rbc_engine.types.arrays import UInt8
-from rbc_engine.types.results import RegionFlag, Regions
+from rbc_engine.types.regions import RegionFlag, Regions
 
 __all__ = ["blur", "choose_fields", "measure"]
 

@@ -29,7 +29,8 @@ from rbc_engine.sinks.formats.table import FORMATS, open_sink
 from rbc_engine.sinks.tables.regions_parquet import RegionsParquet
 from rbc_engine.sources.synthetic.field import render_field
 from rbc_engine.types.frames import Frame
-from rbc_engine.types.results import FieldResult, Regions
+from rbc_engine.types.regions import Regions
+from rbc_engine.types.results import FieldResult
 
 __all__ = ["field_results", "measure"]
 

@@ -22,7 +22,7 @@ from rbc_engine.sources.find import find_fields
 from rbc_engine.sources.images.decode import read_image
 from rbc_engine.stats.match import match_boxes
 from rbc_engine.types.arrays import UInt8
-from rbc_engine.types.results import Regions
+from rbc_engine.types.regions import Regions
 
 __all__ = ["Kept", "compare_views", "show_view"]
 

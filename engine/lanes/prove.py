@@ -15,7 +15,8 @@ from rbc_engine.packs.golden import ExpectedRegions, judge, read_golden
 from rbc_engine.packs.pack import Pack
 from rbc_engine.stats.drift import Drift
 from rbc_engine.types.frames import Decoded, FieldRef, Frame
-from rbc_engine.types.results import FieldResult, Regions
+from rbc_engine.types.regions import Regions
+from rbc_engine.types.results import FieldResult
 
 __all__ = ["check_golden"]
 

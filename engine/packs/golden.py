@@ -21,7 +21,7 @@ import numpy.typing as npt
 from rbc_engine.errors import PackError
 from rbc_engine.types.arrays import Float32, UInt8
 from rbc_engine.types.kinds import Kind
-from rbc_engine.types.results import Regions
+from rbc_engine.types.regions import Regions
 
 __all__ = ["ExpectedRegions", "GoldenCase", "compare", "encode_golden", "judge", "read_golden"]
 

@@ -23,7 +23,8 @@ from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sinks.run_json import RUN_JSON, RecalledFrom, RunRecord
 from rbc_engine.sinks.tables.regions_parquet import RegionsParquet
 from rbc_engine.text import encodable
-from rbc_engine.types.results import FieldResult, Regions
+from rbc_engine.types.regions import Regions
+from rbc_engine.types.results import FieldResult
 
 __all__ = [
     "CallRules",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rbc_engine.stats.match import match_boxes
-from rbc_engine.types.results import Regions
+from rbc_engine.types.regions import Regions
 
 __all__ = ["Drift"]
 

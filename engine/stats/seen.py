@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.stats.stage_map import StageMap
-from rbc_engine.types.results import RegionFlag, Regions
+from rbc_engine.types.regions import RegionFlag, Regions
 
 __all__ = ["Overlap", "Seen", "SeenRegions"]
 

@@ -8,14 +8,12 @@ from enum import IntFlag
 from typing import Literal, get_args
 
 from rbc_engine.types.frames import Decoded, FileStamp, Frame
-from rbc_engine.types.regions import RegionFlag, Regions
+from rbc_engine.types.regions import Regions
 
 __all__ = [
     "SCALE_SOURCES",
     "FieldFlag",
     "FieldResult",
-    "RegionFlag",
-    "Regions",
     "ScaleSource",
     "TileCounts",
 ]

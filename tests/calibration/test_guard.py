@@ -7,7 +7,7 @@ import pytest
 
 from rbc_engine.calibration.guard import LARGEST_FALLS, MOST_FLIPS, judge_precision
 from rbc_engine.stats.drift import Drift
-from rbc_engine.types.results import Regions
+from rbc_engine.types.regions import Regions
 
 FP32 = dict.fromkeys(LARGEST_FALLS, 0.9)
 

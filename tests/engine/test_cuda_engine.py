@@ -19,7 +19,8 @@ from rbc_engine.packs.golden import ExpectedRegions, GoldenCase, compare, encode
 from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.sources.synthetic.field import render_field
 from rbc_engine.types.frames import Decoded, FieldRef, Frame
-from rbc_engine.types.results import FieldResult, Regions
+from rbc_engine.types.regions import Regions
+from rbc_engine.types.results import FieldResult
 
 from .fakes.machine import FakeMachine
 

@@ -13,7 +13,7 @@ from rbc_engine import Engine, ImageError, UsageError
 from rbc_engine.lanes.lane import Lane
 from rbc_engine.sources.synthetic.field import render_field
 from rbc_engine.types.frames import Decoded, FieldRef, Frame
-from rbc_engine.types.results import RegionFlag
+from rbc_engine.types.regions import RegionFlag
 
 from ..boxes import ious
 

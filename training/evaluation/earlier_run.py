@@ -19,7 +19,7 @@ from rbc_engine.sinks.run_json import RUN_JSON, RunRecord
 from rbc_engine.sinks.tables.fields_csv import FieldsCsv
 from rbc_engine.training.datasets.base import LabelledField
 from rbc_engine.training.evaluation.findings import Findings
-from rbc_engine.types.results import RegionFlag, Regions
+from rbc_engine.types.regions import RegionFlag, Regions
 
 __all__ = ["EarlierRun", "read_earlier_run"]
 

@@ -16,7 +16,7 @@ from rbc_engine.training.datasets.base import LabelledField
 from rbc_engine.training.evaluation.measures import metrics
 from rbc_engine.types.arrays import Float32
 from rbc_engine.types.frames import Decoded, FieldRef, Frame
-from rbc_engine.types.results import Regions
+from rbc_engine.types.regions import Regions
 
 __all__ = ["Findings", "analyze_fields", "measure"]
 

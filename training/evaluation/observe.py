@@ -20,7 +20,7 @@ from rbc_engine.training.datasets.base import LabelledField
 from rbc_engine.training.evaluation.findings import Findings
 from rbc_engine.types.arrays import Float32
 from rbc_engine.types.frames import Frame
-from rbc_engine.types.results import Regions
+from rbc_engine.types.regions import Regions
 
 __all__ = ["SCORE_FLOOR", "judge_true_boxes", "open_at_floor"]
 

@@ -10,7 +10,7 @@ from rbc_engine.packs.pack import Pack
 from rbc_engine.training.datasets.base import LabelledField
 from rbc_engine.training.evaluation.findings import MIN_EXAMPLES, analyze_fields, measure
 from rbc_engine.training.evaluation.observe import open_at_floor
-from rbc_engine.types.results import Regions
+from rbc_engine.types.regions import Regions
 
 __all__ = ["FieldJudges"]
 

@@ -15,7 +15,7 @@ from rbc_engine.training.evaluation.findings import Findings
 from rbc_engine.training.evaluation.measures import metrics
 from rbc_engine.training.evaluation.result import Subset
 from rbc_engine.types.arrays import Float32
-from rbc_engine.types.results import Regions
+from rbc_engine.types.regions import Regions
 
 __all__ = [
     "IOUS",

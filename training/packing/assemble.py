@@ -34,7 +34,7 @@ from rbc_engine.training.networks.models import Classifier
 from rbc_engine.training.packing.release import file_records, make_golden, write_pack
 from rbc_engine.training.recipes import FIELD_PRIOR_CELLS, PackRecipe
 from rbc_engine.types.arrays import UInt8
-from rbc_engine.types.results import Regions
+from rbc_engine.types.regions import Regions
 
 __all__ = ["assemble_final_pack", "assemble_pack", "checkout_commit"]
 

@@ -15,7 +15,7 @@ from rbc_engine.packs.manifest import FileRecord, Manifest
 from rbc_engine.packs.pack import MANIFEST_NAME, Pack
 from rbc_engine.sources.synthetic.field import render_field
 from rbc_engine.types.arrays import UInt8
-from rbc_engine.types.results import Regions
+from rbc_engine.types.regions import Regions
 
 __all__ = ["file_records", "make_golden", "write_pack"]
 

@@ -22,7 +22,7 @@ from rbc_engine.training.evaluation.tables import Table
 from rbc_engine.training.reproduce.contact_sheet import BLUE, GREEN, RED
 from rbc_engine.training.reproduce.study_files import to_png, write_result
 from rbc_engine.types.arrays import Float32, UInt8
-from rbc_engine.types.results import Regions
+from rbc_engine.types.regions import Regions
 
 __all__ = ["FieldFigure", "Verdict", "draw_field", "find_field", "judge_regions", "show_field"]
 

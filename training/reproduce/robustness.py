@@ -23,7 +23,7 @@ from rbc_engine.training.fit.augment import jpeg
 from rbc_engine.training.reproduce.study_files import write_result
 from rbc_engine.types.arrays import Float32, UInt8
 from rbc_engine.types.frames import Decoded, FieldRef, Frame
-from rbc_engine.types.results import Regions
+from rbc_engine.types.regions import Regions
 
 __all__ = ["LOOKS", "RobustnessRow", "RobustnessTable", "measure_robustness", "write_robustness"]
 

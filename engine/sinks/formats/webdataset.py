@@ -20,7 +20,8 @@ from rbc_engine.sinks.files.work_behind import WorkBehind
 from rbc_engine.sinks.formats.patch_pixels import cut_patches
 from rbc_engine.sinks.tables.region_rows import FLAG_NAMES
 from rbc_engine.text import encodable
-from rbc_engine.types.results import FieldResult, Regions
+from rbc_engine.types.regions import Regions
+from rbc_engine.types.results import FieldResult
 
 __all__ = ["WebDatasetFolder"]
 

@@ -8,7 +8,8 @@ from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.sinks.formats.report_page import ReportPage
 from rbc_engine.types.cells import count_cells
 from rbc_engine.types.frames import Frame
-from rbc_engine.types.results import FieldResult, Regions
+from rbc_engine.types.regions import Regions
+from rbc_engine.types.results import FieldResult
 
 
 def regions_of(rng, count, types, *, width, height):

@@ -24,7 +24,7 @@ from rbc_engine.lanes.stages.field_prior import FieldPrior, telling_regions
 from rbc_engine.packs.manifest import FieldPriorSettings, Manifest
 from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.sources.images.decode import read_image
-from rbc_engine.types.results import RegionFlag, Regions
+from rbc_engine.types.regions import RegionFlag, Regions
 
 TYPES = 4
 FREQUENCIES = (0.5, 0.3, 0.2, 0.05)

@@ -14,7 +14,7 @@ from rbc_engine.lanes.canvas import fit_canvas
 from rbc_engine.lanes.tile_merge import TileMerge
 from rbc_engine.lanes.tiles import OVERLAP_CANVAS_PX, plan_tiles
 from rbc_engine.packs.pack import Pack, find_pack
-from rbc_engine.types.results import RegionFlag, Regions
+from rbc_engine.types.regions import RegionFlag, Regions
 
 from ...boxes import area, common_area, iou
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rbc_engine.errors import PackError
 from rbc_engine.packs.golden import ExpectedRegions, GoldenCase, compare, encode_golden, read_golden
-from rbc_engine.types.results import Regions
+from rbc_engine.types.regions import Regions
 
 ARRAYS = ("boxes", "scores", "probabilities", "abnormal_p")
 

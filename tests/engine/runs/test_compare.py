@@ -16,7 +16,8 @@ from rbc_engine.errors import OutputError
 from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sinks.run_json import RunRecord
-from rbc_engine.types.results import FieldResult, Regions
+from rbc_engine.types.regions import Regions
+from rbc_engine.types.results import FieldResult
 
 EVIL = "<script>alert('x')</script>&\"é"
 

@@ -33,7 +33,7 @@ from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sinks.own_files import OWN_FILES
 from rbc_engine.sinks.run_json import RunRecord
 from rbc_engine.types.frames import Frame
-from rbc_engine.types.results import RegionFlag
+from rbc_engine.types.regions import RegionFlag
 
 TYPES = ("disc", "sickle", "burr")  # of toy_pack
 TABLES = {"cells.parquet", "fields.csv", "regions.parquet", "run.json", "slides.csv"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rbc_engine.stats.drift import Drift
-from rbc_engine.types.results import Regions
+from rbc_engine.types.regions import Regions
 
 TYPES = ("a", "b", "c")
 

@@ -11,7 +11,8 @@ from scipy.stats import binomtest
 from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.stats.counts import SlideCounts
 from rbc_engine.stats.grade import DEFAULT, Grades, cut_offs, grade, type_shares
-from rbc_engine.types.results import FieldResult, Regions
+from rbc_engine.types.regions import Regions
+from rbc_engine.types.results import FieldResult
 
 # Type: whole per cent that are grade 1, 2 and 3.
 WHOLE_PER_CENT = {

@@ -10,7 +10,8 @@ from rbc_engine.stats.monitor import SlideMonitor
 from rbc_engine.stats.stage_map import StageMap
 from rbc_engine.stats.wilson import wilson_interval
 from rbc_engine.types.ends import Ended, FrameStatus
-from rbc_engine.types.results import FieldResult, RegionFlag, Regions
+from rbc_engine.types.regions import RegionFlag, Regions
+from rbc_engine.types.results import FieldResult
 
 TYPES = ("disc", "sickle")
 HW = (480, 640)

@@ -19,7 +19,7 @@ from rbc_engine.training.evaluation.detection import measure_detections
 from rbc_engine.training.evaluation.findings import Findings
 from rbc_engine.training.evaluation.measures.bootstrap import Bootstrap
 from rbc_engine.training.evaluation.samples import detection_sample, type_sample
-from rbc_engine.types.results import Regions
+from rbc_engine.types.regions import Regions
 
 TYPES = ("good", "bad")
 ONCE = {"resamples": 2, "seed": 0}

@@ -14,7 +14,7 @@ from sklearn.metrics import f1_score
 from rbc_engine.training.datasets.base import LabelledField
 from rbc_engine.training.evaluation.findings import Findings, measure
 from rbc_engine.training.evaluation.measures import metrics
-from rbc_engine.types.results import Regions
+from rbc_engine.types.regions import Regions
 
 from ...boxes import iou, ious
 

@@ -17,7 +17,7 @@ from rbc_engine.sources.synthetic.field import render_field
 from rbc_engine.training.packing.release import file_records, make_golden, write_pack
 from rbc_engine.training.recipes import CHULA12
 from rbc_engine.types.arrays import UInt8
-from rbc_engine.types.results import Regions
+from rbc_engine.types.regions import Regions
 
 CONTENT = {name: name.encode() * 1000 for name in FILES}
 

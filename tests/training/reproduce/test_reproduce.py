@@ -21,7 +21,7 @@ from rbc_engine.training.reproduce.field_figure import Verdict, judge_regions
 from rbc_engine.training.reproduce.folds import deal_groups
 from rbc_engine.training.reproduce.separation import cut_by_watershed
 from rbc_engine.training.reproduce.unet import CANVAS_PX, compose_clumps
-from rbc_engine.types.results import Regions
+from rbc_engine.types.regions import Regions
 
 from ..datasets.test_split import dataset, field
 

@@ -18,7 +18,8 @@ from rbc_engine.errors import UsageError
 from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.training.datasets.base import Dataset, LabelledField
 from rbc_engine.training.reproduce.robustness import LOOKS, measure_robustness
-from rbc_engine.types.results import FieldResult, Regions
+from rbc_engine.types.regions import Regions
+from rbc_engine.types.results import FieldResult
 
 from ..fake_chula import write_chula
 
