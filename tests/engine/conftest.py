@@ -17,6 +17,8 @@ from rbc_engine.packs.pack import Pack
 from rbc_engine.types.frames import Frame
 from rbc_engine.types.results import FieldResult, Regions
 
+from ..waits import LONG_S
+
 _TYPES = ("disc", "sickle", "burr")
 
 
@@ -133,7 +135,7 @@ class Gate:
         if any(decoded.ref.field.startswith("fail") for decoded in batch):
             raise ValueError("cannot")
         self.begun.release()
-        assert self.open.wait(20)
+        assert self.open.wait(LONG_S)
 
 
 @pytest.fixture
@@ -162,7 +164,7 @@ def open_session(gate, request):
             gate_was_open = gate.open.is_set()
             gate.open.set()  # the warm-up passes, too
             session = engine.session(**options)
-            session.wait_ready(timeout_s=20)
+            session.wait_ready(timeout_s=LONG_S)
             stack.callback(session.close, drain=False, timeout_s=5)
             stack.callback(gate.open.set)
             if not gate_was_open:
