@@ -20,6 +20,8 @@ from rbc_engine.types.kinds import Kind
 from rbc_engine.types.regions import RegionFlag, Regions
 from rbc_engine.types.results import FieldFlag, FieldResult
 
+from ..waits import LONG_S
+
 _TYPES = ("disc", "sickle", "burr")
 
 
@@ -210,7 +212,7 @@ class Gate:
         if any(decoded.ref.field.startswith("fail") for decoded in batch):
             raise ValueError("cannot")
         self.begun.release()
-        assert self.open.wait(20)
+        assert self.open.wait(LONG_S)
 
 
 @pytest.fixture
@@ -239,7 +241,7 @@ def open_session(gate, request):
             gate_was_open = gate.open.is_set()
             gate.open.set()  # the warm-up passes, too
             session = engine.session(**options)
-            session.wait_ready(timeout_s=20)
+            session.wait_ready(timeout_s=LONG_S)
             stack.callback(session.close, drain=False, timeout_s=5)
             stack.callback(gate.open.set)
             if not gate_was_open:

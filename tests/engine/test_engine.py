@@ -55,11 +55,14 @@ def test_results_keep_the_order_of_frames_and_equal_single_calls(engine: Engine)
 
 def test_lanes_do_not_change_the_answer(engine: Engine) -> None:
     with Engine.open("chula12", device="cpu", precision="fp32", lanes=1) as other:
-        for a, b in zip(engine.run(source(5)), other.run(source(5)), strict=True):
-            assert a.regions is not None
-            assert b.regions is not None
-            np.testing.assert_allclose(a.regions.boxes, b.regions.boxes, atol=1e-3)
-            np.testing.assert_allclose(a.regions.probabilities, b.regions.probabilities, atol=1e-4)
+        first, second = list(engine.run(source(5))), list(other.run(source(5)))
+    assert len(first) == 5
+    for a, b in zip(first, second, strict=True):
+        assert a.regions is not None
+        assert b.regions is not None
+        assert len(a.regions)
+        np.testing.assert_allclose(a.regions.boxes, b.regions.boxes, atol=1e-3)
+        np.testing.assert_allclose(a.regions.probabilities, b.regions.probabilities, atol=1e-4)
 
 
 def test_frames_of_different_sizes_share_a_run(engine: Engine) -> None:

@@ -11,7 +11,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,9 @@ from PIL import Image
 from rbc_engine.packs.pack import find_pack
 from rbc_engine.sinks.formats.table import FORMATS
 from rbc_engine.sources.synthetic.field import render_field
+
+from ...waits import wait_until
+from ..journals import results_in
 
 FILES = {".run.files", "regions.parquet", "cells.parquet", "fields.csv", "slides.csv", "run.json"}
 
@@ -283,12 +285,7 @@ def test_interrupt_keeps_what_is_done(tmp_path: Path, number: signal.Signals) ->
     command = [sys.executable, "-m", "rbc_engine", "run", str(tmp_path / "in"), "--out", str(out)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        deadline = time.monotonic() + 120
-        while not (out.exists() and list(out.iterdir())):
-            assert time.monotonic() < deadline
-            assert process.poll() is None
-            time.sleep(0.05)
-        time.sleep(4)
+        wait_until(lambda: results_in(out / "run.journal") >= 2 or process.poll() is not None)
         process.send_signal(number)
         _, errors = process.communicate(timeout=120)
     finally:

@@ -168,8 +168,8 @@ def test_python_goes_on_while_a_network_runs(device: HostDevice):
         network({"x": x})
         finished.set()
 
-    shares = []
-    for _ in range(3):  # the machine may be busy with something else: one clear run is enough
+    # A busy machine may keep this thread waiting now and then; a network that holds the GIL always does.
+    for _ in range(20):
         finished.clear()
         worker = threading.Thread(target=run)
         longest, started = 0.0, time.perf_counter()
@@ -180,15 +180,17 @@ def test_python_goes_on_while_a_network_runs(device: HostDevice):
             now = time.perf_counter()
             longest, last = max(longest, now - last), now
         worker.join()
-        shares.append(longest / (last - started))
-    assert min(shares) < 0.5, "the GIL was held for most of an inference"
+        if longest < 0.5 * (last - started):
+            return
+    raise AssertionError("the GIL was held for most of every inference")
 
 
 def test_a_graph_is_compiled_once(device: HostDevice):
     def seconds() -> float:
-        started = time.perf_counter()
+        """Of the processor, whatever else it does meanwhile."""
+        started = time.process_time()
         device.load(data, outputs=["x199"], shapes={"x": (768, 768)})
-        return time.perf_counter() - started
+        return time.process_time() - started
 
     data = slow(layers=200)
     first = seconds()

@@ -127,7 +127,9 @@ def test_tensorrt_objects_have_what_the_code_uses(tensorrt_names) -> None:
 
 def test_tensorrt_rtx_has_the_same() -> None:
     trt = pytest.importorskip("tensorrt_rtx")
-    for name in named_in_code("trt"):
+    used = named_in_code("trt")
+    assert used
+    for name in used:
         owner = trt
         for part in name.split("."):
             assert hasattr(owner, part), name
@@ -142,7 +144,9 @@ def test_cuda_core_takes_the_calls_that_the_code_makes() -> None:
     from cuda.core.graph import Graph, GraphBuilder
     from cuda.core.utils import StridedMemoryView
 
-    for name in named_in_code("core") | named_in_code("_core"):
+    used = named_in_code("core") | named_in_code("_core")
+    assert used
+    for name in used:
         owner = core
         for part in name.split("."):
             assert hasattr(owner, part), name

@@ -225,7 +225,9 @@ def test_a_plan_covers_the_slide_and_samples_it_as_one_frame(detector, drawn):
     wanted = fit_canvas((960, 1280), pixel_um=drawn["um"], settings=detector).scale
     if drawn["um"] is not None:
         assert plan.canvas_scale == pytest.approx(wanted, rel=0.01)
-    for tile in plan.tiles():
+    tiles = list(plan.tiles())
+    assert len(tiles) == plan.rows.count * plan.columns.count > 0
+    for tile in tiles:
         x0, y0, x1, y1 = tile.box
         assert x0 * plan.canvas_scale == pytest.approx(round(x0 * plan.canvas_scale), abs=1e-6)
         assert round(x0 * plan.canvas_scale) % 32 == round(y0 * plan.canvas_scale) % 32 == 0

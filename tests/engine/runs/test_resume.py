@@ -8,7 +8,6 @@ import random
 import shutil
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -18,6 +17,9 @@ import pytest
 from PIL import Image
 
 from rbc_engine.runs.finished_run import FinishedRun
+
+from ...waits import wait_until
+from ..journals import results_in
 
 FIELDS = 30
 IN_FLIGHT = 2 * 2 * 2 + 2
@@ -366,7 +368,7 @@ def test_real_processes_with_real_networks(repository, tmp_path):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         try:
             if results is not None:
-                wait_for_records(tmp_path / "out" / "run.journal", count=results)
+                wait_until(lambda: results_in(tmp_path / "out" / "run.journal") >= results)
                 process.kill()
             _, errors = process.communicate(timeout=600)
         finally:
@@ -380,13 +382,3 @@ def test_real_processes_with_real_networks(repository, tmp_path):
     assert rbc("--out", tmp_path / "out", "--resume", results=4) == -9
     assert rbc("--out", tmp_path / "out", "--resume") == 0
     assert_same_results(tmp_path / "out", whole)
-
-
-def wait_for_records(path: Path, *, count: int) -> None:
-    """Until a journal holds the head and so many results."""
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
-        if path.exists() and path.read_bytes().count(b"RBCJ") > count:
-            return
-        time.sleep(0.01)
-    raise AssertionError(f"no {count} results in {path}")

@@ -187,6 +187,8 @@ def test_the_gallery_holds_the_surest_and_the_least_sure(
     for slide in (0, 1):
         mine = [result for result in results if result.slide == "st"[slide]]
         gallery = json.loads(page.blocks[f"patches-{slide}"])
+        assert len(gallery) == len(toy_pack.types)
+        assert any(surest for surest, _ in gallery)
         for t, (surest, least) in enumerate(gallery):
             every = sorted(
                 (

@@ -21,6 +21,8 @@ from rbc_engine.stats.monitor import SlideMonitor
 from rbc_engine.stats.stage_map import StageMap
 from rbc_engine.types.ends import FrameStatus
 
+from ...waits import LONG_S, once, wait_until
+
 pytest.importorskip("pymmcore_plus")
 useq = pytest.importorskip("useq")
 
@@ -88,7 +90,7 @@ def test_an_overflow_of_micro_managers_buffer_is_counted(engine, core):
     slow = stub_engine(lanes=1, frame_s=0.02)
     with slow, slow.session(on_full="block", max_in_flight=1) as session:
         report = feed_sequence(core, session, seconds=1.0, fps=500, buffer_mb=4)
-        session.drain(timeout_s=20)
+        session.drain(timeout_s=LONG_S)
         counts = session.counts
         last = max(int(ended.field[6:]) for ended in session.poll())
     assert report.lost > 0
@@ -107,7 +109,7 @@ def test_full_rate_leaves_no_frame_uncounted(engine, core):
     core.setExposure(0.1)
     with engine.session(on_full="drop_oldest") as session:
         report = feed_sequence(core, session, seconds=1.0)
-        session.drain(timeout_s=20)
+        session.drain(timeout_s=LONG_S)
         counts = session.counts
     assert counts.submitted == report.submitted + report.lost > 0
     assert counts.submitted == counts.done + counts.dropped
@@ -116,11 +118,10 @@ def test_full_rate_leaves_no_frame_uncounted(engine, core):
 def test_stop_and_close_end_a_sequence(engine, core):
     stop = threading.Event()
     with engine.session(on_full="drop_oldest") as session:
-        threading.Timer(0.2, stop.set).start()
-        started = time.perf_counter()
+        once(lambda: session.counts.submitted > 2, stop.set)
         feed_sequence(core, session, stop=stop, fps=100)
-        assert time.perf_counter() - started < 60
-        threading.Timer(0.2, session.finish).start()
+        before = session.counts.submitted
+        once(lambda: session.counts.submitted > before, session.finish)
         feed_sequence(core, session, fps=100)
         assert not core.isSequenceRunning()
         assert session.counts.rejected == 1
@@ -183,9 +184,9 @@ def test_closing_the_session_cancels_an_mda(engine, core):
     session.wait_ready()
     with feed_mda(core, session):
         acquisition = core.run_mda(sequence)
-        time.sleep(0.3)
+        wait_until(lambda: session.counts.submitted > 0)
         session.close()
-        acquisition.join(10)
+        acquisition.join(LONG_S)
         assert not acquisition.is_alive()
     assert 0 < session.counts.submitted < 500
 

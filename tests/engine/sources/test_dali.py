@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import threading
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rbc_engine.sources.images import dali
 from rbc_engine.sources.images.dali import DaliImage, DaliSource, build_pipeline
 from rbc_engine.sources.images.files import FolderSource
 from rbc_engine.sources.synthetic.field import render_field
@@ -100,10 +104,24 @@ def test_what_is_no_plain_jpeg_does_not_go_to_dali(tmp_path: Path) -> None:
     assert (got[8].frame.width, got[8].frame.height) == (80, 112)
 
 
-def test_leaving_early_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_leaving_early_leaves_nothing_behind(tmp_path: Path, monkeypatch) -> None:
+    pipelines: list[weakref.ref[object]] = []
+
+    def build(*arguments: object, **options: object) -> object:
+        pipeline = build_pipeline(*arguments, **options)
+        pipelines.append(weakref.ref(pipeline))
+        return pipeline
+
+    monkeypatch.setattr(dali, "build_pipeline", build)
+    before = set(threading.enumerate())
     refs = write(tmp_path, 12)
     with DaliSource(refs, device_ids=[None], batch_size=2, workers=2, ahead=4) as source:
         next(iter(source))
+        assert len(pipelines) == 1
+        assert set(threading.enumerate()) > before
+    gc.collect()
+    assert pipelines[0]() is None
+    assert set(threading.enumerate()) == before
     source.close()
 
 

@@ -188,10 +188,13 @@ def test_background_is_left_out_and_no_cell_ever_is(tmp_path):
         one[inside, 1] -= 22
         path = write_pyramid(tmp_path / "one.tif", one, compression=None)
         read = [step for step in steps_of(path, detector) if isinstance(step, TileRead)]
+        around = []
         for step in read:
             x0, y0, x1, y1 = step.tile.box
             if x0 + 5 <= x <= x1 - 5 and y0 + 5 <= y <= y1 - 5:
-                assert step.frame is not None
+                around.append(step)
+        assert around
+        assert all(step.frame is not None for step in around)
         assert sum(step.frame is None for step in read) >= len(read) - 4
 
 

@@ -81,6 +81,7 @@ def test_a_field_without_labels_has_regions_and_no_types(folder):
 
 def test_threads_change_nothing(folder):
     one, many = (load_chula12(folder, threads=threads).fields for threads in (1, 3))
+    assert len(one) == 2
     for a, b in zip(one, many, strict=True):
         assert a.path == b.path
         for name in ("boxes", "types", "cells", "centres", "known"):

@@ -246,6 +246,7 @@ def test_synthetic_smears_are_read_as_they_were_written(tmp_path):
 def test_threads_change_nothing(tmp_path, rendered):
     write_coco(tmp_path, rendered)
     one, many = (load_dataset(tmp_path, data_format="coco", threads=n).fields for n in (1, 3))
+    assert len(one) == 3
     for a, b in zip(one, many, strict=True):
         assert a.path == b.path
         np.testing.assert_array_equal(a.boxes, b.boxes)

@@ -49,6 +49,7 @@ def draw(maker: ClumpMaker, count: int, seed: int) -> tuple[np.ndarray, np.ndarr
 def test_two_cells_stand_in_the_patch_and_are_named():
     maker = ClumpMaker(make_regions([(26, 24), (22, 27), (30, 20), (25, 25)]), np.full(4, 0.25))
     pictures, types = draw(maker, 60, 0)
+    assert len(pictures) == 60
     for picture, held in zip(pictures, types, strict=True):
         dark = np.abs(picture - GROUND[:, None, None]).sum(axis=0) > 60
         labels, _ = ndimage.label(dark, np.ones((3, 3)))

@@ -52,7 +52,9 @@ def test_every_smear_is_held_out_once(rows, folds, seed, tie):
 
 def test_folds_share_out_a_type():
     data = dataset([(f"g{index:02}", [index % 3] * 4) for index in range(30)])
-    for fold in deal_groups(data, folds=5, seed=0):
+    folds = deal_groups(data, folds=5, seed=0)
+    assert len(folds) == 5
+    for fold in folds:
         held = sum(f.types.sum(axis=0) for f in data.fields if f.group in fold)
         assert held.tolist() == [8, 8, 8]
 
