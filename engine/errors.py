@@ -1,5 +1,5 @@
-"""What can go wrong, in kinds that a caller can tell apart. Every message names the argument or file,
-the rule, the value and the remedy."""
+"""Define the errors that a caller can distinguish. Every message names the argument or file, the
+rule, the value and the remedy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class UsageError(RbcError, ValueError):
 
 
 class ImageError(RbcError):
-    """One image cannot be used. A run records it in its field's row and goes on."""
+    """One image cannot be used. A run records it in the field's row and continues."""
 
 
 class PackError(RbcError):
@@ -37,7 +37,7 @@ class DeviceError(RbcError):
 
 
 class DeviceMemoryError(DeviceError):
-    """A device has too little memory left. With fewer lanes it may do."""
+    """A device has too little memory left. Fewer lanes may help."""
 
 
 class OutputError(RbcError):
@@ -45,8 +45,10 @@ class OutputError(RbcError):
 
 
 class ResultsError(RbcError):
-    """The folder of an earlier run cannot be used: damaged, changed since, or made otherwise than now asked for."""
+    """The folder of an earlier run cannot be used: damaged, changed since, or made with other
+    settings.
+    """
 
 
 class SessionClosedError(RbcError):
-    """A frame was submitted to a session that takes no more."""
+    """A frame was submitted to a session that accepts no more."""

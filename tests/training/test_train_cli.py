@@ -72,7 +72,7 @@ def work(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines += process.stderr
     assert process.returncode == 130, "".join(lines)
     assert any(line.startswith("detector step 2/2") for line in lines)
-    assert lines[-1].startswith("interrupted; the same command goes on")
+    assert lines[-1].startswith("interrupted; repeat the command to resume")
     assert "Traceback" not in "".join(lines)
     return folder
 

@@ -238,7 +238,7 @@ def test_callback_gets_every_end_in_one_thread(open_session):
     assert ends == [str(index) for index in range(30)]
     assert threads == {"rbc-callback"}
     for read in (session.poll, session.read, lambda: next(session.results())):
-        with pytest.raises(UsageError, match="leave out on_ended"):
+        with pytest.raises(UsageError, match="omit on_ended"):
             read()
 
 
