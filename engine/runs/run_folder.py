@@ -138,7 +138,7 @@ def run_folder(
         mode: Mode = "overwrite" if overwrite else "resume" if resume else "new"
         claimed = claim(Path(out), mode, inputs={"INPUT": given})
         entries = found.entries[:limit]
-        told = _Reporter(on_progress, on_result)
+        reporter = _Reporter(on_progress, on_result)
         stop = threading.Event() if stop is None else stop
         with Engine.open(
             pack,
@@ -164,15 +164,15 @@ def run_folder(
                 started=started,
                 warnings=_left_out(found, limit),
                 stop=stop,
-                on_plan=told.begin,
-                on_result=told.add,
-                on_tile=told.add_tile,
+                on_plan=reporter.begin,
+                on_result=reporter.add,
+                on_tile=reporter.add_tile,
             )
     return RunSummary(
         out=Path(out),
         record=record,
-        slides=tuple(told.tally.rows()),
-        failures=tuple(told.failures),
+        slides=tuple(reporter.tally.rows()),
+        failures=tuple(reporter.failures),
         stopped=stop.is_set(),
     )
 
