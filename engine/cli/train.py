@@ -8,13 +8,46 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rbc_engine.cli.terminal.train_options import (
+    Batch,
+    BestF1,
+    Bf16,
+    ClassifierTrunkOption,
+    CollectionOption,
+    Data,
+    DetectorTrunkOption,
+    Device,
+    Format,
+    FrozenNorms,
+    LearningRate,
+    MaxFalseShare,
+    MeasuredBy,
+    Name,
+    Only,
+    Out,
+    Preset,
+    Seed,
+    Share,
+    SoftWeight,
+    Split,
+    SplitSeed,
+    Stages,
+    StartFrom,
+    Steps,
+    TeacherOption,
+    Threads,
+    TrunkWeightsOption,
+    Without,
+    Work,
+)
 from rbc_engine.errors import RbcError, UsageError
 
 if TYPE_CHECKING:
+    from rbc_engine.training.collection_plan import CollectionPlan
     from rbc_engine.training.plan import TrainingPlan
 
 __all__ = ["app", "parse_stages", "training_errors"]
@@ -27,107 +60,21 @@ app = typer.Typer(
     help="Train the detector and the classifier, and make a pack of them.", no_args_is_help=True
 )
 
-Data = Annotated[Path, typer.Option(help="Folder of the labelled images.")]
-Work = Annotated[
-    Path,
-    typer.Option(help="Folder for checkpoints; a stopped training resumes from it."),
-]
-Format = Annotated[
-    str,
-    typer.Option("--format", help="What --data holds: chula12, masks, voc, coco or synthetic."),
-]
-Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same training.")]
-Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 for all cores.")]
-Share = Annotated[
-    float,
-    typer.Option(
-        min=0.0,
-        max=0.9,
-        help="Share of the smears to hold out; 0 for the final training on all of them.",
-    ),
-]
-Split = Annotated[
-    str,
-    typer.Option(
-        help="smears: hold out whole smears. images: hold out images of smears that are also used "
-        "for training; optimistic, for comparison with published results. images-of-held-out: the "
-        "same, only of the smears that `smears` holds out."
-    ),
-]
-Steps = Annotated[int | None, typer.Option(min=1, help="Steps of the detector.")]
-Stages = Annotated[
-    str | None,
-    typer.Option(
-        help="Stages of the classifier, PATCH_PX:PATCHES each, separated by commas, e.g. "
-        "40:64000,64:32000."
-    ),
-]
-StartFrom = Annotated[
-    Path | None,
-    typer.Option(
-        help="Fine-tune the weights of another training (its --work) or of a pack (name or folder)."
-    ),
-]
-Bf16 = Annotated[
-    bool,
-    typer.Option("--bf16", help="Compute in bfloat16: faster on a processor that supports it."),
-]
-LearningRate = Annotated[
-    float | None, typer.Option(min=1e-7, max=1.0, help="Highest learning rate.")
-]
-Batch = Annotated[int | None, typer.Option(min=2, max=4096, help="Patches per step.")]
-DetectorTrunkOption = Annotated[str | None, typer.Option(help="resnet18, resnet50 or resnet101.")]
-Preset = Annotated[
-    str,
-    typer.Option(help="best: as for the shipped pack. paper: as in Qiu et al. 2019."),
-]
-TrunkWeightsOption = Annotated[
-    str,
-    typer.Option(
-        "--trunk-weights",
-        help="Initial weights of the trunk: imagenet, scratch, or auto for ImageNet's if they can "
-        "be downloaded.",
-    ),
-]
-ClassifierTrunkOption = Annotated[str | None, typer.Option(help="resnet18, resnet34 or resnet50.")]
-Name = Annotated[
-    str | None, typer.Option("--name", help="Name of the new pack; by default that of --format.")
-]
-Out = Annotated[Path, typer.Option(help="Folder of the new pack.")]
-MaxFalseShare = Annotated[
-    float,
-    typer.Option(
-        min=0.0,
-        max=1.0,
-        help="Largest share of false regions on held-out smears; sets the score threshold.",
-    ),
-]
-
-BestF1 = Annotated[
-    bool,
-    typer.Option(
-        "--best-f1",
-        help="Choose each type's threshold by its F1 on held-out smears, instead of 0.6 for all.",
-    ),
-]
-MeasuredBy = Annotated[
-    Path | None,
-    typer.Option(
-        help="With --validation-share 0: the pack trained with smears held out, "
-        "which provides caller, score threshold and accuracy."
-    ),
-]
-
 
 @app.command()
 def detector(
     data: Data,
     work: Work,
     data_format: Format = "chula12",
+    collection: CollectionOption = None,
+    only: Only = None,
+    without: Without = None,
     seed: Seed = 0,
+    split_seed: SplitSeed = None,
     threads: Threads = 0,
     validation_share: Share = 0.22,
     split: Split = "smears",
+    device: Device = "cpu",
     preset: Preset = "best",
     steps: Steps = None,
     detector_trunk: DetectorTrunkOption = None,
@@ -137,7 +84,24 @@ def detector(
 ) -> None:
     """Train the detector of red-cell regions."""
     with training_errors():
-        plan = _plan(data, work, data_format, seed, threads, validation_share, split)
+        plan: TrainingPlan | CollectionPlan
+        if collection is None:
+            _check_alone(only=only, without=without, split_seed=split_seed)
+            plan = _plan(data, work, data_format, seed, threads, validation_share, split, device)
+        else:
+            plan = _collection_plan(
+                data,
+                work,
+                collection,
+                only=only,
+                without=without,
+                seed=seed,
+                split_seed=split_seed,
+                threads=threads,
+                validation_share=validation_share,
+                split=split,
+                device=device,
+            )
         plan.train_detector(
             preset=preset,
             steps=steps,
@@ -153,10 +117,15 @@ def classifier(
     data: Data,
     work: Work,
     data_format: Format = "chula12",
+    collection: CollectionOption = None,
+    only: Only = None,
+    without: Without = None,
     seed: Seed = 0,
+    split_seed: SplitSeed = None,
     threads: Threads = 0,
     validation_share: Share = 0.22,
     split: Split = "smears",
+    device: Device = "cpu",
     preset: Preset = "best",
     stages: Stages = None,
     classifier_trunk: ClassifierTrunkOption = None,
@@ -164,21 +133,54 @@ def classifier(
     learning_rate: LearningRate = None,
     batch: Batch = None,
     bf16: Bf16 = False,
+    frozen_norms: FrozenNorms = False,
     start_from: StartFrom = None,
+    teacher: TeacherOption = None,
+    soft_weight: SoftWeight = None,
 ) -> None:
     """Train the classifier of cell types."""
     with training_errors():
         parsed = parse_stages(stages)
-        plan = _plan(data, work, data_format, seed, threads, validation_share, split)
-        plan.train_classifier(
-            preset=preset,
-            stages=parsed,
-            trunk=classifier_trunk,
-            trunk_weights=trunk_weights,
-            learning_rate=learning_rate,
-            batch=batch,
-            bf16=bf16,
-            start=start_from,
+        options: dict[str, Any] = {
+            "preset": preset,
+            "stages": parsed,
+            "trunk": classifier_trunk,
+            "trunk_weights": trunk_weights,
+            "learning_rate": learning_rate,
+            "batch": batch,
+            "bf16": bf16,
+            "start": start_from,
+        }
+        if collection is None:
+            _check_alone(
+                only=only,
+                without=without,
+                split_seed=split_seed,
+                frozen_norms=frozen_norms,
+                teacher=teacher,
+                soft_weight=soft_weight,
+            )
+            plan = _plan(data, work, data_format, seed, threads, validation_share, split, device)
+            plan.train_classifier(**options)
+            return
+        laboratories = _collection_plan(
+            data,
+            work,
+            collection,
+            only=only,
+            without=without,
+            seed=seed,
+            split_seed=split_seed,
+            threads=threads,
+            validation_share=validation_share,
+            split=split,
+            device=device,
+        )
+        laboratories.train_classifier(
+            **options,
+            frozen_norms=frozen_norms,
+            teachers=[Path(folder) for folder in _names(teacher)],
+            soft_weight=soft_weight,
         )
 
 
@@ -200,7 +202,7 @@ def pack(
     """Make a pack of the trained networks and measure it on held-out smears."""
     with training_errors():
         _check_out(out, name)
-        plan = _plan(data, work, data_format, seed, threads, validation_share, split)
+        plan = _plan(data, work, data_format, seed, threads, validation_share, split, "cpu")
         plan.make_pack(
             out,
             max_false_share=max_false_share,
@@ -220,6 +222,7 @@ def everything(
     threads: Threads = 0,
     validation_share: Share = 0.22,
     split: Split = "smears",
+    device: Device = "cpu",
     preset: Preset = "best",
     steps: Steps = None,
     detector_trunk: DetectorTrunkOption = None,
@@ -234,7 +237,7 @@ def everything(
     with training_errors():
         _check_out(out, name)
         parsed = parse_stages(stages)
-        plan = _plan(data, work, data_format, seed, threads, validation_share, split)
+        plan = _plan(data, work, data_format, seed, threads, validation_share, split, device)
         plan.train_detector(
             preset=preset,
             steps=steps,
@@ -300,7 +303,9 @@ def _plan(
     threads: int,
     validation_share: float,
     split: str,
+    device: str,
 ) -> TrainingPlan:
+    from rbc_engine.training.fit.steps.devices import training_device
     from rbc_engine.training.plan import TrainingPlan
 
     return TrainingPlan.open(
@@ -311,8 +316,56 @@ def _plan(
         threads=threads or len(os.sched_getaffinity(0)),
         validation_share=validation_share,
         split=split,
+        device=training_device(device),
         log=_log,
     )
+
+
+def _collection_plan(
+    data: Path,
+    work: Path,
+    collection: str,
+    *,
+    only: str | None,
+    without: str | None,
+    seed: int,
+    split_seed: int | None,
+    threads: int,
+    validation_share: float,
+    split: str,
+    device: str,
+) -> CollectionPlan:
+    from rbc_engine.training.collection_plan import CollectionPlan
+    from rbc_engine.training.fit.steps.devices import training_device
+
+    return CollectionPlan.open(
+        data,
+        work,
+        collection=collection,
+        only=_names(only),
+        without=_names(without),
+        seed=seed,
+        split_seed=split_seed,
+        threads=threads or len(os.sched_getaffinity(0)),
+        validation_share=validation_share,
+        split=split,
+        device=training_device(device),
+        log=_log,
+    )
+
+
+def _check_alone(**options: object) -> None:
+    """Refuses what has a meaning with --collection only."""
+    if names := [
+        f"--{name.replace('_', '-')}"
+        for name, value in options.items()
+        if value not in (None, False)
+    ]:
+        raise UsageError(f"{' and '.join(names)} need a --collection; name one, or leave them out")
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
 def _log(line: str) -> None:
