@@ -120,7 +120,7 @@ def finish_on_all_smears(data: Path, finished: Path, measured: Pack, folder: Pat
     for arguments in (["detector", *DETECTOR], ["classifier", *CLASSIFIER]):
         result = train(*arguments, *common, *start)
         assert result.exit_code == 0, result.output
-        assert f"beginning with the weights of {finished}" in result.stderr
+        assert f"starting with the weights of {finished}" in result.stderr
     out = folder / "final"
     assert "only then" in refused("pack", *common, "--out", out)
     measured_by = ["--measured-by", measured.folder]

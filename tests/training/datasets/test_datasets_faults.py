@@ -235,7 +235,7 @@ def header(text):
         (row("7.jpg,5,5,granular,1"), "images/ lacks the image 7.jpg"),
         (header("image,x,y,type,cells"), "labels.csv must have the columns image and x and y and types"),
         (lambda folder: (folder / "labels.csv").unlink(), "labels.csv: cannot be read"),
-        (lambda folder: (folder / "labels.csv").write_bytes(b"\xff\xfe"), "no table of comma-separated"),
+        (lambda folder: (folder / "labels.csv").write_bytes(b"\xff\xfe"), "not a table of comma-separated"),
     ],
 )  # fmt: skip
 def test_masks(copy, change, message):
@@ -258,7 +258,7 @@ def test_a_label_beside_every_cell(copy):
         ('"schema": 1', '"schema": 2', "schema: Input should be 1"),
         ('"slide-1/field-1.jpg"', '"../field-1.jpg"', "must be SLIDE/FILE (got '../field-1.jpg')"),
         ('"slide-1/field-1.jpg"', '"field-1.jpg"', "must be SLIDE/FILE"),
-        ('"slide-1/field-1.jpg"', '"slide-2/field-1.jpg"', "stands twice"),
+        ('"slide-1/field-1.jpg"', '"slide-2/field-1.jpg"', "occurs twice"),
         ('"slide-1/field-1.jpg"', '"slide-1/field-9.jpg"', "field-9.jpg: cannot be read"),
         ('"types": [\n  "oval_disc"', '"types": [\n  "disc"', "unknown type 'oval_disc'"),
         ('"cells": 1', '"cells": 0', "greater than or equal to 1"),

@@ -306,7 +306,7 @@ def test_a_training_starts_from_another(fields, tmp_path: Path, train):
     first = load_checkpoint(tmp_path / "first.pt")[0]
     assert first is not None
     second = train(fields, tmp_path / "second.pt", lines, start=tmp_path / "first.pt")
-    assert f"beginning with the weights of {tmp_path / 'first.pt'}, step 3" in lines
+    assert f"starting with the weights of {tmp_path / 'first.pt'}, step 3" in lines
     final = load_checkpoint(tmp_path / "second.pt")[0]
     assert final is not None
     assert int(final["average"]["n_averaged"]) == 3

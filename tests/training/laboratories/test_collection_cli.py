@@ -176,7 +176,7 @@ def test_a_student_learns_of_its_teachers(data: Path, finished: Path, tmp_path: 
         *("classifier", *options(data, tmp_path / "begun"), "--start-from", finished, *CLASSIFIER)
     )
     assert begun.exit_code == 0, (begun.output, begun.exception)
-    assert "beginning with the weights of" in begun.stderr
+    assert "starting with the weights of" in begun.stderr
 
 
 @pytest.mark.slow
