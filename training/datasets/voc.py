@@ -64,7 +64,7 @@ def _read_annotation(path: Path, name: str, faults: Faults) -> list[BoxedCell]:
     if data is None:
         return []
     try:
-        parser = ElementTree.XMLParser(target=_PlainTree())
+        parser = ElementTree.XMLParser(target=_PlainTree())  # noqa: S314
         root = ElementTree.fromstring(data, parser)  # noqa: S314
     except UsageError as error:
         faults.add(f"{name}: {error}")

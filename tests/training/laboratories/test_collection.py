@@ -83,7 +83,7 @@ def test_the_shipped_collection_is_sound():
         ('middle = "other"', 'kinds = { rbc = "red" }', "is for them only"),
         ('format = "pictures"', 'format = "boxes"', "kinds gives the meaning of the labels of boxes"),
         ("schema = 1", "schema = 2", "schema"),
-        ("schema = 1", "schema = ", "no TOML"),
+        ("schema = 1", "schema = ", "not TOML"),
         ("healthy = true", "helthy = true", "helthy"),
     ],
 )
@@ -201,7 +201,7 @@ def test_images_outside_the_folder_are_refused(tmp_path: Path, name: str):
 def test_no_json_and_no_folder_are_refused(tmp_path: Path):
     write_laboratories(tmp_path)
     (tmp_path / "labs/plain/boxes.json").write_text("{")
-    with pytest.raises(UsageError, match="no JSON"):
+    with pytest.raises(UsageError, match="not JSON"):
         load(tmp_path, "plain")
     (tmp_path / "labs/plain/boxes.json").write_text("[]")
     with pytest.raises(UsageError, match="must map the name of each image"):
