@@ -1,4 +1,4 @@
-"""How many cells a region may hold, judged by its box against those of the single cells around it.
+"""Estimate how many cells a region may hold from its box and those of the single cells around it.
 
 The thresholds were chosen on smears with labelled cells; docs/results/accuracy.md measures them.
 """
@@ -13,16 +13,16 @@ import numpy.typing as npt
 __all__ = ["CellCounts", "count_cells"]
 
 _CLUMP_SIZE = 1.9
-"""Of the geometric mean of a box's area and the square on its long side, in cells: two cells side by side have about
-2.8, one long cell seldom 1.9."""
+"""Threshold of the geometric mean of a box's area and the square on its long side, in cells: two
+adjacent cells have about 2.8, one long cell seldom 1.9."""
 _LEAST_AREA, _MOST_AREA = 0.6, 1.9
-"""What a cell of a clump adds to the area of its box, in cells: less where cells overlap, more where the box has room
-beside them."""
+"""Area that a cell of a clump adds to its box, in cells: less where cells overlap, more where the
+box has room next to them."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class CellCounts:
-    """Of R regions.
+    """Hold counts of R regions.
 
     low, high: int32 [R], the fewest and the most cells that each may hold, from 1.
     clump: bool [R], more than one, likely; high is at least 2 then.
@@ -34,11 +34,12 @@ class CellCounts:
 
 
 def count_cells(boxes: npt.NDArray[np.float32], *, cut: npt.NDArray[np.bool_]) -> CellCounts:
-    """The regions of one field, or of one slide, against the median of its boxes: as long as most hold one cell, that
-    is a single cell. Where there are but a few regions, or most are clumps, this says little.
+    """Count the cells of one field's or one slide's regions, relative to the median of its boxes:
+    as long as most hold one cell, that is a single cell. With only a few regions, or mostly clumps,
+    the counts mean little.
 
-    boxes: float32 [R, 4], x0 y0 x1 y1. cut: bool [R], at the border of the field: not asked for the median unless all
-    are, and judged by what is seen of them.
+    boxes: float32 [R, 4], x0 y0 x1 y1. cut: bool [R], at the border of the field: excluded from the
+    median unless all are, and estimated from the visible part.
     """
     sides = np.maximum(boxes[:, 2:].astype(np.float64) - boxes[:, :2], 1)
     areas = sides.prod(axis=1)

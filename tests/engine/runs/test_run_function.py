@@ -124,7 +124,7 @@ def test_it_resumes_from_what_a_callback_left(images, tmp_path, opened):
     with pytest.raises(RuntimeError, match="own"):
         run_folder(images, out, formats=(), on_result=fail, sinks=[FieldList])
     assert [path.name for path in out.iterdir()] == ["run.journal"]
-    with pytest.raises(OutputError, match="pass resume=True to go on with it, overwrite=True to"):
+    with pytest.raises(OutputError, match="pass resume=True to continue it, overwrite=True to"):
         run_folder(images, out, formats=())
     progress: list[RunProgress] = []
     summary = run_folder(
