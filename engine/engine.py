@@ -92,15 +92,14 @@ class Engine(Closing):
         """Open a pack, by the name of a shipped one or by its folder, on a device.
 
         device: 'auto', 'cpu', 'cuda' (the first GPU), 'cuda:N', 'cuda:N,M' or 'cuda:all'. The
-        networks of a pack are
-            compiled for a GPU at their first use there, which takes minutes, and stored; then, and
-            at every later opening, the pack's golden inputs are run on it.
+            networks of a pack are compiled for a GPU at their first use there, which takes minutes,
+            and stored; then, and at every later opening, the pack's golden inputs are run on it.
         precision: one that the device offers, or 'auto' for the fastest that the pack's calibration
         accepts.
         lanes: batches in flight on each device; None for what suits it.
         estimate_scale: whether a frame without µm per pixel, whose cells have an implausible size
-        at the assumed
-            scale, is detected again at the scale estimated from them. Its result says so.
+            at the assumed scale, is detected again at the scale estimated from them. Its result
+            says so.
         field_prior: whether to correct probabilities for the mix of types in each frame, if the
         pack says how.
         watch: is notified of compilations.
@@ -216,18 +215,17 @@ class Engine(Closing):
         block waits until it is warm.
 
         on_full: what happens to a frame for which there is no room: 'block' waits for room, at most
-        submit_timeout_s,
-            then rejects it; 'drop_oldest' drops the frame that has waited longest; 'drop_newest'
-            drops it; 'reject' rejects it.
+            submit_timeout_s, then rejects it; 'drop_oldest' drops the frame that has waited
+            longest; 'drop_newest' drops it; 'reject' rejects it.
         max_in_flight: frames that wait or are in lanes; by default twice what the lanes take.
         max_batch: frames that a lane takes at once, when that many wait; by default what makes the
         device faster.
         max_age_s: a frame that has waited longer is not started, and is stale.
         order: 'ready', or 'submitted': an outcome waits for those of earlier frames.
         on_ended: called with the Ended of every frame, one at a time, in a thread of its own;
-        without it they
-            are read from the session. max_unread: how many may wait for that. Under 'block' no
-            frame is accepted while there are more; otherwise the oldest are discarded, and counted.
+            without it they are read from the session. max_unread: how many may wait for that. Under
+            'block' no frame is accepted while there are more; otherwise the oldest are discarded,
+            and counted.
         callback_timeout_s: a call that takes longer is reported in Session.problems.
         slide, pixel_um (width of a pixel in µm), pixels: of all frames. keep_frames: results carry
         their frame.

@@ -17,38 +17,38 @@ __all__ = [
 
 
 class RbcError(Exception):
-    """Any error that rbc-engine raises on purpose."""
+    """Signal an error; the base of all that rbc-engine raises on purpose."""
 
 
 class UsageError(RbcError, ValueError):
-    """An argument or option breaks its rule."""
+    """Signal that an argument or option breaks its rule."""
 
 
 class ImageError(RbcError):
-    """One image cannot be used. A run records it in the field's row and continues."""
+    """Signal that one image cannot be used. A run records it in the field's row and continues."""
 
 
 class PackError(RbcError):
-    """A model pack is damaged, unsafe, or from a newer version."""
+    """Signal that a model pack is damaged, unsafe, or from a newer version."""
 
 
 class DeviceError(RbcError):
-    """A device, or the library that drives it, is missing or failed."""
+    """Signal that a device, or the library that drives it, is missing or failed."""
 
 
 class DeviceMemoryError(DeviceError):
-    """A device has too little memory left. Fewer lanes may help."""
+    """Signal that a device has too little memory left. Fewer lanes may help."""
 
 
 class OutputError(RbcError):
-    """Results cannot be written."""
+    """Signal that results cannot be written."""
 
 
 class ResultsError(RbcError):
-    """The folder of an earlier run cannot be used: damaged, changed since, or made with other
-    settings.
+    """Signal that the folder of an earlier run cannot be used: damaged, changed since, or made with
+    other settings.
     """
 
 
 class SessionClosedError(RbcError):
-    """A frame was submitted to a session that accepts no more."""
+    """Signal that a frame was submitted to a session that accepts no more."""

@@ -100,8 +100,7 @@ class CollectionPlan:
 
         collection: see find_collection. only, without: see Collection.to_train.
         validation_share: of the typed dataset's smears; of the other laboratories' images one in
-        `held_out_one_in` is
-            held out, or none if the share is 0.
+            `held_out_one_in` is held out, or none if the share is 0.
         split: one of SPLITS, of the typed dataset. split_seed: which smears it holds out; None for
         `seed`.
 
@@ -224,8 +223,8 @@ class CollectionPlan:
         value.
 
         start: as in train_detector. teachers: the folders of finished trainings, whose mean
-        probabilities are targets
-            for every cell, labelled or not. soft_weight: their weight relative to a label.
+            probabilities are targets for every cell, labelled or not. soft_weight: their weight
+            relative to a label.
 
         Raises UsageError if no dataset has types, and for a teacher that saw an image held out
         here.

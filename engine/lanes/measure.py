@@ -35,13 +35,11 @@ class FieldMeasure:
     size_from: the source of cell_px: `round` components or the `outlines` of cells that touch;
     `none`.
     confidence: 0..1, share of all places on outlines that lie on a circle within a quarter of
-    cell_px. Over 0.3 where
-        cells lie apart, 0.1 to 0.3 for crowds, oval cells and close-ups of white cells; under 0.1
-        cell_px is a guess.
+        cell_px. Over 0.3 where cells lie apart, 0.1 to 0.3 for crowds, oval cells and close-ups of
+        white cells; under 0.1 cell_px is a guess.
     round_count, round_px, round_spread: oval components clear of the border: how many, their median
-    size (None without
-        one), half the distance between its quartiles over the median. Larger ones weigh more, so
-        that platelets do not decide.
+        size (None without one), half the distance between its quartiles over the median. Larger
+        ones weigh more, so that platelets do not decide.
     arc_count, arc_px, arc_spread: the same of the arcs on outlines, whose size is a diameter; a
     cell has many.
     lit_box: x0 y0 x1 y1 of the part that shows a smear; the whole frame if nothing surrounds it.
@@ -53,8 +51,7 @@ class FieldMeasure:
     brighter.
     foreground: 0..1, share of the lit part that cells cover.
     edge_px: width of a cell's edge, from the background's density to the cell's; None without
-    cells. No edge seems
-        sharper than two to three times shrunk_by.
+        cells. No edge seems sharper than two to three times shrunk_by.
     shrunk_by: frame px per px at which it was measured, at least 1.
     """
 

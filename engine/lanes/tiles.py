@@ -165,9 +165,8 @@ def plan_tiles(
     slide_hw: height and width of level 0, px. pixel_um: width of a level-0 pixel in µm, None if
     unknown.
     tile_canvas_px, overlap_canvas_px: multiples of 128 (or of the coarsest stride, if that is
-    more); the overlap is at
-        most half of the tile. None: TILE_CANVAS_PX, or less if a tile would have more than 3072 px
-        a side.
+        more); the overlap is at most half of the tile. None: TILE_CANVAS_PX, or less if a tile
+        would have more than 3072 px a side.
 
     Raises ImageError if the slide is too small for a tile, or its pixels too coarse or too fine to
     be used; UsageError for a tile or an overlap outside its range.

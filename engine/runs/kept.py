@@ -21,8 +21,7 @@ class KeptResults(Closing):
     """Read the kept fields of a plan, in its order.
 
     with_frames: their images are read again, a few ahead, for outputs that show pixels; no network
-    runs. A whole slide
-        has none.
+        runs. A whole slide has none.
 
     Raises ResultsError if images are needed and have changed or are missing.
     """

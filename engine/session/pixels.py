@@ -34,9 +34,8 @@ class PixelFormat:
     """State how the pixels of a camera are to be read.
 
     layout: 'mono', 'rgb', 'bgr', 'rgba', 'bgra', 'bayer_rggb', 'bayer_bggr', 'bayer_grbg' or
-    'bayer_gbrg'; 'auto' takes
-        [H, W] for mono and [H, W, 3] for RGB. Mono becomes three equal channels, alpha is dropped,
-        a Bayer mosaic is interpolated bilinearly (`demosaic`).
+        'bayer_gbrg'; 'auto' takes [H, W] for mono and [H, W, 3] for RGB. Mono becomes three equal
+        channels, alpha is dropped, a Bayer mosaic is interpolated bilinearly (`demosaic`).
     bits: of a uint16 frame, how many of its bits the camera uses, 8..16. A value v becomes
         round(v * 255 / (2**bits - 1)); one that needs more bits makes the frame fail. It must be
         stated for uint16 frames, since a dark 16-bit image and a bright 12-bit one look alike.

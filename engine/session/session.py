@@ -176,20 +176,18 @@ class Session(Closing):
         """Hand over one frame.
 
         frame: numpy or DLPack in host memory, as the session's PixelFormat says: uint8 or uint16,
-        [H, W] or [H, W, C],
-            with any strides. By default it is copied: the array is the caller's again when submit
-            returns. With copy=False it is read in place: it must not change until the frame's Ended
-            has come, nor after that if the session keeps frames. uint8 RGB in the memory of the
-            engine's own GPU (CuPy, PyTorch, Numba) is always read in place.
+            [H, W] or [H, W, C], with any strides. By default it is copied: the array is the
+            caller's again when submit returns. With copy=False it is read in place: it must not
+            change until the frame's Ended has come, nor after that if the session keeps frames.
+            uint8 RGB in the memory of the engine's own GPU (CuPy, PyTorch, Numba) is always read in
+            place.
         field: unique within the slide; '' for frame-NUMBER. slide: None for the session's. path:
         for fields.csv.
         position_um: of the stage, for SlideMonitor. pixels: None for the session's.
         deadline_s: seconds from now until the result is of no use. A frame not started by then is
-        stale; one that
-            is done later is `late`.
+            stale; one that is done later is `late`.
         timeout_s: the longest to wait for room under on_full='block'; None for the session's
-        submit_timeout_s. The
-            other policies never wait.
+            submit_timeout_s. The other policies never wait.
 
         An unusable frame fails, a full session ends one frame as on_full says: nothing is raised
         for that, and the Ticket holds the outcome. Raises SessionClosedError after finish or close

@@ -50,13 +50,11 @@ class Frame:
     """Hold one image of a smear.
 
     pixels: uint8 [H, W, 3], RGB, C-contiguous: a numpy array, or pixels that a decoder left in the
-    memory of the GPU
-        `pixels.device_id` (`shape`, `dtype`, and `to_host` for a copy).
+        memory of the GPU `pixels.device_id` (`shape`, `dtype`, and `to_host` for a copy).
     slide, field: its origin; `field` is unique within a slide.
     pixel_um: width of a pixel in µm, None if unknown.
     canvas: where it lies on the detector's canvas, for a tile of a slide, whose scale does not
-    follow from its own size;
-        None for the rule of fit_canvas.
+        follow from its own size; None for the rule of fit_canvas.
     """
 
     pixels: Any

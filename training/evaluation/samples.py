@@ -74,9 +74,8 @@ class DetectionSample:
     found_groups: int64 [D]. scores: float32 [D].
     right: bool [10, D], whether each detection matches a region at each of IOUS.
     found_kinds: int64 [10, D], the kind of that region. A detection that matches none has the kind
-    of the region
-        that it shares most with, or NONE if it lies on background: less than half covered by true
-        regions.
+        of the region that it shares most with, or NONE if it lies on background: less than half
+        covered by true regions.
     kept: bool [D], at or over the score threshold.
     centre_groups, centre_kinds: int64 [N]; the kind is that of the smallest true region around the
     centre.

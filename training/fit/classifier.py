@@ -47,13 +47,11 @@ class ClassifierTraining:
 
     stages: (patch side in px, patches drawn) one after the other; small patches first are cheaper.
     colour_strength: of the random changes of stain and light. Each type comes from few smears, so
-    the stain gives
-        it away, and the classifier must not learn it.
+        the stain gives it away, and the classifier must not learn it.
     clump_share: of the patches, those composed of two single cells.
     frozen_trunk: train the heads only, by Adam, on features stored next to the checkpoint. The
-    patches are then
-        those of the last stage, unchanged, each as likely as any other; weight_decay is an L2
-        penalty.
+        patches are then those of the last stage, unchanged, each as likely as any other;
+        weight_decay is an L2 penalty.
     bf16: see train_steps.
     """
 

@@ -51,8 +51,8 @@ class DetectorTraining:
 
     canvas_px: side of the square training canvas.
     scale_range: canvas px per frame px relative to the pack's own scale, drawn log-uniformly. Its
-    upper end allows for
-        another laboratory's objective and camera: cells several times as large.
+        upper end allows for another laboratory's objective and camera: cells several times as
+        large.
     momentum: of sgd.
     rendered_share: of the canvases, those that are rendered smears: other looks, and exact boxes.
     bf16: see train_steps.

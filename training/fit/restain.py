@@ -23,8 +23,7 @@ def restain_field(pixels: UInt8, stain: Stain, target: Stain, share: float) -> t
     then have.
 
     share: how far; 0 leaves the field unchanged and 1 gives background and cells those of `target`;
-    on a
-        logarithmic scale.
+        on a logarithmic scale.
     """
     ratio = np.clip(target.density / stain.density, *_RATIO) ** share
     background = stain.background * (target.background / stain.background) ** share

@@ -78,10 +78,9 @@ def unfold_batchnorm(model: nn.Module, weights: Weights, *, run: Callable[[int],
     """Load weights without BatchNorm into a model with it, so that both compute the same.
 
     weights: convolutions with the bias that a folded BatchNorm left them. If `model` has a
-    BatchNorm after the
-        convolution, that bias becomes its own: with mean m and variance v of the convolution's
-        output over the data, the BatchNorm's weight is sqrt(v + eps) and its bias m + b, and the
-        result is the output plus b again.
+        BatchNorm after the convolution, that bias becomes its own: with mean m and variance v of
+        the convolution's output over the data, the BatchNorm's weight is sqrt(v + eps) and its bias
+        m + b, and the result is the output plus b again.
     run: passes batch number 0, 1, ... through every convolution of `model`.
     """
     pairs = dict(_conv_norm_pairs(model))

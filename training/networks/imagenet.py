@@ -72,9 +72,8 @@ def load_trunk(
     """Put ImageNet weights into the layers of `body`, made for inputs with another normalisation.
 
     mean_rgb, std_rgb: grey levels, of the normalisation of `body`'s inputs. An input x stands for
-    the level
-        x * std + mean; the first convolution and the mean that its norm subtracts absorb that. This
-        is exact except where the convolution's padding is visible.
+        the level x * std + mean; the first convolution and the mean that its norm subtracts absorb
+        that. This is exact except where the convolution's padding is visible.
     """
     conv, norm, means, stds = next(stem for stem in _STEMS if f"{stem[0]}.weight" in state)
     weight = state[f"{conv}.weight"]

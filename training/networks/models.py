@@ -64,13 +64,11 @@ def build_detector(
     detection path.
 
     settings: S strides use the first S - 1 stages of the trunk; the last level is a max-pooling of
-    the one
-        before it. `(4, 8, 16, 32)` therefore omits the trunk's fourth stage.
+        the one before it. `(4, 8, 16, 32)` therefore omits the trunk's fourth stage.
     representation: width of the box head's two layers.
     classes: 2 to MOST_CLASSES, of which class 0 is the background. With more than 2 the last step
-    is not the engine's:
-        torchvision makes each proposal a candidate for every class and suppresses overlaps within a
-        class, the engine for its likeliest class and over all classes.
+        is not the engine's: torchvision makes each proposal a candidate for every class and
+        suppresses overlaps within a class, the engine for its likeliest class and over all classes.
 
     Takes images float32 [3, H, W], 0..1, of any sizes. Raises ValueError if the strides do not fit
     a ResNet, or for a number of classes that the engine does not take.

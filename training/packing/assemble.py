@@ -63,8 +63,7 @@ def assemble_pack(
     """Make the pack and write it to `out`.
 
     held_out: fields of smears on which neither network was trained; temperatures, caller and score
-    threshold are
-        fitted to them.
+        threshold are fitted to them.
     frequencies: T shares of the regions that held each type when the classifier was trained.
     max_false_share: of the regions found, at the score threshold.
     best_f1: thresholds of the types by their F1 on the held-out smears, instead of the recipe's.
@@ -136,8 +135,8 @@ def assemble_final_pack(
     """Make the pack of networks that were trained on all smears, and write it to `out`.
 
     measured: a pack of the same recipe with smears held out. Its caller, thresholds, temperatures,
-    frequencies and
-        accuracy are taken over, because no smears are left to measure these networks on.
+        frequencies and accuracy are taken over, because no smears are left to measure these
+        networks on.
 
     Raises UsageError if `measured` is of another recipe, OutputError if `out` cannot be written.
     """

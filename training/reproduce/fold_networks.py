@@ -192,9 +192,7 @@ def check_classifier_training(training: ClassifierTraining) -> None:
 
 
 def check_trunk_weights(trunk_weights: str) -> None:
-    """All models of a table begin alike, so that 'auto', which depends on the network, will not
-    do.
-    """
+    """Refuse 'auto', which depends on the network: all models of a table must start alike."""
     _check_choice("--trunk-weights", trunk_weights, Literal["scratch", "imagenet"])
 
 
@@ -208,7 +206,7 @@ def _stored(work: Path, fold: int, model: Model) -> Path:
 
 
 def _digest(regions: RegionSet) -> str:
-    """Of everything that is learnt from or judged by."""
+    """Return a digest of all training and test data."""
     digest = hashlib.sha256()
     for array in (
         regions.boxes,

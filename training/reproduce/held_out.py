@@ -25,8 +25,7 @@ class HeldOut:
     cells: int64 [R].
     types: bool [R, T]. probabilities: float32 [R, T], out of fold.
     learnt: bool [R, T], whether the type occurs among the single cells of the training part of the
-    region's fold:
-        no model can learn any other.
+        region's fold: no model can learn any other.
     """
 
     images: npt.NDArray[np.str_]

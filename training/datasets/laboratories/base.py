@@ -45,8 +45,7 @@ class CellField:
     boxes: float32 [N, 4], x0 y0 x1 y1 in pixels, of single cells, even where these touch.
     kinds: uint8 [N], indices into KINDS.
     unknown: float32 [U, 4], boxes of neither known cells nor background: unlabelled cells that the
-    border cuts,
-        clumps whose single cells are not known.
+        border cuts, clumps whose single cells are not known.
     cell_px: root of the box area of the field's median red cell, in pixels.
     labels: the field's regions and their types, if it has any.
     """

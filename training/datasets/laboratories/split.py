@@ -32,8 +32,7 @@ def split_laboratories(
     """Split the fields.
 
     split, validation_share, seed: of the typed dataset, see split_fields. Of any other, one image
-    in `held_out_one_in`
-        is held out, or none if the share is 0.
+        in `held_out_one_in` is held out, or none if the share is 0.
 
     Raises UsageError for a split of the typed dataset with an empty side.
     """

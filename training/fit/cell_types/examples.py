@@ -72,8 +72,8 @@ def gather_examples(
     """Gather the examples of all fields.
 
     types: T. short_side_px: of a typed field on the canvas, which sets the scale of its windows:
-    its cells keep their
-        true sizes. cell_canvas_px: side of the median cell of any other field there.
+        its cells keep their true sizes. cell_canvas_px: side of the median cell of any other field
+        there.
 
     Raises ValueError if there is none with a known type.
     """

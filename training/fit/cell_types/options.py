@@ -27,8 +27,7 @@ class TypeTraining(ClassifierTraining):
     clump_share: composed of two typed single cells.
     restain_share: of all patches, those that get the stain of another laboratory.
     blurred_share: of the patches of other laboratories, those blurred like the typed one's, so that
-    focus does not
-        distinguish them.
+        focus does not distinguish them.
     colour_strength: see vary_colour; in units of 40 grey levels.
     frozen_norms: BatchNorms keep the trunk's initial statistics.
     unlabelled_share: with teachers only: cells and regions without a type label.

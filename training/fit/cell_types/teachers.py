@@ -30,8 +30,7 @@ class Teachers:
         settings of their patches.
 
         student: settings of the patches that `__call__` gets; they are resized and normalised for a
-        teacher whose
-            own differ.
+            teacher whose own differ.
 
         Raises ValueError if there is none.
         """

@@ -22,8 +22,7 @@ class CellDetectorTraining(DetectorTraining):
     object.
     restain_share: of the crops, those that get the stain of another laboratory.
     pasted_share: of the canvases of laboratories without white cells, those into which some are
-    pasted; of the others
-        a quarter as many.
+        pasted; of the others a quarter as many.
     jpeg_share, blur_share: of the canvases.
     colour_strength: see vary_colour.
     proposals, proposals_per_level: in training; the pack's own are for fields, which hold more

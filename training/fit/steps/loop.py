@@ -61,16 +61,13 @@ def train_steps(
     """Train on the device of `model`, or resume from `checkpoint`, and return the averaged weights.
 
     loss_at: the loss of a step, which must depend only on the weights, the step's number and
-    torch's
-        generator: the latter is seeded by (seed, step), so that a resumed training takes the same
-        steps.
+        torch's generator: the latter is seeded by (seed, step), so that a resumed training takes
+        the same steps.
     learning_rate: the highest, see one_cycle.
     bf16: products and convolutions in bfloat16, everything else in float32; faster on a processor
-    that supports it, and
-        slower on any other. The steps differ from those in float32.
+        that supports it, and slower on any other. The steps differ from those in float32.
     start: another training's checkpoint, whose averaged weights are fine-tuned; None for the
-    weights
-        of `model`.
+        weights of `model`.
 
     Ctrl-C ends it after the current step, with a checkpoint and KeyboardInterrupt. Raises
     FloatingPointError if the loss or a gradient is not finite; the last checkpoint is left
