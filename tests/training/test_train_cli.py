@@ -1,4 +1,6 @@
-"""`rbc-engine train`: from labelled images to a pack that the engine opens, with a Ctrl-C on the way."""
+"""`rbc-engine train`: from labelled images to a pack that the engine opens, with a Ctrl-C on the
+way.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def work(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with a finished detector, and a classifier that a Ctrl-C ended in the first of two steps."""
+    """A workspace with a finished detector, and a classifier that a Ctrl-C ended in the first of
+    two steps.
+    """
     folder = tmp_path_factory.mktemp("train") / "work"
     arguments = ["all", "--data", data, "--work", folder, "--out", folder / "pack"]
     command = [*PROGRAM, *arguments, *SPLIT, *DETECTOR, *CLASSIFIER]

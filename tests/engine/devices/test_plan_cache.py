@@ -1,4 +1,6 @@
-"""The cache of compiled networks: what is not whole and for just this machine is not used, and it is said why."""
+"""The cache of compiled networks: what is not whole and for just this machine is not used, and it
+is said why.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +87,16 @@ def test_every_cut_and_every_changed_byte_is_noticed(cache: PlanCache) -> None:
     assert cache.read(KEY)[0] == PLAN
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 100, b"rbc-engine plan 1\n", b"rbc-engine plan 1\n[]\n", b"rbc-engine plan 1\n{}\nplan"])  # fmt: skip
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0" * 100,
+        b"rbc-engine plan 1\n",
+        b"rbc-engine plan 1\n[]\n",
+        b"rbc-engine plan 1\n{}\nplan",
+    ],
+)
 def test_foreign_files_are_not_used(cache: PlanCache, content: bytes) -> None:
     cache.folder.mkdir(parents=True)
     (cache.folder / KEY.file_name).write_bytes(content)

@@ -25,7 +25,9 @@ def test_every_frame_is_done_and_counted(open_session):
         assert session.submit(FRAME, field=str(index), position_um=(index, 1.0)).accepted
     ends = by_field(session)
     assert sorted(ends, key=int) == [str(index) for index in range(40)]
-    assert all(e.ok and len(e.result.regions) == 20 and e.position_um[1] == 1.0 for e in ends.values())  # fmt: skip
+    assert all(
+        e.ok and len(e.result.regions) == 20 and e.position_um[1] == 1.0 for e in ends.values()
+    )
     counts = session.counts
     assert (counts.submitted, counts.done, counts.ended, counts.in_flight) == (40, 40, 40, 0)
     assert counts.record() == {

@@ -27,7 +27,9 @@ from ..fake_chula import write_chula
 
 @contextmanager
 def full_disk(at_bytes: int):
-    """No file of this process may grow over a size: the kernel then fails the write, as on a full disk."""
+    """No file of this process may grow over a size: the kernel then fails the write, as on a full
+    disk.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (at_bytes, before[1]))
     try:

@@ -81,7 +81,11 @@ def test_the_shipped_collection_is_sound():
         ("weight = 0.4", "weight = nan", "weight"),
         ("weight = 0.4", "weight = 0", "weight"),
         ('middle = "other"', 'kinds = { rbc = "red" }', "is for them only"),
-        ('format = "pictures"', 'format = "boxes"', "kinds gives the meaning of the labels of boxes"),
+        (
+            'format = "pictures"',
+            'format = "boxes"',
+            "kinds gives the meaning of the labels of boxes",
+        ),
         ("schema = 1", "schema = 2", "schema"),
         ("schema = 1", "schema = ", "not TOML"),
         ("healthy = true", "helthy = true", "helthy"),

@@ -1,4 +1,6 @@
-"""`rbc-engine train --collection`: what is refused by name, a killed training moved elsewhere, and teachers."""
+"""`rbc-engine train --collection`: what is refused by name, a killed training moved elsewhere, and
+teachers.
+"""
 
 from __future__ import annotations
 
