@@ -96,7 +96,7 @@ def test_clean_data_have_no_fault(copy, data_format):
         (LAUGHS, "0.xml: must not declare a document type or entities"),
         (ELSEWHERE, "must not declare a document type"),
         (LAUGHS.encode("utf-16"), "must not declare a document type"),
-        (f"<annotation>{' ' * 2**24}</annotation>", "0.xml: larger than the 16777216 bytes"),
+        (f"<annotation>{' ' * 2**24}</annotation>", "0.xml: larger than the allowed 16777216 bytes"),
         (xml(*[("RBC", 1, 1, 20, 20)] * 2001), "0.png has 2001 boxes, more than 2000"),
     ],
 )  # fmt: skip
@@ -148,9 +148,9 @@ def image(**changes):
         ("images", image(file_name="..\\0.png"), "file_name must be a path inside"),
         ("images", image(file_name="0.png\0"), "file_name must be a path inside"),
         ("images", image(file_name="9.png"), "9.png: cannot be read: No such file"),
-        ("images", image(id=100, file_name="../x"), "the image id 100 stands 2 times"),
-        ("images", image(), "the file_name '0.png' stands 2 times"),
-        ("categories", {"id": 7, "name": "other"}, "the category id 7 stands 2 times"),
+        ("images", image(id=100, file_name="../x"), "the image id 100 occurs 2 times"),
+        ("images", image(), "the file_name '0.png' occurs 2 times"),
+        ("categories", {"id": 7, "name": "other"}, "the category id 7 occurs 2 times"),
         ("categories", {"name": "other"}, "id: Field required"),
     ],
 )  # fmt: skip
@@ -304,7 +304,7 @@ def test_synthetic_boxes_outside_the_frame(copy):
         ('types = ["a"]\nabnormal = ["b"]', "abnormal names ['b'], which are not among types"),
         ('types = ["rbc"]', "must not name the same cell twice (got ['rbc'])"),
         ('typs = ["a"]', "types.toml: typs: Extra inputs are not permitted"),
-        ("types = [", "types.toml: no TOML"),
+        ("types = [", "types.toml: not TOML"),
     ],
 )
 def test_types_toml(copy, content, message):

@@ -176,7 +176,10 @@ def test_parasites_are_red_and_others_unknown(tmp_path: Path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda rows: rows.append([1, 2, 30, 40, "elephant"]), "unknown kind 'elephant'; say in"),
+        (
+            lambda rows: rows.append([1, 2, 30, 40, "elephant"]),
+            "unknown kind 'elephant'; state its meaning in",
+        ),
         (lambda rows: rows.append([1, 2, float("nan"), 40, "rbc"]), "needs four finite numbers"),
         (lambda rows: rows.append([1, 2, float("inf"), 40, "rbc"]), "needs four finite numbers"),
         (lambda rows: rows.append([1, 2, True, 40, "rbc"]), "needs four finite numbers"),

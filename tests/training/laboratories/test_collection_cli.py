@@ -226,7 +226,9 @@ def test_faulty_datasets_are_refused_by_name(tmp_path: Path):
     write_laboratories(tmp_path)
     common = options(tmp_path, tmp_path / "work")
     edit_boxes(tmp_path / "labs/plain", lambda c: first_rows(c)[0].__setitem__(4, "wbc"))
-    assert "unknown kind 'wbc'; say in the collection" in refused("detector", *common, *DETECTOR)
+    assert "unknown kind 'wbc'; state its meaning in the collection" in refused(
+        "detector", *common, *DETECTOR
+    )
     edit_boxes(tmp_path / "labs/plain", lambda c: first_rows(c)[0].__setitem__(4, "rbc"))
     edit_boxes(tmp_path / "labs/plain", lambda c: first_rows(c)[0].__setitem__(2, float("nan")))
     assert "needs four finite numbers" in refused("detector", *common, *DETECTOR)
