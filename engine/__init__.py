@@ -1,4 +1,4 @@
-"""rbc-engine: red blood cells in microscope images, detected and classified at high throughput.
+"""Detect and classify red blood cells in microscope images at high throughput.
 
 from rbc_engine import Engine
 
@@ -81,7 +81,7 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imports the heavy names at their first use, so that the command line's help stays instant."""
+    """Import the heavy names at their first use, so that the command line's help stays instant."""
     if name not in _HOME:
         raise AttributeError(f"module 'rbc_engine' has no attribute {name!r}")
     from importlib import import_module
@@ -90,5 +90,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Lists the heavy names too, before their first use."""
+    """List the heavy names too, before their first use."""
     return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""`python -m rbc_engine` is `rbc-engine`."""
+"""Run the command line: `python -m rbc_engine` is `rbc-engine`."""
 
 from rbc_engine.cli import main
 

@@ -13,23 +13,25 @@ def postprocess_detections(*arguments: Any) -> None: ...
 def measure_field(frame: Any) -> dict[str, Any]: ...
 
 class cuda:  # noqa: N801
-    """A submodule, there if `has_cuda`: the ops of rbc_engine.devices.cpu.ops as launches on a stream of the current context.
+    """Launch the ops of rbc_engine.devices.cpu.ops on a stream of the current context; a submodule
+    that exists if `has_cuda`.
 
-    Every integer without a unit is an address in device memory or, where the name says so, a size; `stream` is a
-    CUstream. A launch neither allocates nor waits nor reads anything of the host's later, so a CUDA graph can record
-    it, once it was launched without: the first launch loads the kernel. What is launched with zero images, frames,
-    patches or slots to write does nothing.
+    Every integer without a unit is an address in device memory or, if the name says so, a size;
+    `stream` is a CUstream. A launch neither allocates nor waits nor reads anything of the host's
+    later, so a CUDA graph can record it after one launch outside a graph: the first launch loads
+    the kernel. A launch with zero images, frames, patches or slots to write does nothing.
 
     ValueError: a size over a launch's limit, an address that is null or not aligned to its type.
     RuntimeError: CUDA refused the launch.
 
-    fp16: the network's arrays (objectness, deltas, features, pooled, class_logits, box_deltas, patches) hold fp16,
-        else float32. Boxes, scores and windows are float32 always, counts and sizes int32.
-    frames: [N] of {uint64 pixels, int32 height, int32 width, int64 row_bytes}, 24 bytes each: numpy's
-        [("pixels", "<u8"), ("height", "<i4"), ("width", "<i4"), ("row_bytes", "<i8")]. `pixels` is the device address
-        of uint8 RGB rows that begin row_bytes apart.
-    workspace: so many bytes as `<op>_workspace_bytes` tells for the same sizes, aligned to 16, their content of no
-        interest before and after; not shared by launches that may run at once.
+    fp16: the network's arrays (objectness, deltas, features, pooled, class_logits, box_deltas,
+        patches) hold fp16, else float32. Boxes, scores and windows are always float32, counts and
+        sizes int32.
+    frames: [N] of {uint64 pixels, int32 height, int32 width, int64 row_bytes}, 24 bytes each:
+        numpy's [("pixels", "<u8"), ("height", "<i4"), ("width", "<i4"), ("row_bytes", "<i8")].
+        `pixels` is the device address of uint8 RGB rows that begin row_bytes apart.
+    workspace: as many bytes as `<op>_workspace_bytes` returns for the same sizes, aligned to 16,
+        with no meaningful content before or after; not shared by launches that may run at once.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Things that a `with` block closes."""
+"""Close things with a `with` block."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Self = TypeVar("Self", bound="Closing")
 
 
 class Closing(ABC):
-    """Leaving its `with` block, by an error or not, closes it."""
+    """Close when a `with` block is left, by an error or not."""
 
     @abstractmethod
     def close(self) -> None:
-        """May be called again."""
+        """Release everything; may be called again."""
 
     def __enter__(self: Self) -> Self:
         return self

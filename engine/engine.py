@@ -1,4 +1,4 @@
-"""The engine: a pack on one or several devices, its lanes, and the order of results."""
+"""Run a pack on one or several devices, with its lanes, and keep results in order."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Result = TypeVar("Result")
 
 
 class Engine(Closing):
-    """Detects and classifies the red cells of frames.
+    """Detect and classify the red cells of frames.
 
         with Engine.open("chula12") as engine:
             result = engine.analyze(image)
@@ -49,9 +49,9 @@ class Engine(Closing):
         estimate_scale: bool = False,
         field_prior: FieldPrior | None = None,
     ) -> None:
-        """See `Engine.open`, which most callers want. Takes over the lanes.
+        """Take over the lanes; `Engine.open` is what most callers want.
 
-        meter, estimate_scale, field_prior: what the lanes were made with.
+        meter, estimate_scale, field_prior: with which the lanes were made.
         """
         self.pack = pack
         self.meter = meter
@@ -69,7 +69,7 @@ class Engine(Closing):
         estimate_scale: bool = False,
         field_prior: bool = True,
     ) -> Engine:
-        """Makes the engine of a pack on devices that are open already, and takes them over. Proves none of them."""
+        """Make the engine of a pack on open devices and take them over, without verifying them."""
         meter = Meter()
         prior = FieldPrior.of(pack.manifest.classifier) if field_prior else None
         make = lane_maker(pack, meter=meter, estimate_scale=estimate_scale, field_prior=prior)
@@ -89,21 +89,23 @@ class Engine(Closing):
         field_prior: bool = True,
         watch: BuildWatch | None = None,
     ) -> Engine:
-        """Opens a pack, by the name of a shipped one or by its folder, on a device.
+        """Open a pack, by the name of a shipped one or by its folder, on a device.
 
-        device: 'auto', 'cpu', 'cuda' (the first GPU), 'cuda:N', 'cuda:N,M' or 'cuda:all'. The networks of a pack are
-            compiled for a GPU at its first use there, which takes minutes, and kept; then, and at every later
-            opening, the pack's golden inputs are run on it.
-        precision: one that the device offers, or 'auto' for the fastest of them that the pack's calibration accepts.
+        device: 'auto', 'cpu', 'cuda' (the first GPU), 'cuda:N', 'cuda:N,M' or 'cuda:all'. The
+            networks of a pack are compiled for a GPU at their first use there, which takes minutes,
+            and stored; then, and at every later opening, the pack's golden inputs are run on it.
+        precision: one that the device offers, or 'auto' for the fastest that the pack's calibration
+        accepts.
         lanes: batches in flight on each device; None for what suits it.
-        estimate_scale: whether a frame that comes without its µm per pixel, and whose cells have a size that no blood
-            has at the scale it is taken to have, is detected again at the scale that they tell. Its result says so.
-        field_prior: whether the cells of a frame correct each other's probabilities, if the pack says how; else each
-            region is judged by itself.
-        watch: is told of compilations.
+        estimate_scale: whether a frame without µm per pixel, whose cells have an implausible size
+            at the assumed scale, is detected again at the scale estimated from them. Its result
+            says so.
+        field_prior: whether to correct probabilities for the mix of types in each frame, if the
+        pack says how.
+        watch: is notified of compilations.
 
-        Raises PackError for a damaged pack, DeviceError for a device that is not here or gives wrong answers,
-        UsageError for a wrong name.
+        Raises PackError for a damaged pack, DeviceError for a device that is not available or gives
+        wrong results, UsageError for a wrong name.
         """
         if lanes is not None and lanes < 1:
             raise UsageError(f"lanes must be at least 1 (got {lanes})")
@@ -126,18 +128,22 @@ class Engine(Closing):
 
     @property
     def lanes(self) -> int:
-        """Batches in flight, over all devices: as many as their memory holds."""
+        """Return the number of batches in flight, over all devices: as many as their memory
+        holds.
+        """
         return len(self._lanes)
 
     @property
     def notes(self) -> list[str]:
-        """Why no faster device or precision was taken, and what had to be given up since."""
+        """Return why no faster device or precision was chosen, and what had to be given up
+        since.
+        """
         return self._lanes.notes
 
     def analyze(
         self, image: UInt8 | Frame, *, pixel_um: float | None = None, field: str = ""
     ) -> FieldResult:
-        """One image, now.
+        """Analyse one image now.
 
         image: uint8 [H, W, 3] RGB. pixel_um: width of a pixel in µm, if known.
 
@@ -155,13 +161,15 @@ class Engine(Closing):
         return result
 
     def run(self, source: Iterable[Decoded], *, keep_frames: bool = False) -> Iterator[FieldResult]:
-        """Results of everything that a source yields, in its order; at most a few batches are in flight.
+        """Yield the results of everything from a source, in its order; at most a few batches are in
+        flight.
 
         keep_frames: results carry their frame.
 
-        An error in a lane is raised here. Where a device fails, its batches are run on those that are left; when the
-        last one fails, every frame that was taken from the source has its result, if need be a failed one, before
-        the DeviceError is raised. Ending the iteration early waits for the batches in flight.
+        An error in a lane is raised here. If a device fails, its batches are run on those that are
+        left; if the last one fails, every frame that was taken from the source has its result,
+        possibly a failed one, before the DeviceError is raised. Ending the iteration early waits
+        for the batches in flight.
         """
         in_flight: deque[tuple[list[Decoded], Future[list[FieldResult]]]] = deque()
         try:
@@ -177,7 +185,7 @@ class Engine(Closing):
                 yield from in_flight[0][1].result()
                 in_flight.popleft()
         except DeviceError as error:
-            # No device is left. What was taken from the source gets its result all the same.
+            # No device is left. Every frame taken from the source still gets its result.
             while in_flight:
                 yield from outcome(*in_flight.popleft(), error)
             raise
@@ -203,23 +211,28 @@ class Engine(Closing):
         keep_frames: bool = False,
         warm_up_hw: tuple[int, int] | None = None,
     ) -> Session:
-        """A loop that takes frames as they come, from any thread; see Session. Its `with` block waits until it is warm.
+        """Open a session, which takes frames as they come, from any thread; see Session. Its `with`
+        block waits until it is warm.
 
-        on_full: what happens to a frame for which there is no room: 'block' waits for room, submit_timeout_s at
-            most, then rejects it; 'drop_oldest' drops the frame that has waited longest; 'drop_newest' drops it;
-            'reject' rejects it.
+        on_full: what happens to a frame for which there is no room: 'block' waits for room, at most
+            submit_timeout_s, then rejects it; 'drop_oldest' drops the frame that has waited
+            longest; 'drop_newest' drops it; 'reject' rejects it.
         max_in_flight: frames that wait or are in lanes; by default twice what the lanes take.
-        max_batch: frames that a lane takes at once, when that many wait; by default what makes the device faster.
-        max_age_s: a frame that has waited longer is not begun, and ends stale.
-        order: 'ready', or 'submitted': an end waits for those of the frames before.
-        on_ended: called with the Ended of every frame, one at a time, in a thread of its own; without it they
-            are read from the session. max_unread: how many may wait for that. Under 'block' no frame is taken when
-            there are more; else the oldest are thrown away, and counted.
+        max_batch: frames that a lane takes at once, when that many wait; by default what makes the
+        device faster.
+        max_age_s: a frame that has waited longer is not started, and is stale.
+        order: 'ready', or 'submitted': an outcome waits for those of earlier frames.
+        on_ended: called with the Ended of every frame, one at a time, in a thread of its own;
+            without it they are read from the session. max_unread: how many may wait for that. Under
+            'block' no frame is accepted while there are more; otherwise the oldest are discarded,
+            and counted.
         callback_timeout_s: a call that takes longer is reported in Session.problems.
-        slide, pixel_um (width of a pixel in µm), pixels: of all frames. keep_frames: results carry their frame.
+        slide, pixel_um (width of a pixel in µm), pixels: of all frames. keep_frames: results carry
+        their frame.
         warm_up_hw: height and width of the coming frames, if they are not 4:3.
 
-        Several sessions of one engine take turns. Close a session before its engine: otherwise what waits fails.
+        Several sessions of one engine take turns. Close a session before its engine: otherwise
+        waiting frames fail.
         """
         self._lanes.check_open()
         options = SessionOptions(
@@ -240,21 +253,22 @@ class Engine(Closing):
         return Session(self._lanes, self.pack, self.meter, options, on_ended)
 
     def on_lane(self, work: Callable[[Analyze], Result]) -> Future[Result]:
-        """Calls a function, in a worker, when a lane is free, with what analyses batches on lanes.
+        """Call a function, in a worker, when a lane is free, with what analyses batches on lanes.
 
         Cancelled if the engine is closed first.
         """
         return self._lanes.on_lane(work)
 
     def check_golden(self) -> list[Drift]:
-        """Runs the pack's golden inputs, one by one and as full batches, and compares the answers.
+        """Run the pack's golden inputs, one by one and as full batches, and compare the results.
 
-        Returns what differs on each device, within what its precision allows. Raises DeviceError if more does.
+        Returns what differs on each device, within what its precision allows. Raises DeviceError if
+        more does.
         """
         return self._lanes.check_golden(self.pack)
 
     def close(self) -> None:
-        """Waits for the batches in flight and frees the devices. May be called again."""
+        """Wait for the batches in flight and free the devices. May be called again."""
         self._lanes.close()
 
     def __repr__(self) -> str:

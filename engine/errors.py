@@ -1,5 +1,5 @@
-"""What can go wrong, in kinds that a caller can tell apart. Every message names the argument or file,
-the rule, the value and the remedy."""
+"""Define the errors that a caller can distinguish. Every message names the argument or file, the
+rule, the value and the remedy."""
 
 from __future__ import annotations
 
@@ -17,36 +17,38 @@ __all__ = [
 
 
 class RbcError(Exception):
-    """Any error that rbc-engine raises on purpose."""
+    """Signal an error; the base of all that rbc-engine raises on purpose."""
 
 
 class UsageError(RbcError, ValueError):
-    """An argument or option breaks its rule."""
+    """Signal that an argument or option breaks its rule."""
 
 
 class ImageError(RbcError):
-    """One image cannot be used. A run records it in its field's row and goes on."""
+    """Signal that one image cannot be used. A run records it in the field's row and continues."""
 
 
 class PackError(RbcError):
-    """A model pack is damaged, unsafe, or from a newer version."""
+    """Signal that a model pack is damaged, unsafe, or from a newer version."""
 
 
 class DeviceError(RbcError):
-    """A device, or the library that drives it, is missing or failed."""
+    """Signal that a device, or the library that drives it, is missing or failed."""
 
 
 class DeviceMemoryError(DeviceError):
-    """A device has too little memory left. With fewer lanes it may do."""
+    """Signal that a device has too little memory left. Fewer lanes may help."""
 
 
 class OutputError(RbcError):
-    """Results cannot be written."""
+    """Signal that results cannot be written."""
 
 
 class ResultsError(RbcError):
-    """The folder of an earlier run cannot be used: damaged, changed since, or made otherwise than now asked for."""
+    """Signal that the folder of an earlier run cannot be used: damaged, changed since, or made with
+    other settings.
+    """
 
 
 class SessionClosedError(RbcError):
-    """A frame was submitted to a session that takes no more."""
+    """Signal that a frame was submitted to a session that accepts no more."""

@@ -1,4 +1,6 @@
-"""Where the time of a run goes: seconds a stage, and the time in which any network was running."""
+"""Measure where the time of a run goes: seconds per stage, and the time in which any network was
+running.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,11 @@ _MOST_SPANS = 4096
 
 
 class Meter:
-    """Adds up times from any thread.
+    """Add up times from any thread.
 
-    Stage seconds are summed over lanes and decoding threads, so with several of them they can exceed the wall
-    time. Network seconds are not: time in which two lanes run a network counts once.
+    Stage seconds are summed over lanes and decoding threads, so with several of them they can
+    exceed the wall time. Network seconds are not: time in which two lanes run a network counts
+    once.
     """
 
     def __init__(self) -> None:
@@ -32,7 +35,7 @@ class Meter:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Times a block as part of a stage."""
+        """Time a block as part of a stage."""
         started = time.perf_counter()
         try:
             yield
@@ -41,7 +44,7 @@ class Meter:
 
     @contextmanager
     def network(self) -> Iterator[None]:
-        """Marks a block as a running network."""
+        """Mark a block as a running network."""
         started = time.perf_counter()
         try:
             yield
@@ -49,12 +52,14 @@ class Meter:
             self.add_network(started, time.perf_counter())
 
     def add_network(self, begin: float, end: float) -> None:
-        """A network ran from `begin` to `end`, seconds of time.perf_counter(). A GPU tells it afterwards."""
+        """Add a network's run from `begin` to `end`, seconds of time.perf_counter(); a GPU reports
+        it afterwards.
+        """
         with self._lock:
             self._spans.append((begin, end))
             if len(self._spans) > _MOST_SPANS:
                 self._spans = _merged(self._spans)
-                # What began so long ago overlaps with nothing that is still to come.
+                # A span that began so long ago overlaps with nothing still to come.
                 settled = self._spans[: _MOST_SPANS // 2]
                 self._settled_s += sum(end - begin for begin, end in settled)
                 del self._spans[: len(settled)]
@@ -71,7 +76,9 @@ class Meter:
 
 
 def _merged(spans: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The time that at least one of the spans covers, as spans that do not overlap, in order."""
+    """Return the time that at least one of the spans covers, as spans that do not overlap, in
+    order.
+    """
     merged: list[tuple[float, float]] = []
     for begin, end in sorted(spans):
         if merged and begin <= merged[-1][1]:

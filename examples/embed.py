@@ -1,4 +1,4 @@
-"""The engine in a program of your own: frames from anywhere, the end of every frame."""
+"""Embed the engine in a program of your own: frames from anywhere, the outcome of every frame."""
 
 from pathlib import Path
 

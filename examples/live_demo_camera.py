@@ -1,8 +1,10 @@
-"""Micro-Manager's DemoCamera, or the camera of a configuration file, into a session for a few seconds.
+"""Feed Micro-Manager's DemoCamera, or the camera of a configuration file, into a session for a few
+seconds.
 
     python examples/live_demo_camera.py [CONFIG.cfg] [SECONDS]
 
-It keeps the camera at its rate, whatever the engine can do: frames that nobody has time for are dropped, and counted.
+It keeps the camera at its rate, whatever the engine can do: frames that nobody has time for are
+dropped, and counted.
 """
 
 import sys
@@ -15,7 +17,7 @@ seconds = float(next((text for text in sys.argv[1:] if not text.endswith(".cfg")
 
 
 def on_ended(ended: Ended) -> None:
-    """Called for every frame, in a thread of the session's own."""
+    """Print every frame; called in a thread of the session's own."""
     if ended.ok:
         cells = len(ended.result.regions)
         print(f"{ended.field} at {ended.position_um}: {cells} cells after {ended.latency_s:.2f} s")

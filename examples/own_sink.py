@@ -1,4 +1,4 @@
-"""A sink of your own: a file that no format makes, written along with the tables of a run.
+"""Write a sink of your own: a file that no format makes, along with the tables of a run.
 
     python examples/own_sink.py RESULTS
 
@@ -17,7 +17,7 @@ SAMPLES = Path(__file__).parents[1] / "samples"
 
 
 class LookFirst:
-    """See rbc_engine.sinks.base.Sink for what each method must do."""
+    """Write the file; see rbc_engine.sinks.base.Sink for what each method must do."""
 
     needs_frames = False  # True: results carry their pixels, result.frame.pixels
 

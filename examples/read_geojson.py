@@ -1,9 +1,10 @@
-"""What QuPath makes of a run's GeoJSON: the objects of each file, by class.
+"""Show what QuPath makes of a run's GeoJSON: the objects of each file, by class.
 
     python examples/read_geojson.py RESULTS/geojson
 
-It reads a file as QuPath 0.4 and later does, from PathIO.readObjectsFromGeoJSON on: the same members in the same order, and
-a ValueError where QuPath's own reader would have an error or would quietly leave something out.
+It reads a file as QuPath 0.4 and later does, from PathIO.readObjectsFromGeoJSON on: the same
+members in the same order, and a ValueError where QuPath's own reader would fail or silently omit
+something.
 """
 
 import json
@@ -20,10 +21,12 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class PathObject:
-    """One object of QuPath's hierarchy.
+    """Hold one object of QuPath's hierarchy.
 
-    rings: of the polygon, px of the full-resolution image, the first the outer one; each ends where it began.
-    names, color: of its PathClass, one derived from several has several names; None where it has no class.
+    rings: of the polygon, px of the full-resolution image, the first the outer one; each ends where
+    it began.
+    names, color: of its PathClass, one derived from several has several names; None if it has no
+    class.
     """
 
     id: uuid.UUID
@@ -35,7 +38,7 @@ class PathObject:
 
 
 def read_objects(path: Path) -> list[PathObject]:
-    """All objects of a file."""
+    """Return all objects of a file."""
     found = json.loads(path.read_bytes().decode("ascii"))
     check(isinstance(found, dict), "a GeoJSON file holds one object")
     if found.get("type") == "Feature":
@@ -46,7 +49,7 @@ def read_objects(path: Path) -> list[PathObject]:
 
 
 def path_object(feature: dict[str, Any]) -> PathObject:
-    """QuPathTypeAdapters.PathObjectTypeAdapter."""
+    """Read an object like QuPathTypeAdapters.PathObjectTypeAdapter."""
     check(feature.get("type") == "Feature", "a FeatureCollection holds Features")
     properties = feature["properties"]
     known = {"objectType", "classification", "measurements"}
@@ -68,7 +71,9 @@ def path_object(feature: dict[str, Any]) -> PathObject:
 
 
 def polygon(geometry: dict[str, Any]) -> list[list[Point]]:
-    """ROITypeAdapters: the coordinates go to JTS, which refuses a LinearRing that is not closed or has three points."""
+    """Read coordinates like ROITypeAdapters: they go to JTS, which refuses a LinearRing that is not
+    closed or has three points.
+    """
     check(geometry.keys() == {"type", "coordinates"}, "plane and isEllipse would change the ROI")
     check(geometry["type"] == "Polygon", "regions are polygons")
     rings = geometry["coordinates"]
@@ -84,7 +89,9 @@ def polygon(geometry: dict[str, Any]) -> list[list[Point]]:
 def path_class(
     found: dict[str, Any] | None,
 ) -> tuple[tuple[str, ...] | None, tuple[int, int, int] | None]:
-    """PathClassTypeAdapter: a name, which PathClass.fromString parts at its colons, and a colour."""
+    """Read a class like PathClassTypeAdapter: a name, which PathClass.fromString splits at its
+    colons, and a colour.
+    """
     if found is None:
         return None, None
     check(found.keys() == {"name", "color"}, "colorRGB is the form before 0.4")

@@ -1,4 +1,4 @@
-"""A run from Python: `rbc-engine run` as a function, of the samples into the folder named."""
+"""Run from Python: `rbc-engine run` as a function, on the samples, into a given folder."""
 
 import sys
 from pathlib import Path

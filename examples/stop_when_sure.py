@@ -1,7 +1,8 @@
-"""A scan that ends when the share of abnormal cells is known well enough: results drive the stage.
+"""Scan until the share of abnormal cells is known precisely enough: results drive the stage.
 
-The DemoCamera sees no cells, so this program shows the engine a rendered smear, at the position of the demo stage. With
-a real camera, leave out everything about SMEAR and give your configuration to open_core.
+The DemoCamera sees no cells, so this program shows the engine a rendered smear, at the position of
+the demo stage. With a real camera, leave out everything about SMEAR and give your configuration to
+open_core.
 """
 
 import numpy as np
@@ -23,7 +24,7 @@ core = open_core(width=WIDTH, height=HEIGHT)
 
 
 def see(*_: object, **__: object) -> np.ndarray:
-    """What a camera would see at the stage's position: uint8 [HEIGHT, WIDTH, 3]."""
+    """Return what a camera would see at the stage's position: uint8 [HEIGHT, WIDTH, 3]."""
     x, y = (round(um / PIXEL_UM) for um in core.getXYPosition())
     left, top = SMEAR.shape[1] // 2 + x - WIDTH // 2, SMEAR.shape[0] // 2 + y - HEIGHT // 2
     return SMEAR[top : top + HEIGHT, left : left + WIDTH]
@@ -35,7 +36,7 @@ with Engine.open("chula12") as engine:
     monitor = SlideMonitor(engine.pack.types, stage=StageMap.of_pixel(PIXEL_UM))
 
     def enough() -> bool:
-        """Here after a few fields; for a real slide, width=0.02 and min_cells=1000."""
+        """Stop after a few fields here; for a real slide, width=0.02 and min_cells=1000."""
         return monitor.enough(width=0.25, min_cells=50)
 
     with engine.session(on_ended=monitor.add) as session, feed_mda(core, session):
@@ -43,7 +44,8 @@ with Engine.open("chula12") as engine:
 
 share = monitor.share()
 print(
-    f"{monitor.fields} of {len(POSITIONS)} fields, {share.regions} cells, {monitor.repeated} seen twice"
+    f"{monitor.fields} of {len(POSITIONS)} fields, {share.regions} cells, {monitor.repeated} seen "
+    "twice"
 )
 print(f"abnormal: {share.fraction:.1%}, 95 % interval {share.low:.1%} to {share.high:.1%}")
 assert monitor.fields < len(POSITIONS)

@@ -1,10 +1,12 @@
-"""A lab technician's afternoon at the command line: two patients' fields, a scanned slide, and a file that broke.
+"""Play a lab technician's afternoon at the command line: two patients' fields, a scanned slide, and
+a broken file.
 
     python examples/technicians_afternoon.py [FOLDER]
 
-Runs them, loses power in the middle, goes on, reads the report, opens the GeoJSON as QuPath would, changes a threshold, and
-compares two packs. Every step checks what it claims, so that this is a test as well. The smears are rendered, and FOLDER
-(by default a temporary one) must not exist. Takes about half a minute on two cores.
+Runs them, is killed in the middle, resumes, reads the report, opens the GeoJSON as QuPath would,
+changes a threshold, and compares two packs. Every step checks what it claims, so this is a test as
+well. The smears are rendered, and FOLDER (by default a temporary one) must not exist. Takes about
+half a minute on two cores.
 """
 
 import csv
@@ -33,7 +35,7 @@ SLIDE_PX, SLIDE_UM_PER_PX = (1500, 1200), 0.19
 
 
 def rbc_engine(*arguments: object, exit_code: int = 0) -> str:
-    """What the command prints, once it has ended as it should."""
+    """Run the command, check its exit code, and return what it printed."""
     command = ["rbc-engine", *map(str, arguments)]
     print("\n$", *command)
     began = time.perf_counter()
@@ -50,7 +52,9 @@ def rbc_engine(*arguments: object, exit_code: int = 0) -> str:
 
 
 def make_smears(smears: Path) -> None:
-    """Two patients' folders with four fields each, a scanned slide beside them, and a field that was cut short."""
+    """Render two patients' folders with four fields each, a scanned slide, and a truncated
+    field.
+    """
     rbc_engine(
         *("synth", "--out", smears, "--slides", 2, "--fields", 4, "--size", "640x480"),
         *("--cells", 40, "--mix", "patient:oval_disc=8,elongated_sickle=1,echinocyte=1"),
@@ -63,7 +67,9 @@ def make_smears(smears: Path) -> None:
 
 
 def write_aperio_svs(path: Path, pixels: np.ndarray) -> None:
-    """As an Aperio scanner leaves it: tiles of JPEG, a thumbnail, a smaller level, and the scale in the description."""
+    """Write a slide as an Aperio scanner does: tiles of JPEG, a thumbnail, a smaller level, and the
+    scale in the description.
+    """
     height, width = pixels.shape[:2]
     about = (
         f"Aperio Image Library v11\n{width}x{height} [0,0 {width}x{height}] (256x256) JPEG/RGB Q=90"
@@ -77,7 +83,7 @@ def write_aperio_svs(path: Path, pixels: np.ndarray) -> None:
 
 
 def lose_power(smears: Path, results: Path) -> None:
-    """Starts the run, and kills it as soon as some results are on the disk."""
+    """Start the run, and kill it as soon as some results are on disk."""
     command = ["run", str(smears), "--out", str(results), "--formats", "report,geojson"]
     print("\n$ rbc-engine", *command, " # killed in the middle")
     journal = results / "run.journal"
@@ -101,7 +107,9 @@ def lose_power(smears: Path, results: Path) -> None:
 
 
 def go_on(smears: Path, results: Path) -> None:
-    """The same command is refused, and says what to do; --resume does the rest, and nothing twice."""
+    """Check that the same command is refused with advice, and that --resume does the rest, and
+    nothing twice.
+    """
     again = ("run", smears, "--out", results, "--formats", "report,geojson")
     assert "--resume" in rbc_engine(*again, exit_code=EXIT_REFUSED)
     rbc_engine(*again, "--resume", exit_code=EXIT_SOME_FAILED)
@@ -126,7 +134,7 @@ def go_on(smears: Path, results: Path) -> None:
 
 
 def kept_fields(results: Path) -> int:
-    """How many fields a resumed run says it kept."""
+    """Return how many fields a resumed run says it kept."""
     said = " ".join(read_json(results / "run.json")["warnings"])
     kept, of = re.search(r"resumed: (\d+) of (\d+) fields were done before", said).groups()
     assert int(of) == FIELDS
@@ -134,7 +142,7 @@ def kept_fields(results: Path) -> int:
 
 
 def read_report(results: Path) -> None:
-    """What the page shows of each slide is what the tables hold."""
+    """Check that the page shows the same of each slide as the tables."""
     data = ReportData((results / "report.html").read_text("utf-8")).data
     print("\nreport.html:")
     for slide, row in zip(data["slides"], read_csv(results / "slides.csv"), strict=True):
@@ -156,7 +164,7 @@ def read_report(results: Path) -> None:
 
 
 class ReportData(HTMLParser):
-    """The numbers behind the tables of report.html."""
+    """Parse the numbers behind the tables of report.html."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -173,7 +181,7 @@ class ReportData(HTMLParser):
 
 
 def open_in_qupath(results: Path) -> None:
-    """Every region is a detection, with its box, its class and its probabilities."""
+    """Check that every region is a detection, with its box, its class and its probabilities."""
     types = read_json(results / "run.json")["abnormal_types"]
     regions = pq.read_table(results / "regions.parquet").to_pylist()
     classes: Counter[str] = Counter()
@@ -199,7 +207,9 @@ def open_in_qupath(results: Path) -> None:
 
 
 def change_a_threshold(results: Path, stricter: Path) -> None:
-    """Schistocytes only where the pack is sure: the same regions, other labels, no image and no network."""
+    """Call schistocytes only where the pack is sure: the same regions, other labels, no image and
+    no network.
+    """
     rbc_engine(
         *("recall", results, "--out", stricter),
         *("--threshold", "schistocyte=0.9", "--no-at-least-one"),
@@ -216,7 +226,9 @@ def change_a_threshold(results: Path, stricter: Path) -> None:
 
 
 def make_strict_pack(folder: Path) -> None:
-    """The shipped pack with other thresholds. Only pack.toml is another, and by its hash so is the pack."""
+    """Make the shipped pack with other thresholds. Only pack.toml differs, and by its hash so does
+    the pack.
+    """
     shown = rbc_engine("packs", "show", "chula12")
     shutil.copytree(re.search(r"^folder: (.+)$", shown, re.MULTILINE)[1], folder)
     text = (folder / "pack.toml").read_text()
@@ -232,7 +244,7 @@ def make_strict_pack(folder: Path) -> None:
 
 
 def compare_packs(smears: Path, results: Path, folder: Path) -> None:
-    """The same regions, with fewer labels; slides whose grade changed are named."""
+    """Check for the same regions with fewer labels; slides whose grade changed are named."""
     other, compared = folder / "results-strict", folder / "compared"
     rbc_engine(
         *("run", smears, "--out", other, "--pack", folder / "strict", "--quiet"),

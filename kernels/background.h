@@ -6,13 +6,15 @@
 
 namespace rbc {
 
-// The background of a frame, what an empty part of the smear looks like: of each channel the level that nine tenths of
-// a grid of samples do not exceed. Cells are darker than the glass between them, and seldom leave less of it.
+// The background of a frame, as an empty part of the smear looks: for each channel the level that
+// nine tenths of a grid of samples do not exceed. Cells are darker than the glass between them, and
+// seldom leave less of it.
 constexpr int32_t kBackgroundSide = 16;
 constexpr int32_t kBackgroundSamples = kBackgroundSide * kBackgroundSide;
 constexpr int32_t kBackgroundRank = kBackgroundSamples * 9 / 10;
 
-// Further from its background level a frame is not brought: what is dark all over is no exposure's fault.
+// Largest change of a frame's background level: a frame that is dark all over was not merely
+// underexposed.
 constexpr float kLeastGain = 0.5f, kMostGain = 3.0f;
 
 struct Background {
@@ -20,7 +22,8 @@ struct Background {
   float gain;      // by which the frame's levels are multiplied
 };
 
-// Sample `index` of 0 .. kBackgroundSamples - 1: three channels, in the middle of its cell of the grid.
+// Sample `index` of 0 .. kBackgroundSamples - 1: three channels, in the middle of its cell of the
+// grid.
 RBC_HD const uint8_t* background_sample(const FrameView& frame, int32_t index) {
   const int64_t row = 2 * (index / kBackgroundSide) + 1, column = 2 * (index % kBackgroundSide) + 1;
   return frame.pixels + row * frame.height / (2 * kBackgroundSide) * frame.row_bytes +
@@ -32,7 +35,8 @@ RBC_HD uint8_t exposed(float level, float gain) {
   return rounded < 255.0f ? static_cast<uint8_t>(rounded) : 255;
 }
 
-// Of a frame whose background is `rgb` and is to have the mean level `wanted`; 0 leaves it as it is.
+// The exposure of a frame with background `rgb`, to bring it to the mean level `wanted`; 0 leaves
+// it as it is.
 RBC_HD Background expose_background(const uint8_t* rgb, float wanted) {
   float gain = 1.0f;
   if (wanted > 0.0f) {

@@ -1,5 +1,5 @@
-// The CPU's ops for Python. Arguments have been checked by engine/devices/cpu/ops.py; here they become raw
-// pointers, and the GIL is released around every kernel.
+// The CPU's ops for Python. Arguments have been checked by engine/devices/cpu/ops.py; here they
+// become raw pointers, and the GIL is released around every kernel.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -22,7 +22,7 @@ namespace {
 template <typename T>
 using Array = py::array_t<T, py::array::c_style>;
 
-// Borrows the frames: the caller keeps the list alive for the length of the call.
+// Borrows the frames: the caller keeps the list alive during the call.
 std::vector<rbc::FrameView> frame_views(const py::list& frames) {
   std::vector<rbc::FrameView> views;
   views.reserve(frames.size());

@@ -1,5 +1,5 @@
 #pragma once
-// What the files that know Python share.
+// Shared by the files that use Python.
 #include <pybind11/pybind11.h>
 
 #include <cmath>
@@ -7,8 +7,8 @@
 
 namespace rbc {
 
-// The largest float that is not over `limit`: a float exceeds the one exactly when it exceeds the other, so
-// float comparisons decide as torchvision's comparison with a double does.
+// The largest float that is not over `limit`: a float exceeds the one exactly when it exceeds the
+// other, so float comparisons decide as torchvision's comparison with a double does.
 inline float round_down(double limit) {
   const auto nearest = static_cast<float>(limit);
   return nearest > limit ? std::nextafter(nearest, -std::numeric_limits<float>::infinity()) : nearest;

@@ -1,5 +1,6 @@
-// The launchers for Python, typed in engine/_kernels.pyi. Addresses in device memory and the stream arrive as integers:
-// whose memory it is, and how long it lives, is the caller's business. A launch returns before its work is done.
+// The launchers for Python, typed in engine/_kernels.pyi. Addresses in device memory and the stream
+// arrive as integers: the caller is responsible for the memory and its lifetime. A launch returns
+// before its work is done.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -24,7 +25,7 @@ namespace py = pybind11;
 namespace rbc {
 namespace {
 
-constexpr size_t kWideLoad = 16;  // bytes; what kernels read 16 bytes at a time is aligned to so many
+constexpr size_t kWideLoad = 16;  // bytes; arrays that kernels read 16 bytes at a time are aligned to this
 
 template <typename T>
 T* at(const char* name, uintptr_t address, size_t alignment = alignof(T)) {

@@ -1,6 +1,6 @@
 #pragma once
-// Boxes: decoding, clipping, overlap. Every operation rounds to float once and in torchvision's order, so
-// that CPU, CUDA (built with -fmad=false) and torchvision decide alike.
+// Boxes: decoding, clipping, overlap. Every operation rounds to float once and in torchvision's
+// order, so that CPU, CUDA (built with -fmad=false) and torchvision decide alike.
 #include <cmath>
 
 #include "hd.h"
@@ -12,10 +12,12 @@ struct Box {
   float x0, y0, x1, y1;
 };
 
-// exp, correctly rounded but for one argument in many millions: float versions differ between libraries.
+// exp, correctly rounded but for one argument in many millions: float versions differ between
+// libraries.
 RBC_HD_CALL float exp_rounded(float x) { return static_cast<float>(exp(static_cast<double>(x))); }
 
-// Moves and scales `anchor` by the deltas of a box head, their weights already divided out. NaN in, NaN out.
+// Moves and scales `anchor` by the deltas of a box head, their weights already divided out. NaN in,
+// NaN out.
 RBC_HD Box decode_box(const Box& anchor, float dx, float dy, float dw, float dh) {
   const float most = 4.135166556742356f;  // log(1000 / 16): a box grows by no more than this factor
   const float width = anchor.x1 - anchor.x0, height = anchor.y1 - anchor.y0;
@@ -40,7 +42,7 @@ RBC_HD bool sides_at_least(const Box& box, float side_px) {
 
 RBC_HD float box_area(const Box& box) { return (box.x1 - box.x0) * (box.y1 - box.y0); }
 
-// Intersection over union; the areas are passed in because they are wanted many times over.
+// Intersection over union; the areas are passed in because they are used many times.
 RBC_HD float box_iou(const Box& a, float area_a, const Box& b, float area_b) {
   const float width = (a.x1 < b.x1 ? a.x1 : b.x1) - (a.x0 > b.x0 ? a.x0 : b.x0);
   const float height = (a.y1 < b.y1 ? a.y1 : b.y1) - (a.y0 > b.y0 ? a.y0 : b.y0);

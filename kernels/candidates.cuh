@@ -1,7 +1,7 @@
 #pragma once
-// Candidates ranked by one block: the best of many by radix selection, in their order by a bitonic sort. Keys are those
-// of rank.h, all different, so that neither atomics nor the order of threads show in the result. Every function is
-// called by the whole block.
+// Candidates ranked by one block: the best of many by radix selection, in their order by a bitonic
+// sort. Keys are those of rank.h, all different, so that neither atomics nor the order of threads
+// show in the result. Every function is called by the whole block.
 #include <cuda_runtime.h>
 
 #include <cstdint>
@@ -15,12 +15,12 @@ namespace rbc {
 #endif
 constexpr int32_t kCandidateThreads = RBC_CANDIDATE_THREADS;
 constexpr int32_t kMostCandidates = 4096;  // that a block can sort
-constexpr uint64_t kNoKey = ~0ull;         // of what is no candidate
+constexpr uint64_t kNoKey = ~0ull;         // no candidate
 constexpr int32_t kWarp = 32;
 constexpr int32_t kDigits = 256;
 
-// Of the histogram each lane of a warp has its own copy: logits have few different exponents, and additions to one
-// address would wait for each other.
+// Each lane of a warp has its own copy of the histogram: logits have few different exponents, and
+// additions to one address would wait for each other.
 union CandidateSpace {
   uint32_t histogram[kDigits * kWarp];
   uint64_t keys[kMostCandidates];
@@ -36,8 +36,8 @@ __device__ inline uint32_t sum_up_to_lane(uint32_t value) {
   return value;
 }
 
-// The last of the `most` smallest keys, or some key after all of them if they are fewer. Finds it digit by digit, 8 bits
-// at a time from the top.
+// The last of the `most` smallest keys, or some key after all of them if they are fewer. Finds it
+// digit by digit, 8 bits at a time from the top.
 //   each_key  calls its argument with each key of which the calling thread has charge
 template <typename EachKey>
 __device__ uint64_t last_key_kept(const EachKey& each_key, uint32_t most, uint32_t* histogram) {
@@ -95,7 +95,8 @@ __device__ inline void sort_keys(uint64_t* keys, int32_t count) {
   }
 }
 
-// Puts the keys up to `last`, at most kMostCandidates of them, into `keys` in their order. Returns how many they are.
+// Puts the keys up to `last`, at most kMostCandidates of them, into `keys` in their order. Returns
+// how many they are.
 template <typename EachKey>
 __device__ int32_t sorted_keys(const EachKey& each_key, uint64_t last, uint64_t* keys) {
   __shared__ int32_t found;

@@ -15,7 +15,7 @@ struct Mask {
       : height(rows), width(columns), on(static_cast<size_t>(rows) * columns, value) {}
   uint8_t* row(int32_t y) { return on.data() + static_cast<int64_t>(y) * width; }
   const uint8_t* row(int32_t y) const { return on.data() + static_cast<int64_t>(y) * width; }
-  // Nothing is on outside.
+  // Everything outside is off.
   bool at(int32_t y, int32_t x) const { return y >= 0 && x >= 0 && y < height && x < width && row(y)[x]; }
 };
 
@@ -35,10 +35,12 @@ struct Components {
   std::vector<Component> list;
 };
 
-// Of the pixels that have `value`. Neighbours are four, or eight with diagonals.
+// Finds the components of the pixels with `value`. A pixel has four neighbours, or eight with
+// diagonals.
 Components find_components(const Mask& mask, uint8_t value, bool diagonals);
 
-// Erodes, then dilates by the cross of one pixel, `times` each. What lies outside is neither eaten from nor grown into.
+// Erodes, then dilates by the cross of one pixel, `times` each. The outside neither erodes the mask
+// nor grows.
 void open_mask(Mask& mask, int32_t times);
 
 }  // namespace rbc

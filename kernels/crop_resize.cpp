@@ -86,7 +86,8 @@ RBC_INLINE void part_channels(const Float8& first, const Float8& second, Float4*
   channels[2] = __builtin_shufflevector(ab_blue, cd_blue, 0, 1, 4, 5);
 }
 
-// One row of a patch from `taps` resized rows, [stride] floats each: patch [3, size, size] at row y.
+// One row of a patch from `taps` resized rows, [stride] floats each: patch [3, size, size] at row
+// y.
 //   scaled  [taps, 8]: each tap's weight over each channel's std, r g b 0 twice
 RBC_CLONES
 void blend_rows(const float* rows, int64_t stride, const float* scaled, int32_t taps, int32_t size, float* patch_row) {
@@ -138,7 +139,8 @@ void crop_resize_cpu(const FrameView* frames, const float* windows, const int32_
       }
       const int32_t level_count = 3 * (across.last - across.first + 1);
       while (static_cast<int32_t>(means.size()) < level_count) means.insert(means.end(), mean, mean + 3);
-      // Taps that weigh nothing reach past the end of a row and below the last one: there are zeros.
+      // Taps that weigh nothing reach past the end of a row and below the last one: there are
+      // zeros.
       levels.assign(level_count + 3 * across.taps + 1, 0.0f);
       const int32_t row_count = down.last - down.first + 1;
       rows.assign((row_count + down.taps) * stride, 0.0f);

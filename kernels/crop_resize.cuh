@@ -7,10 +7,10 @@
 
 namespace rbc {
 
-constexpr int32_t kCropTile = 16;  // a block makes 16 x 16 pixels of one patch, a thread a pixel
+constexpr int32_t kCropTile = 16;  // a block makes 16 x 16 pixels of one patch, one thread per pixel
 
-// The weights of so many taps are kept in shared memory, enough to shrink 15 times; those of further ones are computed
-// where they are needed.
+// The weights of so many taps are kept in shared memory, enough to shrink 15 times; those of
+// further ones are computed where they are needed.
 constexpr int32_t kKeptTaps = 32;
 
 struct CropOptions {
@@ -52,7 +52,8 @@ struct CropAxis {
   }
 };
 
-// Sums rows first and then columns in the order of crop_resize_cpu, so that float patches are the same to the bit.
+// Sums rows first and then columns in the order of crop_resize_cpu, so that float patches are the
+// same to the bit.
 //   grid  tiles of a patch x patches
 template <typename T>
 __global__ void crop_resize_kernel(const FrameView* frames, const float* windows, const int32_t* frame_index,

@@ -1,7 +1,8 @@
 #pragma once
-// What every launcher uses. Launchers put work on a stream and return: they neither allocate nor wait, so a CUDA
-// graph can record them. Pointers are to device memory unless a comment says otherwise, and what they point to is
-// trusted: only sizes are checked, std::invalid_argument. A launch that CUDA refuses is std::runtime_error.
+// Used by every launcher. Launchers put work on a stream and return: they neither allocate nor
+// wait, so a CUDA graph can record them. Pointers are to device memory unless a comment says
+// otherwise, and what they point to is trusted: only sizes are checked (std::invalid_argument). A
+// launch that CUDA refuses is std::runtime_error.
 #include <cuda_runtime.h>
 
 #include <cstdint>

@@ -9,7 +9,7 @@ namespace rbc {
 namespace {
 
 constexpr int32_t kTerms = 6, kEveryPx = 8, kBlockPx = 4, kRounds = 5;
-constexpr double kNear = 0.1;   // of the logarithm: what differs less from the surface is background
+constexpr double kNear = 0.1;   // of the logarithm: pixels that differ less from the surface are background
 constexpr double kRidge = 1e-6;
 // Far from all background the surface is a guess.
 constexpr double kLeastGain = 0.25, kMostGain = 4.0;
@@ -29,7 +29,8 @@ double value_of(const Terms& surface, const Terms& terms) {
   return sum;
 }
 
-// Solves matrix * x = right for each of three right sides by Cholesky's method. The matrix is positive by its ridge.
+// Solves matrix * x = right for each of three right sides by Cholesky's method. The matrix is
+// positive by its ridge.
 void solve(std::array<Terms, kTerms> matrix, std::array<Terms, 3>& right) {
   for (int i = 0; i < kTerms; ++i) {
     for (int j = 0; j <= i; ++j) {

@@ -12,15 +12,18 @@
 namespace rbc {
 namespace {
 
-// A bright class is split again where it has two modes: its separability is over that of any one mode, the brighter
-// part is no speck and clearly brighter. Else red cells pass for the background of dark nuclei.
+// A bright class is split again where it has two modes: its separability is over that of any one
+// mode, the brighter part is no speck and clearly brighter. Else red cells pass for the background
+// of dark nuclei.
 constexpr double kTwoModes = 0.75, kLeastBackground = 0.05, kLeastStep = 1.08;
-// The dense class is nuclei, if it is small, or much denser than a fair share of the rest: the threshold goes below it.
+// The dense class is nuclei, if it is small, or much denser than a fair share of the rest: the
+// threshold goes below it.
 constexpr double kFewNuclei = 0.12, kFairShare = 0.1, kSomeShare = 0.03, kNucleusTimes = 2.0;
 constexpr int32_t kLeastThreshold = 30, kLeastStepDensity = 100, kFewPixels = 20;
-constexpr int32_t kDarkest = 8;  // what is darker counts as this: its logarithm is noise
+constexpr int32_t kDarkest = 8;  // darker levels count as this: their logarithm is noise
 constexpr int32_t kDensitySteps = kMostDensity + 1;
-// A hole is a cell's pale centre, and no gap between cells, if it is tiny, or fills the ellipse of its box.
+// A hole is a cell's pale centre, and no gap between cells, if it is tiny, or fills the ellipse of
+// its box.
 constexpr int64_t kTinyHole = 12;
 constexpr double kRoundHole = 0.75, kQuarterPi = 0.78539816339744831;
 
@@ -44,7 +47,7 @@ void mean_of_nine(const uint16_t* sums, int32_t count, uint8_t* out) {
   for (int32_t i = 0; i < count; ++i) out[i] = static_cast<uint8_t>(((sums[i] + 4u) * 7282u) >> 16);
 }
 
-// For each level 0 .. 255 its density beside the background, in thousandths.
+// The density of each level 0 .. 255 relative to the background, in thousandths.
 std::array<uint16_t, 256> densities_beside(uint8_t background) {
   std::array<uint16_t, 256> densities;
   for (int32_t level = 0; level < 256; ++level) {

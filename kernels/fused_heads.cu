@@ -11,14 +11,16 @@ size_t fused_heads_workspace_bytes(int64_t patches, const HeadShape& shape) {
          tiles * shape.types * sizeof(uint32_t);
 }
 
-// 64 patches, 12 types, 2048 -> 512: the weights are 25 MB and the product 1.6 GFLOP, 64 operations a byte. An H100's
-// tensor cores could do 295 (990 TFLOP/s over 3.35 TB/s), a T4's 200: bound by reading the weights, 7.5 us and 79 us,
-// which is why a block of 64 patches reads them once. 96 blocks have three steps of 4 kB each under way, 1.2 MB in all:
-// at 0.6 us of latency that keeps up with a T4's or an A100's memory and with six tenths of an H100's, 13 us there. Next
-// is shared memory, from which the warps of a block load 1.5 MB: 7 us at an H100's 128 bytes a clock, within the former.
-// 256 patches are four times as many blocks: where L2 holds the weights they are read from memory once, and the bound is
-// shared memory, 20 us for the three blocks of an H100's multiprocessor. The feature map, 2 x 2 pixels, is 1 MB: pooled
-// by a launch of its own, for each of the 96 blocks would else read all of it.
+// 64 patches, 12 types, 2048 -> 512: the weights are 25 MB and the product 1.6 GFLOP, 64 operations
+// a byte. An H100's tensor cores could do 295 (990 TFLOP/s over 3.35 TB/s), a T4's 200: bound by
+// reading the weights, 7.5 us and 79 us, which is why a block of 64 patches reads them once. 96
+// blocks have three steps of 4 kB each under way, 1.2 MB in all: at 0.6 us of latency that keeps up
+// with a T4's or an A100's memory and with six tenths of an H100's, 13 us there. Next is shared
+// memory, from which the warps of a block load 1.5 MB: 7 us at an H100's 128 bytes a clock, within
+// the former. 256 patches are four times as many blocks: where L2 holds the weights they are read
+// from memory once, and the bound is shared memory, 20 us for the three blocks of an H100's
+// multiprocessor. The feature map, 2 x 2 pixels, is 1 MB: pooled by a launch of its own, for each
+// of the 96 blocks would else read all of it.
 void launch_fused_heads(const Half* feature_map, FeatureLayout layout, int64_t patches, int32_t pixels,
                         const HeadShape& shape, const HeadWeights& weights, void* workspace, float* probabilities,
                         cudaStream_t stream) {

@@ -9,8 +9,9 @@
 
 namespace rbc {
 
-// A block of heads_kernel makes the hidden values of 64 patches and of 64 units of one type. Features come in steps of
-// 32, each into one of four stages: three steps are on their way while the fourth is multiplied.
+// A block of heads_kernel makes the hidden values of 64 patches and of 64 units of one type.
+// Features come in steps of 32, each into one of four stages: three steps are on their way while
+// the fourth is multiplied.
 constexpr int32_t kHeadTile = 64;
 constexpr int32_t kHeadDepth = 32;
 constexpr int32_t kHeadStages = 4;
@@ -30,7 +31,7 @@ struct HeadScratch {
 
 RBC_HD int64_t patch_tiles(int64_t patches) { return (patches + kHeadTile - 1) / kHeadTile; }
 
-// A thread a patch and feature.
+// One thread per patch and feature.
 __global__ void pool_features_kernel(const Half* feature_map, FeatureLayout layout, int64_t patches, int32_t pixels,
                                      HeadShape shape, HeadScratch scratch) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kPoolThreads + threadIdx.x;
@@ -109,7 +110,7 @@ __global__ __launch_bounds__(kHeadThreads) void heads_kernel(int64_t patches, He
   }
   __syncthreads();
 
-  const int32_t row = threadIdx.x / 4;  // four threads a patch, each a quarter of the units
+  const int32_t row = threadIdx.x / 4;  // four threads per patch, each a quarter of the units
   float sum = 0.0f;
   for (int32_t unit = threadIdx.x % 4; unit < kHeadTile; unit += 4) {
     const float value = space.hidden[row][unit] + to_float(weights.first_bias[first_unit + unit]);

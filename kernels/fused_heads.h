@@ -7,11 +7,11 @@
 
 namespace rbc {
 
-// How the trunk's last feature map lies in memory. TensorRT's kLINEAR is kNchw; its kHWC8 is kNhwc, for the number of
-// features is a multiple of 8.
+// Layout of the trunk's last feature map in memory. TensorRT's kLINEAR is kNchw; its kHWC8 is
+// kNhwc, for the number of features is a multiple of 8.
 enum class FeatureLayout { kNchw, kNhwc };
 
-// T networks features -> hidden -> 1, one a type.
+// T networks features -> hidden -> 1, one per type.
 struct HeadShape {
   int32_t features;  // a multiple of 64
   int32_t hidden;    // a multiple of 64
@@ -26,14 +26,16 @@ struct HeadWeights {
   const Half* second_bias;    // [types]
 };
 
-// The GPU's limit of types.
+// Most types on the GPU.
 constexpr int32_t kMostTypes = 4096;
 
-// Scratch memory for a launch: on the device, 16-byte aligned, its content of no interest before and after.
+// Scratch memory for a launch: on the device, 16-byte aligned, with no meaningful content before or
+// after.
 size_t fused_heads_workspace_bytes(int64_t patches, const HeadShape& shape);
 
-// The classifier's head on a GPU: the mean over the pixels of each feature, rounded to fp16; for each type a layer with
-// ReLU and one without; sigmoid. Sums are in float, always in the same order; NaN in, NaN out. On a CPU the head is part of the network.
+// The classifier's head on a GPU: the mean over the pixels of each feature, rounded to fp16; for
+// each type a layer with ReLU and one without; sigmoid. Sums are in float, always in the same
+// order; NaN in, NaN out. On a CPU the head is part of the network.
 //   feature_map    fp16 [patches, features, pixels], or [patches, pixels, features] if kNhwc
 //   probabilities  float32 [patches, types]
 // All pointers are to device memory.

@@ -9,13 +9,15 @@ size_t generate_proposals_workspace_bytes(int32_t level_count, int64_t images, c
   return lists * (settings.per_level * (sizeof(Box) + sizeof(float)) + sizeof(int32_t));
 }
 
-// A canvas of 320 x 416 with 6 anchors a cell has 50,000 + 12,500 + 3,100 + 780 logits: 0.13 MB of fp16, read from memory
-// once and up to eight times more from L2, and 4,000 candidates' deltas in sectors of 32 bytes, 0.5 MB. Neither bytes
-// (0.2 us on an H100, 2 us on a T4) nor the 10 MFLOP of a thousand boxes' overlaps are the bound, but the latency of one
-// block that does the largest level: for each of 8 digits at most 13 turns of four loads a thread, 55 steps of the sort,
-// and for each of 32 tiles of boxes a turn of one warp for each that is taken. That is of the order of 100 us whatever
-// the batch, for the blocks of a batch of 8 run beside each other. Spreading a level over blocks would need a wait of all
-// for all in each digit. The merge takes its binary searches' latency, a few microseconds.
+// A canvas of 320 x 416 with 6 anchors a cell has 50,000 + 12,500 + 3,100 + 780 logits: 0.13 MB of
+// fp16, read from memory once and up to eight times more from L2, and 4,000 candidates' deltas in
+// sectors of 32 bytes, 0.5 MB. Neither bytes (0.2 us on an H100, 2 us on a T4) nor the 10 MFLOP of
+// a thousand boxes' overlaps are the bound, but the latency of one block that does the largest
+// level: for each of 8 digits at most 13 turns of four loads a thread, 55 steps of the sort, and
+// for each of 32 tiles of boxes a turn of one warp for each that is taken. That is of the order of
+// 100 us whatever the batch, for the blocks of a batch of 8 run beside each other. Spreading a
+// level over blocks would need a wait of all for all in each digit. The merge takes its binary
+// searches' latency, a few microseconds.
 template <typename T>
 void launch_generate_proposals(const ProposalLevelOf<T>* levels, int32_t level_count, int64_t images,
                                const int32_t* image_hw, const ProposalSettings& settings, void* workspace,

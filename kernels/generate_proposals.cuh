@@ -70,8 +70,8 @@ __global__ __launch_bounds__(kCandidateThreads, 1) void level_proposals_kernel(
   if (threadIdx.x == 0) found.counts[list] = kept;
 }
 
-// merge_levels of the CPU's op, without a sort: a proposal's place is its place in its own level and, for each other
-// level, the number of those there that come before it.
+// merge_levels of the CPU's op, without a sort: a proposal's place is its place in its own level
+// and, for each other level, the number of those there that come before it.
 //   grid  levels x images
 __global__ __launch_bounds__(kCandidateThreads) void merge_levels_kernel(LevelProposals found,
                                                                          ProposalSettings settings, Box* boxes,

@@ -13,7 +13,7 @@ constexpr int32_t kBlackMost = 50, kWhiteLeast = 250;
 constexpr double kBlackShares[] = {0.22, 0.35, 0.5};
 constexpr double kDimShare = 0.5;     // of the bright level: where a vignette ends
 constexpr double kLeastPiece = 0.002, kLeastSurround = 0.015, kLeastLit = 0.004;  // shares of the frame
-constexpr double kMostOfRest = 0.6;   // of what is not surround, in one part
+constexpr double kMostOfRest = 0.6;   // share of the rest, without the surround, in one part
 constexpr double kCompact = 2.5;      // perimeter squared over 4 pi area, along pixel edges: 1.3 a square, 1.6 a disc
 constexpr int32_t kMargin = 2;        // px in from the surround
 constexpr double kFourPi = 12.566370614359172;
@@ -64,7 +64,8 @@ double keep_corners(Mask& mask) {
   return area / all;
 }
 
-// The largest part of what is not surround; empty if it is small, not most of the rest or not compact.
+// The largest part of what is not surround; empty if it is small, not most of the rest or not
+// compact.
 Mask compact_rest(const Mask& surround) {
   Mask rest = surround;
   for (uint8_t& on : rest.on) on ^= 1;
@@ -90,7 +91,7 @@ Mask compact_rest(const Mask& surround) {
   return rest;
 }
 
-// Takes in what is darker than `dim` and touches the surround: the edge of a vignette.
+// Adds pixels darker than `dim` that touch the surround: the edge of a vignette.
 void grow_dim(Mask& surround, const SmallFrame& frame, int32_t dim) {
   Mask dark = mask_where(frame, [&](const uint8_t* pixel) { return brightest(pixel) < dim; });
   for (size_t i = 0; i < dark.on.size(); ++i) dark.on[i] |= surround.on[i];
@@ -120,7 +121,8 @@ Mask shrunk(Mask mask, int32_t steps) {
   return mask;
 }
 
-// Whether glass lies along the rim of the part: a field cut out of white has it there, a cell on white has not.
+// Whether glass lies along the rim of the part: a field cut out of white has it there, a cell on
+// white has not.
 bool glass_at_rim(const SmallFrame& frame, const Mask& part) {
   const Mask outer = shrunk(part, kMargin), inner = shrunk(outer, 3 * kMargin);
   std::array<int64_t, 256> all{}, rim{};

@@ -12,16 +12,18 @@
 namespace rbc {
 namespace {
 
-// A frame is worked on with this short side, and not many more pixels; then finer and finer, as long as the cells on it
-// are too small or, on a large frame, too few agree on their size.
+// A frame is worked on with this short side, and not many more pixels; then finer and finer, as
+// long as the cells on it are too small or, on a large frame, too few agree on their size.
 constexpr double kShortSide = 360.0, kMostPixels = 360.0 * 640.0;
 constexpr double kFiner = 2.5, kLarge = 4.0, kEnoughPx = 16.0, kFewPx = 10.0, kEnoughAgreement = 0.35;
-constexpr double kFinerWorth = 1.25;  // a finer level is believed if its confidence is so many times higher
+constexpr double kFinerWorth = 1.25;  // a finer level is preferred if its confidence is this many times higher
 constexpr int32_t kMostLevels = 5;
 constexpr int32_t kWindow = 288;  // px a side, up to four of them, of a level that would be too large
-// Where few agree the light may be uneven; where hardly any do, white cells may have set the threshold above red ones.
+// If few agree, the light may be uneven; if hardly any do, white cells may have set the threshold
+// above red ones.
 constexpr double kUnevenAgreement = 0.25, kLowAgreement = 0.15, kFainter = 0.6, kFaintest = 0.3;
-// Round components tell the size if there are enough of them, or some and the outlines agree.
+// Round components give the size if there are enough of them, or if there are some and the outlines
+// agree.
 constexpr int32_t kFewRound = 3, kEnoughRound = 8, kFewArcs = 8;
 constexpr double kRoundAgrees = 1.16, kAgree = 1.25;
 
@@ -32,7 +34,8 @@ double quantile(std::vector<double>& values, double share) {
   return *at;
 }
 
-// The size that half of the outlines' length lies below: many platelets weigh less than a few cells.
+// The size that half of the outlines' length lies below: many platelets weigh less than a few
+// cells.
 double median_by_length(std::vector<double>& sizes) {
   std::sort(sizes.begin(), sizes.end());
   const double half = std::accumulate(sizes.begin(), sizes.end(), 0.0) / 2;
@@ -123,7 +126,7 @@ void conclude(Sightings& seen, double scale, FieldMeasure& field) {
   field.edge_px = step > 0.0 ? scale / step : 0.0;
 }
 
-// Tells the box of the lit part in the frame, and its share of it.
+// Records the box of the lit part in the frame, and its share of it.
 PixelBox measure_lit(const SmallFrame& whole, const FrameView& frame, LitPart& lit, FieldMeasure& field) {
   int64_t count = 0;
   int32_t x0 = whole.width, y0 = whole.height, x1 = 0, y1 = 0;
@@ -160,8 +163,8 @@ struct Attempt {
   double worth = -1.0;  // its confidence, and less if cells are tiny
 };
 
-// Measures parts of a frame that were shrunk `scale` times: as they are, then in even light, then with fainter cells.
-// Changes the parts.
+// Measures parts of a frame that were shrunk `scale` times: as they are, then in even light, then
+// with fainter cells. Changes the parts.
 Attempt measure_parts(std::vector<Part>& parts, double scale, const FieldMeasure& empty) {
   Attempt best;
   std::vector<std::array<uint8_t, 3>> backgrounds;

@@ -6,10 +6,10 @@
 
 namespace rbc {
 
-// Where the size of a cell came from.
+// The source of the size of a cell.
 enum class CellSizeFrom : int32_t { kNone = 0, kRound = 1, kOutlines = 2 };
 
-// What a frame tells without a network. Lengths are in frame px.
+// Measures of a frame without a network. Lengths are in frame px.
 struct FieldMeasure {
   CellSizeFrom from = CellSizeFrom::kNone;
   double cell_px = 0.0;  // root of the area of a red cell's box, median; 0 for none
@@ -30,8 +30,8 @@ struct FieldMeasure {
   double scale = 1.0;         // frame px per px at which it was measured
 };
 
-// Measures one frame. Time and memory are bounded: the frame is read once or twice, and worked on at some 360 by 480
-// px, up to five times finer or coarser where cells are small on large frames.
+// Measures one frame. Time and memory are bounded: the frame is read once or twice, and worked on
+// at some 360 by 480 px, up to five times finer or coarser where cells are small on large frames.
 FieldMeasure measure_field_cpu(const FrameView& frame);
 
 }  // namespace rbc

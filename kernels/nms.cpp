@@ -27,7 +27,8 @@ struct Sweep {
     }
   }
 
-  // Also marks boxes that were taken before, and the taken box itself: they are not asked about again.
+  // Also marks boxes that were taken before, and the taken box itself: they are not asked about
+  // again.
   void suppress_around(int32_t taken, float max_iou) {
     const Box box{x0[taken], y0[taken], x1[taken], y1[taken]};
     const float taken_area = area[taken];

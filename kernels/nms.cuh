@@ -4,18 +4,19 @@
 
 namespace rbc {
 
-// IoU over max_iou, as nms_cpu decides. Most pairs lie apart: those are spared the division.
+// Whether the IoU exceeds max_iou, as nms_cpu decides. Most pairs lie apart and need no division.
 __device__ __forceinline__ bool suppresses(const Box& taken, const Box& other, float max_iou) {
   return taken.x0 < other.x1 && other.x0 < taken.x1 && taken.y0 < other.y1 && other.y0 < taken.y1 &&
          box_iou(taken, box_area(taken), other, box_area(other)) > max_iou;
 }
 
-// Greedy non-maximum suppression by one block, with the decisions of nms_cpu. `boxes`, best first, are thinned in place
-// with their tags, whatever the caller wants to know of each: the first `limit` that are taken move to the front.
-// Returns how many they are.
-//   alive  a bit a box, up to a multiple of 32: zero for boxes that take no part; overwritten. In shared memory.
-// Boxes go by tiles of 32: all warps find which of a tile suppress each other, one settles by these bits which are taken,
-// and all strike out later boxes.
+// Greedy non-maximum suppression by one block, with the decisions of nms_cpu. `boxes`, best first,
+// are thinned in place with their tags, whatever the caller wants to know of each: the first
+// `limit` that are taken move to the front. Returns how many they are.
+//   alive  a bit a box, up to a multiple of 32: zero for boxes that take no part; overwritten. In
+//          shared memory.
+// Boxes go by tiles of 32: all warps find which of a tile suppress each other, one settles by these
+// bits which are taken, and all strike out later boxes.
 template <typename Tag>
 __device__ int32_t nms_in_place(Box* boxes, Tag* tags, uint32_t* alive, int32_t count, float max_iou, int32_t limit) {
   __shared__ uint32_t suppressed_by[kWarp];  // for each box of a tile the later ones of the tile that it suppresses

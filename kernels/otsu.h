@@ -3,7 +3,8 @@
 
 namespace rbc {
 
-// A histogram cut in two classes where the variance between them is greatest (Otsu 1979, IEEE Trans. SMC 9:62, eq. 18).
+// A histogram cut in two classes where the variance between them is greatest (Otsu 1979, IEEE
+// Trans. SMC 9:62, eq. 18).
 struct OtsuSplit {
   int32_t threshold;   // the upper class holds what is in this bin or above; 0 if there is nothing to split
   double separability;  // variance between the classes over all of it, 0..1: 0.64 for one normal distribution
@@ -11,7 +12,7 @@ struct OtsuSplit {
   double mean_below, mean_above;
 };
 
-// Of the bins begin .. end - 1. Ties go to the lower threshold.
+// Splits the bins begin .. end - 1. Ties go to the lower threshold.
 inline OtsuSplit split_otsu(const int64_t* counts, int32_t begin, int32_t end) {
   int64_t total = 0;
   double sum = 0.0, squares = 0.0;

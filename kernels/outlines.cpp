@@ -16,7 +16,7 @@ constexpr double kLeastTurn = 1.7, kMostError = 0.025, kMostErrorPx = 0.25, kLea
 
 struct Place {
   double x, y;
-  bool cut;  // at the end of what is seen
+  bool cut;  // at the end of the visible part
 };
 
 // A mask with a frame of nothing around it, so that every pixel has neighbours.
@@ -36,8 +36,8 @@ class Walker {
     return (*state & (kOn | kSeen)) == kOn && !(state[-width_] & kOn);
   }
 
-  // The loop of pixel edges that begins on top of (y, x), the mask to its right hand: a place in the middle of each
-  // edge.
+  // The loop of pixel edges that begins on top of (y, x), the mask to its right hand: a place in
+  // the middle of each edge.
   void walk(int32_t y, int32_t x, std::vector<Place>& loop) {
     constexpr double kDy[4] = {0, 1, 0, -1}, kDx[4] = {1, 0, -1, 0};  // east, south, west, north
     const int64_t ahead[4] = {1, width_, -1, -width_};
@@ -71,8 +71,8 @@ class Walker {
   std::vector<uint8_t> state_;
 };
 
-// The mean of each place and its neighbours, kSmoothing to each side. A closed line goes on from its end to its start,
-// and comes out twice in a row; an open one gets shorter.
+// The mean of each place and its neighbours, kSmoothing to each side. A closed line continues from
+// its end to its start, and comes out twice in a row; an open one gets shorter.
 void smooth(const std::vector<Place>& line, bool closed, std::vector<Place>& out) {
   const size_t count = line.size(), window = 2 * kSmoothing + 1;
   const size_t places = closed ? count : count - 2 * kSmoothing;
@@ -92,7 +92,8 @@ void smooth(const std::vector<Place>& line, bool closed, std::vector<Place>& out
   }
 }
 
-// Sums over the places before this one, around their mean, so that any stretch is fitted at the same cost.
+// Sums over the places before this one, around their mean, so that any stretch is fitted at the
+// same cost.
 struct Sums {
   double x = 0, y = 0, xx = 0, xy = 0, yy = 0, xz = 0, yz = 0, zz = 0;  // z = xx + yy
   double length = 0;                                                    // up to this place

@@ -7,7 +7,8 @@
 
 namespace rbc {
 
-// Waits for threads at the end of a scope, also when a thread could not be started and an exception leaves it.
+// Waits for threads at the end of a scope, even if a thread could not be started and an exception
+// leaves it.
 struct JoinAll {
   std::vector<std::thread>& threads;
   ~JoinAll() {
@@ -15,8 +16,9 @@ struct JoinAll {
   }
 };
 
-// Calls body(begin, end) over [0, count), cut into at most `threads` contiguous runs, one thread each.
-// With one thread (a lane that owns one core) it is a plain call. The first exception is rethrown.
+// Calls body(begin, end) over [0, count), cut into at most `threads` contiguous runs, one thread
+// each. With one thread (a lane that owns one core) it is a plain call. The first exception is
+// rethrown.
 template <typename Body>
 void parallel_for(int64_t count, int threads, Body&& body) {
   const int64_t runs = std::min<int64_t>(std::max(threads, 1), count);

@@ -8,10 +8,11 @@ size_t postprocess_detections_workspace_bytes(int64_t images, int64_t slots) {
   return static_cast<size_t>(images) * slots * (sizeof(Box) + sizeof(uint32_t));
 }
 
-// A thousand slots of four classes in fp16: 56 kB read (16 bytes a slot and 10 for each of its classes), 0.15 MFLOP of
-// double precision for three exponentials of each score and four of each box, and at most 10 MFLOP for the overlaps of
-// all pairs: about a microsecond of bytes or operations on any chip (on a T4, with 0.25 TFLOP/s of double, too). The
-// bound is the latency of one block an image: 55 steps of the sort and a turn of one warp for each region taken, of the
+// A thousand slots of four classes in fp16: 56 kB read (16 bytes a slot and 10 for each of its
+// classes), 0.15 MFLOP of double precision for three exponentials of each score and four of each
+// box, and at most 10 MFLOP for the overlaps of all pairs: about a microsecond of bytes or
+// operations on any chip (on a T4, with 0.25 TFLOP/s of double, too). The bound is the latency of
+// one block an image: 55 steps of the sort and a turn of one warp for each region taken, of the
 // order of 30 us whatever the batch.
 template <typename T>
 void launch_postprocess_detections(const T* class_logits, const T* box_deltas, const Box* proposals,

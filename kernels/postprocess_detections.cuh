@@ -11,8 +11,9 @@ struct DetectionCandidates {
   uint32_t* ids;  // [images, slots], see candidate_id
 };
 
-// A candidate's slot and class in one number, which rises with the slot: the index of its rank, so that the class is
-// found once, and then a box's tag, for its score to be computed again where it is wanted, of the few that are left.
+// A candidate's slot and class in one number, which rises with the slot: the index of its rank, so
+// that the class is found once, and then a box's tag, for its score to be computed again where it
+// is wanted, of the few that are left.
 __device__ __forceinline__ uint32_t candidate_id(uint32_t slot, uint32_t label) { return slot * kMostClasses + label; }
 
 //   grid  images

@@ -1,6 +1,7 @@
 #pragma once
-// The order of candidates: higher score first, equal scores by lower index. Both are packed into one integer,
-// smallest first, so that any sort of the keys gives the same, total order on every device.
+// The order of candidates: higher score first, equal scores by lower index. Both are packed into
+// one integer, smallest first, so that any sort of the keys gives the same, total order on every
+// device.
 #include <cstdint>
 #include <cstring>
 

@@ -12,9 +12,10 @@ struct TapRange {
   int32_t count;
 };
 
-// Triangle filter ("bilinear", antialiased when shrinking, as Pillow and torch's antialias=True do).
-// `centre` is in input pixels, where sample k has its centre at k + 0.5; `support` >= 1 is half the
-// filter's width in input pixels. Taps may lie outside the frame: the caller says what they are worth.
+// Triangle filter ("bilinear", antialiased when shrinking, as Pillow and torch's antialias=True
+// do). `centre` is in input pixels, where sample k has its centre at k + 0.5; `support` >= 1 is
+// half the filter's width in input pixels. Taps may lie outside the frame: the caller decides their
+// value.
 RBC_HD TapRange triangle_taps(float centre, float support) {
   const int32_t first = static_cast<int32_t>(floorf(centre - support - 0.5f)) + 1;
   const int32_t last = static_cast<int32_t>(ceilf(centre + support - 0.5f)) - 1;

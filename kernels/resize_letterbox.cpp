@@ -13,7 +13,8 @@
 namespace rbc {
 namespace {
 
-// A pixel of one row of the canvas: byte offsets of its two pixels in a row of the frame, and the second one's weight.
+// A pixel of one row of the canvas: byte offsets of its two pixels in a row of the frame, and the
+// second one's weight.
 struct AcrossTap {
   int32_t low;
   int32_t high;
@@ -52,7 +53,8 @@ Background find_background(const FrameView& frame, float background_level) {
 
 #ifdef RBC_AVX2
 
-// The pixels of two rows at one place, as floats: r g b and a byte of the next one, of `above` and then of `below`.
+// The pixels of two rows at one place, as floats: r g b and a byte of the next one, of `above` and
+// then of `below`.
 RBC_AVX2 inline __m256 load_pixels(const uint8_t* above, const uint8_t* below) {
   int32_t bytes[2];
   std::memcpy(&bytes[0], above, 4);
@@ -61,8 +63,8 @@ RBC_AVX2 inline __m256 load_pixels(const uint8_t* above, const uint8_t* below) {
   return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(both));
 }
 
-// Pixels 0 .. whole - 1 of a row of the canvas, in the operations and the order of `blend` and `exposed`, so to the same
-// bits: packing saturates.
+// Pixels 0 .. whole - 1 of a row of the canvas, in the operations and the order of `blend` and
+// `exposed`, so to the same bits: packing saturates.
 RBC_AVX2 void resize_whole(const uint8_t* above, const uint8_t* below, const AcrossTap* taps, int32_t whole,
                            float below_weight, float gain, uint8_t* out) {
   const __m128 down = _mm_set1_ps(below_weight), times = _mm_set1_ps(gain), half = _mm_set1_ps(0.5f);

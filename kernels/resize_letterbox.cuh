@@ -7,8 +7,8 @@
 
 namespace rbc {
 
-// A block a frame, a thread a sample. Bit by bit from the highest, a level is as high as the answer if fewer than
-// kBackgroundRank samples lie below it.
+// One block per frame, one thread per sample. Bit by bit from the highest, a level is as high as
+// the answer if fewer than kBackgroundRank samples lie below it.
 __global__ void find_background_kernel(const FrameView* frames, float background_level, Background* backgrounds) {
   const uint8_t* sample = background_sample(frames[blockIdx.x], threadIdx.x);
   uint8_t rgb[3];
@@ -23,7 +23,7 @@ __global__ void find_background_kernel(const FrameView* frames, float background
   if (threadIdx.x == 0) backgrounds[blockIdx.x] = expose_background(rgb, background_level);
 }
 
-// A thread a pixel of a canvas, a layer of the grid a canvas.
+// One thread per pixel of a canvas, one layer of the grid per canvas.
 __global__ void resize_letterbox_kernel(const FrameView* frames, const int32_t* resized_hw, int32_t canvas_height,
                                         int32_t canvas_width, const Background* backgrounds, uint8_t* canvases) {
   const int32_t x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;

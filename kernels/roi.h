@@ -1,6 +1,6 @@
 #pragma once
-// Where RoIAlign samples: which level of the pyramid, and which pixels of it with which weights. The two axes
-// are independent, so everything here is for one of them.
+// The samples of RoIAlign: the level of the pyramid, and its pixels with their weights. The two
+// axes are independent, so everything here is for one of them.
 #include <cmath>
 #include <cstdint>
 
@@ -9,8 +9,8 @@
 
 namespace rbc {
 
-// Which of `level_count` levels, finest first, a box is read from (torchvision's LevelMapper). The finest has a
-// stride of 2^finest_level px. A box without area, or with a NaN, goes to the finest.
+// Which of `level_count` levels, finest first, a box is read from (torchvision's LevelMapper). The
+// finest has a stride of 2^finest_level px. A box without area, or with a NaN, goes to the finest.
 RBC_HD int32_t roi_level(const Box& box, float canonical_px, int32_t canonical_level, int32_t finest_level,
                          int32_t level_count) {
   const double side = sqrtf(box_area(box)) / canonical_px;
@@ -32,8 +32,8 @@ RBC_HD RoiAxis roi_axis(float low, float high, float pixels_per_canvas_px, int32
   return {start, (length > 1.0f ? length : 1.0f) / static_cast<float>(bins)};
 }
 
-// The two pixels that a sample lies between, and their weights: both zero if it lies over a pixel outside of
-// the level, or is NaN.
+// The two pixels that a sample lies between, and their weights: both zero if it lies over a pixel
+// outside of the level, or is NaN.
 struct RoiTap {
   int32_t low;
   int32_t high;

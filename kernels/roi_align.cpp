@@ -11,14 +11,16 @@
 namespace rbc {
 namespace {
 
-// All boxes are pooled over so many channels before the next ones are touched: those planes, laid out pixel by pixel,
-// stay in the cache, boxes that overlap, as proposals do, find their pixels there, and a pixel's channels are one vector.
+// All boxes are pooled over this many channels before the next ones are touched: those planes, laid
+// out pixel by pixel, stay in the cache, boxes that overlap, as proposals do, find their pixels
+// there, and a pixel's channels are one vector.
 constexpr int32_t kBlock = 8;
 using Block = Float8;
 static_assert(sizeof(Block) == kBlock * sizeof(float));
 
-// One axis of one box: for each bin, the pixels that it averages and their weights. The mean of bilinear samples
-// on a grid is separable, so rows are blended first, and then columns: not four pixels for every sample.
+// One axis of one box: for each bin, the pixels that it averages and their weights. The mean of
+// bilinear samples on a grid is separable, so rows are blended first, and then columns: not four
+// pixels for every sample.
 struct AxisTaps {
   int32_t first;  // pixels first .. first + span - 1 are read
   int32_t span;

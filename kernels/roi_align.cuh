@@ -8,7 +8,7 @@
 namespace rbc {
 
 constexpr int32_t kRoiThreads = 256;
-constexpr int32_t kRoiChannels = 32;  // a block pools one box over so many channels
+constexpr int32_t kRoiChannels = 32;  // a block pools one box over this many channels
 
 template <typename T>
 struct FeaturePyramid {

@@ -25,10 +25,12 @@ struct RoiAlignSettings {
   float canonical_px;
 };
 
-// Pools each box from the level that fits its size: torchvision's MultiScaleRoIAlign (aligned=False).
+// Pools each box from the level that fits its size: torchvision's MultiScaleRoIAlign
+// (aligned=False).
 //   boxes   float32 [images, slots, 4] canvas px, of which the first counts[n] are read
 //   counts  int32 [images]
-//   pooled  float32 [images * slots, channels, output_size, output_size]; rows without a box are zero
+//   pooled  float32 [images * slots, channels, output_size, output_size]; rows without a box are
+//           zero
 void roi_align_cpu(const FeatureLevel* levels, int32_t level_count, int64_t images, int32_t channels,
                    const Box* boxes, const int32_t* counts, int64_t slots, const RoiAlignSettings& settings,
                    float* pooled, int threads);
@@ -37,8 +39,9 @@ void roi_align_cpu(const FeatureLevel* levels, int32_t level_count, int64_t imag
 constexpr int32_t kMostFeatureLevels = 6;
 constexpr int32_t kMostRoiSamples = 256;
 
-// The same on a GPU: float features to the bit; fp16 ones are pooled in float and rounded. T is float or Half. Boxes,
-// counts, pooled and the features that levels point to are in device memory; `levels` itself is the host's.
+// The same on a GPU: float features to the bit; fp16 ones are pooled in float and rounded. T is
+// float or Half. Boxes, counts, pooled and the features that levels point to are in device memory;
+// `levels` itself is the host's.
 template <typename T>
 void launch_roi_align(const FeatureLevelOf<T>* levels, int32_t level_count, int64_t images, int32_t channels,
                       const Box* boxes, const int32_t* counts, int64_t slots, const RoiAlignSettings& settings,

@@ -10,12 +10,13 @@
 namespace rbc {
 namespace {
 
-// Oval components: area over the ellipse of their moments, long axis over short axis, sides of the box.
+// Oval components: area over the ellipse of their moments, long axis over short axis, sides of the
+// box.
 constexpr double kOval = 0.965, kMostAspect = 2.0, kLeastSidePx = 6.0;
 // Density over that of all cells: white cells and platelets are denser than red ones.
 constexpr double kMostDensityTimes = 1.5, kLeastDensityTimes = 0.3;
 constexpr double kPi = 3.14159265358979324;
-constexpr int32_t kBorder = 2;  // px from the edge of what is lit
+constexpr int32_t kBorder = 2;  // px from the edge of the lit part
 
 // The mean density on a disc of 0.7 times the radius: at its middle and on two rings of eight.
 double disc_density(const FieldMask& field, const Arc& arc) {
@@ -40,7 +41,8 @@ struct Moments {
   bool whole = true;
 };
 
-// Whether a component is an ellipse, by its area and the ellipse of its moments: pi a b against 4 pi sqrt(det).
+// Whether a component is an ellipse, by its area and the ellipse of its moments: pi a b against 4
+// pi sqrt(det).
 bool is_oval(const Moments& sums) {
   const double x = sums.x / sums.area, y = sums.y / sums.area;
   const double xx = sums.xx / sums.area - x * x, yy = sums.yy / sums.area - y * y, xy = sums.xy / sums.area - x * y;
@@ -58,7 +60,8 @@ void see_round(const FieldMask& field, const Mask& clear, Sightings& seen) {
     const int64_t row = static_cast<int64_t>(run.y) * field.cells.width;
     Moments& part = sums[run.component];
     const Component& box = found.list[run.component];
-    // From the corner of its box: whole numbers, as exact in any order. Pixels are squares, not points.
+    // From the corner of its box: whole numbers, as exact in any order. Pixels are squares, not
+    // points.
     const double count = run.x1 - run.x0, first = run.x0 - box.x0, y = run.y - box.y0;
     const double x = count * (2 * first + count - 1) / 2;
     part.area += count, part.x += x, part.y += count * y;
@@ -79,7 +82,8 @@ void see_round(const FieldMask& field, const Mask& clear, Sightings& seen) {
   }
 }
 
-// How steep the edges of cells are: the step of density across the mask's outline, from pixel to pixel.
+// How steep the edges of cells are: the step of density across the mask's outline, from pixel to
+// pixel.
 void see_edges(const FieldMask& field, const Mask& lit, Sightings& seen) {
   const int32_t width = field.cells.width;
   for (int32_t y = 0; y < field.cells.height; y += 2) {

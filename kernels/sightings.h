@@ -7,10 +7,10 @@
 
 namespace rbc {
 
-// What was found in parts of a frame shrunk alike. Lengths are px of those parts.
+// Everything found in parts of a frame shrunk alike. Lengths are px of those parts.
 struct Sightings {
   std::vector<double> round;  // roots of the box areas of oval components clear of the border
-  std::vector<double> arcs;   // diameters of arcs on outlines of what is as dense as cells are
+  std::vector<double> arcs;   // diameters of arcs on outlines of everything as dense as cells
   int64_t starts = 0;         // places on outlines from which an arc was sought
   std::vector<double> edges;  // steps of density from pixel to pixel across outlines, as shares of a cell's
   bool any = false;           // whether anything denser than the background was found
@@ -20,7 +20,7 @@ struct Sightings {
   std::vector<std::array<uint8_t, 3>> backgrounds;  // of each part
 };
 
-// Adds what a part of a frame shows, already blurred. factor: 1, or less to see fainter cells.
+// Adds the findings of a part of a frame, already blurred. factor: 1, or less to see fainter cells.
 void sight_cells(const SmallFrame& frame, const Mask& lit, double factor, Sightings& seen);
 
 }  // namespace rbc

@@ -2,9 +2,9 @@
 #include <cstdint>
 #include <cstring>
 
-// A function marked RBC_CLONES is compiled for AVX2, too, and the processor's own version is taken when the module is
-// loaded. No version contracts a * b + c, so all give the same bits. Not under a sanitizer, whose start-up the choice
-// would come before, and only where the loader can choose.
+// A function marked RBC_CLONES is also compiled for AVX2, and the processor's own version is chosen
+// when the module is loaded. No version contracts a * b + c, so all give the same bits. Not under a
+// sanitizer, whose start-up the choice would come before, and only where the loader can choose.
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && \
     !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
 #define RBC_CLONES __attribute__((target_clones("avx2", "default")))

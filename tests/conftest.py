@@ -35,7 +35,9 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder with the real smears (chula12/, slides/); tests that take it carry the marker `real`."""
+    """The folder with the real smears (chula12/, slides/); tests that take it carry the marker
+    `real`.
+    """
     folder = Path(os.environ.get("RBC_DATA") or _REPOSITORY.parent / "shared" / "data")
     if not (folder / "chula12").is_dir():
         pytest.skip(f"no real smear images at {folder}; set RBC_DATA")
@@ -50,7 +52,9 @@ def pack() -> Pack:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """Where RBC_FAIL_ON_SKIP is set, a skip is a failure, unless the test needs what CI cannot have."""
+    """Where RBC_FAIL_ON_SKIP is set, a skip is a failure, unless the test needs what CI cannot
+    have.
+    """
     report = yield
     may_skip = any(item.get_closest_marker(name) for name in ("real", "gpu"))
     if os.environ.get("RBC_FAIL_ON_SKIP") and report.skipped and not may_skip:

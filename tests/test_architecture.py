@@ -1,4 +1,6 @@
-"""docs/architecture.md is true: its picture is the one the imports make, its files exist, its errors are those there are."""
+"""docs/architecture.md is true: its picture is the one the imports make, its files exist, its
+errors are those there are.
+"""
 
 from __future__ import annotations
 

@@ -95,7 +95,9 @@ def test_a_technicians_afternoon(repository: Path, tmp_path: Path) -> None:
 
 
 def test_what_qupath_would_not_read_as_meant_is_refused(repository: Path, tmp_path: Path) -> None:
-    """The reader of the example can fail: each of these QuPath refuses, or takes for something else."""
+    """The reader of the example can fail: each of these QuPath refuses, or takes for something
+    else.
+    """
     corners = [[0, 0], [4, 0], [4, 4], [0, 4], [0, 0]]
     feature = {
         "type": "Feature",

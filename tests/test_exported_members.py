@@ -1,4 +1,6 @@
-"""The public names: the face of the package gives each from the module that defines it, and no module lends another's."""
+"""The public names: the face of the package gives each from the module that defines it, and no
+module lends another's.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The floors of the house, docs/architecture.md: imports go down, in no circle; rooms and files stay of a size to be read."""
+"""The floors of the house, docs/architecture.md: imports go down, in no circle; rooms and files
+stay of a size to be read.
+"""
 
 from __future__ import annotations
 
@@ -47,8 +49,8 @@ def test_imports_go_down() -> None:
         elif floor_of(begin) >= floor_of(end):
             way = "up" if floor_of(begin) > floor_of(end) else "sideways"
             wrong.append(
-                f"{found}: {way}, from {begin} to {end}. Move what both need to a floor below, or hand it in as an "
-                f"argument, typed by a protocol below"
+                f"{found}: {way}, from {begin} to {end}. Move what both need to a floor below, or "
+                f"hand it in as an argument, typed by a protocol below"
             )
     assert not wrong, "\n".join(wrong)
 
@@ -65,7 +67,8 @@ def test_no_two_modules_import_each_other() -> None:
         (found.importer, found.imported) for found in imports() if found.importer != FACE
     )
     assert not found, (
-        f"a circle: {' imports '.join(found)}. Join them, or move what they share to a module of its own"
+        f"a circle: {' imports '.join(found)}. Join them, or move what they share to a module of "
+        "its own"
     )
 
 
@@ -95,7 +98,8 @@ def test_rooms_are_of_a_size_to_be_seen() -> None:
     files = [path for path in modules().values() if path.name != "__init__.py"]
     files += [path for path in (REPOSITORY / "tests").rglob("*.py") if path.name != "__init__.py"]
     wrong = [
-        f"{folder.relative_to(REPOSITORY)}/ holds {count} modules, more than {MOST_MODULES}: make a room in it"
+        f"{folder.relative_to(REPOSITORY)}/ holds {count} modules, more than {MOST_MODULES}: make "
+        "a room in it"
         for folder, count in Counter(path.parent for path in files).items()
         if count > MOST_MODULES
     ]
@@ -115,6 +119,7 @@ def test_files_are_of_a_length_to_be_read() -> None:
                 lines = len(path.read_text("utf-8").splitlines())
                 if lines > MOST_LINES:
                     wrong.append(
-                        f"{path.relative_to(REPOSITORY)} has {lines} lines, more than {MOST_LINES}: cut it in two"
+                        f"{path.relative_to(REPOSITORY)} has {lines} lines, more than "
+                        f"{MOST_LINES}: cut it in two"
                     )
     assert not wrong, "\n".join(wrong)

@@ -1,1 +1,1 @@
-"""From labelled smears to a model pack. Needs the extra `train`."""
+"""Train a model pack from labelled smears. Needs the extra `train`."""

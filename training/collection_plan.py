@@ -1,4 +1,6 @@
-"""A training on the laboratories of a collection: what is held out of each, and the networks made from the rest."""
+"""Train on the laboratories of a collection: hold out a part of each, and make the networks from
+the rest.
+"""
 
 from __future__ import annotations
 
@@ -59,11 +61,11 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class CollectionPlan:
-    """See `open`.
+    """Hold a training on a collection; see `open`.
 
-    entries: the laboratories that are trained on.
-    train, held_out: fields of all of them; of the typed one, no smear is on both sides.
-    typed: the dataset whose regions have types; None where no laboratory of the collection has any.
+    entries: the laboratories used for training.
+    train, held_out: fields of all of them; no smear of the typed one is on both sides.
+    typed: the dataset whose regions have types; None if no laboratory of the collection has any.
     """
 
     recipe: PackRecipe
@@ -93,17 +95,19 @@ class CollectionPlan:
         device: torch.device = CPU,
         log: Log,
     ) -> CollectionPlan:
-        """Reads the laboratories, holds some of each out, and checks that `work` was begun with the same.
+        """Read the laboratories, hold some of each out, and check that `work` was started with the
+        same.
 
         collection: see find_collection. only, without: see Collection.to_train.
-        validation_share: of the typed dataset's smears; of the other laboratories' images one in `held_out_one_in` is
-            held out, or none where the share is 0.
-        split: one of SPLITS, of the typed dataset. split_seed: which smears it holds out; None for `seed`.
+        validation_share: of the typed dataset's smears; of the other laboratories' images one in
+            `held_out_one_in` is held out, or none if the share is 0.
+        split: one of SPLITS, of the typed dataset. split_seed: which smears it holds out; None for
+        `seed`.
 
         Sets torch's threads, for the whole process.
 
-        Raises UsageError for a dataset that may not be trained on, for faulty data, a split with an empty side, and
-        another `work`.
+        Raises UsageError for a dataset that must not be trained on, for faulty data, a split with
+        an empty side, and another `work`.
         """
         check_choice("--split", split, SPLITS)
         described = find_collection(collection)
@@ -113,7 +117,8 @@ class CollectionPlan:
         for entry in described.dataset:
             if entry.use == "measure":
                 log(
-                    f"{entry.name} is marked measure-only (licence: {entry.licence}): not trained on"
+                    f"{entry.name} is marked measure-only (licence: {entry.licence}): not trained "
+                    "on"
                 )
         loaded = load_fields(entries, data, threads=threads, log=log)
         dealt_by = seed if split_seed is None else split_seed
@@ -171,9 +176,9 @@ class CollectionPlan:
         bf16: bool = False,
         start: Path | None = None,
     ) -> None:
-        """Trains the detector of cells, or goes on. None leaves what the preset has.
+        """Train the detector of cells, or resume. None keeps the preset's value.
 
-        start: the folder of another training, or of a pack, with whose detector this one begins.
+        start: the folder of another training, or a pack, whose detector is fine-tuned.
         """
         check_choice("--preset", preset, tuple(CELL_DETECTOR_PRESETS))
         check_choice("--detector-trunk", trunk, get_args(DetectorTrunk))
@@ -214,12 +219,15 @@ class CollectionPlan:
         teachers: Sequence[Path] = (),
         soft_weight: float | None = None,
     ) -> None:
-        """Trains the classifier of the typed dataset's types, or goes on. None leaves what the preset has.
+        """Train the classifier of the typed dataset's types, or resume. None keeps the preset's
+        value.
 
-        start: as in train_detector. teachers: the folders of finished trainings, whose mean probabilities are learnt
-            on every cell, labelled or not. soft_weight: of them beside a label.
+        start: as in train_detector. teachers: the folders of finished trainings, whose mean
+            probabilities are targets for every cell, labelled or not. soft_weight: their weight
+            relative to a label.
 
-        Raises UsageError where no dataset has types, and for a teacher that saw an image held out here.
+        Raises UsageError if no dataset has types, and for a teacher that saw an image held out
+        here.
         """
         check_choice("--preset", preset, tuple(TYPE_CLASSIFIER_PRESETS))
         check_choice("--classifier-trunk", trunk, get_args(ClassifierTrunk))
@@ -227,7 +235,7 @@ class CollectionPlan:
         typed = self._typed()
         if soft_weight is not None and not teachers:
             raise UsageError(
-                "--soft-weight is what a teacher's answers weigh: name one with --teacher"
+                "--soft-weight is the weight of a teacher's probabilities: name one with --teacher"
             )
         distilled = {"soft_weight": SOFT_WEIGHT, "unlabelled_share": UNLABELLED_SHARE}
         chosen = given(
@@ -267,7 +275,9 @@ class CollectionPlan:
         )
 
     def draws(self, training: TypeTraining) -> TypeDraws:
-        """The batches of a classifier's training. Raises UsageError where no dataset has types."""
+        """Return the batches of a classifier's training. Raises UsageError if no dataset has
+        types.
+        """
         typed = self._typed()
         normal = (
             normal_type(typed.types, typed.abnormal)
@@ -290,7 +300,8 @@ class CollectionPlan:
         )
 
     def trained_classifier(self) -> tuple[Classifier, ClassifierSettings]:
-        """Loads the classifier of a finished training, without its auxiliary outputs, and the settings of its patches.
+        """Load the classifier of a finished training, without its auxiliary outputs, and the
+        settings of its patches.
 
         Raises UsageError if it is not finished.
         """
@@ -305,12 +316,14 @@ class CollectionPlan:
         if self.typed is None:
             raise UsageError(
                 "no dataset of the collection that is trained on has cell types (format chula12), "
-                "which the classifier learns; name one"
+                "which the classifier needs; name one"
             )
         return self.typed
 
     def _teacher(self, folder: Path) -> tuple[Classifier, ClassifierSettings, str]:
-        """A teacher with all its outputs, the settings of its patches, and the sha256 of its checkpoint."""
+        """Return a teacher with all its outputs, the settings of its patches, and the sha256 of its
+        checkpoint.
+        """
         path = self._checkpoint(folder, "classifier", option="--teacher")
         assert isinstance(path, Path)
         workspace = Workspace(folder)
@@ -318,8 +331,8 @@ class CollectionPlan:
         types = tuple(workspace.options("recipe")["types"])
         if types != typed.types or workspace.options("data")["format"] != "collection":
             raise UsageError(
-                f"--teacher {folder} has other outputs than this training: it must be trained on a collection, with "
-                f"the types {', '.join(typed.types)} (got {', '.join(types)})"
+                f"--teacher {folder} has other outputs than this training: it must be trained on a "
+                f"collection, with the types {', '.join(typed.types)} (got {', '.join(types)})"
             )
         training = _type_training(workspace)
         model = load_type_classifier(path, types=len(types), training=training, auxiliary=True)
@@ -327,7 +340,7 @@ class CollectionPlan:
         return model, classifier_settings(training, types=types), sha256
 
     def trained_detector(self) -> FasterRCNN:
-        """Loads the detector of a finished training. Raises UsageError if it is not finished."""
+        """Load the detector of a finished training. Raises UsageError if it is not finished."""
         options = self.workspace.options("detector")
         options.pop(START, None)
         return load_cell_detector(
@@ -341,7 +354,9 @@ class CollectionPlan:
         return None if folder is None else self._checkpoint(folder, network, option="--start-from")
 
     def _checkpoint(self, folder: Path, network: str, *, option: str) -> Path | Pack:
-        """The checkpoint of another training, or a pack. Raises UsageError if it saw an image held out here."""
+        """Return the checkpoint of another training, or a pack. Raises UsageError if it saw an
+        image held out here.
+        """
         start: Path | Pack
         shipped = shipped_packs().get(str(folder))
         packs = option == "--start-from"
@@ -355,13 +370,13 @@ class CollectionPlan:
         if leaked:
             raise UsageError(
                 f"{option} {folder} was trained on {len(leaked)} images that are held out here "
-                f"({', '.join(leaked[:3])}{', ...' if len(leaked) > 3 else ''}); use its --split-seed, --split and "
-                f"--validation-share"
+                f"({', '.join(leaked[:3])}{', ...' if len(leaked) > 3 else ''}); use its "
+                f"--split-seed, --split and --validation-share"
             )
         if isinstance(start, Path) and not start.is_file():
             raise UsageError(
-                f"{option} {folder} has no {start.name}; name the folder of a training that wrote one"
-                f"{', or a pack' if packs else ''}"
+                f"{option} {folder} has no {start.name}; name the folder of a training that wrote "
+                f"one{', or a pack' if packs else ''}"
             )
         return start
 
@@ -374,5 +389,5 @@ def _type_training(workspace: Workspace) -> TypeTraining:
 
 
 def _noted(entry: DatasetEntry) -> dict[str, Any]:
-    """What of an entry changes the training."""
+    """Return the part of an entry that changes the training."""
     return entry.model_dump(mode="json", exclude={"attribution", "licence", "path"})

@@ -1,4 +1,4 @@
-"""One training as a whole: the data, what is held out of it, and the three things made from it."""
+"""Run one training as a whole: the data, the held-out part, and the three things made from it."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ __all__ = ["TrainingPlan"]
 Log = Callable[[str], None]
 Notes = dict[str, str | int | float | bool]
 
-# Of a type: one without an example is refused before, but a share has to be over 0 all the same.
+# For a type: one without an example is refused before, but a share must always be over 0.
 _RAREST = 1e-4
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TrainingPlan:
-    """See `open`."""
+    """Hold one training; see `open`."""
 
     recipe: PackRecipe
     dataset: Dataset
@@ -77,11 +77,12 @@ class TrainingPlan:
         device: torch.device = CPU,
         log: Log,
     ) -> TrainingPlan:
-        """Reads the data, splits it, and checks that `work` was begun with the same split.
+        """Read the data, split it, and check that `work` was started with the same split.
 
         split: one of SPLITS. Sets torch's threads, for the whole process.
 
-        Raises UsageError for data that are not of this format, a split with an empty side, and another `work`.
+        Raises UsageError for data that are not of this format, a split with an empty side, and
+        another `work`.
         """
         check_format(data_format)
         check_choice("--split", split, SPLITS)
@@ -139,9 +140,9 @@ class TrainingPlan:
         bf16: bool = False,
         start: Path | None = None,
     ) -> None:
-        """Trains, or goes on. None leaves what the preset has.
+        """Train, or resume. None keeps the preset's value.
 
-        start: the folder of another training, or of a pack, with whose detector this one begins.
+        start: the folder of another training, or a pack, whose detector is fine-tuned.
         """
         check_choice("--preset", preset, tuple(DETECTOR_PRESETS))
         check_choice("--detector-trunk", trunk, get_args(DetectorTrunk))
@@ -151,8 +152,8 @@ class TrainingPlan:
         begin = self._start(start, "detector")
         if len(self.train) < training.batch:
             raise UsageError(
-                f"the detector takes {training.batch} fields at once, and {len(self.train)} are there to train on; "
-                f"add images or lower --validation-share"
+                f"the detector takes {training.batch} fields at once, and there are "
+                f"{len(self.train)} to train on; add images or lower --validation-share"
             )
         self.workspace.begin("detector", noted_options(training, begin))
         train_detector(
@@ -178,7 +179,7 @@ class TrainingPlan:
         bf16: bool = False,
         start: Path | None = None,
     ) -> None:
-        """Trains, or goes on. None leaves what the preset has; start: as in train_detector."""
+        """Train, or resume. None keeps the preset's value; start: as in train_detector."""
         check_choice("--preset", preset, tuple(CLASSIFIER_PRESETS))
         check_choice("--classifier-trunk", trunk, get_args(ClassifierTrunk))
         check_choice("--trunk-weights", trunk_weights, get_args(TrunkWeights))
@@ -200,7 +201,9 @@ class TrainingPlan:
         )
 
     def _start(self, folder: Path | None, network: str) -> Path | Pack | None:
-        """A pack, or the checkpoint of another training. Raises UsageError if it saw a smear held out here."""
+        """Return a pack, or the checkpoint of another training. Raises UsageError if it saw a smear
+        held out here.
+        """
         if folder is None:
             return None
         start: Path | Pack
@@ -218,12 +221,13 @@ class TrainingPlan:
         if leaked := mine - unseen_there:
             groups = sorted({f.group for f in self.held_out if f.path.name in leaked})
             raise UsageError(
-                f"--start-from {folder} was trained on {len(leaked)} images that are held out here (smears "
-                f"{', '.join(groups)}); use its --seed, --split and --validation-share"
+                f"--start-from {folder} was trained on {len(leaked)} images that are held out here "
+                f"(smears {', '.join(groups)}); use its --seed, --split and --validation-share"
             )
         if isinstance(start, Path) and not start.is_file():
             raise UsageError(
-                f"--start-from {folder} has no {start.name}; name the folder of a training that wrote one, or a pack"
+                f"--start-from {folder} has no {start.name}; name the folder of a training that "
+                "wrote one, or a pack"
             )
         return start
 
@@ -236,18 +240,19 @@ class TrainingPlan:
         measured_by: Path | None = None,
         name: str | None = None,
     ) -> None:
-        """Makes the pack of two finished trainings.
+        """Make the pack of two finished trainings.
 
         best_f1: see assemble_pack. name: of the pack; None for that of the recipe.
         measured_by: for a training on all smears, the pack of the one that held some out.
 
-        Raises UsageError if a training is not finished, and if it is not clear what the pack is to be measured by.
+        Raises UsageError if a training is not finished, and if it is not clear where the measures
+        come from.
         """
         if (measured_by is None) == (not self.held_out):
             raise UsageError(
-                "--measured-by names the pack that lends its accuracy to a training on all smears: give it with "
-                f"--validation-share 0, and only then (got --measured-by {measured_by}, {len(self.held_out)} fields "
-                f"held out)"
+                "--measured-by names the pack that lends its accuracy to a training on all smears: "
+                "give it with --validation-share 0, and only then (got --measured-by "
+                f"{measured_by}, {len(self.held_out)} fields held out)"
             )
         measured = None if measured_by is None else Pack.open(measured_by)
         detector, detector_training, started = self._finished_detector()
@@ -292,12 +297,14 @@ class TrainingPlan:
         self.log(f"{pack.name} {pack.manifest.version} written to {out}")
 
     def trained_classifier(self) -> tuple[Classifier, ClassifierSettings]:
-        """Of a finished training, with the settings of its patches. Raises UsageError if it is not finished."""
+        """Return the classifier of a finished training, with the settings of its patches. Raises
+        UsageError if not finished.
+        """
         classifier, training, _ = self._finished_classifier()
         return classifier, _with_patches_of(training, self.recipe).classifier
 
     def _frequencies(self, training: ClassifierTraining) -> list[float]:
-        """How often the classifier's training drew a region with each type."""
+        """Return how often the classifier's training drew a region with each type."""
         regions = load_regions(self.train, short_side_px=self.recipe.detector.short_side_px)
         chances = draw_chances(regions, training)
         return [max(float(chances @ held), _RAREST) for held in regions.types.T]
@@ -325,13 +332,16 @@ class TrainingPlan:
         return model, training, started
 
     def _notes(self, detector: DetectorTraining, classifier: ClassifierTraining) -> Notes:
-        """What the manifest says of the training. Folders have no place in it: they are the user's own."""
+        """Return the manifest's notes on the training. Folders have no place in it: they are the
+        user's own.
+        """
         data = self.workspace.options("data")
         stages = ",".join(f"{patch_px}:{patches}" for patch_px, patches in classifier.stages)
         by_image = data["split"] != "smears"
         common = (
             f"--data DIR --work DIR --format {data['format']} --seed {self.seed} "
-            f"--validation-share {data['validation_share']:g}{' --split ' + data['split'] if by_image else ''}"
+            "--validation-share "
+            f"{data['validation_share']:g}{' --split ' + data['split'] if by_image else ''}"
         )
         notes: Notes = {
             "dataset": self.dataset.name,
@@ -341,8 +351,8 @@ class TrainingPlan:
             ),
             "classifier_command": (
                 f"rbc-engine train classifier {common} --stages {stages} "
-                f"--classifier-trunk {classifier.trunk} --learning-rate {classifier.learning_rate:g} "
-                f"--batch {classifier.batch}"
+                f"--classifier-trunk {classifier.trunk} --learning-rate "
+                f"{classifier.learning_rate:g} --batch {classifier.batch}"
                 f"{' --bf16' if classifier.bf16 else ''}"
             ),
             "seed": self.seed,
@@ -357,12 +367,14 @@ class TrainingPlan:
 
 
 def _started(options: dict[str, Any], network: str) -> Notes:
-    """Takes the mark of an earlier training's weights out of a network's options, as a note."""
+    """Remove the mark of an earlier training's weights from a network's options, and return it as a
+    note.
+    """
     sha256 = options.pop(START, None)
     return {} if sha256 is None else {f"{network}_started_from_sha256": sha256}
 
 
 def _with_patches_of(training: ClassifierTraining, recipe: PackRecipe) -> PackRecipe:
-    """The recipe with patches of the size that the training ends with."""
+    """Return the recipe with patches of the size of the training's last stage."""
     patch_px = training.stages[-1][0]
     return replace(recipe, classifier=recipe.classifier.model_copy(update={"patch_px": patch_px}))

@@ -1,4 +1,4 @@
-"""Named ways to train: `best` is what the shipped pack is made by, `paper` is Qiu et al. 2019, section 3.1."""
+"""Name ways to train: `best` made the shipped pack, `paper` is Qiu et al. 2019, section 3.1."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = [
 ]
 
 CELL_DETECTOR_PRESETS = {"best": CellDetectorTraining()}
-"""Of a training on a collection of laboratories, as are the next."""
+"""For a training on a collection of laboratories, like the next."""
 
 TYPE_CLASSIFIER_PRESETS = {"best": TypeTraining()}
 

@@ -1,4 +1,6 @@
-"""The folder of a training: its checkpoints, and how they came about, so that a later command cannot mix them up."""
+"""Manage the folder of a training: its checkpoints and options, so that a later command cannot mix
+them up.
+"""
 
 from __future__ import annotations
 
@@ -15,26 +17,27 @@ _SCHEMA = 1
 
 
 class Workspace:
-    """DIR/training.json, DIR/detector.pt and DIR/classifier.pt.
+    """Manage DIR/training.json, DIR/detector.pt and DIR/classifier.pt.
 
-    training.json holds a section of options for the `data` and for each network, as they were when it was begun.
-    The smears held out then stay held out: judged on others, a network could be tested on what it was trained on.
+    training.json holds a section of options for the `data` and for each network, as they were at
+    the start. The held-out smears then remain held out: otherwise a network could be tested on what
+    it was trained on.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Raises UsageError if the folder has a training.json that cannot be read."""
+        """Open a folder; raise UsageError if it has a training.json that cannot be read."""
         self.folder = folder
         self._path = folder / "training.json"
         self._sections = self._read()
 
     def checkpoint(self, network: str) -> Path:
-        """Where the checkpoint of 'detector' or 'classifier' lies."""
+        """Return the path of the checkpoint of 'detector' or 'classifier'."""
         return self.folder / f"{network}.pt"
 
     def begin(self, section: str, options: Mapping[str, Any]) -> None:
-        """Notes the options of a section, or checks that they are those it was begun with.
+        """Record the options of a section, or check that they are those it was started with.
 
-        Raises UsageError for others, and for a checkpoint of which no options are noted.
+        Raises UsageError for others, and for a checkpoint without recorded options.
         """
         wanted = json.loads(json.dumps(options))
         noted = self._sections.get(section)
@@ -43,7 +46,7 @@ class Workspace:
             for path in map(self.checkpoint, networks):
                 if path.exists():
                     raise UsageError(
-                        f"{path} was begun with options that {self._path} does not hold; "
+                        f"{path} was started with options that {self._path} does not hold; "
                         f"restore that file, or name another --work"
                     )
             self._sections[section] = wanted
@@ -52,15 +55,17 @@ class Workspace:
         for name in sorted(wanted.keys() | noted.keys()):
             if wanted.get(name) != noted.get(name):
                 raise UsageError(
-                    f"--work {self.folder} was begun with {section} {name} = {_brief(noted.get(name))} "
-                    f"(got {_brief(wanted.get(name))}); use the same data and options, or another --work"
+                    f"--work {self.folder} was started with {section} {name} = "
+                    f"{_brief(noted.get(name))} (got {_brief(wanted.get(name))}); use the same "
+                    "data and options, or another --work"
                 )
 
     def options(self, section: str) -> dict[str, Any]:
-        """The options that a section was begun with. Raises UsageError if it was not."""
+        """Return the options with which a section was started. Raises UsageError if it was not."""
         if section not in self._sections:
             raise UsageError(
-                f"{self._path} knows of no {section}; run `rbc-engine train {section}` with this --work first"
+                f"{self._path} has no {section}; run `rbc-engine train {section}` with this --work "
+                "first"
             )
         return dict(self._sections[section])
 

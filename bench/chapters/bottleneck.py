@@ -19,8 +19,7 @@ class Bottleneck:
 
     part: its name. share: of the wall time.
     fields_per_s: of the measured run. if_twice_as_fast: if this part were. at_its_limit: if it ran
-    at
-        the machine's limit. all_at_their_limits: if every part with a known limit did, and the
+        at the machine's limit. all_at_their_limits: if every part with a known limit did, and the
         others as they do.
     outside_networks: share of the time outside the networks, idle cores included.
     """

@@ -34,8 +34,8 @@ class Counted:
     seconds: of the block. cpu_busy: 0..1, of the cores that this process may use. peak_bytes: of
     host memory.
     energy_joules: of the processor packages, everything on the machine included. gpu_busy: 0..1,
-    mean over time and
-        GPUs. gpu_peak_bytes: over all GPUs. gpu_joules: likewise. None if `gaps` says why.
+        mean over time and GPUs. gpu_peak_bytes: over all GPUs. gpu_joules: likewise. None if `gaps`
+        says why.
     """
 
     seconds: float = 0.0

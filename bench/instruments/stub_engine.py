@@ -96,7 +96,9 @@ def stub_engine(
 def engine_of_lanes(
     pack: Pack, choice: DeviceChoice, make: Callable[[DeviceChoice], AnyLane]
 ) -> Engine:
-    """An engine of a pack whose lanes are what `make` makes of the device. They tell its meter nothing."""
+    """Return an engine of a pack whose lanes `make` makes from the device. They do not use
+    its meter.
+    """
     prior = FieldPrior.of(pack.manifest.classifier)
     return Engine(pack, Lanes([choice], make), Meter(), field_prior=prior)
 

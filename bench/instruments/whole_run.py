@@ -24,7 +24,7 @@ def run_into(
     *,
     on_result: Callable[[FieldResult], None] = lambda result: None,
 ) -> None:
-    """Raises RbcError if a field failed."""
+    """Run fields into a folder; raise RbcError if a field failed."""
 
     def check(result: FieldResult, kept: bool) -> None:
         if result.error is not None:

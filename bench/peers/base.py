@@ -1,4 +1,4 @@
-"""What a peer is."""
+"""Define what a peer is."""
 
 from __future__ import annotations
 

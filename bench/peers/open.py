@@ -1,4 +1,4 @@
-"""Opens a peer by its name: the table of all there are, and what each needs."""
+"""Open a peer by its name: the table of all peers, and what each needs."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _NEEDS: Mapping[str, Sequence[str]] = {
 
 
 def open_peer(name: str, pack: Pack, *, threads: int) -> Peer:
-    """threads: CPU threads that it may use, all cores.
+    """Open a peer. threads: CPU threads that it may use, all cores.
 
-    Raises PeerMissingError if something that it needs is not here.
+    Raises PeerMissingError if something that it needs is missing.
     """
     missing = [module for module in _NEEDS[name] if find_spec(module) is None]
     if missing:

@@ -1,4 +1,6 @@
-"""measure_field beside OpenCV: an area resize and the Otsu threshold and components of it, a part of what it does."""
+"""Compare measure_field with OpenCV: an area resize, its Otsu threshold and components, a part of
+the work.
+"""
 
 from __future__ import annotations
 

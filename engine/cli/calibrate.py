@@ -34,8 +34,8 @@ def calibrate(
         str,
         typer.Option(
             "--format",
-            help="What --data holds: chula12, masks, voc, coco, boxes or synthetic, whose labels are "
-            "used for the test; or images, which give ranges only.",
+            help="What --data holds: chula12, masks, voc, coco, boxes or synthetic, whose labels "
+            "are used for the test; or images, which give ranges only.",
         ),
     ] = "chula12",
     fields: Annotated[int, typer.Option(min=1, help="Number of fields that give the ranges.")] = 48,

@@ -65,8 +65,8 @@ def table1(
     threads: Threads = 0,
     resamples: Resamples = 1000,
 ) -> None:
-    """Table 1: Models A, A* and B, trained with and without regions of several cells, and the
-    caller.
+    """Reproduce Table 1: Models A, A* and B, trained with and without regions of several cells, and
+    the caller.
     """
     from typing import cast
 
@@ -117,7 +117,7 @@ def figure6(
     seed: Seed = 0,
     threads: Threads = 0,
 ) -> None:
-    """Figure 6: predictions of Model A of the table1 in --work for held-out clumps."""
+    """Show Figure 6: predictions of Model A of the table1 in --work for held-out clumps."""
     from rbc_engine.training.reproduce.clump_figure import choose_clumps, write_clump_figure
     from rbc_engine.training.reproduce.fold_networks import finished_folds, load_held_out
 
@@ -145,7 +145,7 @@ def figure7(
     device: options.Device = "auto",
     threads: Threads = 0,
 ) -> None:
-    """Figure 7: a field, coloured by the result for each region."""
+    """Show Figure 7: a field, coloured by the result for each region."""
     from rbc_engine.engine import Engine
     from rbc_engine.training.datasets.formats import load_dataset
     from rbc_engine.training.reproduce.field_figure import find_field, show_field
@@ -170,7 +170,9 @@ def figure8(
     threads: Threads = 0,
     resamples: Resamples = 1000,
 ) -> None:
-    """Figure 8: held-out clumps of the first fold, cut into cells by watershed and by a U-Net."""
+    """Show Figure 8: held-out clumps of the first fold, cut into cells by watershed and by a
+    U-Net.
+    """
     from rbc_engine.training.fit.region_set import load_regions
     from rbc_engine.training.reproduce.folds import deal_groups
     from rbc_engine.training.reproduce.separation import compare_separation, write_separation
@@ -208,8 +210,8 @@ def detectors(
     threads: Threads = 0,
     resamples: Resamples = 1000,
 ) -> None:
-    """Detector with each trunk: average precision on the first fold's smears, and images per
-    second.
+    """Compare detectors with each trunk: average precision on the first fold's smears, and images
+    per second.
     """
     from typing import cast, get_args
 
@@ -263,7 +265,7 @@ def patch_sizes(
     seed: Seed = 0,
     threads: Threads = 0,
 ) -> None:
-    """Patch sizes of the classifier: accuracy and cost of each."""
+    """Compare patch sizes of the classifier: accuracy and cost of each."""
     from rbc_engine.training.plan import TrainingPlan
     from rbc_engine.training.reproduce.patch_sizes import compare_patch_sizes, write_patch_sizes
 
@@ -314,7 +316,7 @@ def robustness(
     seed: Seed = 0,
     threads: Threads = 0,
 ) -> None:
-    """Robustness to other microscopes, simulated with your fields enlarged, recoloured and
+    """Measure robustness to other microscopes, simulated with your fields enlarged, recoloured and
     blurred.
     """
     from rbc_engine.engine import Engine

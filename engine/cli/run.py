@@ -1,4 +1,4 @@
-"""`rbc-engine run`: images and whole slides in, tables out."""
+"""Analyse images and whole slides into tables: `rbc-engine run`."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ def run(
         list[Path],
         typer.Argument(
             metavar="INPUT...",
-            help="Images, whole slides, a folder of images (one slide), or a folder of folders (one slide each).",
+            help="Images, whole slides, a folder of images (one slide), or a folder of folders "
+            "(one slide each).",
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the results; made if it does not exist.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results; created if missing.")],
     pack: options.Pack = "chula12",
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -53,7 +54,9 @@ def run(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Finds the red cells of all images and writes regions.parquet, fields.csv, slides.csv and run.json."""
+    """Find the red cells of all images and write regions.parquet, fields.csv, slides.csv and
+    run.json.
+    """
     from rbc_engine.cli.terminal.compile_watch import CompileWatch
     from rbc_engine.cli.terminal.progress import ProgressBar
     from rbc_engine.runs.run_folder import run_folder

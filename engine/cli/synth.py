@@ -62,7 +62,9 @@ def synth(
         typer.Option("--overwrite", help="Replace the fields of slides with the same NAMEs."),
     ] = False,
 ) -> None:
-    """Render slides of red cells: ovals, sickles, reticulocytes, granular cells, echinocytes, stomatocytes."""
+    """Render slides of red cells: ovals, sickles, reticulocytes, granular cells, echinocytes,
+    stomatocytes.
+    """
     from rbc_engine.sources.synthetic.cells import TYPES
     from rbc_engine.sources.synthetic.field import render_field
 
@@ -202,7 +204,9 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 def _truth_of(field: SyntheticField) -> dict[str, Any]:
-    """Regions and cells of a field: boxes x0 y0 x1 y1 in px, far edges exclusive, and names of types."""
+    """Describe regions and cells of a field: boxes x0 y0 x1 y1 in px, far edges exclusive, and
+    types.
+    """
     from rbc_engine.sources.synthetic.cells import TYPES
 
     height, width = field.mask.shape

@@ -355,13 +355,13 @@ def _collection_plan(
 
 
 def _check_alone(**options: object) -> None:
-    """Refuses what has a meaning with --collection only."""
+    """Refuse options that need --collection."""
     if names := [
         f"--{name.replace('_', '-')}"
         for name, value in options.items()
         if value not in (None, False)
     ]:
-        raise UsageError(f"{' and '.join(names)} need a --collection; name one, or leave them out")
+        raise UsageError(f"{' and '.join(names)} need a --collection; name one, or omit them")
 
 
 def _names(text: str | None) -> tuple[str, ...]:

@@ -1,1 +1,1 @@
-"""What the networks and kernels run on: one protocol, a room a kind of device."""
+"""Run networks and kernels: one protocol, a room per kind of device."""

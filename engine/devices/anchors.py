@@ -1,4 +1,4 @@
-"""The anchors that proposals are decoded from."""
+"""Compute the anchors from which proposals are decoded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ __all__ = ["base_anchors"]
 
 
 def base_anchors(sizes_px: Sequence[float], aspect_ratios: Sequence[float]) -> Float32:
-    """The anchors of one level around (0, 0): torchvision's AnchorGenerator, rounded to whole pixels.
+    """Return the anchors of one level around (0, 0): torchvision's AnchorGenerator, rounded to
+    whole pixels.
 
     sizes_px: square roots of the anchors' areas, canvas px.
     aspect_ratios: height over width.

@@ -1,4 +1,6 @@
-"""Checks of the arguments of ops. Each raises ValueError naming the argument, the rule and the value."""
+"""Check the arguments of ops. Each check raises ValueError naming the argument, the rule and the
+value.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ _MOST_CLASSES = 16  # kMostClasses of postprocess_detections.h
 def check_array(
     name: str, array: object, dtype: npt.DTypeLike, shape: tuple[int | str, ...]
 ) -> None:
-    """A C-contiguous numpy array of this dtype and shape; a string in `shape` stands for any length."""
+    """Check for a C-contiguous numpy array of this dtype and shape; a string in `shape` stands for
+    any length.
+    """
     expected = f"{np.dtype(dtype).name} [{', '.join(map(str, shape))}]"
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{name} must be a {expected} array (got {type(array).__name__})")
@@ -45,7 +49,7 @@ def check_array(
 
 
 def check_frames(frames: Sequence[UInt8]) -> None:
-    """Every frame is uint8 [H, W, 3] with contiguous rows."""
+    """Check that every frame is uint8 [H, W, 3] with contiguous rows."""
     for index, frame in enumerate(frames):
         if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8:
             got = getattr(frame, "dtype", type(frame).__name__)
@@ -70,27 +74,29 @@ def check_fraction(name: str, value: float) -> None:
 
 
 def check_levels(name: str, levels: Sequence[float]) -> None:
-    """Three grey levels 0..255."""
+    """Check for three grey levels 0..255."""
     if len(levels) != 3 or any(not 0 <= level <= 255 for level in levels):
         raise ValueError(f"{name} must be three grey levels 0..255 (got {tuple(levels)})")
 
 
 def check_background_level(level: float | None) -> float:
-    """None or 1..255. Returns it as the kernels take it: 0 for None."""
+    """Check for None or 1..255. Returns it as the kernels take it: 0 for None."""
     if level is not None and not 1 <= level <= 255:
         raise ValueError(f"background_level must be None or lie in 1..255 (got {level})")
     return level or 0.0
 
 
 def check_class_count(count: int) -> int:
-    """How many classes the columns of class_logits stand for, background included: 2 to 16. Returns it."""
+    """Check the number of classes, background included, that the columns of class_logits stand for:
+    2 to 16. Returns it.
+    """
     if not 2 <= count <= _MOST_CLASSES:
         raise ValueError(f"class_logits must have 2 to {_MOST_CLASSES} columns (got {count})")
     return count
 
 
 def check_sizes(name: str, sizes: Int32, count: int) -> None:
-    """int32 [count, 2], heights and widths, at least 1."""
+    """Check for int32 [count, 2], heights and widths, at least 1."""
     check_array(name, sizes, np.int32, (count, 2))
     if count and sizes.min() < 1:
         row = int(np.flatnonzero((sizes < 1).any(axis=1))[0])
@@ -98,17 +104,18 @@ def check_sizes(name: str, sizes: Int32, count: int) -> None:
 
 
 def check_counts(name: str, counts: Int32, count: int, most: int) -> None:
-    """int32 [count], 0..most."""
+    """Check for int32 [count], 0..most."""
     check_array(name, counts, np.int32, (count,))
     if count and (counts.min() < 0 or counts.max() > most):
         raise ValueError(f"{name} must lie in 0..{most} (got {counts.tolist()})")
 
 
 def check_pyramid_strides(strides_px: Sequence[int], level_count: int) -> None:
-    """One power of two for each level, doubling from level to level."""
+    """Check for one power of two for each level, doubling from level to level."""
     if len(strides_px) != level_count:
         raise ValueError(
-            f"strides_px needs one stride for each of {level_count} levels (got {tuple(strides_px)})"
+            f"strides_px needs one stride for each of {level_count} levels (got "
+            f"{tuple(strides_px)})"
         )
     first = strides_px[0]
     if (
@@ -117,12 +124,13 @@ def check_pyramid_strides(strides_px: Sequence[int], level_count: int) -> None:
         or list(strides_px) != [first << level for level in range(level_count)]
     ):
         raise ValueError(
-            f"strides_px must be powers of two that double from level to level (got {tuple(strides_px)})"
+            "strides_px must be powers of two that double from level to level (got "
+            f"{tuple(strides_px)})"
         )
 
 
 def check_windows(windows: Float32, frame_index: Int32, frame_count: int) -> None:
-    """float32 [R, 4] windows that are not empty, and the frame of each, int32 [R]."""
+    """Check for non-empty windows, float32 [R, 4], and the frame of each, int32 [R]."""
     check_array("windows", windows, np.float32, ("R", 4))
     check_array("frame_index", frame_index, np.int32, (len(windows),))
     if not len(windows):

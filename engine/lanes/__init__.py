@@ -1,1 +1,1 @@
-"""Batches in flight: the lanes of an engine, and the stages of one."""
+"""Analyse batches in flight: the lanes of an engine, and the stages of one."""

@@ -1,4 +1,4 @@
-"""What the engine needs of a lane: anything that analyses batches of frames."""
+"""Define what the engine needs of a lane: anything that analyses batches of frames."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Analyze", "AnyLane"]
 
 
 class Analyze(Protocol):
-    """Results of a batch of frames, in its order; see Lane.analyze."""
+    """Return the results of a batch of frames, in its order; see Lane.analyze."""
 
     def __call__(
         self, batch: Sequence[Decoded], *, keep_frames: bool = False
@@ -20,13 +20,15 @@ class Analyze(Protocol):
 
 
 class AnyLane(Protocol):
-    """One batch in flight, used by one thread at a time. Lane runs networks; a stub need not."""
+    """Process one batch in flight, used by one thread at a time. Lane runs networks; a stub need
+    not.
+    """
 
     def prepare(self) -> None:
-        """Does what does not depend on the frames, before the first of them comes."""
+        """Do what does not depend on the frames, before the first of them comes."""
 
     def analyze(self, batch: Sequence[Decoded], *, keep_frames: bool = False) -> list[FieldResult]:
-        """Gives the results of a batch, in its order. Raises DeviceError if the device fails."""
+        """Give the results of a batch, in its order. Raises DeviceError if the device fails."""
 
     def close(self) -> None:
-        """Frees what the lane holds."""
+        """Free what the lane holds."""

@@ -1,4 +1,4 @@
-"""What a source yields, cut into batches, and what becomes of them when their device is gone."""
+"""Cut a source into batches, and settle them when their device is gone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["batches", "outcome"]
 
 
 def batches(items: Iterable[Decoded], size: int) -> Iterator[list[Decoded]]:
-    """Lists of `size` items; the last may be shorter."""
+    """Yield lists of `size` items; the last may be shorter."""
     batch: list[Decoded] = []
     for item in items:
         batch.append(item)
@@ -27,7 +27,7 @@ def batches(items: Iterable[Decoded], size: int) -> Iterator[list[Decoded]]:
 def outcome(
     batch: Sequence[Decoded], future: Future[list[FieldResult]], error: DeviceError
 ) -> list[FieldResult]:
-    """The results of a batch, or why it has none, once its device is gone."""
+    """Return the results of a batch, or why it has none, once its device is gone."""
     try:
         return future.result()
     except DeviceError:

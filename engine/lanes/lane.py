@@ -1,4 +1,6 @@
-"""One batch in flight: frames through detect, group, crop, classify and call, as plain sequential code."""
+"""Process one batch in flight: frames through detect, group, crop, classify and call, as plain
+sequential code.
+"""
 
 from __future__ import annotations
 
@@ -31,12 +33,12 @@ __all__ = ["Lane"]
 
 
 class Lane:
-    """Buffers, networks and settings of one batch in flight. Used by one thread at a time.
+    """Hold buffers, networks and settings of one batch in flight. Used by one thread at a time.
 
     batch_frames: how many frames of one canvas shape the detector takes at once.
     batch_patches: the fixed batch sizes of the classifier.
     threads: CPU threads for each kernel.
-    estimate_scale: see Engine.open. field_prior: None judges each region by itself.
+    estimate_scale: see Engine.open. field_prior: None: no field prior.
     """
 
     def __init__(
@@ -64,7 +66,9 @@ class Lane:
         self._field_prior = field_prior
 
     def prepare(self) -> None:
-        """Compiles what does not depend on the frames, so that it is done while the first ones are read."""
+        """Compile what does not depend on the frames, so that it is done while the first ones are
+        read.
+        """
         self.device.enter()
         with self._named("classify"):
             self._classify.prepare()
@@ -72,7 +76,8 @@ class Lane:
             self._detect.prepare_box_head()
 
     def analyze(self, batch: Sequence[Decoded], *, keep_frames: bool = False) -> list[FieldResult]:
-        """Results of a batch, in its order. What could not be decoded or does not fit comes back as failed.
+        """Return the results of a batch, in its order. Frames that were not decoded or do not fit
+        come back as failed.
 
         Raises DeviceError, naming the stage, if the device fails.
         """
@@ -142,7 +147,9 @@ class Lane:
         return results
 
     def close(self) -> None:
-        """Frees what the lane holds on a device of its own; a device that lanes share stays as it is."""
+        """Free what the lane holds on a device of its own; a device that lanes share stays as it
+        is.
+        """
         if self._owns_device:
             self.device.enter()
             self.device.close()
@@ -154,14 +161,14 @@ class Lane:
 
     @contextmanager
     def _named(self, name: str) -> Iterator[None]:
-        """Errors of the device say in which stage it failed."""
+        """Make errors of the device name the stage in which it failed."""
         try:
             yield
         except DeviceError as error:
             raise type(error)(f"stage {name} on {self.device.name}: {error}") from error
 
     def _regions(self, frames: Sequence[Frame], sightings: Sequence[Sighting]) -> list[Regions]:
-        """Groups what was detected, and crops, classifies and calls the subjects of all frames together."""
+        """Group the detections; crop, classify and call the subjects of all frames together."""
         settings = self._manifest.classifier
         with self._meter.stage("detect"):
             found = [

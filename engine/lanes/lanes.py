@@ -1,4 +1,4 @@
-"""The lanes of an engine at work: a thread for each, the devices under them, and their proof before they are trusted."""
+"""Run the lanes of an engine: a thread for each, on devices that are verified before use."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["Lanes", "lane_maker"]
 
 Result = TypeVar("Result")
 
-# Of a GPU's memory that is free: what lanes may take of it.
+# Largest share of a GPU's free memory that lanes may take.
 _MEMORY_SHARE = 0.8
 # How long on_every_lane waits before it looks whether a lane was lost.
 _LANE_LOST_S = 0.2
@@ -40,7 +40,8 @@ def lane_maker(
     estimate_scale: bool = False,
     field_prior: FieldPrior | None = None,
 ) -> Callable[[DeviceChoice], Lane]:
-    """Returns what makes one lane of a pack on a device. Its lanes share the pack's caller.
+    """Return a function that makes one lane of a pack on a device. Its lanes share the pack's
+    caller.
 
     estimate_scale, field_prior: as for Lane.
     """
@@ -63,7 +64,8 @@ def lane_maker(
 
 
 class Lanes(Closing):
-    """Lanes on one or several devices, with a worker thread for each. `len` is how many are in use.
+    """Run lanes on one or several devices, with a worker thread for each. `len` is how many are in
+    use.
 
     choices: the devices, which are taken over: closing the lanes closes them.
     make: makes one lane on a device.
@@ -91,7 +93,8 @@ class Lanes(Closing):
         self._taking_all = threading.Lock()
         self._preparing: threading.Thread | None = None
         if self.choices[0].device_id is None:
-            # While the caller reads the first frames and a lane compiles network A for them: it holds no lane.
+            # While the caller reads the first frames and a lane compiles network A for them: it
+            # holds no lane.
             self._preparing = threading.Thread(
                 target=self._prepare, args=(make,), name="rbc-prepare"
             )
@@ -102,16 +105,18 @@ class Lanes(Closing):
 
     @property
     def notes(self) -> list[str]:
-        """Why no faster device or precision was taken, and what had to be given up since."""
+        """Return why no faster device or precision was chosen, and what had to be given up
+        since.
+        """
         return [*(note for choice in self.choices for note in choice.notes), *self._notes]
 
     def check_open(self) -> None:
-        """Raises RbcError if the lanes, and so their engine, are closed."""
+        """Raise RbcError if the lanes, and so their engine, are closed."""
         if self._closed:
             raise RbcError("the engine is closed; open a new one")
 
     def on_lane(self, work: Callable[[Analyze], Result]) -> Future[Result]:
-        """Calls a function, in a worker, when a lane is free, with what analyses batches on lanes.
+        """Call a function, in a worker, when a lane is free, with what analyses batches on lanes.
 
         Cancelled if the lanes are closed first.
         """
@@ -122,7 +127,9 @@ class Lanes(Closing):
             raise RbcError("the engine is closed; open a new one") from error
 
     def on_every_lane(self, work: Callable[[AnyLane], object]) -> None:
-        """Calls a function with each lane, here, as soon as it is free. Nothing else has a lane when it returns."""
+        """Call a function with each lane, here, as soon as it is free. No lane is in use when it
+        returns.
+        """
         held: list[AnyLane] = []
         with self._taking_all:  # two at a time would each wait for what the other holds
             self.check_open()
@@ -138,23 +145,26 @@ class Lanes(Closing):
                     self._pool.give(lane)
 
     def check_golden(self, pack: Pack) -> list[Drift]:
-        """Runs the pack's golden inputs, one by one and as full batches, and compares the answers.
+        """Run the pack's golden inputs, one by one and as full batches, and compare the results.
 
-        Returns what differs on each device, within what its precision allows. Raises DeviceError if more does.
+        Returns what differs on each device, within what its precision allows. Raises DeviceError if
+        more does.
         """
         return [self._check_golden(pack, choice) for choice in self.choices]
 
     def prove(self, pack: Pack) -> None:
-        """Runs the golden inputs on every GPU, before it is trusted with frames. No lane has taken memory yet.
+        """Run the golden inputs on every GPU before it is used for frames. No lane has taken memory
+        yet.
 
-        They compile what is not compiled yet, warm the GPU up, show what memory a lane takes, and must come out right.
+        They compile what is not compiled yet, warm the GPU up, show how much memory a lane takes,
+        and must come out right.
         """
         for choice in self.choices:
             if choice.device_id is not None:
                 self._prove(pack, choice)
 
     def close(self) -> None:
-        """Waits for the batches in flight and frees the devices. May be called again."""
+        """Wait for the batches in flight and free the devices. May be called again."""
         with self._closing:
             if self._closed:
                 return
@@ -165,14 +175,14 @@ class Lanes(Closing):
             self._workers.shutdown(wait=True, cancel_futures=True)
             self._pool.close()
         for choice in self.choices:
-            # A device that is lost refuses this too; that it was lost has been said already.
+            # A lost device refuses this too; its loss has been reported already.
             with suppress(DeviceError):
                 choice.device.enter()
                 choice.device.close()
 
     def _prepare(self, make: Callable[[DeviceChoice], AnyLane]) -> None:
-        """Compiles what does not depend on the frames; the host keeps it, and its lanes find it there."""
-        # An error here comes up again where a lane needs what is missing.
+        """Compile what does not depend on the frames; on the host the lanes share the result."""
+        # An error here is raised again where a lane needs what is missing.
         with suppress(Exception):
             make(self.choices[0]).prepare()
 
@@ -183,14 +193,18 @@ class Lanes(Closing):
         keep_frames: bool = False,
         device_id: int | None = None,
     ) -> list[FieldResult]:
-        """Gives the results of a batch, on the GPU whose memory its frames are in, if they are in one's."""
+        """Return the results of a batch, from the GPU whose memory holds its frames, if one
+        does.
+        """
         if device_id is None:
             held = {decoded.frame.device_id for decoded in batch if decoded.frame is not None}
             device_id = next((number for number in held if number is not None), None)
         return self._do(lambda lane: lane.analyze(batch, keep_frames=keep_frames), device_id)
 
     def _do(self, work: Callable[[AnyLane], Result], device_id: int | None) -> Result:
-        """Does it on a free lane, and on another one if that fails. Raises DeviceError if none is left."""
+        """Do work on a free lane, and on another one if that fails. Raises DeviceError if none is
+        left.
+        """
         while True:
             lane = self._pool.take(device_id)
             try:

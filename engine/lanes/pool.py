@@ -1,4 +1,6 @@
-"""The lanes of an engine, over all its devices: who is free, and who is left when a device fails."""
+"""Manage the lanes of an engine over all its devices: which are free, and which are left when a
+device fails.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,10 @@ __all__ = ["DeviceLanes", "LanePool"]
 
 
 class DeviceLanes:
-    """The lanes of one device.
+    """Hold the lanes of one device.
 
     device_id: which GPU; None for the host.
-    wanted: how many there are to be; those beyond it are closed as they come back.
+    wanted: how many there should be; those beyond it are closed as they come back.
     """
 
     def __init__(self, name: str, device_id: int | None, lanes: Sequence[AnyLane]) -> None:
@@ -29,10 +31,10 @@ class DeviceLanes:
 
 
 class LanePool:
-    """Hands out lanes, one thread a lane. Every lane that `take` gave comes back by exactly one of `give`, `shrink`
-    and `lose`.
+    """Hand out lanes, one thread per lane. Every lane from `take` comes back by exactly one of
+    `give`, `shrink` and `lose`.
 
-    say: is told, in one line, what changed.
+    say: called with one line on what changed.
     """
 
     def __init__(self, devices: Sequence[DeviceLanes], *, say: Callable[[str], None]) -> None:
@@ -55,9 +57,10 @@ class LanePool:
     def take(
         self, device_id: int | None = None, *, timeout_s: float | None = None
     ) -> AnyLane | None:
-        """Waits for a free lane. device_id: only of this GPU, because the frames are in its memory.
+        """Wait for a free lane. device_id: only of this GPU, because the frames are in its memory.
 
-        None if none was free within timeout_s, where that is given. Raises the DeviceError that ended the last device, if none is left.
+        None if none was free within timeout_s, if given. Raises the DeviceError that ended the last
+        device, if none is left.
         """
         with self._changed:
             while True:
@@ -68,7 +71,8 @@ class LanePool:
                 ]
                 if not usable:
                     raise self._failure or DeviceError(
-                        f"the frames are in the memory of GPU {device_id}, which this engine does not use"
+                        f"the frames are in the memory of GPU {device_id}, which this engine does "
+                        "not use"
                     )
                 # The device with the most lanes free: work spreads over all of them.
                 device = max(usable, key=lambda device: len(device.free))
@@ -78,7 +82,7 @@ class LanePool:
                     return None
 
     def give(self, lane: AnyLane) -> None:
-        """Takes back a lane that is whole."""
+        """Take back an intact lane."""
         with self._changed:
             device = self._owner[lane]
             surplus = device.alive > device.wanted
@@ -91,7 +95,7 @@ class LanePool:
             _close(lane)
 
     def shrink(self, lane: AnyLane, error: DeviceMemoryError) -> None:
-        """Closes a lane whose device had no memory left for it, and halves the lanes of that device.
+        """Close a lane whose device had no memory left for it, and halve the lanes of that device.
 
         Raises DeviceError if it was the last one.
         """
@@ -108,14 +112,15 @@ class LanePool:
             self._end(
                 device,
                 DeviceError(
-                    f"{error}; it does not hold one lane: free memory on it, or use another --device"
+                    f"{error}; it does not hold one lane: free memory on it, or use another "
+                    "--device"
                 ),
             )
         elif wanted < before:
             self._limited(device, f"lanes {wanted} instead of {before}: {error}")
 
     def lose(self, lane: AnyLane, error: DeviceError) -> None:
-        """Gives up the device of a lane. Its other lanes are closed as they come back."""
+        """Give up the device of a lane. Its other lanes are closed as they come back."""
         with self._changed:
             device = self._owner[lane]
             device.alive -= 1
@@ -123,7 +128,7 @@ class LanePool:
         self._end(device, error)
 
     def limit(self, lane: AnyLane, most: int, reason: str) -> None:
-        """Keeps at most so many lanes of the device that this one belongs to."""
+        """Keep at most `most` lanes of the device to which this one belongs."""
         device = self._owner[lane]
         with self._changed:
             before = device.wanted
@@ -133,7 +138,7 @@ class LanePool:
             self._limited(device, f"lanes {wanted} instead of {before}: {reason}")
 
     def close(self) -> None:
-        """Closes the lanes that are free. Call it when no thread uses one."""
+        """Close the lanes that are free. Call it when no thread uses one."""
         with self._changed:
             lanes = [lane for device in self._devices for lane in device.free]
             for device in self._devices:
@@ -167,6 +172,6 @@ class LanePool:
 
 
 def _close(lane: AnyLane) -> None:
-    """Frees what the lane holds. A device that is lost refuses that too, which changes nothing any more."""
+    """Free what the lane holds. A lost device refuses that too, which no longer matters."""
     with suppress(DeviceError):
         lane.close()

@@ -1,4 +1,4 @@
-"""What a device makes of a pack's golden inputs, before it is trusted."""
+"""Verify a device on a pack's golden inputs before it is used."""
 
 from __future__ import annotations
 
@@ -26,17 +26,18 @@ def check_golden(
     choice: DeviceChoice,
     analyze: Callable[[Sequence[Decoded]], Sequence[FieldResult]],
 ) -> Drift:
-    """Runs the pack's golden inputs, one by one and as a full batch, and compares the answers.
+    """Run the pack's golden inputs, one by one and as a full batch, and compare the results.
 
     analyze: results of a batch, from the device of `choice`.
 
-    Returns how the answers differ from the golden ones, which are the CPU's in fp32. Raises DeviceError naming what differs, after the device's networks were refused.
+    Returns how the results differ from the golden ones, which are the CPU's in fp32. Raises
+    DeviceError naming the differences, after the device's networks were refused.
     """
     cases = read_golden(pack.read("golden.npz"))
     batch = [
         Decoded(
             ref=FieldRef(slide="", field=f"golden {index}", path=Path()),
-            # On the canvas that the answers were made on, whatever the cells look like.
+            # On the canvas of the golden results, whatever the cells look like.
             frame=Frame(
                 pixels=case.frame,
                 canvas=fit_canvas(
@@ -61,8 +62,9 @@ def check_golden(
                 choice.refuse()
                 raise DeviceError(
                     f"{choice.device.name} ({choice.device.backend}, {choice.device.precision}): "
-                    f"{decoded.ref.field} of pack {pack.name} gives another answer than it must: "
-                    f"{'; '.join(differences[:3])}; the engine is refused: use another --device or --precision"
+                    f"{decoded.ref.field} of pack {pack.name} gives a wrong result: "
+                    f"{'; '.join(differences[:3])}; the engine is refused: use another --device or "
+                    "--precision"
                 )
             if len(together) == 1 and result.regions is not None:
                 drift.add(_as_regions(pack, expected), result.regions)

@@ -1,18 +1,22 @@
-"""The regions of a slide's tiles as those of the slide: each once, and whole, wherever a tile's border runs.
+"""Merge the regions of a slide's tiles into those of the slide: each once, and whole, wherever a
+tile's border runs.
 
-How a region is found again, with T a tile, its core what is nearer to it than to its neighbours (TilePlan.core), and
-its inner edges those that are no edge of the slide:
+How duplicates are found, with T a tile, its core the part nearer to it than to its neighbours
+(TilePlan.core), and its inner edges those that are not edges of the slide:
 
 - A box that keeps clear of T's inner edges is whole in T; any other is a part.
-- A whole box whose centre lies in T's core is T's own and is taken. One that is not is the business of the tile in
-  whose core its centre lies; T's is a spare, wanted where that tile cannot see it whole, or where the centre is so near
+- A whole box whose centre lies in T's core is T's own and is taken. Any other belongs to the tile
+in whose core its
+  centre lies; T's is a spare, wanted if that tile cannot see it whole, or if the centre is so close
   to the border of the core that each tile may leave it to the other.
-- What two tiles took for the same region is taken once: boxes of two tiles are the same region if they overlap by more
-  than the detector's own NMS allows. Where one tile saw one region and the other saw parts of it as several, the tile
-  that sees more of it is believed, then the surer one.
-- Of a region that is larger than the overlap there may be parts only. A part that lies well inside another tile is that
-  tile's business. The others are joined where they agree in what two tiles share. The joined box gets the types of its
-  largest part, and the flag `border`, since no tile saw the whole.
+- A region that two tiles took is taken once: boxes of two tiles are the same region if they overlap
+by more than the
+  detector's own NMS allows. If one tile saw one region and the other saw parts of it as several,
+  the tile that sees more of it takes precedence, then the surer one.
+- Of a region larger than the overlap there may be parts only. A part that lies well inside another
+tile is left to that
+  tile. The others are joined if they agree where the two tiles overlap. The joined box gets the
+  types of its largest part, and the flag `border`, since no tile saw the whole.
 
 None of it depends on the order of tiles, or on which of them were run at once.
 """
@@ -32,20 +36,24 @@ from rbc_engine.types.regions import RegionFlag, Regions
 __all__ = ["TileMerge"]
 
 _EDGE_CANVAS_PX = 4.0
-"""A box that ends this near to an inner edge is taken for cut: more than the detector errs."""
+"""A box that ends this close to an inner edge is assumed to be cut: more than the detector's
+error.
+"""
 
 _CENTRE_CANVAS_PX = 8.0
-"""How far the centres may differ that two tiles give one region: a third of a cell."""
+"""Largest distance of the centres that two tiles give one region: a third of a cell."""
 
 _COVERED_SHARE = 0.7
-"""A box is no region of its own if this much of it lies in one that its tile did not see, or saw in part."""
+"""A box is not a region of its own if this share of it lies in one that its tile did not see, or
+saw in part.
+"""
 
 Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(eq=False, kw_only=True)
 class _Seen:
-    """What one tile saw.
+    """Hold what one tile saw.
 
     regions: boxes in level-0 px. extent, core: float32 [4]. whole, own, taken: bool [R].
     """
@@ -64,7 +72,8 @@ class _Seen:
 
 
 class TileMerge:
-    """Takes the regions of the tiles of one slide, in any order; memory grows with the regions, not with the tiles.
+    """Take the regions of the tiles of one slide, in any order; memory grows with the regions, not
+    with the tiles.
 
     nms_iou: the detector's; types: T.
     """
@@ -78,7 +87,7 @@ class TileMerge:
         self._seen: dict[tuple[int, int], _Seen] = {}
 
     def add(self, tile: Tile, regions: Regions) -> None:
-        """regions: boxes in pixels of the tile."""
+        """Add a tile. regions: boxes in pixels of the tile."""
         if not len(regions):
             return
         x0, y0 = tile.box[:2]
@@ -125,14 +134,16 @@ class TileMerge:
         return [self._seen[key] for key in keys if key != (row, column) and key in self._seen]
 
     def _settle(self, a: _Seen, b: _Seen) -> None:
-        """Two neighbours took the same region, or one took a region and the other parts of it: one is given up."""
+        """Give up one where two neighbours took the same region, or one took a region and the other
+        parts of it.
+        """
         mine = np.flatnonzero(a.taken & _touching(a.boxes, b.extent))
         theirs = np.flatnonzero(b.taken & _touching(b.boxes, a.extent))
         if not len(mine) or not len(theirs):
             return
         iou, share = _overlaps(a.boxes[mine], b.boxes[theirs])
         same = iou > self._nms_iou
-        # A box that the other tile saw too is no part of something else.
+        # A box that the other tile saw too is not part of something else.
         known_to_b = _matched(a.boxes[mine], b.boxes, self._nms_iou)
         known_to_a = _matched(b.boxes[theirs], a.boxes, self._nms_iou)
         split = (share >= _COVERED_SHARE) & ~known_to_b[:, None] & ~known_to_a[None, :]
@@ -148,7 +159,9 @@ class TileMerge:
             (b.taken if keep_a else a.taken)[t if keep_a else m] = False
 
     def _take_spares(self, tiles: Sequence[_Seen]) -> None:
-        """Whole boxes that are not their tile's own, where the tile whose they are does not have them."""
+        """Take whole boxes that do not belong to their tile, if the tile to which they belong does
+        not have them.
+        """
         spares: list[tuple[tuple[float, ...], _Seen, int]] = []
         for seen in tiles:
             for index in np.flatnonzero(seen.whole & ~seen.own).tolist():
@@ -166,7 +179,8 @@ class TileMerge:
                 seen.taken[index] = True
 
     def _covered(self, box: Float32, seen: _Seen, other: _Seen) -> bool:
-        """Whether most of a spare box lies in, or holds most of, one that the other tile took and its own tile did not
+        """Return whether most of a spare box lies in, or holds most of, one that the other tile
+        took and its own tile did not
         see: then the two tiles cut up the same cells differently."""
         if other is seen:
             return False
@@ -179,7 +193,9 @@ class TileMerge:
         return bool((unknown & fits & (share[0] >= _COVERED_SHARE)).any())
 
     def _is_wanted(self, seen: _Seen, box: Float32) -> bool:
-        """Whether a spare box may stand for what the tile whose it is, in whose core its centre lies, does not have."""
+        """Return whether a spare box may replace one missing in the tile in whose core its centre
+        lies.
+        """
         if _centres_inside(box[None], _grown(seen.core, self._centre_px))[0]:
             return True
         row, column = seen.tile.row, seen.tile.column
@@ -197,7 +213,7 @@ class TileMerge:
         return bool(len(left) and (_overlaps(box[None], left)[1] >= _COVERED_SHARE).any())
 
     def _joined(self, tiles: Sequence[_Seen]) -> list[Regions]:
-        """Regions of which every tile saw a part."""
+        """Return regions of which every tile saw a part."""
         parts = [(seen, index) for seen in tiles for index in self._parts(seen)]
         group = list(range(len(parts)))
 
@@ -220,7 +236,9 @@ class TileMerge:
         return [self._union([parts[number] for number in group]) for group in members.values()]
 
     def _parts(self, seen: _Seen) -> list[int]:
-        """The boxes that a tile's inner edges cut, that no other tile sees more of, and that no whole one explains."""
+        """Return the boxes that a tile's inner edges cut, that no other tile sees more of, and that
+        no whole one explains.
+        """
         cut = ~seen.whole
         others = self._neighbours(seen)
         for row in range(seen.tile.row - 1, seen.tile.row + 2):
@@ -239,7 +257,9 @@ class TileMerge:
         return kept
 
     def _explained(self, part: Float32, seen: _Seen, taken: Float32) -> bool:
-        """Whether a taken box, as far as the part's tile sees it, is the part, or covers most of it."""
+        """Return whether a taken box, as far as the part's tile sees it, is the part, or covers
+        most of it.
+        """
         near = taken[_touching(taken, part[0])]
         if not len(near):
             return False
@@ -249,7 +269,7 @@ class TileMerge:
         return bool(((iou[0] > self._nms_iou) | (covered >= _COVERED_SHARE)).any())
 
     def _agree(self, a: _Seen, i: int, b: _Seen, j: int) -> bool:
-        """Whether two parts are of one region: they are the same in what both tiles see."""
+        """Return whether two parts are of one region: they are the same in what both tiles see."""
         shared = np.concatenate(
             [np.maximum(a.extent[:2], b.extent[:2]), np.minimum(a.extent[2:], b.extent[2:])]
         )
@@ -268,7 +288,7 @@ class TileMerge:
 
 
 def _inside(boxes: Float32, extent: Float32, *, margin: float) -> Bools:
-    """Which boxes lie in an extent, clear of its edges."""
+    """Return which boxes lie in an extent, clear of its edges."""
     low = (boxes[:, :2] > extent[:2] + margin).all(axis=1)
     return np.asarray(low & (boxes[:, 2:] < extent[2:] - margin).all(axis=1))
 
@@ -298,7 +318,7 @@ def _areas(boxes: Float32) -> Float32:
 
 
 def _shared_area(a: Float32, b: Float32) -> Float32:
-    """float32 [A, B]."""
+    """Return the area that each pair shares, float32 [A, B]."""
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
     shared: Float32 = np.clip(high - low, 0, None).prod(axis=2)
@@ -306,7 +326,9 @@ def _shared_area(a: Float32, b: Float32) -> Float32:
 
 
 def _overlaps(a: Float32, b: Float32) -> tuple[Float32, Float32]:
-    """float32 [A, B] each: the shared area as a part of what both cover (IoU), and of the smaller one."""
+    """Return float32 [A, B] each: the shared area relative to the union (IoU), and to the smaller
+    box.
+    """
     shared = _shared_area(a, b)
     area_a, area_b = _areas(a)[:, None], _areas(b)[None, :]
     iou: Float32 = shared / np.maximum(area_a + area_b - shared, np.float32(1e-6))
@@ -315,7 +337,7 @@ def _overlaps(a: Float32, b: Float32) -> tuple[Float32, Float32]:
 
 
 def _matched(boxes: Float32, others: Float32, iou: float) -> Bools:
-    """bool [A], which boxes have a like among others."""
+    """Return which boxes have a match among others, bool [A]."""
     if not len(others):
         return np.zeros(len(boxes), np.bool_)
     return np.asarray((_overlaps(boxes, others)[0] > iou).any(axis=1))

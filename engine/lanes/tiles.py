@@ -1,4 +1,4 @@
-"""A whole slide cut into tiles that the detector sees as it would see the slide as one frame."""
+"""Cut a whole slide into tiles that the detector sees as it would see the slide as one frame."""
 
 from __future__ import annotations
 
@@ -23,10 +23,14 @@ __all__ = [
 ]
 
 TILE_CANVAS_PX = 640
-"""Side of a tile on the canvas: a few hundred cells at most, which the detector's fixed-size outputs hold."""
+"""Side of a tile on the canvas: a few hundred cells at most, which the detector's fixed-size
+outputs hold.
+"""
 
 OVERLAP_CANVAS_PX = 128
-"""What neighbouring tiles share: a clump of about five cells. What is larger may be joined from parts."""
+"""Overlap of neighbouring tiles: a clump of about five cells. Larger ones may be joined from
+parts.
+"""
 
 _GRID_CANVAS_PX = 128
 _SCALE_RANGE = (1 / 8, 8.0)
@@ -36,7 +40,8 @@ _MAX_TILE_PX = 3072
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """The tiles along one side of a slide, each beginning step_px after the one before; the last may be shorter.
+    """Lay tiles along one side of a slide, each beginning step_px after the previous one; the last
+    may be shorter.
 
     All in level-0 pixels: length_px of the slide, side_px of a tile, step_px at least half of it.
     """
@@ -54,12 +59,14 @@ class Axis:
         return self.side_px - self.step_px
 
     def extent(self, index: int) -> tuple[int, int]:
-        """Where a tile begins and ends."""
+        """Return where a tile begins and ends."""
         begin = index * self.step_px
         return begin, min(begin + self.side_px, self.length_px)
 
     def core(self, index: int) -> tuple[float, float]:
-        """The part of a tile that is its own: up to the middle of each overlap. The cores cover the side once."""
+        """Return the part of a tile that is its own: up to the middle of each overlap. The cores
+        cover the side once.
+        """
         begin, end = 0.0, float(self.length_px)
         if index > 0:
             begin = index * self.step_px + self.overlap_px / 2
@@ -70,7 +77,9 @@ class Axis:
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """One tile. row, column: from 0. box: x0, y0, x1, y1 in level-0 pixels. fit: where it lies on its canvas."""
+    """Describe one tile. row, column: from 0. box: x0, y0, x1, y1 in level-0 pixels. fit: where it
+    lies on its canvas.
+    """
 
     row: int
     column: int
@@ -80,7 +89,9 @@ class Tile:
 
 @dataclass(frozen=True, kw_only=True)
 class TilePlan:
-    """The tiles of a slide, row by row. canvas_scale: canvas px per level-0 pixel, the same for all."""
+    """Hold the tiles of a slide, row by row. canvas_scale: canvas px per level-0 pixel, the same
+    for all.
+    """
 
     columns: Axis
     rows: Axis
@@ -108,7 +119,9 @@ class TilePlan:
                 yield self.tile(row, column)
 
     def extent(self, tile: Tile) -> Float32:
-        """float32 [4], the tile's box; endless where it ends with the slide, whose edge cuts no cell in two tiles."""
+        """Return float32 [4], the tile's box; infinite at an edge of the slide, which cuts no cell
+        in two tiles.
+        """
         x0, y0, x1, y1 = tile.box
         sides = (
             x0 if tile.column else -np.inf,
@@ -119,7 +132,7 @@ class TilePlan:
         return np.array(sides, np.float32)
 
     def core(self, tile: Tile) -> Float32:
-        """float32 [4], the tile's core; endless where it ends with the slide."""
+        """Return float32 [4], the tile's core; infinite at an edge of the slide."""
         (x0, x1), (y0, y1) = self.columns.core(tile.column), self.rows.core(tile.row)
         inner = np.isfinite(self.extent(tile))
         return np.where(inner, (x0, y0, x1, y1), (-np.inf, -np.inf, np.inf, np.inf)).astype(
@@ -128,8 +141,9 @@ class TilePlan:
 
 
 def assumed_scale(settings: DetectorSettings) -> float:
-    """Canvas px per level-0 pixel of a slide whose µm per pixel are not known, or of no use because the pack does not
-    know its own: that of a field of 640x480 px."""
+    """Return canvas px per level-0 pixel for a slide of unknown µm per pixel, or a pack that does
+    not know its own: those of a field of 640x480 px.
+    """
     return settings.short_side_px / _FIELD_SHORT_SIDE_PX
 
 
@@ -141,18 +155,21 @@ def plan_tiles(
     tile_canvas_px: int | None = None,
     overlap_canvas_px: int = OVERLAP_CANVAS_PX,
 ) -> TilePlan:
-    """Plans the tiles of a slide.
+    """Plan the tiles of a slide.
 
-    The scale is that of fit_canvas, or `assumed_scale` without pixel_um, rounded so that 128 canvas px are a whole
-    number of pixels: half a per cent at most where the slide is as fine as the canvas. So every tile begins on a
-    pixel, and on a cell of the detector's coarsest map: it samples the same points as one frame of the whole would.
+    The scale is that of fit_canvas, or `assumed_scale` without pixel_um, rounded so that 128 canvas
+    px are a whole number of pixels: half a per cent at most if the slide is as fine as the canvas.
+    So every tile begins on a pixel, and on a cell of the detector's coarsest map: it samples the
+    same points as one frame of the whole slide would.
 
-    slide_hw: height and width of level 0, px. pixel_um: width of a level-0 pixel in µm, None if unknown.
-    tile_canvas_px, overlap_canvas_px: multiples of 128 (or of the coarsest stride, if that is more); the overlap is at
-        most half of the tile. None: TILE_CANVAS_PX, or less where a tile would have more than 3072 px a side.
+    slide_hw: height and width of level 0, px. pixel_um: width of a level-0 pixel in µm, None if
+    unknown.
+    tile_canvas_px, overlap_canvas_px: multiples of 128 (or of the coarsest stride, if that is
+        more); the overlap is at most half of the tile. None: TILE_CANVAS_PX, or less if a tile
+        would have more than 3072 px a side.
 
-    Raises ImageError if the slide is too small for a tile, or its pixels too coarse or too fine to be used;
-    UsageError for a tile or an overlap outside its range.
+    Raises ImageError if the slide is too small for a tile, or its pixels too coarse or too fine to
+    be used; UsageError for a tile or an overlap outside its range.
     """
     grid = max(_GRID_CANVAS_PX, settings.strides_px[-1])
     if pixel_um is not None and settings.um_per_canvas_px is not None:
@@ -161,9 +178,9 @@ def plan_tiles(
         wanted = assumed_scale(settings)
     if not _SCALE_RANGE[0] <= wanted <= _SCALE_RANGE[1]:
         raise ImageError(
-            f"{pixel_um} µm per pixel makes {wanted:.3g} canvas px of a pixel, outside {_SCALE_RANGE[0]:g}.."
-            f"{_SCALE_RANGE[1]:g}: a red cell is hardly to be seen, or larger than a tile; correct --um-per-px, or scan "
-            f"at another magnification"
+            f"{pixel_um} µm per pixel makes {wanted:.3g} canvas px of a pixel, outside "
+            f"{_SCALE_RANGE[0]:g}..{_SCALE_RANGE[1]:g}: a red cell is barely visible, or larger "
+            f"than a tile; correct --um-per-px, or scan at another magnification"
         )
     grid_px = round(grid / wanted)
     scale = grid / grid_px
@@ -176,8 +193,9 @@ def plan_tiles(
     coarsest = settings.strides_px[-1]
     if min(sides) < coarsest:
         raise ImageError(
-            f"{slide_hw[1]}x{slide_hw[0]} px are {sides[1]}x{sides[0]} px on the canvas, but each side must have at "
-            f"least {coarsest}; give the slide itself, not a thumbnail, or correct --um-per-px"
+            f"{slide_hw[1]}x{slide_hw[0]} px are {sides[1]}x{sides[0]} px on the canvas, but each "
+            f"side must have at least {coarsest}; give the slide itself, not a thumbnail, or "
+            "correct --um-per-px"
         )
     side_px = tile_canvas_px // grid * grid_px
     step_px = side_px - overlap_canvas_px // grid * grid_px
@@ -197,5 +215,6 @@ def _check_tile(tile_canvas_px: int, overlap_canvas_px: int, *, grid: int) -> No
             raise UsageError(f"{name} must be a multiple of {grid} (got {value})")
     if 2 * overlap_canvas_px > tile_canvas_px:
         raise UsageError(
-            f"overlap_canvas_px must be at most half of tile_canvas_px {tile_canvas_px} (got {overlap_canvas_px})"
+            f"overlap_canvas_px must be at most half of tile_canvas_px {tile_canvas_px} (got "
+            f"{overlap_canvas_px})"
         )

@@ -121,8 +121,7 @@ def compare(
     box_px: largest difference of an edge.
     p: largest difference of a score or a probability.
     abnormal_p: largest difference of abnormal_p, which moves in steps, so that a small change of a
-    probability can
-        make a larger one here.
+        probability can make a larger one here.
     score_threshold: regions with a score within `p` of it may appear or disappear.
     """
     if got is None:

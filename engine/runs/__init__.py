@@ -1,1 +1,1 @@
-"""What the program does with an engine, start to end."""
+"""Run the program's main acts with an engine, from start to end."""

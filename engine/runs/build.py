@@ -1,4 +1,4 @@
-"""Compiles a pack for a device ahead of its first run, and proves that it answers as it must."""
+"""Compile a pack for a device ahead of its first run, and verify its results."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ __all__ = ["BuildReport", "build_engine"]
 
 @dataclass(frozen=True, kw_only=True)
 class BuildReport:
-    """What was built and proven.
+    """Describe what was built and verified.
 
-    devices: name, library and precision of each. golden: of each, how its answers to the golden inputs differ from
-    those of the CPU in fp32.
-    seconds: wall time. notes: why no faster device or precision was taken, and what had to be given up.
+    devices: name, library and precision of each. golden: of each, how its results for the golden
+    inputs differ from those of the CPU in fp32.
+    seconds: wall time. notes: why no faster device or precision was chosen, and what had to be
+    given up.
     """
 
     devices: tuple[str, ...]
@@ -42,15 +43,16 @@ def build_engine(
     frame_sizes: Sequence[tuple[int, int]] = (),
     watch: BuildWatch | None = None,
 ) -> BuildReport:
-    """Compiles the networks of a pack and runs its golden inputs.
+    """Compile the networks of a pack and run its golden inputs.
 
-    For a GPU the networks are kept on the disk, for just this pack, GPU, TensorRT and canvas; for a CPU compiling takes
-    seconds and is done again at each start, so that here it is only proven to work.
+    For a GPU the networks are stored on disk, for exactly this pack, GPU, TensorRT and canvas; for
+    a CPU compiling takes seconds and is repeated at each start, so here it is only verified.
 
-    frame_sizes: widths and heights of images, whose canvases are compiled too; that of the golden inputs always is.
+    frame_sizes: widths and heights of images whose canvases are compiled too; that of the golden
+    inputs always is.
 
-    Raises DeviceError if the device is not here, a network does not compile, or a golden input comes out wrong: then
-    nothing of the engine is kept.
+    Raises DeviceError if the device is not available, a network does not compile, or a golden input
+    comes out wrong: then nothing of the engine is kept.
     """
     started = time.perf_counter()
     with Engine.open(pack, device=device, precision=precision, lanes=lanes, watch=watch) as engine:
@@ -70,7 +72,7 @@ def build_engine(
 
 
 def _run_blank(engine: Engine, width: int, height: int) -> None:
-    """Frames of one size through every lane's networks, one by one and as full batches."""
+    """Run frames of one size through every lane's networks, one by one and as full batches."""
     blank = Frame(pixels=np.full((height, width, 3), 255, np.uint8), field=f"{width}x{height}")
     engine.analyze(blank)
     decoded = Decoded(ref=FieldRef(slide="", field=blank.field, path=Path()), frame=blank)

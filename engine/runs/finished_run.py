@@ -1,7 +1,9 @@
-"""The folder of a finished run, read back: checked to be whole and unchanged, then field by field.
+"""Read back the folder of a finished run: checked to be complete and unchanged, then field by
+field.
 
-A folder may come from a stranger or have been edited by hand: nothing in it is believed before it was checked. Memory
-grows with the fields, and with the largest two row groups of regions.parquet and cells.parquet; not with the regions.
+A folder may come from an untrusted source or have been edited by hand: nothing in it is trusted
+before it is checked. Memory grows with the fields, and with the largest two row groups of
+regions.parquet and cells.parquet; not with the regions.
 """
 
 from __future__ import annotations
@@ -42,8 +44,10 @@ Table = TypeVar("Table", bound=FieldTable)
 
 @dataclass(frozen=True)
 class FieldRow:
-    """A row of fields.csv, and where its rows begin in regions.parquet and cells.parquet. regions: how many; None if it
-    failed."""
+    """Hold a row of fields.csv, and where its rows begin in regions.parquet and cells.parquet.
+
+    regions: how many; None if the field failed.
+    """
 
     slide: str
     field: str
@@ -70,14 +74,15 @@ class FieldRow:
 
 
 class FinishedRun(Closing):
-    """A finished run. Close it, or use it in a `with` block.
+    """Read a finished run. Close it, or use it in a `with` block.
 
-    run: what run.json holds. sha256: of run.json, fields.csv, regions.parquet and cells.parquet. types: of the pack, in
-        its order.
-    abnormal_types: those of them that were taken as abnormal; None for a run of a version that did not say.
+    run: what run.json holds. sha256: of run.json, fields.csv, regions.parquet and cells.parquet.
+    types: of the pack, in its order.
+    abnormal_types: those counted as abnormal; None for a run of a version that did not state it.
     rows: of fields.csv, in its order.
 
-    Raises ResultsError if the folder holds no finished run, or one that is damaged or was changed since.
+    Raises ResultsError if the folder holds no finished run, or one that is damaged or was changed
+    since.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -102,11 +107,11 @@ class FinishedRun(Closing):
             raise
 
     def results(self) -> Iterator[FieldResult]:
-        """Of all fields, in order."""
+        """Yield the results of all fields, in order."""
         return (self.result(index) for index in range(len(self.rows)))
 
     def result(self, index: int) -> FieldResult:
-        """Of a row. Reading rows in order reads every part of the file once."""
+        """Return the result of a row. Reading rows in order reads every part of the file once."""
         row = self.rows[index]
         result = FieldResult(
             slide=row.slide,
@@ -187,27 +192,27 @@ class FinishedRun(Closing):
         return types
 
     def _read_abnormal_types(self) -> frozenset[str] | None:
-        told = self.run.abnormal_types
-        if told is None:
+        stated = self.run.abnormal_types
+        if stated is None:
             return None
-        if any(name not in self.types for name in told):
+        if any(name not in self.types for name in stated):
             raise self._wrong(
-                RUN_JSON, f"abnormal_types must name types of the pack (got {list(told)!r:.80})"
+                RUN_JSON, f"abnormal_types must name types of the pack (got {list(stated)!r:.80})"
             )
-        return frozenset(told)
+        return frozenset(stated)
 
     def _check_counts(self) -> None:
         regions = sum(row.regions or 0 for row in self.rows)
-        told = self.run.counts
+        stated = self.run.counts
         for what, count, other in (
-            (f"fields in {FieldsCsv.NAME}", len(self.rows), told.fields),
+            (f"fields in {FieldsCsv.NAME}", len(self.rows), stated.fields),
             (
                 f"failed fields in {FieldsCsv.NAME}",
                 sum(not row.ok for row in self.rows),
-                told.failed,
+                stated.failed,
             ),
-            (f"regions in {FieldsCsv.NAME}", regions, told.regions),
-            (f"regions in {RegionsParquet.NAME}", self._regions_file.rows, told.regions),
+            (f"regions in {FieldsCsv.NAME}", regions, stated.regions),
+            (f"regions in {RegionsParquet.NAME}", self._regions_file.rows, stated.regions),
         ):
             if count != other:
                 raise self._wrong(RUN_JSON, f"it counts {other} where there are {count} {what}")
@@ -253,7 +258,8 @@ class FinishedRun(Closing):
         try:
             if not path.is_file():
                 raise ResultsError(
-                    f"{self._shown(name)} is missing: {encodable(str(self.folder))} holds no finished run"
+                    f"{self._shown(name)} is missing: {encodable(str(self.folder))} holds no "
+                    "finished run"
                 )
             return path.open("rb")
         except OSError as error:
@@ -263,8 +269,8 @@ class FinishedRun(Closing):
 
     def _check_sha256(self, name: str, file: BinaryIO) -> None:
         self.sha256[name] = file_sha256(file)
-        told = self.run.files.get(name)
-        if told != self.sha256[name]:
+        stated = self.run.files.get(name)
+        if stated != self.sha256[name]:
             raise self._wrong(name, f"its sha256 is not the one in {RUN_JSON}")
 
     def _wrong(self, name: str, what: str) -> ResultsError:

@@ -1,4 +1,4 @@
-"""Results of an earlier run, taken from its journal once more, for outputs that are made anew."""
+"""Read results of an earlier run from its journal, for outputs that are written again."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["KeptResults"]
 
 
 class KeptResults(Closing):
-    """The kept fields of a plan, in its order.
+    """Read the kept fields of a plan, in its order.
 
-    with_frames: their images are read again, a few ahead, for outputs that show pixels; no network runs. A whole slide
-        has none.
+    with_frames: their images are read again, a few ahead, for outputs that show pixels; no network
+        runs. A whole slide has none.
 
-    Raises ResultsError if images are needed, and are no longer what they were.
+    Raises ResultsError if images are needed and have changed or are missing.
     """
 
     def __init__(self, plan: Plan, journal: RunJournal, *, with_frames: bool, workers: int) -> None:
@@ -41,13 +41,14 @@ class KeptResults(Closing):
             self._frames = iter(self._source)
 
     def read(self, entry: Entry) -> FieldResult:
-        """The next of them. One whose image cannot be read any more comes back as failed."""
+        """Return the next result. One whose image can no longer be read comes back as failed."""
         ref = entry_ref(entry)
         result = replace(
             self._journal.read(field_key(ref)), slide=ref.slide, field=ref.field, path=str(ref.path)
         )
         if isinstance(entry, SlideRef):
-            # Tables do not hold the tiles. That it has some is enough to tell it from a field.
+            # Tables do not hold the tiles. That there are some is enough to distinguish it from a
+            # field.
             return replace(result, tiles=result.tiles or TileCounts(run=0, blank=0))
         if self._source is None:
             return result
@@ -69,6 +70,7 @@ class KeptResults(Closing):
         ]
         if changed:
             raise ResultsError(
-                f"the images of {len(changed)} fields that are kept, the first of them {changed[0].field}, are gone or "
-                f"changed, and --formats needs them; give the same INPUT again, or leave that format out"
+                f"the images of {len(changed)} fields that are kept, the first of them "
+                f"{changed[0].field}, are missing or changed, and --formats needs them; give the "
+                "same INPUT again, or omit that format"
             )

@@ -1,4 +1,4 @@
-"""A live run: frames as they come, through a session into the output files, with what run.json says of it."""
+"""Run live: frames as they arrive, through a session into the output files and run.json."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _CLOSE_S = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class LiveState:
-    """What a live table shows. seconds: since the first frame could come."""
+    """Hold what a live table shows. seconds: since the first frame could come."""
 
     seconds: float
     frames: FrameCounts
@@ -56,14 +56,14 @@ def run_live(
     stops: Sequence[threading.Event],
     on_tick: Callable[[LiveState], object],
 ) -> RunRecord:
-    """Runs a feed to its end and completes the output; then the journal is removed.
+    """Run a feed to its end and complete the output; then the journal is removed.
 
     started: time.perf_counter() of the start of the command; wall_seconds counts from it.
     stops: when one of them is set, the feed ends and the frames in flight are finished.
     on_tick: called a few times a second, and once at the end.
 
-    Returns what run.json holds. Raises OutputError if results cannot be written: the journal is left then, with all that
-    was written before.
+    Returns what run.json holds. Raises OutputError if results cannot be written: then the journal
+    remains, with all that was written before.
     """
     session.wait_ready()
     begun = time.perf_counter()
@@ -124,18 +124,19 @@ def run_live(
 
 
 def recover(folder: Path, pack: Pack) -> RunRecord:
-    """Completes the files of a live run that was cut short, from its journal.
+    """Complete the files of an interrupted live run from its journal.
 
-    Returns what run.json holds. Raises OutputError if there is no journal, ResultsError if it is damaged, PackError if
-    it was written with another pack.
+    Returns what run.json holds. Raises OutputError if there is no journal, ResultsError if it is
+    damaged, PackError if it was written with another pack.
     """
     head, _ = read_live_journal(folder)
     run = RunRecord.of_json(head.get("run"), path=folder / LIVE_JOURNAL)
     written = run.pack
     if written.sha256 != pack.sha256:
         raise PackError(
-            f"{folder} was written with pack {written.name} {written.version}, sha256 {written.sha256}, "
-            f"not with {pack.name} {pack.manifest.version}, {pack.sha256}; name that one with --pack"
+            f"{folder} was written with pack {written.name} {written.version}, sha256 "
+            f"{written.sha256}, not with {pack.name} {pack.manifest.version}, {pack.sha256}; name "
+            "that one with --pack"
         )
     counts = RunCounts()
     frames = dict.fromkeys((status.value for status in FrameStatus), 0)
@@ -149,8 +150,8 @@ def recover(folder: Path, pack: Pack) -> RunRecord:
             _write(ended, output, counts)
         frames["dropped"] += lost
         said = (
-            "recovered from the journal of a run that was cut short: frames of its last second may be missing, and "
-            "its times are not known"
+            "recovered from the journal of a run that was cut short: frames of its last second may "
+            "be missing, and its times are unknown"
         )
         run = output.finish(
             run.changed(
@@ -166,7 +167,7 @@ def recover(folder: Path, pack: Pack) -> RunRecord:
 
 
 def live_head(engine: Engine, *, decoder: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the head of a journal: run.json as far as it is known before the first frame."""
+    """Return the head of a journal: run.json as far as it is known before the first frame."""
     run = run_record(
         engine, RunCounts(), decoder=decoder, startup_s=0.0, settings=settings, warnings=[]
     )
@@ -174,7 +175,7 @@ def live_head(engine: Engine, *, decoder: str, settings: Mapping[str, Any]) -> d
 
 
 class _Feeder:
-    """The feed in a thread of its own. However it ends, the session is finished then.
+    """Run the feed in a thread of its own. However it ends, it finishes the session.
 
     failure: why it ended, if by an error.
     """
@@ -203,7 +204,7 @@ class _Feeder:
 
 
 def _write(ended: Ended, output: RunOutput, counts: RunCounts) -> None:
-    """Frames that were analysed, or failed, have their row; the others are counted only."""
+    """Write a row for a frame that was analysed or failed; count any other."""
     if ended.result is not None:
         output.write(ended.result)
         counts.add(ended.result)
@@ -215,8 +216,8 @@ def _warnings(session: Session, feeder: _Feeder) -> list[str]:
     stated += [f"{text} ({count} times)" for text, count in session.problems.items()]
     if counts.unread:
         stated.append(
-            f"{counts.unread} ends of frames were not written, because the disk was too slow: they are counted, but "
-            f"those that were done have no rows"
+            f"{counts.unread} outcomes of frames were not written, because the disk was too slow: "
+            f"they are counted, but those that were done have no rows"
         )
     if feeder.failure is not None:
         stated.append(f"the source of frames failed: {feeder.failure}")

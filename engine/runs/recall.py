@@ -1,5 +1,7 @@
-"""Other verdicts from the same probabilities: a finished run's tables with new thresholds, another set of abnormal types,
-or another caller. No images are read and no network runs.
+"""Rebuild a finished run's tables from the same probabilities, with new thresholds, abnormal types
+or caller.
+
+No images are read and no network runs.
 """
 
 from __future__ import annotations
@@ -39,11 +41,12 @@ _NAMES_SHOWN = 10
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class CallRules:
-    """How probabilities become has_<type>, abnormal_p and abnormal.
+    """State how probabilities become has_<type>, abnormal_p and abnormal.
 
     pack: of the source, its manifest with the new settings.
     caller: another pack, whose gradient boosting gives abnormal_p; None keeps the stored one.
-    by_types: whether a region is abnormal that has any of the pack's abnormal types, instead of by abnormal_p.
+    by_types: whether a region with any of the pack's abnormal types is abnormal, instead of by
+    abnormal_p.
     """
 
     pack: Pack
@@ -51,7 +54,7 @@ class CallRules:
     by_types: bool = False
 
     def record(self) -> dict[str, Any]:
-        """`settings.recall` of run.json."""
+        """Return `settings.recall` of run.json."""
         manifest = self.pack.manifest
         caller = self.caller
         return {
@@ -65,12 +68,12 @@ class CallRules:
 
 
 def pack_of(run: FinishedRun, name_or_path: str | None) -> Pack:
-    """The pack that a run was made with: the shipped one of that name, or the one given.
+    """Return the pack with which a run was made: the shipped one of that name, or the one given.
 
-    Raises PackError if it is not that very pack.
+    Raises PackError if it is not exactly that pack.
     """
     wanted = run.run.pack
-    told = f"{wanted.name} {wanted.version}, sha256 {wanted.sha256}"
+    stated = f"{wanted.name} {wanted.version}, sha256 {wanted.sha256}"
     shown = encodable(str(run.folder))
     try:
         pack = Pack.open(find_pack(name_or_path or wanted.name))
@@ -78,17 +81,18 @@ def pack_of(run: FinishedRun, name_or_path: str | None) -> Pack:
         if name_or_path is not None:
             raise
         raise PackError(
-            f"{shown} was made with pack {told:.200}, which is no shipped one; name its folder with --pack"
+            f"{shown} was made with pack {stated:.200}, which is not a shipped one; name its "
+            "folder with --pack"
         ) from error
     if pack.sha256 != wanted.sha256:
         raise PackError(
-            f"{shown} was made with pack {told:.200}, not with {pack.name} {pack.manifest.version}, {pack.sha256}; "
-            f"name that one with --pack"
+            f"{shown} was made with pack {stated:.200}, not with {pack.name} "
+            f"{pack.manifest.version}, {pack.sha256}; name that one with --pack"
         )
     if pack.types != run.types:
         raise ResultsError(
-            f"{encodable(str(run.folder / RegionsParquet.NAME))} has other types than its pack {pack.name}: it was "
-            f"changed since"
+            f"{encodable(str(run.folder / RegionsParquet.NAME))} has other types than its pack "
+            f"{pack.name}: it was changed since"
         )
     return pack
 
@@ -102,11 +106,13 @@ def call_rules(
     abnormal_threshold: float | None = None,
     caller: Pack | None = None,
 ) -> CallRules:
-    """The pack's own verdict with some of it changed.
+    """Return the rules of the pack with some of them changed.
 
-    thresholds: by type; the others stay the pack's. at_least_one: None for the pack's.
-    abnormal: a region is abnormal if it has any of these types; abnormal_p is then the largest of their probabilities.
-    abnormal_threshold: of abnormal_p; None for that of the caller's pack. caller: a pack with the same types.
+    thresholds: by type; the others remain the pack's. at_least_one: None for the pack's.
+    abnormal: a region is abnormal if it has any of these types; abnormal_p is then the largest of
+    their probabilities.
+    abnormal_threshold: of abnormal_p; None for that of the caller's pack. caller: a pack with the
+    same types.
 
     Raises UsageError for what does not fit, or changes nothing.
     """
@@ -119,14 +125,14 @@ def call_rules(
         given is None for given in (at_least_one, abnormal, abnormal_threshold, caller)
     ):
         raise UsageError(
-            "nothing is to be changed; give --threshold, --thresholds, --at-least-one, --abnormal, "
+            "nothing would change; give --threshold, --thresholds, --at-least-one, --abnormal, "
             "--abnormal-threshold or --caller"
         )
     if abnormal is not None:
         if abnormal_threshold is not None or caller is not None:
             raise UsageError(
-                "--abnormal calls a region abnormal by the types it has; --abnormal-threshold and --caller are for "
-                "abnormal_p: leave them out, and change --threshold"
+                "--abnormal calls a region abnormal by the types it has; --abnormal-threshold and "
+                "--caller are for abnormal_p: leave them out, and change --threshold"
             )
         if not abnormal:
             raise UsageError("--abnormal must name at least one type")
@@ -172,12 +178,13 @@ def recall(
     started: float,
     on_result: Callable[[FieldResult, FieldResult], object],
 ) -> RunRecord:
-    """Writes the tables of a run with another verdict, field by field, and completes the output.
+    """Write the tables of a run with other rules, field by field, and complete the output.
 
     started: time.perf_counter() of the start of the command. on_result: called with every result,
     as the run had it and as it is now.
 
-    Returns what run.json holds. Raises ResultsError if the run turns out to be damaged, OutputError if the disk refuses.
+    Returns what run.json holds. Raises ResultsError if the run turns out to be damaged, OutputError
+    if writing fails.
     """
     meter = Meter()
     counts = RunCounts()
@@ -229,8 +236,9 @@ def _record(run: FinishedRun, changed: CallRules, counts: RunCounts, meter: Mete
     stated = [f"of the run it came from: {line}" for line in source.warnings]
     if changed.caller is not None:
         stated.append(
-            f"abnormal_p is by the caller of pack {changed.caller.name} {changed.caller.manifest.version}, which was "
-            f"trained on the probabilities of its own pack, not of these"
+            f"abnormal_p is from the caller of pack {changed.caller.name} "
+            f"{changed.caller.manifest.version}, which was trained on the probabilities of its own "
+            "pack, not of these"
         )
         if changed.pack.manifest.detector.unit == "cell":
             most = changed.pack.manifest.classifier.whole_up_to
@@ -264,10 +272,11 @@ def _record(run: FinishedRun, changed: CallRules, counts: RunCounts, meter: Mete
 
 
 def refuse_recalled(run: FinishedRun) -> None:
-    """Raises ResultsError for what was itself recalled: its abnormal_p may not be the run's any more."""
+    """Raise ResultsError for a recalled run: its abnormal_p may no longer be the run's."""
     if run.run.recalled_from is not None:
         raise ResultsError(
-            f"{encodable(str(run.folder / RUN_JSON))} was itself made by recall; recall the run that it came from"
+            f"{encodable(str(run.folder / RUN_JSON))} was itself made by recall; recall the run "
+            "that it came from"
         )
 
 
@@ -275,8 +284,8 @@ def _check_types(option: str, names: Sequence[str] | dict[str, float], pack: Pac
     strangers = sorted(set(names) - set(pack.types))
     if strangers:
         raise UsageError(
-            f"{option} names {_listed(strangers)}, which pack {pack.name} does not have; its types are "
-            f"{', '.join(pack.types)}"
+            f"{option} names {_listed(strangers)}, which pack {pack.name} does not have; its types "
+            f"are {', '.join(pack.types)}"
         )
 
 

@@ -1,4 +1,4 @@
-"""What run.json says of a run: taken from the engine, and from what came out."""
+"""Make run.json of a run from the engine and the results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["RunCounts", "run_head", "run_record"]
 
 @dataclass(kw_only=True)
 class RunCounts:
-    """What has come out so far."""
+    """Count the results so far."""
 
     slides: set[str] = field(default_factory=set)
     fields: int = 0
@@ -38,7 +38,7 @@ class RunCounts:
             self.abnormal += int(result.regions.abnormal.sum())
 
     def record(self) -> Counts:
-        """Returns `counts` of run.json."""
+        """Return `counts` of run.json."""
         return Counts(
             slides=len(self.slides),
             fields=self.fields,
@@ -49,7 +49,7 @@ class RunCounts:
 
 
 def run_head(engine: Engine, *, settings: Mapping[str, Any]) -> RunRecord:
-    """Returns what run.json is to hold as far as it is known before the first field."""
+    """Return run.json as far as it is known before the first field."""
     decoder, _ = decoder_of(engine.choices)
     return run_record(
         engine, RunCounts(), decoder=decoder, startup_s=0.0, settings=settings, warnings=[]
@@ -65,24 +65,24 @@ def run_record(
     settings: Mapping[str, Any],
     warnings: Sequence[str],
 ) -> RunRecord:
-    """Returns what run.json says of a run; its wall_seconds are the caller's to fill in.
+    """Return run.json of a run; its wall_seconds are filled in by the caller.
 
     startup_s: seconds until the first frame.
-    settings, warnings: for run.json, beside what the engine and the counts say themselves. Settings
+    settings, warnings: for run.json, in addition to those of the engine and the counts. Settings
         by the names of run_json.Settings.
     """
     stated = [*engine.notes, *warnings]
     if counts.saturated:
         limit = engine.pack.manifest.detector.max_regions
         stated.append(
-            f"{counts.saturated} fields filled the detector's output of {limit} regions and are marked saturated: "
-            f"cells may be missing there"
+            f"{counts.saturated} fields filled the detector's output of {limit} regions and are "
+            f"marked saturated: cells may be missing there"
         )
     if counts.rescaled:
         stated.append(
-            f"{counts.rescaled} fields show cells of a size that no blood has at the scale they were taken to have; "
-            f"their scale was estimated from their cells (um_per_px in fields.csv), so that macrocytes and "
-            f"microcytes are so against their own field: give the true one with --um-per-px"
+            f"{counts.rescaled} fields have implausible cell sizes at the assumed scale, so their "
+            "scale was estimated from the cells (um_per_px in fields.csv). Macrocyte and microcyte "
+            "calls there are relative to the field. Pass --um-per-px for true sizes."
         )
     stage_seconds = engine.meter.stage_seconds
     return RunRecord.of(

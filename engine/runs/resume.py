@@ -1,7 +1,8 @@
-"""Going on with a run that was cut short, or that is to take in more: what is done, what is not, and whether it fits.
+"""Plan how to resume a run that was interrupted or is to take in more: what is done, what is not,
+and whether it fits.
 
-What is done lies in run.journal as long as a run has not ended, and in its tables afterwards. It counts only if it was
-made with the same pack, program and settings, and of the same files.
+Done fields are in run.journal until a run has ended, and in its tables afterwards. They count only
+if they were made with the same pack, program and settings, and from the same files.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ __all__ = ["Plan", "fields_first", "fresh_plan", "open_earlier", "resume_plan"]
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run is to do.
+    """Hold what a run is to do.
 
     entries: its fields, those to be run and those that are kept, in the order of the tables.
     stamps: of the file of each entry, as it is now.
     kept: the fields whose result is in the journal.
-    notes: what is to be said about them.
+    notes: warnings about them.
     """
 
     entries: Sequence[Entry]
@@ -42,17 +43,17 @@ class Plan:
 
     @property
     def pending(self) -> list[Entry]:
-        """What is to be run, in order."""
+        """Return the entries to be run, in order."""
         return [entry for entry in self.entries if field_key(entry_ref(entry)) not in self.kept]
 
 
 def fresh_plan(entries: Sequence[Entry]) -> Plan:
-    """Everything is to be run."""
+    """Plan to run everything."""
     return Plan(entries=entries, stamps=[FileStamp.of(entry_ref(entry).path) for entry in entries])
 
 
 def fields_first(plan: Plan) -> Plan:
-    """The plan with whole slides after everything else: they are read in another way."""
+    """Return the plan with whole slides after everything else: they are read in another way."""
     order = sorted(
         range(len(plan.entries)), key=lambda index: isinstance(plan.entries[index], SlideRef)
     )
@@ -64,14 +65,15 @@ def fields_first(plan: Plan) -> Plan:
 
 
 def open_earlier(out: OutFolder, pack: Pack, record: RunRecord) -> RunJournal | None:
-    """Opens the journal of the run in a folder, to resume it; None if there is no run yet.
+    """Open the journal of the run in a folder, to resume it; None if there is no run yet.
 
-    A run that had ended gets a journal of its tables: they stay in place until new ones replace them.
+    A run that had ended gets a journal of its tables: they stay in place until new ones replace
+    them.
 
     out: claimed to be resumed. record: what run.json is to hold of this run, as far as it is known.
 
-    Raises ResultsError if what is there is damaged, or was made with other settings; OutputError if it is still
-    being written, or cannot be.
+    Raises ResultsError if the run is damaged, or was made with other settings; OutputError if it is
+    still being written, or cannot be.
     """
     types = len(pack.types)
 
@@ -90,11 +92,13 @@ def open_earlier(out: OutFolder, pack: Pack, record: RunRecord) -> RunJournal | 
 
 
 def resume_plan(entries: Sequence[Entry], journal: RunJournal) -> Plan:
-    """Keeps what is done of the files that are still the same, and runs what failed, has changed or is new.
+    """Keep what is done of the files that are still the same, and run what failed, has changed or
+    is new.
 
     Done fields that are not among the entries are kept too; failed ones are not.
 
-    Raises ResultsError if one of those is the same file as an entry, under another name: it would count twice.
+    Raises ResultsError if one of those is the same file as an entry, under another name: it would
+    count twice.
     """
     stamps = [FileStamp.of(entry_ref(entry).path) for entry in entries]
     kept: set[FieldKey] = set()
@@ -129,21 +133,23 @@ def resume_plan(entries: Sequence[Entry], journal: RunJournal) -> Plan:
         notes.append(f"resumed: {failed} fields that had failed are run again")
     if changed:
         notes.append(
-            f"resumed: {changed} fields are run again because their files changed since (size or time)"
+            f"resumed: {changed} fields are run again because their files changed since (size or "
+            "time)"
         )
     if others:
         notes.append(
-            f"resumed: {len(others)} fields done before, the first of them {others[0][0].field}, are not among INPUT "
-            f"now; they are kept"
+            f"resumed: {len(others)} fields done before, the first of them {others[0][0].field}, "
+            f"are not among INPUT now; they are kept"
         )
     if dropped:
         notes.append(
-            f"resumed: {dropped} fields that had failed are not among INPUT now; their rows are left out"
+            f"resumed: {dropped} fields that had failed are no longer among INPUT; their rows are "
+            "dropped"
         )
     if journal.cut_bytes:
         notes.append(
-            f"resumed: {RUN_JOURNAL} ended in {journal.cut_bytes} bytes that were no whole record (as a run that is "
-            f"cut short leaves it, or damage does); fields that stood there are run again"
+            f"resumed: {RUN_JOURNAL} ended in {journal.cut_bytes} bytes that were not a whole "
+            f"record (due to an interruption or damage); fields recorded there are run again"
         )
     return Plan(
         entries=[entry for entry, _ in everything],
@@ -160,9 +166,9 @@ def _refuse_renamed(others: Sequence[FieldRef], entries: Sequence[Entry]) -> Non
         ref = by_path.get(other.path.absolute())
         if ref is not None:
             raise ResultsError(
-                f"{encodable(str(ref.path))} was done as field {other.field!r} of slide {other.slide!r} and is now field "
-                f"{encodable(ref.field)!r} of slide {encodable(ref.slide)!r}: its cells would count twice; give the INPUT "
-                f"that was given then"
+                f"{encodable(str(ref.path))} was done as field {other.field!r} of slide "
+                f"{other.slide!r} and is now field {encodable(ref.field)!r} of slide "
+                f"{encodable(ref.slide)!r}: its cells would count twice; give the original INPUT"
             )
 
 
@@ -170,7 +176,8 @@ def _refuse_differences(folder: Path, earlier: RunRecord, now: RunRecord) -> Non
     shown = encodable(str(folder))
     if earlier.recalled_from is not None:
         raise ResultsError(
-            f"--out {shown} holds what `rbc-engine recall` made of another run; resume that one, or name another --out"
+            f"--out {shown} holds what `rbc-engine recall` made of another run; resume that one, "
+            "or name another --out"
         )
     was, wanted = _identity(earlier), _identity(now)
     differences = [
@@ -183,13 +190,14 @@ def _refuse_differences(folder: Path, earlier: RunRecord, now: RunRecord) -> Non
         differences.append(f"formats were {','.join(before)}, now {','.join(formats) or 'none'}")
     if differences:
         raise ResultsError(
-            f"--resume cannot go on with the run in {shown}, which was made otherwise: {'; '.join(differences)}. "
-            f"Give the same again, pass --overwrite to run everything again, or name another --out"
+            f"--resume does not fit the run in {shown}: {'; '.join(differences)}. "
+            "Use the same settings, pass --overwrite to run everything again, or name another "
+            "--out"
         )
 
 
 def _identity(record: RunRecord) -> dict[str, Any]:
-    """Returns what must be the same of a record for its results to be the same."""
+    """Return the part of a record that must be the same for its results to be the same."""
     pack, program = record.pack, record.program
     return {
         "pack": f"{pack.name} {pack.version} (sha256 {pack.sha256})",

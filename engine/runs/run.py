@@ -1,4 +1,4 @@
-"""A whole run: every field of a source through an engine into the output files and run.json.
+"""Run every field of a source through an engine into the output files and run.json.
 
 `run_entries` is that with an open engine and a claimed folder; `run_fields` its inner part, once
 everything is open.
@@ -46,7 +46,7 @@ OnResult = Callable[[FieldResult, bool], None]
 """Called with a result, and whether it was kept from an earlier run."""
 
 OnTile = Callable[[int, int], object]
-"""Called as a tile of a whole slide sets out: which one, from 1, and of how many."""
+"""Called when a tile of a whole slide starts: which one, from 1, and of how many."""
 
 
 def run_entries(
@@ -65,10 +65,10 @@ def run_entries(
     on_result: OnResult = lambda result, kept: None,
     on_tile: OnTile = lambda tile, of: None,
 ) -> RunRecord:
-    """Runs entries into a folder, or those of them that are not done there if it is to be resumed.
+    """Run entries into a folder; when resuming, only those not done there.
 
     formats, sinks: see RunOutput. pixel_um: µm, of all entries; None leaves them their own.
-    limit: how many fields were asked for, for run.json. started: see run_fields; None is now.
+    limit: the number of fields asked for, for run.json. started: see run_fields; None is now.
     on_plan: called once, before the first field. The others: see run_fields.
 
     Returns what run.json holds. Raises what run_fields raises; ResultsError if the folder cannot be
@@ -109,8 +109,8 @@ def run_entries(
             if not journal.done:
                 raise
             raise OutputError(
-                f"{error}; the {journal.done} fields done until then are kept: the same command with --resume "
-                f"goes on from there"
+                f"{error}; the {journal.done} fields done so far are saved: repeat the same "
+                f"command with --resume to continue"
             ) from error
 
 
@@ -128,18 +128,18 @@ def run_fields(
     on_result: OnResult,
     on_tile: OnTile = lambda tile, of: None,
 ) -> RunRecord:
-    """Runs what is pending of a plan, fields first, then whole slides, takes the rest from the
-    journal, and completes the output; then the journal is removed.
+    """Run the pending entries of a plan, fields first, then whole slides, take the rest from the
+    journal, and complete the output; then remove the journal.
 
     started: time.perf_counter() of the start of the run; wall_seconds counts from it.
-    settings, warnings: for run.json, beside what is added here.
-    stop: when set, fields in flight are finished and no more are begun.
+    settings, warnings: for run.json, in addition to those added here.
+    stop: when set, fields in flight are finished and no more are started.
     on_result: called with every result, in order, after it was written. on_tile: called between
     them.
 
     Returns what run.json holds. Raises OutputError if the results cannot be written, DeviceError if
     the last device failed: after the output was completed with what was done, unless that is
-    nothing. The journal is left, with all that was done until then, if the output is not completed.
+    nothing. If the output is not completed, the journal remains, with everything done until then.
     """
     plan = fields_first(plan)
     pending = plan.pending
@@ -186,7 +186,7 @@ def run_fields(
                 result: FieldResult | None = kept.read(entry)
             else:
                 try:
-                    # None: stopped; what was kept is written all the same.
+                    # None: stopped; kept results are written all the same.
                     result = next(results, None)
                 except DeviceError as error:
                     lost, result = error, None
@@ -209,12 +209,13 @@ def run_fields(
     slide_count = sum(isinstance(entry, SlideRef) for entry in plan.entries)
     if slide_count and output.needs_frames:
         stated.append(
-            f"{slide_count} whole slides have no picture in report.html and no overlay: they are too large for one"
+            f"{slide_count} whole slides have no picture in report.html and no overlay: they are "
+            "too large for one"
         )
     if isinstance(source, DaliSource) and source.given_up:
         stated.append(
-            f"DALI could not decode {source.given_up} batches of {engine.choice.lane_frames} files as a whole; "
-            f"their files were decoded one by one on the CPU"
+            f"DALI could not decode {source.given_up} batches of {engine.choice.lane_frames} files "
+            f"as a whole; their files were decoded one by one on the CPU"
         )
     if lost is not None:
         stated.append(

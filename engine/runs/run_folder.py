@@ -1,4 +1,4 @@
-"""The product's main act as a function: images and whole slides in, tables out."""
+"""Run a folder, the product's main act, as a function: images and whole slides in, tables out."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _FAILURES_KEPT = 10
 
 @dataclass(frozen=True, kw_only=True)
 class RunProgress:
-    """How far a run is.
+    """Report how far a run is.
 
-    fields: of the whole run. done: of them, those that have their result, the failed ones too.
-    kept: of the done ones, those that an earlier run had done. slides: of the done ones. regions:
+    fields: of the whole run. done: those with a result, failed ones included.
+    kept: done ones that an earlier run had done. slides: of the done ones. regions:
     found by this run.
-    tile, tiles: which tile of a whole slide is being run, from 1, and of how many; 0 between
+    tile, tiles: the tile of a whole slide that is being run, from 1, and of how many; 0 between
     slides.
-    notes: what is to be said of a run that is resumed.
+    notes: warnings about a resumed run.
     """
 
     fields: int
@@ -54,18 +54,18 @@ class RunProgress:
 
     @property
     def begins(self) -> bool:
-        """Whether nothing has been done yet: true once a run."""
+        """Return whether nothing has been done yet: true once per run."""
         return self.done == 0 and self.tile == 0
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RunSummary:
-    """What a run did.
+    """Report what a run did.
 
-    out: the folder with its files. record: what run.json holds. slides: what the fields of each add
-    up to, as slides.csv has them. failures: the first ten fields that failed, with why; fields.csv
+    out: the folder with its files. record: what run.json holds. slides: the sums over the fields
+    of each, as in slides.csv. failures: the first ten fields that failed, with reasons; fields.csv
     has all.
-    stopped: whether the run was told to stop.
+    stopped: whether the run was stopped.
     """
 
     out: Path
@@ -97,34 +97,34 @@ def run_folder(
     watch: BuildWatch | None = None,
     names: Literal["arguments", "options"] = "arguments",
 ) -> RunSummary:
-    """Finds the red cells of all images and writes the tables and run.json.
+    """Find the red cells of all images and write the tables and run.json.
 
         summary = run_folder("smears", "results")
         print(summary.record.counts.regions)
 
     inputs: images, whole slides, folders of images (one slide each), or folders of folders (one
     slide each).
-    out: the folder for the results; made if it does not exist.
+    out: the folder for the results; created if missing.
     pack, device, precision, lanes, estimate_scale, field_prior, watch: see Engine.open.
-    resume: go on with the run in `out`, keeping what is done there. overwrite: replace it.
-    limit: run only the first so many fields.
+    resume: resume the run in `out` and keep its results. overwrite: replace it.
+    limit: run only the first `limit` fields.
     um_per_px: width of a pixel in µm, the same for all images and slides; None leaves each its own,
     if it has one.
     formats: further outputs, of rbc_engine.sinks.formats.table.FORMATS.
     sinks: outputs of one's own, see rbc_engine.sinks.base.Sink: each is called with the folder and
     the pack.
-    stop: when set, from any thread, the fields in flight are finished and no more are begun; what
-    is done is written.
-    on_progress: called before the first field, after each one, and as a tile of a whole slide sets
-    out.
+    stop: when set, from any thread, the fields in flight are finished and no more are started;
+    results are written.
+    on_progress: called before the first field, after each one, and when a tile of a whole slide
+    starts.
     on_result: called with every result in order, kept ones too, after it was written. Both are
         called in this thread; an error of theirs ends the run, which can be resumed.
-    names: whether errors speak of arguments of this function, or of options of the command line.
+            names: whether errors name arguments of this function, or options of the command line.
 
-    A field that fails has its row and reason, and the run goes on. Raises UsageError for an
-    argument that breaks its rule, OutputError if `out` holds something else or the disk refuses,
+    A field that fails has its row and reason, and the run continues. Raises UsageError for an
+    argument that breaks its rule, OutputError if `out` holds something else or writing fails,
     ResultsError if the run there cannot be resumed, PackError for a damaged pack, DeviceError for a
-    device that is missing or, once what was done is written, failed.
+    device that is missing or, once results were written, failed.
     """
     with nullcontext() if names == "options" else _arguments_named():
         started = time.perf_counter()
@@ -138,7 +138,7 @@ def run_folder(
         mode: Mode = "overwrite" if overwrite else "resume" if resume else "new"
         claimed = claim(Path(out), mode, inputs={"INPUT": given})
         entries = found.entries[:limit]
-        told = _Told(on_progress, on_result)
+        reporter = _Reporter(on_progress, on_result)
         stop = threading.Event() if stop is None else stop
         with Engine.open(
             pack,
@@ -164,15 +164,15 @@ def run_folder(
                 started=started,
                 warnings=_left_out(found, limit),
                 stop=stop,
-                on_plan=told.begin,
-                on_result=told.add,
-                on_tile=told.add_tile,
+                on_plan=reporter.begin,
+                on_result=reporter.add,
+                on_tile=reporter.add_tile,
             )
     return RunSummary(
         out=Path(out),
         record=record,
-        slides=tuple(told.tally.rows()),
-        failures=tuple(told.failures),
+        slides=tuple(reporter.tally.rows()),
+        failures=tuple(reporter.failures),
         stopped=stop.is_set(),
     )
 
@@ -183,7 +183,7 @@ def _check(*, resume: bool, overwrite: bool, limit: int | None, um_per_px: float
         raise UsageError(f"--limit must be at least 1 (got {limit})")
     if resume and overwrite:
         raise UsageError(
-            "--resume keeps what is done in --out and --overwrite replaces it; leave one of them out"
+            "--resume keeps what is done in --out and --overwrite replaces it; omit one of them"
         )
 
 
@@ -191,15 +191,15 @@ def _left_out(found: Found, limit: int | None) -> list[str]:
     warnings = []
     if found.skipped:
         warnings.append(
-            f"{found.skipped} files or folders were passed over: hidden, links, or no images"
+            f"{found.skipped} files or folders were skipped: hidden, links, or not images"
         )
     if limit is not None and limit < len(found.entries):
         warnings.append(f"--limit {limit}: {len(found.entries) - limit} fields were left out")
     return warnings
 
 
-class _Told:
-    """Adds up what a run tells, and tells the caller."""
+class _Reporter:
+    """Add up the events of a run, and report them to the caller."""
 
     def __init__(
         self,
@@ -242,13 +242,13 @@ class _Told:
 
 
 def _failure(field: str, error: str) -> str:
-    """Most errors name their file themselves."""
+    """Prefix an error with its field, unless it already names it, as most do."""
     return error if error.startswith(field) else f"{field}: {error}"
 
 
 @contextmanager
 def _arguments_named() -> Iterator[None]:
-    """Turns errors of the block that name options of the command line into ones of arguments."""
+    """Turn errors of the block that name options of the command line into ones of arguments."""
     try:
         yield
     except RbcError as error:
@@ -259,7 +259,7 @@ def _arguments_named() -> Iterator[None]:
 
 
 def _in_arguments(text: str) -> str:
-    """What stands between backticks is a command, and stays one."""
+    """Rename options in a text; text between backticks is a command, and does not change."""
     parts = text.split("`")
     for index in range(0, len(parts), 2):
         part = re.sub(r"--(resume|overwrite)\b", r"\1=True", parts[index])

@@ -1,4 +1,6 @@
-"""Whole slides through an engine: their tiles as frames, the tiles' regions merged into those of the slide."""
+"""Run whole slides through an engine: their tiles as frames, the tiles' regions merged into those
+of the slide.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,9 @@ __all__ = ["WholeSlides"]
 
 
 class WholeSlides:
-    """Iterating `results` yields one FieldResult a slide.
+    """Yield one FieldResult per slide from `results`.
 
-    records, notes: what run.json says of the slides that have been begun.
+    records, notes: what run.json says of the slides that have been started.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -36,11 +38,12 @@ class WholeSlides:
         self._slide: _Assembly | None = None
 
     def results(self, steps: Iterable[SlideStep]) -> Iterator[FieldResult]:
-        """steps: of a SlideSource. Where they end in the middle of a slide, that slide has no result.
+        """Yield the results. steps: of a SlideSource. If they end in the middle of a slide, it has
+        no result.
 
         Raises what Engine.run raises.
         """
-        # What was taken from the source and is not yet done; frames are in the engine, in the same order.
+        # Taken from the source and not yet done; frames are in the engine, in the same order.
         waiting: deque[SlideStep] = deque()
 
         def frames() -> Iterator[Decoded]:
@@ -59,7 +62,7 @@ class WholeSlides:
         yield from self._take_until_frame(waiting)
 
     def _take_until_frame(self, waiting: deque[SlideStep]) -> Iterator[FieldResult]:
-        """Everything that does not go through the engine, up to the next tile that does."""
+        """Handle everything that does not go through the engine, up to the next tile that does."""
         while waiting:
             step = waiting[0]
             if isinstance(step, TileRead) and step.frame is not None:
@@ -81,7 +84,7 @@ class WholeSlides:
 
 
 class _Assembly:
-    """One slide in the making."""
+    """Assemble one slide."""
 
     def __init__(self, start: SlideStart, engine: Engine) -> None:
         manifest = engine.pack.manifest
@@ -121,12 +124,13 @@ class _Assembly:
         name, count = self._start.ref.field, self._start.plan.count
         if self._blank:
             notes.append(
-                f"{name}: {self._blank} of {count} tiles were left out: they show only background (no two spots of "
-                f"theirs differ by more than {BLANK_LEVELS} grey levels)"
+                f"{name}: {self._blank} of {count} tiles were skipped: they show only background "
+                f"(no two spots of theirs differ by more than {BLANK_LEVELS} grey levels)"
             )
         if self._saturated:
             notes.append(
-                f"{name}: {self._saturated} of {count} tiles filled the detector's output: cells may be missing there"
+                f"{name}: {self._saturated} of {count} tiles filled the detector's output: cells "
+                "may be missing there"
             )
         return notes
 

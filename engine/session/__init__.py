@@ -1,1 +1,1 @@
-"""The microscope's loop: frames in from any thread, ends out in time."""
+"""Serve a microscope: frames in from any thread, outcomes out in time."""

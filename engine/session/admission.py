@@ -1,4 +1,6 @@
-"""The frames of a session between submission and their end: places, the queue, and the one way to end."""
+"""Track the frames of a session from submission to outcome: places, the queue, and the one way to
+end.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +31,12 @@ _LOG = logging.getLogger("rbc_engine.session")
 
 @dataclass(eq=False, kw_only=True)
 class InFlight:
-    """One frame from submission to its end. Times on the clock of time.perf_counter.
+    """Hold one frame from submission to its outcome. Times on the clock of time.perf_counter.
 
-    stale_s: when it becomes too old to begin. taken_s: when a lane took it, None before.
+    stale_s: when it becomes too old to start. taken_s: when a lane took it, None before.
     number: given when it enters. cancels: calls of cancel before it entered.
-    raw: its pixels; None before it was copied, and once it has ended. pooled: raw came from Flow.pool.
+    raw: its pixels; None before it was copied, and once it has ended. pooled: raw came from
+    Flow.pool.
     has_place: it counts among those in flight.
     """
 
@@ -54,13 +57,14 @@ class InFlight:
 
 
 class Flow:
-    """Every method and attribute is for holders of the lock, `changed`, only, but for `enter` and `admit`.
+    """Hold the state of a session. Every method and attribute requires the lock, `changed`, except
+    `enter` and `admit`.
 
-    The lock is re-entrant. No call that takes a lock of the engine's workers may be made under it: they call back
-    under theirs.
+    The lock is re-entrant. No call that takes a lock of the engine's workers may be made under it:
+    they call back under theirs.
 
-    trouble: what to say of a callback that holds everything up, '' if none does.
-    on_end: called after every end.
+    trouble: what to report of a callback that holds everything up, '' if none does.
+    on_end: called after every outcome.
     """
 
     def __init__(self, options: SessionOptions, *, limit: int) -> None:
@@ -81,21 +85,23 @@ class Flow:
 
     @property
     def is_over(self) -> bool:
-        """No frame is in flight or will come."""
+        """Return whether no frame is in flight or will come."""
         return not self.accepting and not self.open
 
     @property
     def is_full(self) -> bool:
         if self._places >= self.limit:
             return True
-        # Whoever blocks must not lose results either: every frame in flight has its place in the outbox.
+        # A caller that blocks must not lose results either: every frame in flight has its place in
+        # the outbox.
         unread = self.outbox.kept + self._places
         return self.options.on_full == "block" and unread >= self.options.max_unread
 
     def enter(self, entry: InFlight, *, unusable: str, until_s: float) -> Ended | None:
-        """Counts a frame and finds it a place, for which it may wait, the lock given up; or ends it. Takes the lock.
+        """Count a frame and find it a place, waiting for one with the lock released if allowed; or
+        end it. Takes the lock.
 
-        unusable: why it can only fail; '' if it is good.
+        unusable: why it can only fail; '' if it is usable.
 
         Raises SessionClosedError if no frame is taken any more.
         """
@@ -105,7 +111,7 @@ class Flow:
             entry.cancels = self.cancels
             self.open[entry.number] = entry
             if not self.accepting:
-                # Who reads ends may have left by now; who submits is told.
+                # Whoever reads outcomes may have left by now; the submitter gets the error.
                 self.end(entry, FrameStatus.REJECTED, "the session is closed", tell=False)
                 raise SessionClosedError(
                     "the session takes no more frames: it was finished or closed; open a new one"
@@ -121,7 +127,7 @@ class Flow:
                 raise
 
     def admit(self, entry: InFlight, raw: RawArray | CudaFrame, *, copy: bool) -> Ended | None:
-        """Puts a frame that has its place among those that wait; or ends it. Takes the lock."""
+        """Put a frame that has its place in the queue; or end it. Takes the lock."""
         cause = ""
         buffer: RawArray | CudaFrame | None = raw
         if copy and isinstance(raw, np.ndarray):
@@ -142,7 +148,9 @@ class Flow:
         return None
 
     def _make_room(self, entry: InFlight, *, until_s: float) -> Ended | None:
-        """A place among those in flight for this frame; or its end. Waits under 'block' only."""
+        """Return a place among those in flight for this frame; or its outcome. Waits under 'block'
+        only.
+        """
         policy = self.options.on_full
         full = f"the session is full: {self.limit} frames in flight"
         if self.is_full:
@@ -152,7 +160,7 @@ class Flow:
             if not self.accepting:
                 return self.end(entry, FrameStatus.REJECTED, "the session was closed")
             if self.is_full:
-                unread = f"{self.outbox.kept} ends wait to be read"
+                unread = f"{self.outbox.kept} outcomes wait to be read"
                 why = self.trouble() or (full if self._places >= self.limit else unread)
                 waited_s = time.perf_counter() - entry.submitted_s
                 reason = f"no room within {waited_s:.3g} s: {why}"
@@ -171,9 +179,10 @@ class Flow:
         return None
 
     def take_batch(self, *, turns: int, most: int) -> list[InFlight]:
-        """What the lane that asks now is to analyse: its share of what waits.
+        """Take what the lane that asks now is to analyse: its share of the waiting frames.
 
-        turns: how many lanes are about to ask, this one among them. most: frames that it takes at once.
+        turns: how many lanes are about to ask, including this one. most: frames that it takes at
+        once.
         """
         self.end_stale()
         share = -(-len(self.waiting) // turns)
@@ -185,7 +194,7 @@ class Flow:
         return batch
 
     def end_stale(self) -> None:
-        """Ends what waits and is too old."""
+        """End waiting frames that are too old."""
         now = time.perf_counter()
         for entry in [entry for entry in self.waiting if now > entry.stale_s]:
             self.waiting.remove(entry)
@@ -194,14 +203,14 @@ class Flow:
             self.end(entry, FrameStatus.STALE, "too old", reason)
 
     def end_waiting(self, status: FrameStatus, cause: str, reason: str = "") -> int:
-        """Ends all that waits. Returns how many that were."""
+        """End all waiting frames. Returns how many there were."""
         count = len(self.waiting)
         while self.waiting:
             self.end(self.waiting.popleft(), status, cause, reason)
         return count
 
     def give_up(self, timeout_s: float) -> None:
-        """Ends what close could not wait for."""
+        """End the frames for which close could not wait."""
         self.waiting.clear()
         for entry in list(self.open.values()):
             if entry.taken_s is None:
@@ -222,10 +231,10 @@ class Flow:
         keep_buffer: bool = False,
         tell: bool = True,
     ) -> Ended:
-        """The one way for a frame to end; the caller has taken it from `waiting`.
+        """End a frame, the only way to do so; the caller has taken it from `waiting`.
 
         keep_buffer: a lane, or the result, still reads the frame's buffer.
-        tell: whether readers or the callback get to know.
+        tell: whether readers or the callback are notified.
         """
         now = time.perf_counter()
         begun_s = now if entry.taken_s is None else entry.taken_s
@@ -261,7 +270,7 @@ class Flow:
         return ended
 
     def take(self) -> Ended | None:
-        """The next end that can be read now."""
+        """Return the next outcome that can be read now."""
         if not len(self.outbox):
             return None
         ended = self.outbox.take()
@@ -269,7 +278,7 @@ class Flow:
         return ended
 
     def notify(self) -> None:
-        """Wakes all that wait for a change, in threads and in event loops."""
+        """Wake all that wait for a change, in threads and in event loops."""
         self.changed.notify_all()
         for waker in list(self.wakers):
             loop, event = waker
@@ -279,7 +288,9 @@ class Flow:
                 self.wakers.discard(waker)
 
     def wait_until(self, until_s: float, condition: Callable[[], bool]) -> bool:
-        """Waits for a change that makes the condition true. False if it is too late. until_s may be infinite."""
+        """Wait for a change that makes the condition true; False at timeout. until_s may be
+        infinite.
+        """
         while not condition():
             left_s = until_s - time.perf_counter()
             if left_s <= 0:
@@ -288,6 +299,6 @@ class Flow:
         return True
 
     def problem(self, text: str) -> None:
-        """Notes a trouble that is no frame's end; the first of its kind is logged."""
+        """Note a problem that is not a frame's outcome; the first of its kind is logged."""
         if self.ledger.problem(text):
             _LOG.warning("%s", text)

@@ -1,4 +1,6 @@
-"""The thread that calls the user's function with the end of each frame, and survives whatever that does."""
+"""Call the user's function with the outcome of each frame in a thread, which survives its
+errors.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ _LOG = logging.getLogger("rbc_engine.session")
 
 
 class Delivery:
-    """One thread, one call at a time. What the function raises is counted and noted, and harms no other frame."""
+    """Deliver in one thread, one call at a time. An exception of the function is counted and noted,
+    and affects no other frame.
+    """
 
     def __init__(self, flow: Flow, on_ended: OnEnded) -> None:
         self._flow = flow
@@ -27,22 +31,22 @@ class Delivery:
         self._calling_since_s: float | None = None
         self._reported = False
         self._given_up = False
-        # A daemon: a function that never returns must not keep the program from ending.
+        # A daemon: a function that never returns must not keep the program from exiting.
         self._thread = threading.Thread(target=self._deliver, name="rbc-callback", daemon=True)
         self._thread.start()
 
     @property
     def is_here(self) -> bool:
-        """Whether this is the thread of the callback."""
+        """Return whether this is the thread of the callback."""
         return threading.current_thread() is self._thread
 
     def mark(self) -> Callable[[], bool]:
-        """A condition, under the lock: that what is ready now was delivered."""
+        """Return a condition, under the lock: that everything ready now was delivered."""
         released = self._outbox.released
         return lambda: self._outbox.gone >= released and self._calling_since_s is None
 
     def trouble(self) -> str:
-        """What to say of a callback that holds everything up; '' if none is running. Under the lock."""
+        """Describe a callback that holds everything up; '' if none is running. Under the lock."""
         if self._calling_since_s is None:
             return ""
         return (
@@ -50,14 +54,14 @@ class Delivery:
         )
 
     def watch(self) -> None:
-        """Notes a callback that has been running for too long. Under the lock."""
+        """Note a callback that has been running for too long. Under the lock."""
         since, limit_s = self._calling_since_s, self._flow.options.callback_timeout_s
         if since is not None and not self._reported and time.perf_counter() - since > limit_s:
             self._reported = True
             self._flow.problem(f"a callback ran for more than {limit_s:.3g} s; results wait for it")
 
     def close(self, *, until_s: float) -> None:
-        """Waits for the last call; then the thread ends, unless it still hangs in one at until_s."""
+        """Wait for the last call; then the thread ends, unless it still hangs in one at until_s."""
         if self.is_here:
             return
         self._thread.join(max(0.0, until_s - time.perf_counter()))

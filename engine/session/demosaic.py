@@ -1,4 +1,4 @@
-"""Colours from a Bayer mosaic, by bilinear interpolation."""
+"""Interpolate colours from a Bayer mosaic bilinearly."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ BAYER_PATTERNS = ("rggb", "bggr", "grbg", "gbrg")
 
 
 def demosaic(mosaic: UInt8, pattern: str) -> UInt8:
-    """Each missing colour of a pixel is the rounded mean of its nearest neighbours of that colour: two or four.
+    """Interpolate each missing colour of a pixel as the rounded mean of its nearest neighbours of
+    that colour: two or four.
 
-    Over the edge the mosaic goes on as in a mirror, so that colours stay in phase.
+    Beyond the edge the mosaic continues as in a mirror, so that colours stay in phase.
 
     mosaic: uint8 [H, W], H and W even and at least 2. pattern: one of BAYER_PATTERNS.
 
@@ -27,7 +28,7 @@ def demosaic(mosaic: UInt8, pattern: str) -> UInt8:
     padded = np.pad(mosaic, 1, mode="reflect").astype(np.uint16)
 
     def at(row: int, column: int, dy: int, dx: int) -> npt.NDArray[np.uint16]:
-        """The neighbours at (dy, dx) of the pixels of one phase."""
+        """Return the neighbours at (dy, dx) of the pixels of one phase."""
         top, left = 1 + row + dy, 1 + column + dx
         return padded[top : top + height - 1 : 2, left : left + width - 1 : 2]
 

@@ -1,4 +1,6 @@
-"""The books of a session: what became of every frame, counted, with the reasons. Nothing here waits or locks."""
+"""Keep the books of a session: the outcome of every frame, counted, with reasons. Nothing here
+waits or locks.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +11,13 @@ from rbc_engine.types.ends import Ended, FrameCounts, FrameStatus, Latency
 __all__ = ["Ledger"]
 
 _LATENCIES = 2048
-"""Frames that the percentiles look back on."""
+"""Number of recent frames for the percentiles."""
 
 _PROBLEMS = 100
 
 
 class Ledger:
-    """The books of one session. Its owner calls it under its own lock."""
+    """Keep the books of one session. Its owner calls it under its own lock."""
 
     def __init__(self) -> None:
         self._submitted = self._waiting = self._running = 0
@@ -28,18 +30,20 @@ class Ledger:
         self.callback_errors = 0
 
     def submit(self) -> int:
-        """A new frame, which waits. Returns its number."""
+        """Count a new frame, which waits. Returns its number."""
         self._submitted += 1
         self._waiting += 1
         return self._submitted - 1
 
     def run(self) -> None:
-        """A waiting frame is taken up."""
+        """Count a waiting frame as taken up."""
         self._waiting -= 1
         self._running += 1
 
     def end(self, ended: Ended, *, running: bool) -> None:
-        """running: whether it was taken up; else it ends while it waits."""
+        """Count an outcome. running: whether the frame was taken up; else it ends while it
+        waits.
+        """
         if running:
             self._running -= 1
         else:
@@ -52,16 +56,19 @@ class Ledger:
             self._causes[ended.status, ended.cause] += 1
 
     def lose(self, count: int, cause: str) -> None:
-        """Frames that the camera made and that never arrived: submitted and dropped at once."""
+        """Count frames that the camera made and that never arrived: submitted and dropped at
+        once.
+        """
         self._submitted += count
         self._lost += count
         self._ends[FrameStatus.DROPPED] += count
         self._causes[FrameStatus.DROPPED, cause] += count
 
     def problem(self, text: str) -> bool:
-        """Notes a trouble that is no frame's end. Whether it is the first of its kind.
+        """Note a problem that is not a frame's outcome. Returns whether it is the first of its
+        kind.
 
-        Of a hundred kinds at most the text is kept; further ones are counted together.
+        The text of at most a hundred kinds is kept; further ones are counted together.
         """
         if text not in self._problems and len(self._problems) >= _PROBLEMS:
             text = "other problems"
@@ -83,7 +90,7 @@ class Ledger:
 
     @property
     def causes(self) -> dict[str, int]:
-        """How many frames ended otherwise than done, by 'status: cause'."""
+        """Return how many frames were not done, by 'status: cause'."""
         return {
             f"{status.value}: {cause}": count for (status, cause), count in self._causes.items()
         }

@@ -1,4 +1,4 @@
-"""How a session behaves: what Engine.session takes."""
+"""Define the options of a session, as Engine.session takes them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ ORDERS = ("submitted", "ready")
 
 @dataclass(frozen=True, kw_only=True)
 class SessionOptions:
-    """Described at Engine.session. Raises UsageError for a value outside its rule."""
+    """Hold the options described at Engine.session. Raises UsageError for a value that breaks its
+    rule.
+    """
 
     on_full: str = "block"
     max_in_flight: int | None = None
@@ -59,6 +61,6 @@ class SessionOptions:
 
 
 def check_seconds(name: str, seconds: float | None) -> None:
-    """Finite and not negative, or None. Raises UsageError."""
+    """Raise UsageError for seconds that are infinite or negative; None is allowed."""
     if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
         raise UsageError(f"{name} must be a finite number of seconds, at least 0 (got {seconds})")

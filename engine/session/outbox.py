@@ -1,4 +1,4 @@
-"""The ends of frames on their way to whoever reads them: in order or as ready, and never without bound."""
+"""Keep outcomes until they are read: in order or as ready, and never without bound."""
 
 from __future__ import annotations
 
@@ -11,42 +11,43 @@ __all__ = ["Outbox"]
 
 
 class Outbox:
-    """Holds what has ended and was not read yet. Its owner calls it under its own lock.
+    """Hold outcomes that were not read yet. Its owner calls it under its own lock.
 
-    in_order: an end is held back until all frames submitted before it have ended too.
-    most: how many ends are kept. A further one pushes out the oldest; put says how many were.
+    in_order: an outcome is held back until all frames submitted before have theirs too.
+    most: how many outcomes are kept. A further one pushes out the oldest; put returns how many
+    were.
     """
 
     def __init__(self, *, in_order: bool, most: int) -> None:
         self._in_order = in_order
         self._most = most
         self.released = 0
-        """How many ends could ever be read."""
+        """How many outcomes could ever be read."""
         self.gone = 0
-        """How many of them were read or thrown away."""
+        """How many of them were read or discarded."""
         self._ready: deque[Ended] = deque()
         self._held: list[tuple[int, Ended]] = []
-        # Numbers of frames that have not ended; a heap with what has ended already still in it.
+        # Numbers of frames without an outcome; a heap in which those with one may remain.
         self._open: list[int] = []
         self._open_set: set[int] = set()
 
     def __len__(self) -> int:
-        """Ends that can be read now."""
+        """Return the number of outcomes that can be read now."""
         return len(self._ready)
 
     @property
     def kept(self) -> int:
-        """Ends that can be read now or are held back."""
+        """Return the number of outcomes that can be read now or are held back."""
         return len(self._ready) + len(self._held)
 
     def expect(self, number: int) -> None:
-        """A frame begins. Numbers ascend."""
+        """Expect the outcome of a new frame. Numbers ascend."""
         if self._in_order:
             heapq.heappush(self._open, number)
             self._open_set.add(number)
 
     def put(self, ended: Ended) -> int:
-        """A frame has ended. Returns how many ends were thrown away for it, 0 or 1."""
+        """Add an outcome. Returns how many were discarded for it, 0 or 1."""
         if not self._in_order:
             self._release(ended)
         else:
@@ -65,7 +66,7 @@ class Outbox:
         return 1
 
     def take(self) -> Ended:
-        """The next end. Raises IndexError if there is none."""
+        """Return the next outcome. Raises IndexError if there is none."""
         ended = self._ready.popleft()
         self.gone += 1
         return ended

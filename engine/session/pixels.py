@@ -1,4 +1,6 @@
-"""What a camera hands over, as the RGB that the engine reads: layouts, bit depths, DLPack, buffers used again."""
+"""Convert a camera's frames to the RGB that the engine reads: layouts, bit depths, DLPack, reused
+buffers.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +31,14 @@ _DLPACK_CPU, _DLPACK_CUDA, _DLPACK_CUDA_HOST = 1, 2, 3
 
 @dataclass(frozen=True, kw_only=True)
 class PixelFormat:
-    """How the pixels of a camera are to be read.
+    """State how the pixels of a camera are to be read.
 
-    layout: 'mono', 'rgb', 'bgr', 'rgba', 'bgra', 'bayer_rggb', 'bayer_bggr', 'bayer_grbg' or 'bayer_gbrg'; 'auto' takes
-        [H, W] for mono and [H, W, 3] for RGB. Mono becomes three equal channels, alpha is dropped, a Bayer mosaic is
-        interpolated bilinearly (`demosaic`).
+    layout: 'mono', 'rgb', 'bgr', 'rgba', 'bgra', 'bayer_rggb', 'bayer_bggr', 'bayer_grbg' or
+        'bayer_gbrg'; 'auto' takes [H, W] for mono and [H, W, 3] for RGB. Mono becomes three equal
+        channels, alpha is dropped, a Bayer mosaic is interpolated bilinearly (`demosaic`).
     bits: of a uint16 frame, how many of its bits the camera uses, 8..16. A value v becomes
-        round(v * 255 / (2**bits - 1)); one that needs more bits makes the frame fail. It must be stated for uint16
-        frames, since a dark 16-bit image and a bright 12-bit one look alike.
+        round(v * 255 / (2**bits - 1)); one that needs more bits makes the frame fail. It must be
+        stated for uint16 frames, since a dark 16-bit image and a bright 12-bit one look alike.
     """
 
     layout: str = "auto"
@@ -52,7 +54,7 @@ class PixelFormat:
 def as_array(
     frame: object, *, device_ids: Collection[int | None] = (None,)
 ) -> npt.NDArray[Any] | CudaFrame:
-    """What was handed over, without a copy: numpy, or DLPack in the memory of the host or of a GPU.
+    """Return the frame without a copy: numpy, or DLPack in the memory of the host or of a GPU.
 
     device_ids: GPUs whose memory can be read.
 
@@ -62,7 +64,8 @@ def as_array(
         return frame
     if not hasattr(frame, "__dlpack__") or not hasattr(frame, "__dlpack_device__"):
         raise ImageError(
-            f"a frame must be a numpy array or support DLPack (got {type(frame).__name__}); pass np.asarray(frame)"
+            f"a frame must be a numpy array or support DLPack (got {type(frame).__name__}); pass "
+            "np.asarray(frame)"
         )
     kind, number = frame.__dlpack_device__()
     if kind == _DLPACK_CUDA and number in device_ids:
@@ -80,20 +83,24 @@ def as_array(
 
 
 def check_raw(array: npt.NDArray[Any] | CudaFrame, pixels: PixelFormat) -> None:
-    """What can be told without looking at the pixels. Raises ImageError with the rule, the value and the remedy."""
+    """Check what can be checked without reading the pixels. Raises ImageError with the rule, the
+    value and the remedy.
+    """
     if array.dtype not in (np.uint8, np.uint16):
         raise ImageError(
-            f"a frame must be uint8 or uint16 (got {array.dtype}); scale it to 0..255 and convert it first"
+            f"a frame must be uint8 or uint16 (got {array.dtype}); scale it to 0..255 and convert "
+            "it first"
         )
     if array.dtype == np.uint16 and pixels.bits is None:
         raise ImageError(
-            "a uint16 frame needs PixelFormat.bits, the bits that the camera uses (got None); state 10, 12, 14 or 16"
+            "a uint16 frame needs PixelFormat.bits, the bits that the camera uses (got None); "
+            "state 10, 12, 14 or 16"
         )
     layout = _layout(array, pixels)
     if isinstance(array, CudaFrame) and layout != "rgb":
         raise ImageError(
-            f"a frame in the memory of a GPU must be RGB (got layout {layout}); convert it there, or pass a copy in "
-            f"host memory"
+            f"a frame in the memory of a GPU must be RGB (got layout {layout}); convert it there, "
+            f"or pass a copy in host memory"
         )
     channels = _CHANNELS.get(layout, 1)
     fits = array.ndim == 3 and array.shape[2] == channels
@@ -111,7 +118,8 @@ def check_raw(array: npt.NDArray[Any] | CudaFrame, pixels: PixelFormat) -> None:
 
 
 def to_rgb(raw: RawArray, pixels: PixelFormat) -> UInt8:
-    """A checked frame as uint8 [H, W, 3] RGB, C-contiguous; the very array if it is that already.
+    """Return a checked frame as uint8 [H, W, 3] RGB, C-contiguous; the array itself if it is that
+    already.
 
     Raises ImageError if a value needs more than the stated bits.
     """
@@ -127,9 +135,9 @@ def to_rgb(raw: RawArray, pixels: PixelFormat) -> UInt8:
 
 
 class BufferPool:
-    """Arrays that are used again once their frame has ended. May be called from any thread.
+    """Reuse arrays once their frame has ended. May be called from any thread.
 
-    most: how many are kept for later; when the camera changes its size, those of the old size go first.
+    most: how many are kept; when the camera changes its size, those of the old size go first.
     """
 
     def __init__(self, most: int) -> None:
@@ -138,7 +146,7 @@ class BufferPool:
         self._free: list[RawArray] = []
 
     def copy(self, array: RawArray) -> RawArray:
-        """A C-contiguous copy, which belongs to the caller until `give_back`."""
+        """Return a C-contiguous copy, which belongs to the caller until `give_back`."""
         buffer = self._take(array.shape, array.dtype)
         if buffer is None:
             buffer = np.empty(array.shape, array.dtype)
@@ -146,7 +154,7 @@ class BufferPool:
         return buffer
 
     def give_back(self, buffer: RawArray) -> None:
-        """buffer: from `copy`; nobody may read it any more."""
+        """Take back a buffer of `copy`, which nobody may read any more."""
         with self._lock:
             self._free.append(buffer)
             if len(self._free) > self._most:
@@ -179,8 +187,8 @@ def _to_8_bits(raw: RawArray, bits: int | None) -> UInt8:
     brightest = int(raw.max())
     if brightest >> bits:
         raise ImageError(
-            f"the frame's brightest value is {brightest}, which needs {brightest.bit_length()} bits, but "
-            f"PixelFormat.bits is {bits}; state the bits that the camera uses"
+            f"the frame's brightest value is {brightest}, which needs {brightest.bit_length()} "
+            f"bits, but PixelFormat.bits is {bits}; state the bits that the camera uses"
         )
     levels: UInt8 = np.take(_levels(bits), raw)
     return levels
@@ -188,7 +196,7 @@ def _to_8_bits(raw: RawArray, bits: int | None) -> UInt8:
 
 @lru_cache(maxsize=9)
 def _levels(bits: int) -> UInt8:
-    """uint8 [2**bits]: the level 0..255 of each value, rounded."""
+    """Return uint8 [2**bits]: the level 0..255 of each value, rounded."""
     most = 2**bits - 1
     values = np.arange(most + 1, dtype=np.uint32)
     levels: UInt8 = ((values * 255 + most // 2) // most).astype(np.uint8)

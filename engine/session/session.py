@@ -1,8 +1,9 @@
-"""The microscope's loop: frames in from any thread, ends out in time, and every frame accounted for.
+"""Serve a microscope: frames in from any thread, outcomes out in time, and every frame accounted
+for.
 
-Frames wait in the session, not in the engine: whenever a lane is free, it takes what waits then. So a frame that is
-dropped or too old costs no lane any time, frames share a batch only when they wait, and several sessions of one engine
-take turns.
+Frames wait in the session, not in the engine: a free lane takes what waits at that moment. So a
+frame that is dropped or too old costs no lane any time, frames share a batch only when they wait,
+and several sessions of one engine take turns.
 """
 
 from __future__ import annotations
@@ -37,15 +38,15 @@ from rbc_engine.types.ends import Ended, FrameCounts, FrameStatus, Latency, Posi
 __all__ = ["Session", "Ticket"]
 
 _LAST_CALLS_S = 0.5
-"""What close leaves the callback for the last ends, also if the lanes took all its time."""
+"""What close leaves the callback for the last outcomes, even if the lanes took all its time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ticket:
-    """What submit returns.
+    """Return value of submit.
 
     number: of the frame, as in its Ended.
-    ended: its end, if that has come already: it was refused, or could not be used.
+    ended: its outcome, if known already: it was refused, or could not be used.
     """
 
     number: int
@@ -57,11 +58,12 @@ class Ticket:
 
 
 class Session(Closing):
-    """Made by Engine.session. Every method may be called from any thread.
+    """Take frames and return outcomes; made by Engine.session. Every method may be called from any
+    thread.
 
-    A frame ends exactly once: done, dropped, rejected, failed or stale; `counts` adds up at any moment. One that
-    cannot be used, or breaks a lane, harms no other. Leaving the `with` block drains and closes the session; leaving
-    it by an error drops what waits.
+    A frame has exactly one outcome: done, dropped, rejected, failed or stale; `counts` adds up at
+    any moment. One that cannot be used, or breaks a lane, affects no other. Leaving the `with`
+    block drains and closes the session; leaving it by an error drops waiting frames.
     """
 
     def __init__(
@@ -72,7 +74,7 @@ class Session(Closing):
         options: SessionOptions,
         on_ended: OnEnded | None,
     ) -> None:
-        """See `Engine.session`, which callers want."""
+        """Take over the options; callers want `Engine.session`."""
         batch = options.max_batch or lanes.choices[0].batch_frames
         limit = options.max_in_flight or 2 * len(lanes) * batch
         self.options = options
@@ -100,15 +102,15 @@ class Session(Closing):
         self._warming = threading.Thread(target=self._warm_up, name="rbc-warm-up", daemon=True)
         self._warming.start()
 
-    # ---- what is going on ----
+    # ---- state ----
 
     @property
     def ready(self) -> bool:
-        """Whether every lane is warm. Frames submitted before wait."""
+        """Return whether every lane is warm. Frames submitted before wait."""
         return self._ready.is_set()
 
     def wait_ready(self, *, timeout_s: float | None = None) -> bool:
-        """Waits until `ready`. False if that took too long. Raises what the warm-up failed with."""
+        """Wait until `ready`; False at timeout. Raises the error of a failed warm-up."""
         if not self._ready.wait(timeout_s):
             return False
         if self._warm_up_error is not None:
@@ -117,19 +119,21 @@ class Session(Closing):
 
     @property
     def counts(self) -> FrameCounts:
-        """Of one moment; `counts.add_up` is always true."""
+        """Return the counts of one moment; `counts.add_up` is always true."""
         with self._changed:
             return self._flow.ledger.counts
 
     @property
     def causes(self) -> dict[str, int]:
-        """How many frames ended otherwise than done, by 'status: cause'."""
+        """Return how many frames were not done, by 'status: cause'."""
         with self._changed:
             return self._flow.ledger.causes
 
     @property
     def problems(self) -> dict[str, int]:
-        """What went wrong beside frames (callbacks, warm-up, a lane that hangs), and how often."""
+        """Return the problems other than of frames (callbacks, warm-up, a lane that hangs), and how
+        often each occurred.
+        """
         with self._changed:
             return self._flow.ledger.problems
 
@@ -140,14 +144,19 @@ class Session(Closing):
 
     @property
     def over(self) -> bool:
-        """Whether no end will come any more: no frame is taken, none is in flight, all that ended was read."""
+        """Return whether no outcome will come any more: no frame is accepted, none is in flight,
+        all outcomes were read.
+        """
         with self._changed:
             return self._flow.is_over and not len(self._flow.outbox)
 
     def __repr__(self) -> str:
         counts = self.counts
         state = "open" if self._flow.accepting else "closed"
-        return f"Session({state}, {counts.submitted} submitted, {counts.in_flight} in flight, {counts.done} done)"
+        return (
+            f"Session({state}, {counts.submitted} submitted, {counts.in_flight} in flight, "
+            f"{counts.done} done)"
+        )
 
     # ---- frames in ----
 
@@ -164,23 +173,26 @@ class Session(Closing):
         copy: bool = True,
         timeout_s: float | None = None,
     ) -> Ticket:
-        """Hands over one frame.
+        """Hand over one frame.
 
-        frame: numpy or DLPack in host memory, as the session's PixelFormat says: uint8 or uint16, [H, W] or [H, W, C],
-            with any strides. By default it is copied: the array is the caller's again when submit returns. With
-            copy=False it is read in place: it must not change until the frame's Ended has come, nor after that if the
-            session keeps frames. uint8 RGB in the memory of the engine's own GPU (CuPy, PyTorch, Numba) is always
-            read in place.
-        field: unique within the slide; '' for frame-NUMBER. slide: None for the session's. path: for fields.csv.
+        frame: numpy or DLPack in host memory, as the session's PixelFormat says: uint8 or uint16,
+            [H, W] or [H, W, C], with any strides. By default it is copied: the array is the
+            caller's again when submit returns. With copy=False it is read in place: it must not
+            change until the frame's Ended has come, nor after that if the session keeps frames.
+            uint8 RGB in the memory of the engine's own GPU (CuPy, PyTorch, Numba) is always read in
+            place.
+        field: unique within the slide; '' for frame-NUMBER. slide: None for the session's. path:
+        for fields.csv.
         position_um: of the stage, for SlideMonitor. pixels: None for the session's.
-        deadline_s: seconds from now until the result is of no use. A frame not begun by then ends stale; one that
-            ends later is done and `late`.
-        timeout_s: the longest to wait for room under on_full='block'; None for the session's submit_timeout_s. The
-            other policies never wait.
+        deadline_s: seconds from now until the result is of no use. A frame not started by then is
+            stale; one that is done later is `late`.
+        timeout_s: the longest to wait for room under on_full='block'; None for the session's
+            submit_timeout_s. The other policies never wait.
 
-        An unusable frame ends failed, a full session ends one frame as on_full says: nothing is raised for
-        that, and the Ticket tells. Raises SessionClosedError after finish or close (the frame is counted, as
-        rejected, and has no Ended), UsageError for an argument that is no position or time.
+        An unusable frame fails, a full session ends one frame as on_full says: nothing is raised
+        for that, and the Ticket holds the outcome. Raises SessionClosedError after finish or close
+        (the frame is counted, as rejected, and has no Ended), UsageError for an argument that is
+        not a position or time.
         """
         now = time.perf_counter()
         _check_position(position_um)
@@ -207,9 +219,10 @@ class Session(Closing):
         return self._enter(entry, raw, unusable=unusable, until_s=now + wait_s, copy=copy)
 
     def note_lost(self, count: int, *, cause: str = "lost before it was submitted") -> None:
-        """Counts frames that a camera made and that were lost on the way here, as submitted and dropped.
+        """Count frames that a camera made and that were lost before submission, as submitted and
+        dropped.
 
-        They have no Ended. cause: a few words, the same for all frames lost so.
+        They have no Ended. cause: a few words, the same for all frames lost in that way.
         """
         if count < 0:
             raise UsageError(f"count must be at least 0 (got {count})")
@@ -220,7 +233,9 @@ class Session(Closing):
     def note_failed(
         self, reason: str, *, field: str, slide: str | None = None, path: str | Path = ""
     ) -> Ticket:
-        """Counts a frame that could not even be read, as failed. Raises SessionClosedError as submit does."""
+        """Count a frame that could not even be read, as failed. Raises SessionClosedError, like
+        submit.
+        """
         entry = InFlight(
             slide=self.options.slide if slide is None else slide,
             field=field,
@@ -231,29 +246,34 @@ class Session(Closing):
         return self._enter(entry, None, unusable=reason, until_s=entry.submitted_s, copy=False)
 
     def note_problem(self, text: str) -> None:
-        """Adds to `problems` what is no frame's end. text: the same each time that it happens."""
+        """Add to `problems` something that is not a frame's outcome. text: the same each time it
+        happens.
+        """
         with self._changed:
             self._flow.problem(text)
 
-    # ---- ends out ----
+    # ---- outcomes out ----
 
     def results(self) -> Iterator[Ended]:
-        """The end of every frame, until the session was finished or closed and all of them were read.
+        """Yield the outcome of every frame, until the session is finished or closed and all were
+        read.
 
-        Each end goes to one reader. Not for sessions with a callback.
+        Each outcome goes to one reader. Not for sessions with a callback.
         """
         while (ended := self.read()) is not None:
             yield ended
 
     def read(self, *, timeout_s: float | None = None) -> Ended | None:
-        """The next end. None if none came within timeout_s, or none will come any more (`over` tells which)."""
+        """Return the next outcome. None if none came within timeout_s, or none will come any more
+        (see `over`).
+        """
         self._check_no_callback("read")
         with self._changed:
             self._changed.wait_for(lambda: len(self._flow.outbox) or self._flow.is_over, timeout_s)
             return self._flow.take()
 
     def poll(self) -> list[Ended]:
-        """What can be read now, without waiting."""
+        """Return the outcomes that can be read now, without waiting."""
         self._check_no_callback("poll")
         ended = []
         with self._changed:
@@ -262,7 +282,9 @@ class Session(Closing):
         return ended
 
     async def async_results(self) -> AsyncIterator[Ended]:
-        """As `results`, for asyncio; blocks no event loop. Submit from a thread if on_full is 'block'."""
+        """Yield outcomes like `results`, for asyncio; blocks no event loop. Submit from a thread if
+        on_full is 'block'.
+        """
         self._check_no_callback("async_results")
         loop, event = asyncio.get_running_loop(), asyncio.Event()
         with self._changed:
@@ -285,21 +307,26 @@ class Session(Closing):
     # ---- ending ----
 
     def cancel(self) -> int:
-        """Drops every frame that waits; those in a lane go on. Returns how many were dropped at once."""
+        """Drop every waiting frame; those in a lane continue. Returns how many were dropped at
+        once.
+        """
         with self._changed:
             self._flow.cancels += 1
             return self._flow.end_waiting(FrameStatus.DROPPED, "cancelled")
 
     def finish(self) -> None:
-        """Takes no more frames; those in flight go on. `results` ends after the last of them."""
+        """Accept no more frames; those in flight continue. `results` ends after the last of
+        them.
+        """
         with self._changed:
             self._flow.accepting = False
             self._flow.notify()
 
     def drain(self, *, timeout_s: float | None = None) -> bool:
-        """Waits until every frame submitted before has ended, and its callback, if any, has returned.
+        """Wait until every frame submitted before has its outcome, and its callback, if any, has
+        returned.
 
-        False if that took longer than timeout_s. Raises UsageError from within the callback.
+        False at timeout. Raises UsageError from within the callback.
         """
         if self._delivery is not None and self._delivery.is_here:
             raise UsageError("drain() within the callback would wait for itself; call it elsewhere")
@@ -316,11 +343,13 @@ class Session(Closing):
             return self._flow.wait_until(until_s, delivered)
 
     def close(self, *, drain: bool = True, timeout_s: float = 30.0) -> None:
-        """Takes no more frames, ends those in flight, stops the session's thread. May be called again.
+        """Accept no more frames, end those in flight, stop the session's thread. May be called
+        again.
 
-        drain: analyse what waits; else drop it. What is not done after timeout_s ends all the same, dropped or
-        failed; a callback that does not return then is reported in `problems` and its thread left behind, as no
-        thread can be stopped from outside. Ends not read yet can still be read.
+        drain: analyse waiting frames; else drop them. A frame not done after timeout_s ends anyway,
+        dropped or failed; a callback that has not returned by then is reported in `problems` and
+        its thread left behind, as no thread can be stopped from outside. Unread outcomes can still
+        be read.
         """
         until_s = time.perf_counter() + timeout_s
         self.finish()
@@ -342,7 +371,7 @@ class Session(Closing):
         self.close(drain=kind is None)
 
     def __enter__(self) -> Session:
-        """Waits until the session is ready. Raises what the warm-up failed with."""
+        """Wait until the session is ready. Raises the error of a failed warm-up."""
         try:
             self.wait_ready()
         except BaseException:
@@ -369,9 +398,7 @@ class Session(Closing):
 
     def _check_no_callback(self, name: str) -> None:
         if self._delivery is not None:
-            raise UsageError(
-                f"{name}() is not for a session whose ends go to a callback; leave out on_ended"
-            )
+            raise UsageError(f"{name}() is not for a session with a callback; omit on_ended")
 
     def _warm_up(self) -> None:
         hw = self.options.warm_up_hw

@@ -1,4 +1,6 @@
-"""A session's turns on the lanes of its engine: asking for one when frames wait, and what is done in it."""
+"""Take a session's turns on the lanes of its engine: ask for one when frames wait, and analyse in
+it.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,10 @@ __all__ = ["Turns"]
 
 
 class Turns:
-    """Asks for as many lanes as frames wait, and for no more than there are.
+    """Ask for as many lanes as there are waiting frames, and for no more than exist.
 
-    A turn takes its frames when it begins, not when it is asked for: until then they can still be dropped.
+    A turn takes its frames when it begins, not when it is asked for: until then they can still be
+    dropped.
 
     max_batch: frames of one turn.
     """
@@ -41,12 +44,14 @@ class Turns:
         self._started = False
 
     def start(self) -> None:
-        """From now on turns are asked for."""
+        """Start asking for turns."""
         self._started = True
         self.ask()
 
     def ask(self) -> None:
-        """Asks for lanes, if frames wait for which none was asked. Not to be called under the lock of the flow."""
+        """Ask for lanes, if frames wait for which none was requested. Not to be called under the
+        lock of the flow.
+        """
         with self._flow.changed:
             if not self._started:
                 return
@@ -67,7 +72,7 @@ class Turns:
             self._lose(1, "the engine was closed; close the session first")
 
     def _lose(self, turns: int, reason: str) -> None:
-        """The engine is closed: no lane will come for what waits."""
+        """Fail the waiting frames: the engine is closed, and no lane will come."""
         with self._flow.changed:
             self._asked -= turns
             self._queued -= turns
@@ -120,7 +125,9 @@ class Turns:
     def _run(self, analyze: Analyze, entries: list[InFlight], decoded: list[Decoded]) -> None:
         try:
             results = analyze(decoded, keep_frames=self._flow.options.keep_frames)
-        except BaseException as error:  # whatever it is, it is one frame's, and the worker goes on
+        except (
+            BaseException
+        ) as error:  # whatever it is, it belongs to one frame, and the worker continues
             if len(entries) > 1:
                 for entry, one in zip(entries, decoded, strict=True):
                     self._run(analyze, [entry], [one])

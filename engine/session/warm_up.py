@@ -1,4 +1,6 @@
-"""What the first frame would wait for, done before: networks compiled and run once, on every lane."""
+"""Do in advance what the first frame would wait for: compile networks and run them once, on every
+lane.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,13 @@ def warm_up(
     pixel_um: float | None,
     batch: int,
 ) -> None:
-    """Lets every lane analyse a frame of the coming size, alone and with as many as it will take at once.
+    """Let every lane analyse a frame of the coming size, alone and with as many as it will take at
+    once.
 
-    hw: height and width in px; None for 4:3 at the pack's own scale, which is right for every 4:3 camera.
+    hw: height and width in px; None for 4:3 at the pack's own scale, which is right for every 4:3
+    camera.
     pixel_um: width of a pixel in µm, as the frames will have it.
-    batch: frames a lane will take at once.
+    batch: frames per batch of a lane.
     """
     if hw is None:
         short = pack.manifest.detector.short_side_px
@@ -48,7 +52,9 @@ def warm_up(
 
 
 def _pixels(pack: Pack, hw: tuple[int, int]) -> UInt8:
-    """A golden frame of the pack, which has cells, stretched to the size; grey if the pack has none."""
+    """Return a golden frame of the pack, which has cells, stretched to the size; grey if the pack
+    has none.
+    """
     cases = read_golden(pack.read("golden.npz"))
     if not cases:
         return np.full((*hw, 3), 200, np.uint8)

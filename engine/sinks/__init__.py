@@ -1,1 +1,1 @@
-"""What a run leaves: everything that takes results and writes files."""
+"""Take the results of a run and write its files."""

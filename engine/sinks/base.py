@@ -1,4 +1,4 @@
-"""What every output of a run has in common."""
+"""Define what every output of a run has in common."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ __all__ = ["DescribedSink", "FolderSink", "Sink"]
 
 
 class Sink(Protocol):
-    """Takes the results of a run in order, from one thread, and becomes visible as a whole or not at all.
+    """Take the results of a run in order, from one thread, and appear whole or not at all.
 
-    Call order: write, any number of times; complete; finish. discard may come at any time, also more than once,
-    and does nothing after finish. write, complete and finish raise OutputError if the disk refuses.
+    Call order: write, any number of times; complete; finish. discard may come at any time, also
+    more than once, and does nothing after finish. write, complete and finish raise OutputError if
+    writing fails.
     """
 
     needs_frames: bool
@@ -24,31 +25,33 @@ class Sink(Protocol):
     def write(self, result: FieldResult) -> None: ...
 
     def complete(self) -> None:
-        """Brings everything to the disk, still under a temporary name: after it no space is needed any more."""
+        """Write everything to disk, still under a temporary name: after it no more space is
+        needed.
+        """
         ...
 
     def finish(self) -> None:
-        """Completes if that has not been done, then renames into place."""
+        """Complete if that has not been done, then rename into place."""
         ...
 
     def discard(self) -> None:
-        """Removes what is half-written."""
+        """Remove what is half-written."""
         ...
 
 
 @runtime_checkable
 class DescribedSink(Sink, Protocol):
-    """A sink that shows what run.json says."""
+    """Take results and show what run.json says."""
 
     def describe(self, run: RunRecord) -> None:
-        """Takes what run.json will hold, before complete."""
+        """Take what run.json will hold, before complete."""
         ...
 
 
 @runtime_checkable
 class FolderSink(Sink, Protocol):
-    """A sink that makes a folder of files."""
+    """Take results and make a folder of files."""
 
     def files(self) -> Iterator[str]:
-        """Their paths relative to --out, between complete and finish."""
+        """Return the paths of the files relative to --out, between complete and finish."""
         ...

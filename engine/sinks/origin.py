@@ -1,4 +1,4 @@
-"""What made a file: for the formats that have room to say it."""
+"""Name the origin of a file, for the formats that have room for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["origin"]
 
 
 def origin(pack: Pack) -> dict[str, dict[str, Any]]:
-    """`pack` and `program` of run.json."""
+    """Return `pack` and `program` of run.json."""
     return {
         "pack": {"name": pack.name, "version": pack.manifest.version, "sha256": pack.sha256},
         "program": {"version": version("rbc-engine"), "commit": _kernels.commit},

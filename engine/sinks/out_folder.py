@@ -1,7 +1,7 @@
-"""The folder that results go to: what may be put there, and what is removed for it.
+"""Decide about the folder for results: what may be put there, and what is removed for it.
 
-`claim` is where every command begins: quick, before networks are compiled. What it returns is
-handed to all that writes there.
+Every command begins with `claim`: quickly, before networks are compiled. Its result is
+passed to everything that writes there.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from rbc_engine.text import encodable
 __all__ = ["RUN", "Contents", "Mode", "OutFolder", "claim"]
 
 Mode = Literal["new", "overwrite", "resume"]
-"""What becomes of results that are in the folder: refused, replaced, or completed."""
+"""Treatment of results already in the folder: refused, replaced, or completed."""
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """What kind of results a folder is for.
+    """Describe the kind of results that a folder is for.
 
     name: in messages. is_held: whether they are in a folder, whole or cut short. own_files: those
     files of a folder that belong to them, relative to it.
@@ -57,26 +57,26 @@ def _holds_run(folder: Path) -> bool:
 
 
 RUN = Contents(name="run", is_held=_holds_run, own_files=own_files)
-"""The files of a run, or of one that was cut short."""
+"""The files of a run, complete or interrupted."""
 
 
 class OutFolder:
-    """A folder that was claimed, see `claim`. It need not exist yet.
+    """Hold a claimed folder, see `claim`. It need not exist yet.
 
     path: where it is. mode: as claimed.
     """
 
     def __init__(self, path: Path, mode: Mode, contents: Contents) -> None:
-        """Takes a folder without a question asked; `claim` asks them."""
+        """Take a folder without checks; `claim` makes them."""
         self.path = path
         self.mode = mode
         self._contents = contents
 
     def check(self) -> None:
-        """Refuses the folder for what it holds.
+        """Refuse the folder for its content.
 
-        Raises OutputError if results must not be put there, ResultsError if there is something to
-        resume, but not by a run. Each says what to do instead.
+        Raises OutputError if results must not be put there, ResultsError if its content is to be
+        resumed but not from a run. Each says what to do instead.
         """
         if self.mode == "new":
             self._refuse_filled()
@@ -86,19 +86,19 @@ class OutFolder:
             self._refuse_foreign()
 
     def refuse_running(self) -> None:
-        """Raises OutputError if a run is writing its journal there at this moment."""
+        """Raise OutputError if a run is writing its journal there at this moment."""
         for name in (RUN_JOURNAL, LIVE_JOURNAL):
             path = self.path / name
             with suppress(FileNotFoundError, NotADirectoryError), path.open("rb") as file:
                 lock_for_reading(path, file)
 
     def prepare(self, files: Sequence[str], *, abandoned: Sequence[str]) -> None:
-        """Makes the folder, and removes from it what killed runs left under hidden names.
+        """Make the folder, and remove from it what killed runs left under hidden names.
 
-        files: that are to be put there; what is not the folder's own must not be in their place.
-        abandoned: of which files and folders the leftovers are removed.
+        files: that will be put there; in their place there must be only the folder's own.
+        abandoned: the files and folders whose leftovers are removed.
 
-        Raises OutputError where `check` would, if a file is in the way, or if the disk refuses.
+        Raises OutputError if `check` would, if a file is in the way, or if writing fails.
         """
         with explain_os_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -132,14 +132,14 @@ class OutFolder:
         if self._contents is not RUN:
             self._refuse_foreign()
             raise OutputError(
-                f"{self._shown} holds a {self._contents.name} ({encodable(held[-1])}); pass --overwrite to replace it, "
-                f"or name another --out"
+                f"{self._shown} holds a {self._contents.name} ({encodable(held[-1])}); pass "
+                f"--overwrite to replace it, or name another --out"
             )
         holds_run = _holds_run(self.path)
         if LIVE_JOURNAL in held and holds_run:
             raise OutputError(
-                f"{self._shown} holds the {LIVE_JOURNAL} of a run that was cut short; `rbc-engine live --recover "
-                f"{encodable(str(self.path))}` completes it, --overwrite replaces it"
+                f"{self._shown} holds the {LIVE_JOURNAL} of a run that was cut short; `rbc-engine "
+                f"live --recover {encodable(str(self.path))}` completes it, --overwrite replaces it"
             )
         for name, what in (
             (RUN_JOURNAL, "a run that was cut short"),
@@ -147,13 +147,13 @@ class OutFolder:
         ):
             if name in held and holds_run:
                 raise OutputError(
-                    f"{self._shown} holds {what} ({name}); pass --resume to go on with it, --overwrite to replace "
-                    f"it, or name another --out"
+                    f"{self._shown} holds {what} ({name}); pass --resume to continue it, "
+                    f"--overwrite to replace it, or name another --out"
                 )
         if holds_run or all(name == OWN_FILES or _TEMPORARY.fullmatch(name) for name in held):
             raise OutputError(
-                f"{self._shown} holds what a run left that was cut short ({encodable(held[0])}); pass --overwrite to "
-                f"replace it, or name another --out"
+                f"{self._shown} holds files of an interrupted run ({encodable(held[0])}); pass "
+                f"--overwrite to replace it, or name another --out"
             )
         self._refuse_foreign()
         raise OutputError(f"{self._shown} is not empty ({encodable(held[0])}); name another --out")
@@ -162,8 +162,8 @@ class OutFolder:
         visible = [name for name in self._held() if not name.startswith(".")]
         if visible and not self._contents.is_held(self.path):
             raise OutputError(
-                f"{self._shown} is not empty, and holds no {self._contents.name} (it holds {encodable(visible[0])}); "
-                f"name another --out"
+                f"{self._shown} is not empty, and holds no {self._contents.name} (it holds "
+                f"{encodable(visible[0])}); name another --out"
             )
 
     def _refuse_unresumable(self) -> None:
@@ -179,8 +179,8 @@ class OutFolder:
         visible = [name for name in held if not name.startswith(".")]
         if visible and RUN_JSON not in held:
             raise OutputError(
-                f"{self._shown} is not empty, but holds neither {RUN_JOURNAL} nor {RUN_JSON} to go on with "
-                f"(it holds {encodable(visible[0])}); name another --out"
+                f"{self._shown} is not empty, but holds neither {RUN_JOURNAL} nor {RUN_JSON} to "
+                f"resume from (it holds {encodable(visible[0])}); name another --out"
             )
 
 
@@ -191,14 +191,14 @@ def claim(
     inputs: Mapping[str, Sequence[Path]] | None = None,
     contents: Contents = RUN,
 ) -> OutFolder:
-    """Claims a folder for results, or refuses it if they must not be put there. Changes nothing.
+    """Claim a folder for results, or refuse it if they must not be put there. Changes nothing.
 
-    inputs: what the results are made from, by what that is called on the command line. contents:
+    inputs: the sources of the results, by their names on the command line. contents:
     the kind of results.
 
     Raises UsageError if the folder is one of the inputs or contains one, links resolved;
-    OutputError for what it holds, or if a run is writing there; ResultsError if it is to be
-    resumed, and cannot be.
+    OutputError for its content, or if a run is writing there; ResultsError if it is to be
+    resumed but cannot be.
     """
     out = OutFolder(folder, mode, contents)
     for name, paths in (inputs or {}).items():
@@ -215,6 +215,6 @@ def _refuse_input(folder: Path, given: Path, *, name: str) -> None:
     if out == found or out in found.parents:
         what = "is" if out == found else "contains"
         raise UsageError(
-            f"--out {encodable(str(folder))} {what} {name} {encodable(str(given))}: results must not lie among "
-            f"what they are made from; name another folder"
+            f"--out {encodable(str(folder))} {what} {name} {encodable(str(given))}: results must "
+            f"not be among the files they are made from; name another folder"
         )

@@ -1,4 +1,4 @@
-"""All files of a run, as one: they appear together at the end, run.json last."""
+"""Write all files of a run as one: they appear together at the end, run.json last."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from rbc_engine.types.results import FieldResult
 __all__ = ["OpenSink", "RunOutput"]
 
 OpenSink = Callable[[Path, Pack], Sink]
-"""Begins a sink in a folder, which exists by then; a class of sinks is one. Raises OutputError."""
+"""Opens a sink in a folder, which exists by then; a class of sinks is one. Raises OutputError."""
 
 _FILES = (
     *(RUN_JSON, RegionsParquet.NAME, CellsParquet.NAME, FieldsCsv.NAME, SlidesCsv.NAME),
@@ -43,16 +43,16 @@ _ABANDONED = (*_FILES, *_FOLDERS, RUN_JOURNAL, LIVE_JOURNAL, OWN_FILES)
 
 
 class RunOutput:
-    """Takes the results of a run, in order, from one thread.
+    """Take the results of a run, in order, from one thread.
 
         with RunOutput(claim(out, "overwrite"), pack) as output:
             for result in results:
                 output.write(result)
             output.finish(run)
 
-    Nothing is visible before finish. A run.json in the folder means that the files beside it are
-    complete and of the same run. Leaving the block without finish, by an error or not, removes what
-    was half-written.
+    Nothing is visible before finish. A run.json in the folder means that the files next to it are
+    complete and of the same run. Leaving the block without finish, by an error or not, removes
+    half-written files.
     """
 
     def __init__(
@@ -63,19 +63,19 @@ class RunOutput:
         formats: Sequence[str] = (),
         sinks: Sequence[OpenSink] = (),
     ) -> None:
-        """Makes the folder if it does not exist.
+        """Make the folder if it does not exist.
 
         out: the folder, as claimed. If it is not a new one, the run in it is replaced: the files
-            that it lists as its own, which stay as they are until finish. Others are not touched.
-            What an unfinished run has there under hidden names is removed at once; if it still
-            runs, it fails.
+            that it lists as its own, which remain until finish. Others are not touched.
+            Hidden files of an unfinished run are removed at once; if it is still
+            running, it fails.
         formats: of FORMATS; the tables are always written.
         sinks: of the caller's own; called here. Their files appear together with the others, but
             are not the run's own: none is removed later.
 
         Raises UsageError for an unknown format or one whose library is missing; OutputError if a
-        new folder is filled by now, if another holds files and no run, if a file that no run wrote
-        is where one of this run belongs, or if it cannot be written.
+        new folder has been filled meanwhile, if another holds files but no run, if a file that no
+        run wrote is in the place of one of this run, or if the folder cannot be written.
         """
         check_formats(formats)
         folder = self._folder = out.path
@@ -105,24 +105,26 @@ class RunOutput:
 
     @property
     def needs_frames(self) -> bool:
-        """Whether results must carry their frame."""
+        """Return whether results must carry their frame."""
         return any(sink.needs_frames for sink in self._sinks)
 
     def write(self, result: FieldResult) -> None:
-        """Raises OutputError if the disk refuses; the run's files cannot be finished then."""
+        """Write a result; raise OutputError if that fails: the run's files cannot be finished
+        then.
+        """
         for sink in self._sinks:
             sink.write(result)
 
     def finish(self, run: RunRecord) -> RunRecord:
-        """Puts every file in its place, run.json last of all.
+        """Put every file in its place, run.json last of all.
 
-        Everything is on the disk before the first file is moved: a full disk leaves none of them
+        Everything is on disk before the first file is moved: a full disk leaves none of them
         behind.
 
-        run: what run.json is to hold, but for its `files`.
+        run: the content of run.json, without its `files`.
 
-        Returns what it holds, with the sha256 of each table, by which it is known later whether
-        they are still what was written. Raises OutputError if the disk refuses.
+        Returns its content with the sha256 of each table, by which a later reader checks
+        that they are unchanged. Raises OutputError if writing fails.
         """
         try:
             for sink in self._sinks:
@@ -138,9 +140,10 @@ class RunOutput:
             refuse_in_the_way(self._folder, now, earlier)
             both, own = (own_list(self._folder, names) for names in (earlier | now, now))
             self._records += [both, own]
-            # From here on nothing needs space on the disk. Whatever is cut short, the list holds all that is ours.
+            # From here on nothing needs space on disk. Whatever is interrupted, the list holds all
+            # that is ours.
             both.finish()
-            # run.json first: without it, what is left is known to be no whole.
+            # run.json first: without it, the rest is known to be incomplete.
             remove_own(self._folder, [RUN_JSON])
             remove_own(self._folder, earlier - now)
             for sink in self._sinks:
@@ -153,7 +156,7 @@ class RunOutput:
             raise
 
     def discard(self) -> None:
-        """Removes what is half-written; does nothing after finish. May be called again."""
+        """Remove half-written files; do nothing after finish. May be called again."""
         for sink in self._sinks:
             sink.discard()
         for record in self._records:

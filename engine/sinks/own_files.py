@@ -1,6 +1,7 @@
-"""Which files of a folder a run wrote, so that a later one removes these and no others.
+"""Know which files of a folder a run wrote, so that a later one removes these and no others.
 
-A run lists them in .run.files, a path a line. A run of a version that did not has those that its run.json names.
+A run lists them in .run.files, one path per line. Without a list, as from earlier versions, they
+are those that run.json names.
 """
 
 from __future__ import annotations
@@ -33,9 +34,10 @@ _TABLES = ("regions.parquet", "cells.parquet", "fields.csv", "slides.csv")
 
 
 def own_files(folder: Path) -> frozenset[str]:
-    """The files that the run in a folder wrote, if there is one, relative to the folder; some may be gone.
+    """Return the files that the run in a folder wrote, if there is one, relative to the folder;
+    some may be gone.
 
-    A list may come from a stranger: names that no run writes are passed over.
+    A list may come from an untrusted source: names that no run writes are ignored.
     """
     try:
         text = (folder / OWN_FILES).read_bytes().decode("utf-8", "surrogateescape")
@@ -45,12 +47,12 @@ def own_files(folder: Path) -> frozenset[str]:
 
 
 def is_run_json(path: Path) -> bool:
-    """Whether a file is the run.json of a run, not one of another program."""
+    """Return whether a file is the run.json of a run, not one of another program."""
     return peek(path) is not None
 
 
 def own_list(folder: Path, names: Iterable[str]) -> AtomicFile:
-    """The list for a folder, complete under its hidden name."""
+    """Write the list for a folder, complete under its hidden name."""
     file = AtomicFile(folder / OWN_FILES)
     try:
         text = "".join(f"{name}\n" for name in sorted(names))
@@ -63,17 +65,20 @@ def own_list(folder: Path, names: Iterable[str]) -> AtomicFile:
 
 
 def refuse_in_the_way(folder: Path, names: Iterable[str], own: frozenset[str]) -> None:
-    """Raises OutputError if a file is about to be replaced that the run in the folder did not write."""
+    """Raise OutputError if a file is about to be replaced that the run in the folder did not
+    write.
+    """
     for name in names:
         path = folder / name
         if name not in own and (path.is_symlink() or path.is_file()):
             raise OutputError(
-                f"{encodable(str(path))} is in the way: no run wrote it; move it, or name another --out"
+                f"{encodable(str(path))} is in the way: no run wrote it; move it, or name another "
+                "--out"
             )
 
 
 def remove_own(folder: Path, names: Iterable[str]) -> None:
-    """Removes files, and each folder that is empty then. Links to folders are not followed."""
+    """Remove files, and each folder that is empty then. Links to folders are not followed."""
     linked: dict[Path, bool] = {folder: False}
     emptied: set[Path] = set()
 

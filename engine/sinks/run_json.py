@@ -1,8 +1,9 @@
-"""run.json as types: what a run says of itself. One model writes it and reads it back, checked.
+"""Define run.json, a run's record of itself, as types. One model writes it and reads it back,
+checked.
 
-Keys stand in the file in the order in which the fields stand here; a key that was not given is left
-out, and one that this version does not know is passed over. The text of a message or of a setting
-may come from a name on a disk: what UTF-8 cannot hold of it is escaped.
+Keys are in the file in the order of the fields here; a key that was not given is omitted,
+and one that this version does not know is ignored. The text of a message or of a setting
+may come from a name on disk: what UTF-8 cannot hold of it is escaped.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ reads. Since 2 every region has a kind, and cells.parquet its cells."""
 
 _MOST_BYTES = 1 << 26
 _MOST_DEPTH = 8
-_AGAIN = "it is damaged or was changed since; put back what the run wrote, or run it again with --overwrite"
+_AGAIN = (
+    "it is damaged or was changed since; restore the original, or run it again with --overwrite"
+)
 
 
 def _text(value: Any) -> Any:
@@ -73,7 +76,7 @@ def _type_names(value: Any) -> Any:
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
-    """Returns a copy of JSON with its texts escaped. Raises ValueError for anything else."""
+    """Return a copy of JSON with its texts escaped. Raises ValueError for anything else."""
     if isinstance(value, str):
         return encodable(value)
     if value is None or isinstance(value, bool | int):
@@ -102,12 +105,12 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, validate_by_name=True, validate_by_alias=True)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what is to stand in the file: only what was given, in the order of the fields."""
+        """Return the content of the file: only what was given, in the order of the fields."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
 class PackName(_Section):
-    """Which pack it was, to the byte."""
+    """Identify a pack, to the byte."""
 
     name: Text
     version: Text
@@ -115,14 +118,14 @@ class PackName(_Section):
 
 
 class ProgramName(_Section):
-    """Which build of rbc-engine it was."""
+    """Identify a build of rbc-engine."""
 
     version: Text | None = None
     commit: Text | None = None
 
 
 class Effect(Enum):
-    """What a setting can change. Every field of Settings is marked with one."""
+    """State what a setting can change. Every field of Settings is marked with one."""
 
     RESULTS = "what is found, or in which frames: it must be the same for a run to be resumed"
     SPEED = "only how fast results come"
@@ -133,9 +136,9 @@ Results = Effect.RESULTS
 
 
 class Settings(BaseModel):
-    """What was asked for, and what the engine made of it.
+    """Hold the settings asked for, and the engine's choices.
 
-    A setting that is not known here is taken to change results.
+    An unknown setting is assumed to change results.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -151,7 +154,7 @@ class Settings(BaseModel):
     field_prior: Annotated[Flag, Results] = False
     limit: Annotated[Count | None, Effect.EXTENT] = None
     formats: Annotated[Texts, Effect.EXTENT] = ()
-    # Of a live run, which frames it took: no other run finds the same.
+    # Of a live run, the frames it took: no other run finds the same.
     fps: Annotated[Number | None, Results] = None
     seconds: Annotated[Number | None, Results] = None
     frames: Annotated[Count | None, Results] = None
@@ -170,11 +173,11 @@ class Settings(BaseModel):
         return {_text(name): value for name, value in values.items()}
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what is to stand in the file: only what was given, in the order of the fields."""
+        """Return the content of the file: only what was given, in the order of the fields."""
         return self.model_dump(mode="json", exclude_unset=True)
 
     def changing_results(self) -> dict[str, Any]:
-        """Returns those that change results, as they stand in the file."""
+        """Return the settings that change results, as in the file."""
         effects = self.effects()
         return {
             name: value
@@ -184,7 +187,7 @@ class Settings(BaseModel):
 
     @classmethod
     def effects(cls) -> dict[str, Effect]:
-        """Returns the effect of every known setting. Raises TypeError for one without a mark."""
+        """Return the effect of every known setting. Raises TypeError for one without a mark."""
         found = {}
         for name, info in cls.model_fields.items():
             marks = [mark for mark in info.metadata if isinstance(mark, Effect)]
@@ -198,7 +201,7 @@ Settings.effects()  # a setting without an effect ends the program here, not a u
 
 
 class Counts(_Section):
-    """What has come out."""
+    """Hold the counts of results."""
 
     slides: Count = 0
     fields: Count
@@ -208,7 +211,7 @@ class Counts(_Section):
 
 
 class Bound(_Section):
-    """The stage that takes most of the time of lanes and threads, and what a faster one gives."""
+    """Name the stage with most of the time of lanes and threads, and what a faster one gives."""
 
     stage: Text
     share: Number
@@ -216,14 +219,16 @@ class Bound(_Section):
 
 
 class LatencySeconds(_Section):
-    """From the submission of a frame to its end, of a live run."""
+    """Hold times from the submission of a frame to its outcome, of a live run."""
 
     p50: Seconds
     p99: Seconds
 
 
 class RecalledFrom(_Section):
-    """The run that a recall was made from: the sha256 of its files, and what it said of itself."""
+    """Identify the run from which a recall was made: the sha256 of its files, and its own
+    record.
+    """
 
     sha256: dict[Text, Text]
     pack: PackName
@@ -233,9 +238,9 @@ class RecalledFrom(_Section):
 
 
 class RunRecord(_Section):
-    """The whole of run.json.
+    """Hold the whole of run.json.
 
-    Those of a live run alone: frames, source_error, latency_seconds. Of a recall alone:
+    For a live run only: frames, source_error, latency_seconds. For a recall only:
     recalled_from.
     """
 
@@ -243,7 +248,7 @@ class RunRecord(_Section):
     pack: PackName
     program: ProgramName
     abnormal_types: Annotated[tuple[Text, ...] | None, BeforeValidator(_type_names)] = None
-    """Which of the pack's types were taken as abnormal; None if its version did not say."""
+    """The types counted as abnormal; None if the pack's version did not state it."""
     device: Text | None = None
     backend: Text | None = None
     precision: Text | None = None
@@ -254,7 +259,7 @@ class RunRecord(_Section):
     startup_seconds: Seconds = 0.0
     """Until the first frame."""
     network_seconds: Seconds = 0.0
-    """In which a network was running, over all lanes at once."""
+    """Time in which a network was running, over all lanes at once."""
     stage_seconds: dict[Text, Seconds] = {}
     bottleneck: Text | None = None
     bound: Bound | None = None
@@ -270,7 +275,7 @@ class RunRecord(_Section):
 
     @classmethod
     def of(cls, pack: Pack, /, **more: Any) -> RunRecord:
-        """Returns the record of a run of this program with a pack, without fields so far.
+        """Return the record of a run of this program with a pack, without fields so far.
 
         more: further fields, or others instead. Raises pydantic's ValidationError, a ValueError,
         for what does not fit.
@@ -281,30 +286,31 @@ class RunRecord(_Section):
 
     @classmethod
     def read(cls, path: Path) -> RunRecord:
-        """Reads a file. Raises ResultsError if it is missing, cannot be read, or holds no run."""
+        """Read a file. Raises ResultsError if it is missing, cannot be read, or holds no run."""
         try:
             with path.open("rb") as file:
                 return cls.load(file, path=path)
         except OSError as error:
             raise ResultsError(
-                f"cannot read {_shown(path)}: {error.strerror or error}; give the folder of a finished run"
+                f"cannot read {_shown(path)}: {error.strerror or error}; give the folder of a "
+                "finished run"
             ) from error
 
     @classmethod
     def load(cls, file: BinaryIO, *, path: Path) -> RunRecord:
-        """Reads an open file that lies at `path`. Raises OSError, ResultsError if it is no run."""
+        """Read an open file from `path`. Raises OSError, or ResultsError if it is not of a run."""
         data = file.read(_MOST_BYTES + 1)
         try:
             if len(data) > _MOST_BYTES:
                 raise ValueError(f"it is larger than {_MOST_BYTES} bytes")
             value = json.loads(data, parse_constant=_no_number, parse_float=_finite)
         except (ValueError, RecursionError) as error:
-            raise damaged(path, f"no JSON of a run ({error})") from error
+            raise damaged(path, f"not JSON of a run ({error})") from error
         return cls.of_json(value, path=path)
 
     @classmethod
     def of_json(cls, value: Any, *, path: Path) -> RunRecord:
-        """Checks what was read as JSON from `path`. Raises ResultsError if that is no run."""
+        """Check JSON that was read from `path`. Raises ResultsError if it is not of a run."""
         sections = ("pack", "program", "settings", "counts")
         if not isinstance(value, dict) or any(
             not isinstance(value.get(key), dict) for key in sections
@@ -318,17 +324,19 @@ class RunRecord(_Section):
             raise damaged(path, _first_fault(error)) from error
 
     def changed(self, **more: Any) -> RunRecord:
-        """Returns a copy with other or further fields. Raises ValueError for what does not fit."""
+        """Return a copy with other or further fields. Raises ValueError for what does not fit."""
         given = {name: getattr(self, name) for name in self.model_fields_set}
         return type(self).model_validate(given | more)
 
     def text(self) -> str:
-        """Returns what is to stand in the file, or to be printed for other programs."""
+        """Return the content of the file, also to be printed for other programs."""
         return json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def peek(path: Path) -> dict[str, Any] | None:
-    """Returns what a run.json of any version holds, unchecked; None for a file that is none."""
+    """Return the content of a run.json of any version, unchecked; None for a file that is not
+    one.
+    """
     try:
         with path.open("rb") as file:
             run = json.loads(file.read(_MOST_BYTES))
@@ -354,7 +362,7 @@ def _other_schema(run: dict[str, Any]) -> str:
 
 
 def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a number of JSON")
 
 
 def _finite(text: str) -> float:
@@ -374,7 +382,7 @@ def _first_fault(error: ValidationError) -> str:
 
 
 def damaged(path: Path, what: str) -> ResultsError:
-    """Returns the error for a file of a finished run that is not what the run wrote."""
+    """Return the error for a file of a finished run that is not what the run wrote."""
     return ResultsError(f"{_shown(path)}: {what}: {_AGAIN}")
 
 

@@ -1,1 +1,1 @@
-"""Where frames come from."""
+"""Read frames from files, slides and cameras."""

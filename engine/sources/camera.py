@@ -1,4 +1,5 @@
-"""Micro-Manager cameras: a running sequence, or a useq acquisition, feeds a session. Needs the extra `camera`.
+"""Feed a session from Micro-Manager cameras: a running sequence or a useq acquisition. Needs the
+extra `camera`.
 
 core = open_core()  # the DemoCamera; open_core("MMConfig.cfg") for another
 with engine.session(on_full="drop_oldest") as session:
@@ -43,7 +44,9 @@ _POLL_S = 0.001
 
 @dataclass(frozen=True, kw_only=True)
 class FeedReport:
-    """What a camera gave: frames handed to the session, and frames that Micro-Manager's buffer lost before."""
+    """Count what a camera gave: frames handed to the session, and frames lost before in
+    Micro-Manager's buffer.
+    """
 
     submitted: int
     lost: int
@@ -52,9 +55,11 @@ class FeedReport:
 def open_core(
     config: str | Path | None = None, *, width: int = 640, height: int = 480
 ) -> CMMCorePlus:
-    """Micro-Manager with a configuration file; without one the DemoCamera with a stage, RGB of the given size in px.
+    """Open Micro-Manager with a configuration file; without one the DemoCamera with a stage, RGB of
+    the given size in px.
 
-    Raises DeviceError if pymmcore-plus or the device adapters are missing, or the configuration does not load.
+    Raises DeviceError if pymmcore-plus or the device adapters are missing, or the configuration
+    does not load.
     """
     try:
         from pymmcore_plus import CMMCorePlus
@@ -85,12 +90,14 @@ def open_core(
 
 
 def stage_map(core: CMMCorePlus) -> StageMap | None:
-    """How the camera's pixels lie on the stage, by the configuration's pixel size; None if it has none."""
+    """Return how the camera's pixels lie on the stage, by the configuration's pixel size; None if
+    it has none.
+    """
     pixel_um = core.getPixelSizeUm()
     if not pixel_um > 0:
         return None
     a, b, _, d, e, _ = core.getPixelSizeAffine()
-    if (a, b, d, e) == (1.0, 0.0, 0.0, 1.0):  # what Micro-Manager gives where none was calibrated
+    if (a, b, d, e) == (1.0, 0.0, 0.0, 1.0):  # what Micro-Manager gives if none was calibrated
         return StageMap.of_pixel(pixel_um)
     return StageMap(matrix_um=((a, b), (d, e)))
 
@@ -107,15 +114,18 @@ def feed_sequence(
     read_stage: bool = True,
     field: Callable[[int], str] = "frame-{:06d}".format,
 ) -> FeedReport:
-    """Runs a continuous sequence and submits every image, in this thread, until one of the limits is reached.
+    """Run a continuous sequence and submit every image, in this thread, until one of the limits is
+    reached.
 
-    The camera is never held up: images that the session does not take in time wait in Micro-Manager's buffer. Where
-    that overflows, Micro-Manager empties it and goes on; the images lost show as a gap in their numbers and
-    are counted in the session, as dropped.
+    The camera is never held up: images that the session does not take in time wait in
+    Micro-Manager's buffer. If that overflows, Micro-Manager empties it and continues; the images
+    lost show as a gap in their numbers and are counted in the session, as dropped.
 
-    seconds, frames: limits, None for none. stop: ends the sequence when set; so does closing the session.
+    seconds, frames: limits, None for none. stop: ends the sequence when set; so does closing the
+    session.
     fps: sets the exposure to a frame's time. buffer_mb: size of Micro-Manager's buffer.
-    read_stage: asks the XY stage, if there is one, for the position of each image; slow stages answer late.
+    read_stage: asks the XY stage, if there is one, for the position of each image; slow stages
+    answer late.
     field: names the image of a number.
 
     Raises DeviceError if the camera fails, or stops by itself.
@@ -158,7 +168,8 @@ def feed_sequence(
                 session.note_lost(gap, cause="Micro-Manager's buffer overflowed")
             elif gap < 0:
                 session.note_problem(
-                    "the camera began to number its frames anew: how many were lost before is not known"
+                    "the camera began to number its frames anew: how many were lost before is not "
+                    "known"
                 )
             expected = number + 1
             session.submit(
@@ -181,13 +192,13 @@ def feed_sequence(
 
 @contextmanager
 def feed_mda(core: CMMCorePlus, session: Session, *, bits: int | None = None) -> Iterator[None]:
-    """Within the block, every image of the core's multi-dimensional acquisitions is submitted.
+    """Submit every image of the core's multi-dimensional acquisitions within the block.
 
         with feed_mda(core, session):
             core.run_mda(useq.MDASequence(...), block=True)
 
-    The field is the event's position name or index, the position the event's, or the stage's where it has none. When
-    the session is closed, the acquisition is cancelled.
+    The field is the event's position name or index, the position the event's, or the stage's if it
+    has none. If the session is closed, the acquisition is cancelled.
 
     bits: of 16-bit images; None for what the camera says.
     """
@@ -223,11 +234,12 @@ def positions_until(
     session: Session | None = None,
     settle_s: float = 60.0,
 ) -> Iterator[MDAEvent]:
-    """Events for `core.run_mda` that visit positions until enough has been seen: the results drive the stage.
+    """Yield events for `core.run_mda` that visit positions until enough has been seen: the results
+    drive the stage.
 
     enough: asked before each move, e.g. lambda: monitor.enough(width=0.02).
-    session: waited for before each question, at most settle_s, so that the frames taken so far are counted. Without
-        it the stage runs ahead of the results by what is in flight.
+    session: waited for before each question, at most settle_s, so that the frames taken so far are
+        counted. Without it the stage runs ahead of the results by the frames in flight.
     """
     from useq import MDAEvent
 
@@ -243,8 +255,9 @@ def _pixel_format(components: int, bytes_per_pixel: int, bits: int) -> PixelForm
     sample_bytes = bytes_per_pixel // max(components, 1)
     if components not in (1, 4) or sample_bytes not in (1, 2):
         raise UsageError(
-            f"the camera's images must have 8 or 16 bits and one component or four (got {components} components, "
-            f"{bytes_per_pixel} bytes a pixel); choose another pixel type"
+            "the camera's images must have 8 or 16 bits and one component or four (got "
+            f"{components} components, {bytes_per_pixel} bytes per pixel); choose another pixel "
+            "type"
         )
     layout = "bgra" if components == 4 else "mono"  # Micro-Manager's packed colour images
     return PixelFormat(layout=layout, bits=min(max(bits, 8), 16) if sample_bytes == 2 else None)

@@ -1,4 +1,4 @@
-"""Image files as if a camera gave them: at a steady rate, whether or not anyone keeps up."""
+"""Play image files as if a camera gave them: at a steady rate, whether or not anyone keeps up."""
 
 from __future__ import annotations
 
@@ -31,10 +31,12 @@ def feed_replay(
     stop: threading.Event | None = None,
     loop: bool = False,
 ) -> int:
-    """Submits the images of entries, in this thread, the k-th at k / fps seconds, or as soon as it is decoded.
+    """Submit the images of entries, in this thread, the k-th at k / fps seconds, or as soon as it
+    is decoded.
 
-    A file that cannot be read ends failed. seconds, frames: limits, None for none. stop: ends it when set; so does
-    closing the session. loop: begins again after the last image; from the second time on, fields are called NAME~2, ...
+    A file that cannot be read fails. seconds, frames: limits, None for none. stop: ends it when
+    set; so does closing the session. loop: starts again after the last image; from the second time
+    on, fields are named NAME~2, ...
 
     Returns how many were submitted.
     """

@@ -54,9 +54,8 @@ class SlideMonitor:
 
     types: of the pack, in its order.
     stage: how pixels lie on the stage. With it, a region that overlapping fields show twice counts
-    once, by
-        the position of the stage; a region cut by the border is replaced by the whole one. Without
-        it every region counts. A cell counts as seen if half of its box lies where one was.
+        once, by the position of the stage; a region cut by the border is replaced by the whole one.
+        Without it every region counts. A cell counts as seen if half of its box lies where one was.
             stage_error_um: largest error of the stage's reported position. It should be much less
             than a cell's width; otherwise
         neighbours are confused.

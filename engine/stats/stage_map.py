@@ -18,9 +18,8 @@ class StageMap:
     """Map an offset of (dx, dy) px in the image to `matrix_um` @ (dx, dy) µm on the stage.
 
     matrix_um: two rows of two numbers. For a camera that is neither rotated nor mirrored: ((p, 0),
-    (0, p)), p its µm per
-        px; if the image shows larger stage coordinates to the left, the first is -p.
-        Micro-Manager's getPixelSizeAffine is (a, b, c, d, e, f) with ((a, b), (d, e)).
+        (0, p)), p its µm per px; if the image shows larger stage coordinates to the left, the first
+        is -p. Micro-Manager's getPixelSizeAffine is (a, b, c, d, e, f) with ((a, b), (d, e)).
     """
 
     matrix_um: tuple[tuple[float, float], tuple[float, float]]

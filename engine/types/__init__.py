@@ -1,1 +1,1 @@
-"""What travels along the path, and what all rooms above speak of."""
+"""Define what travels along the path, as all rooms above use it."""

@@ -1,4 +1,4 @@
-"""The arrays that travel along the path, by their type."""
+"""Name the types of the arrays that travel along the path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Single cells, and how many of them a region may hold.
+"""Describe single cells, and estimate how many of them a region may hold.
 
 Where a pack's detector finds regions, the number is judged by a region's box against those of the single cells around
 it. The thresholds were chosen on smears with labelled cells; docs/results/accuracy.md measures them.
@@ -19,11 +19,11 @@ from rbc_engine.types.kinds import are_red
 __all__ = ["CellCounts", "Cells", "check_arrays", "count_cells", "rows_of_groups"]
 
 _CLUMP_SIZE = 1.9
-"""Of the geometric mean of a box's area and the square on its long side, in cells: two cells side by side have about
-2.8, one long cell seldom 1.9."""
+"""Threshold of the geometric mean of a box's area and the square on its long side, in cells: two
+adjacent cells have about 2.8, one long cell seldom 1.9."""
 _LEAST_AREA, _MOST_AREA = 0.6, 1.9
-"""What a cell of a clump adds to the area of its box, in cells: less where cells overlap, more where the box has room
-beside them."""
+"""Area that a cell of a clump adds to its box, in cells: less where cells overlap, more where the
+box has room next to them."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -129,7 +129,7 @@ def check_arrays(owner: object, expected: Mapping[str, tuple[tuple[int, ...], ty
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class CellCounts:
-    """Of R regions.
+    """Hold counts of R regions.
 
     low, high: int32 [R], the fewest and the most cells that each may hold, from 1.
     clump: bool [R], more than one, likely; high is at least 2 then, and low is 1 without.
@@ -146,12 +146,13 @@ def count_cells(
     cut: npt.NDArray[np.bool_],
     kinds: UInt8 | None = None,
 ) -> CellCounts:
-    """Judges the regions of one field, or of one slide, against the median of its boxes: as long as most hold one cell,
-    that is a single cell. Where there are but a few regions, or most are clumps, this says little.
+    """Count the cells of one field's or one slide's regions, relative to the median of its boxes:
+    as long as most hold one cell, that is a single cell. With only a few regions, or mostly clumps,
+    the counts mean little.
 
-    boxes: float32 [R, 4], x0 y0 x1 y1. cut: bool [R], at the border of the field: not asked for the median unless all
-    are, and judged by what is seen of them. kinds: uint8 [R], of Kind, None for red cells all: a region of another kind
-    is one, and no measure.
+    boxes: float32 [R, 4], x0 y0 x1 y1. cut: bool [R], at the border of the field: excluded from the
+    median unless all are, and estimated from the visible part. kinds: uint8 [R], of Kind, None if
+    all are red cells: a region of another kind counts as one cell and is excluded from the median.
     """
     if kinds is not None and not are_red(kinds).all():
         red = are_red(kinds)

@@ -1,4 +1,4 @@
-"""What becomes of a frame of a session: the five ends, and how many came to each."""
+"""Define the five outcomes of a frame of a session, and count them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from rbc_engine.types.results import FieldResult
 __all__ = ["Ended", "FrameCounts", "FrameStatus", "Latency", "PositionUm"]
 
 PositionUm = tuple[float, float]
-"""Where the stage was, x and y in µm."""
+"""Position of the stage, x and y in µm."""
 
 
 class FrameStatus(str, Enum):
-    """The five ways a frame can end."""
+    """Name the five outcomes of a frame."""
 
     DONE = "done"
     DROPPED = "dropped"
     """Given up for another frame, or by cancel, close, or the camera."""
     REJECTED = "rejected"
-    """Never taken: no room, or no longer open."""
+    """Never accepted: no room, or no longer open."""
     FAILED = "failed"
     """Could not be analysed."""
     STALE = "stale"
@@ -29,14 +29,15 @@ class FrameStatus(str, Enum):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Ended:
-    """The end of one frame.
+    """Hold the outcome of one frame.
 
     number: which of the session's frames, from 0, in the order of submission.
-    cause: a few words that are the same for all frames that ended so; '' for those that are done.
-    reason: the whole of it for this frame; '' for those that are done.
+    cause: a few words that are the same for all frames with the same cause; '' for those that are
+    done.
+    reason: the full reason for this frame; '' for those that are done.
     result: regions of a done frame; the error of a failed one; None for the others.
-    waited_s: from submission until a lane took it, or until its end if none did.
-    latency_s: from submission to its end.
+    waited_s: from submission until a lane took it, or until its outcome if none did.
+    latency_s: from submission to its outcome.
     late: done, but after its deadline.
     """
 
@@ -63,12 +64,15 @@ class Ended:
 
 @dataclass(frozen=True, kw_only=True)
 class FrameCounts:
-    """A session's frames at one moment: submitted is the sum of waiting, running and the five ends, always.
+    """Count a session's frames at one moment: submitted is always the sum of waiting, running and
+    the five outcomes.
 
     late: of the done ones, those after their deadline.
-    lost: of the dropped ones, those that were lost before they were submitted, as by a camera's buffer.
-    unread: ends that nobody read in time, whose Ended was thrown away; they stand in their own count all the same.
-    callback_errors: ends whose callback raised.
+    lost: of the dropped ones, those that were lost before they were submitted, as by a camera's
+    buffer.
+    unread: outcomes that nobody read in time, whose Ended was discarded; they are still counted
+    under their status.
+    callback_errors: outcomes whose callback raised.
     """
 
     submitted: int = 0
@@ -97,14 +101,16 @@ class FrameCounts:
         return self.submitted == self.in_flight + self.ended
 
     def record(self) -> dict[str, int]:
-        """`frames` of run.json."""
+        """Return `frames` of run.json."""
         names = ("submitted", "done", "dropped", "rejected", "failed", "stale")
         return {name: int(getattr(self, name)) for name in names}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """From submission to the end of the last few thousand done frames, in seconds; zeros without one."""
+    """Hold the times from submission to outcome of the last few thousand done frames, in seconds;
+    zeros without one.
+    """
 
     frames: int = 0
     p50_s: float = 0.0

@@ -1,4 +1,4 @@
-"""What goes in: a frame, where it came from, and the file that it was read from."""
+"""Define the input: a frame, its origin, and the file from which it was read."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ __all__ = [
 ]
 
 MIN_SIDE_PX = 32
-"""Shortest side of an image: less holds no whole cell."""
+"""Shortest side of an image: a smaller one holds no whole cell."""
 
 MAX_SIDE_PX = 8192
-"""Longest side of an image: more is a whole slide, which another source reads tile by tile."""
+"""Longest side of an image: a larger one is a whole slide, which another source reads tile by
+tile.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CanvasFit:
-    """Where one frame lies on its canvas.
+    """Place one frame on its canvas.
 
     resized_hw: height and width of the frame on the canvas, at its top left.
     canvas_hw: height and width of the canvas: the next multiples of the coarsest stride.
@@ -45,7 +47,7 @@ class CanvasFit:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Frame:
-    """One image of a smear.
+    """Hold one image of a smear.
 
     pixels: uint8 [H, W, 3], RGB, C-contiguous: a numpy array, or pixels that a decoder left in the memory of the GPU
         `pixels.device_id` (`shape`, `dtype`, and `to_host` for a copy).
@@ -75,12 +77,12 @@ class Frame:
 
     @property
     def device_id(self) -> int | None:
-        """Which GPU's memory holds the pixels; None for the host's."""
+        """Return which GPU's memory holds the pixels; None for the host's."""
         number: int | None = getattr(self.pixels, "device_id", None)
         return number
 
     def on_host(self) -> Frame:
-        """The frame with its pixels as a numpy array."""
+        """Return the frame with its pixels as a numpy array."""
         if self.device_id is None:
             return self
         return dataclasses.replace(self, pixels=self.pixels.to_host())
@@ -99,14 +101,16 @@ class Frame:
 
 @dataclass(frozen=True)
 class FileStamp:
-    """What tells a file from an earlier version of it: its size, and when it was last modified, ns since 1970."""
+    """Identify a version of a file by its size and when it was last modified, ns since 1970."""
 
     bytes: int
     modified_ns: int
 
     @classmethod
     def of(cls, path: Path) -> FileStamp | None:
-        """None if there is no such file, or its time is none that 64 bits hold."""
+        """Return the stamp of a file; None if it does not exist, or its time does not fit into 64
+        bits.
+        """
         try:
             found = path.stat()
         except (OSError, ValueError):
@@ -118,7 +122,7 @@ class FileStamp:
 
 @dataclass(frozen=True, kw_only=True)
 class FieldRef:
-    """One image to be read: its slide, its name within the run, and its file."""
+    """Name one image to be read: its slide, its name within the run, and its file."""
 
     slide: str
     field: str
@@ -127,12 +131,14 @@ class FieldRef:
 
 @dataclass(frozen=True, kw_only=True)
 class SlideRef(FieldRef):
-    """A whole slide, to be read tile by tile: one field of its run, as large as the slide."""
+    """Name a whole slide, to be read tile by tile: one field of its run, as large as the slide."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Decoded:
-    """What a source hands on for one FieldRef: the frame, or why there is none (exactly one of the two)."""
+    """Hold what a source makes of one FieldRef: the frame, or the reason why there is none (exactly
+    one of them).
+    """
 
     ref: FieldRef
     frame: Frame | None = None

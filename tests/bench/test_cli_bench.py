@@ -35,10 +35,30 @@ def report(tmp_path_factory):
     """One short bench with everything but peers that need minutes."""
     folder = tmp_path_factory.mktemp("bench")
     done = bench(
-        *("--short", "--fields", 2, "--repeats", 2, "--sizes", "320x240,20x20", "--peers", "onnxruntime,torch-tensorrt"),
-        *("--regions-per-field", 16, "--scaling", "--scaling-fields", 20, "--plots", "--out", "out", "--json"),
+        *(
+            "--short",
+            "--fields",
+            2,
+            "--repeats",
+            2,
+            "--sizes",
+            "320x240,20x20",
+            "--peers",
+            "onnxruntime,torch-tensorrt",
+        ),
+        *(
+            "--regions-per-field",
+            16,
+            "--scaling",
+            "--scaling-fields",
+            20,
+            "--plots",
+            "--out",
+            "out",
+            "--json",
+        ),
         cwd=folder,
-    )  # fmt: skip
+    )
     printed = json.loads(done.stdout)
     assert printed == json.loads((folder / "out" / "bench.json").read_text())
     for name in ("latency", "stages", "throughput"):
@@ -53,9 +73,19 @@ def report(tmp_path_factory):
 def test_report_has_its_keys(report):
     got, _ = report
     assert set(got) == {
-        *("schema", "program", "pack", "machine", "engine", "settings", "warm_up", "limits", "end_to_end"),
+        *(
+            "schema",
+            "program",
+            "pack",
+            "machine",
+            "engine",
+            "settings",
+            "warm_up",
+            "limits",
+            "end_to_end",
+        ),
         *("stages", "bottleneck", "peers", "sweep", "scaling", "plan", "gaps"),
-    }  # fmt: skip
+    }
     assert got["schema"] == 1
     assert got["pack"]["name"] == "chula12"
     assert got["machine"]["cores_used"] == len(os.sched_getaffinity(0))

@@ -1,4 +1,6 @@
-"""`rbc-engine calibrate` from the command line: real fields in, a whole pack out, and what it refuses."""
+"""`rbc-engine calibrate` from the command line: real fields in, a whole pack out, and what it
+refuses.
+"""
 
 from __future__ import annotations
 

@@ -30,7 +30,9 @@ def reference_heads(feature_map, first_weight, first_bias, second_weight, second
 
 
 def random_heads(patches, pixels, features, hidden, types):
-    """A feature map [patches, features, pixels] and the four arrays of weights, fp16. One patch holds a NaN."""
+    """A feature map [patches, features, pixels] and the four arrays of weights, fp16. One patch
+    holds a NaN.
+    """
     rng = np.random.default_rng(patches)
     feature_map = rng.gamma(1.0, 1.0, (patches, features, pixels)).astype(H)
     if patches > 1:

@@ -1,4 +1,6 @@
-"""Compiles the programs of this folder: a kernel's own source, launcher and CPU op, over the emulator."""
+"""Compiles the programs of this folder: a kernel's own source, launcher and CPU op, over the
+emulator.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ FOLDER = Path(__file__).parent
 REPOSITORY = FOLDER.parents[1]
 
 FLAVOURS = {
-    # Fibers in several orders; reads and writes outside of arrays and undefined arithmetic are found.
+    # Fibers in several orders; reads and writes outside of arrays and undefined arithmetic are
+    # found.
     "fibers": ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
     # A thread a CUDA thread; reads and writes that no barrier separates are found.
     "threads": ["-fsanitize=thread", "-DRBC_EMULATOR_THREADS"],
@@ -30,7 +33,9 @@ OPS = (
 
 
 def compile_program(op: str, flavour: str, out: Path, *, kernels: Path | None = None) -> Path:
-    """emulate_<op>.cpp, compiled to a file in `out`. `kernels` stands in for the repository's own kernels/."""
+    """emulate_<op>.cpp, compiled to a file in `out`. `kernels` stands in for the repository's own
+    kernels/.
+    """
     program = out / f"{op}-{flavour}"
     # Includes name files of kernels/ with and without their folder.
     folder = kernels or REPOSITORY / "kernels"

@@ -1,7 +1,8 @@
 """The real __global__ functions and launchers, run on the CPU by the emulator.
 
-Each program compares an op with its CPU version on random inputs, among them none at all, boxes without area, NaN,
-infinity, ties, more candidates than the caps; outputs and scratch memory start out as garbage.
+Each program compares an op with its CPU version on random inputs, among them none at all, boxes
+without area, NaN, infinity, ties, more candidates than the caps; outputs and scratch memory start
+out as garbage.
 """
 
 from pathlib import Path

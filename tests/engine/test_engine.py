@@ -1,4 +1,6 @@
-"""The engine as a library: one image, many images, order, errors, and independence of how work is cut."""
+"""The engine as a library: one image, many images, order, errors, and independence of how work is
+cut.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def source(count: int, *, width: int = 320, height: int = 240) -> Iterator[Decod
 
 
 def test_finds_rendered_cells_and_their_boxes(engine: Engine) -> None:
-    """Against the truth of the renderer: a detector that is off by a scale or an offset finds none."""
+    """Against the truth of the renderer: a detector that is off by a scale or an offset finds
+    none.
+    """
     field = render_field(seed=3, width=640, height=480, cells=40)
     regions = engine.analyze(field.pixels).regions
     assert regions is not None

@@ -1,4 +1,6 @@
-"""The machine that tests of this folder run on: the GPU (`pytest -m gpu`), or the emulator in its place."""
+"""The machine that tests of this folder run on: the GPU (`pytest -m gpu`), or the emulator in its
+place.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,6 @@
-"""Where kernels run: a GPU, through cuda.core, or the emulator. Both offer memory by address, and a stream."""
+"""Where kernels run: a GPU, through cuda.core, or the emulator. Both offer memory by address, and a
+stream.
+"""
 
 from __future__ import annotations
 

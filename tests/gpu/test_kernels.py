@@ -1,7 +1,8 @@
-"""Every kernel, launched through _kernels.cuda, gives what rbc_engine.devices.cpu.ops gives; outputs start out as garbage.
+"""Every kernel, launched through _kernels.cuda, gives what rbc_engine.devices.cpu.ops gives;
+outputs start out as garbage.
 
-With a GPU the inputs are as large as in use, and every launch is made a second time through a CUDA graph. The
-emulator runs the same code on small ones.
+With a GPU the inputs are as large as in use, and every launch is made a second time through a CUDA
+graph. The emulator runs the same code on small ones.
 """
 
 import numpy as np
@@ -18,7 +19,9 @@ FP16 = pytest.mark.parametrize("fp16", [False, True], ids=["fp32", "fp16"])
 
 
 class Call:
-    """One launch: `inputs` by name, `outputs` by name as (shape, dtype); other arguments as they are."""
+    """One launch: `inputs` by name, `outputs` by name as (shape, dtype); other arguments as they
+    are.
+    """
 
     def __init__(self, machine, op, inputs, outputs, *, workspace=None, **arguments):
         put = machine.put

@@ -45,7 +45,9 @@ def blur(small):
 
 
 def otsu(values, end):
-    """Otsu 1979 over whole numbers 0..end-1: threshold, separability, share and means of the two classes."""
+    """Otsu 1979 over whole numbers 0..end-1: threshold, separability, share and means of the two
+    classes.
+    """
     counts = np.bincount(values, minlength=end)[:end].astype(np.float64)
     levels = np.arange(end)
     best = None
@@ -108,7 +110,9 @@ def threshold_of(density):
 
 
 def mask_of(small, lit, factor):
-    """Density [H, W], the median density of cells (0 without any), the mask of cells, the background."""
+    """Density [H, W], the median density of cells (0 without any), the mask of cells, the
+    background.
+    """
     background = background_of(small, lit)
     level = np.maximum(small.astype(np.float64), 8)
     density = 1000 * np.abs(np.log(level / np.maximum(background, 8))) + 0.5
@@ -161,7 +165,9 @@ def ovals(mask, density, cell_density, clear):
 
 
 def outlines(mask):
-    """Loops of pixel edges, each a list of (middle x, middle y, pixel inside), the mask to the right hand."""
+    """Loops of pixel edges, each a list of (middle x, middle y, pixel inside), the mask to the
+    right hand.
+    """
     padded = np.pad(mask, 1)
     edges = {}  # from corner and heading
     headings = {"e": (0, 1), "s": (1, 0), "w": (0, -1), "n": (-1, 0)}
@@ -313,7 +319,9 @@ def terms(shape, ys, xs):
 
 
 def even_light(small, lit, background):
-    """Divides by a quadratic through the logarithms of what is near to it, five rounds from a flat one."""
+    """Divides by a quadratic through the logarithms of what is near to it, five rounds from a flat
+    one.
+    """
     logs = np.log(np.maximum(small.astype(float), 1))
     ys, xs = np.mgrid[: small.shape[0] : 8, : small.shape[1] : 8]
     shown = lit[::8, ::8]

@@ -1,4 +1,6 @@
-"""Boxes in numpy, the slow and obvious way: float32, one rounding an operation, as torchvision on a CPU."""
+"""Boxes in numpy, the slow and obvious way: float32, one rounding an operation, as torchvision on a
+CPU.
+"""
 
 import math
 
@@ -46,8 +48,8 @@ def best_first(scores):
 
 
 def background(frame):
-    """uint8 [3]: of 16 x 16 samples, each in the middle of its cell of the frame, the level that nine tenths of each
-    channel are not above."""
+    """uint8 [3]: of 16 x 16 samples, each in the middle of its cell of the frame, the level that
+    nine tenths of each channel are not above."""
     y, x = (((np.arange(16) + 0.5) * side / 16).astype(int) for side in frame.shape[:2])
     samples = frame[np.ix_(y, x)].reshape(-1, 3)
     return np.sort(samples, axis=0)[256 * 9 // 10 - 1]

@@ -16,7 +16,9 @@ def random_frame(seed, height, width):
 
 
 def triangle_weights(start, end, size, first, last):
-    """float64 [size, last - first]: weight of each pixel first..last-1 in each output sample; rows sum to one."""
+    """float64 [size, last - first]: weight of each pixel first..last-1 in each output sample; rows
+    sum to one.
+    """
     scale = (end - start) / size
     centres = start + (np.arange(size) + 0.5) * scale
     pixels = np.arange(first, last) + 0.5

@@ -1,4 +1,6 @@
-"""_kernels.cuda as far as it goes without a GPU: its names and sizes, and what it refuses before it launches."""
+"""_kernels.cuda as far as it goes without a GPU: its names and sizes, and what it refuses before it
+launches.
+"""
 
 import ast
 import re
@@ -103,7 +105,8 @@ def test_workspaces() -> None:
     proposals = cuda.generate_proposals_workspace_bytes(levels=4, images=3, per_level=100)
     assert proposals == 12 * (100 * 20 + 4)
     assert cuda.postprocess_detections_workspace_bytes(images=3, slots=7) == 21 * 20
-    # fp16 features of two tiles of patches, a float for each patch and slice of 64 units, a counter for each tile.
+    # fp16 features of two tiles of patches, a float for each patch and slice of 64 units, a counter
+    # for each tile.
     heads = cuda.fused_heads_workspace_bytes(patches=65, features=128, hidden=192, types=6)
     assert heads == 128 * 128 * 2 + 6 * 3 * 65 * 4 + 2 * 6 * 4
 

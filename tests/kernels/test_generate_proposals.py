@@ -44,7 +44,9 @@ def reference_proposals(
 
 
 def random_inputs(seed, *, images=1, shapes=((6, 8), (3, 4)), anchors=2, ties=False, spoil=0.0):
-    """Random levels; `ties` leaves few distinct logits, `spoil` is the share of values that are NaN or infinite."""
+    """Random levels; `ties` leaves few distinct logits, `spoil` is the share of values that are NaN
+    or infinite.
+    """
     rng = np.random.default_rng(seed)
 
     def spoilt(array):

@@ -24,7 +24,9 @@ STAINS = {
 
 
 def restained(pixels, stain):
-    """The field with other colours: each channel as dense as `stain` says, beside the green of a rendered smear."""
+    """The field with other colours: each channel as dense as `stain` says, beside the green of a
+    rendered smear.
+    """
     if stain is None:
         return pixels
     light, strength = stain

@@ -203,7 +203,8 @@ def test_matches_torchvision_over_all_classes(classes):
 @pytest.mark.parametrize("seed", range(5))
 def test_two_classes_score_as_the_sigmoid_of_their_difference(seed):
     (logits, deltas, _, _), options = random_inputs(seed, slots=200)
-    # Far apart, so that nothing is suppressed, with logits from where they count to where they overflow.
+    # Far apart, so that nothing is suppressed, with logits from where they count to where they
+    # overflow.
     logits *= F(10) ** np.arange(-2, 3, dtype=F).repeat(80)[:, None]
     x = np.arange(400, dtype=F).reshape(2, 200) * 10
     proposals = np.stack([x, 0 * x, x + 8, 0 * x + 8], axis=2)
@@ -234,7 +235,8 @@ def test_classes_that_cannot_be_change_nothing(more):
 
 
 def test_a_cell_comes_out_once_whatever_its_classes():
-    # Two proposals of one white cell: one read as a red cell, a surer one as a white cell; and a platelet beside it.
+    # Two proposals of one white cell: one read as a red cell, a surer one as a white cell; and a
+    # platelet beside it.
     boxes = np.array([[[0, 0, 20, 20], [1, 0, 20, 20], [30, 5, 36, 11]]], F)
     logits = np.array([[0, 3, 2, 0], [0, 2, 5, 0], [0, 0, 0, 1]], F)
     size = np.array([[40, 40]], np.int32)

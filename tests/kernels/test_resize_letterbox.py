@@ -74,7 +74,9 @@ def test_frames_are_exposed_alike(seed, frame_hw, resized_hw, highest, level):
     assert_rounded(
         canvas[:height, :width], np.minimum(reference_resize(frame, height, width) * gain, 255)
     )
-    margin = np.concatenate([canvas[height:].reshape(-1, 3), canvas[:height, width:].reshape(-1, 3)])  # fmt: skip
+    margin = np.concatenate(
+        [canvas[height:].reshape(-1, 3), canvas[:height, width:].reshape(-1, 3)]
+    )
     if margin.size:
         assert_rounded(margin, np.minimum(glass * gain, 255))
     if gain == 1:

@@ -19,7 +19,9 @@ OPTIONS = {
 
 
 def bilinear(plane, y, x):
-    """Value between the pixels of [h, w]; over the edge the edge, more than a pixel over it zero."""
+    """Value between the pixels of [h, w]; over the edge the edge, more than a pixel over it
+    zero.
+    """
     height, width = plane.shape
     if not (-1 <= y <= height and -1 <= x <= width):
         return 0.0
@@ -82,7 +84,9 @@ def pyramid(seed, *, images=1, channels=2, finest_hw=(12, 20), levels=3):
 
 
 def random_boxes(seed, *, images, slots, canvas_hw):
-    """Boxes on quarter pixels, so that float32 is exact: inside, over the border, and some without area."""
+    """Boxes on quarter pixels, so that float32 is exact: inside, over the border, and some without
+    area.
+    """
     rng = np.random.default_rng(seed)
     corners = rng.uniform(-10, [canvas_hw[1] + 10, canvas_hw[0] + 10], (images, slots, 2))
     sides = rng.uniform(0, 60, (images, slots, 2)) * (rng.random((images, slots, 2)) > 0.1)

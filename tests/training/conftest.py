@@ -1,4 +1,6 @@
-"""A small detector that has learnt, in a few seconds, to find drawn discs: its boxes mean something."""
+"""A small detector that has learnt, in a few seconds, to find drawn discs: its boxes mean
+something.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ class ExportedDetector:
 def draw_discs(
     rng: np.random.Generator, *, height: int, width: int, discs: int, zoom: float = 1.0
 ) -> tuple[UInt8, Float32]:
-    """An image uint8 [height, width, 3] of dark ellipses on a light ground, and their boxes float32 [discs, 4]."""
+    """An image uint8 [height, width, 3] of dark ellipses on a light ground, and their boxes float32
+    [discs, 4].
+    """
     image = rng.normal(SETTINGS.mean_rgb, 4, (height, width, 3))
     rows, columns = np.mgrid[:height, :width] + 0.5
     boxes = []
@@ -71,7 +75,9 @@ def draw_discs(
 def margins_as_the_engine_has(
     model: FasterRCNN, image: UInt8, *, background_level: float | None = None
 ) -> Iterator[None]:
-    """torchvision pads a batch with the mean colour; here with the image's background, exposed as the engine does."""
+    """torchvision pads a batch with the mean colour; here with the image's background, exposed as
+    the engine does.
+    """
     mean, std = (
         torch.tensor(values) for values in (model.transform.image_mean, model.transform.image_std)
     )

@@ -30,7 +30,9 @@ NAMES = {
 def write_chula(
     folder: Path, *, groups: int, fields_per_group: int, cells: int = 14
 ) -> dict[str, SyntheticField]:
-    """Writes images/, labels/ and smears.csv; every cell is labelled. Returns the truth by image name."""
+    """Writes images/, labels/ and smears.csv; every cell is labelled. Returns the truth by image
+    name.
+    """
     (folder / "images").mkdir(parents=True)
     (folder / "labels").mkdir()
     truth = {}

@@ -70,7 +70,9 @@ def write_coco(folder: Path, fields: Sequence[SyntheticField]) -> None:
 
 
 def write_masks(folder: Path, fields: Sequence[SyntheticField]) -> None:
-    """A row of the table for each region, at its first pixel; no types.toml: the types are the paper's."""
+    """A row of the table for each region, at its first pixel; no types.toml: the types are the
+    paper's.
+    """
     (folder / "images").mkdir(parents=True)
     (folder / "masks").mkdir()
     rows = ["image,x,y,types,cells"]

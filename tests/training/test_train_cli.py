@@ -1,4 +1,6 @@
-"""`rbc-engine train`: from labelled images to a pack that the engine opens, with a Ctrl-C on the way."""
+"""`rbc-engine train`: from labelled images to a pack that the engine opens, with a Ctrl-C on the
+way.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def work(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with a finished detector, and a classifier that a Ctrl-C ended in the first of two steps."""
+    """A workspace with a finished detector, and a classifier that a Ctrl-C ended in the first of
+    two steps.
+    """
     folder = tmp_path_factory.mktemp("train") / "work"
     arguments = ["all", "--data", data, "--work", folder, "--out", folder / "pack"]
     command = [*PROGRAM, *arguments, *SPLIT, *DETECTOR, *CLASSIFIER]
@@ -51,7 +55,7 @@ def work(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines += process.stderr
     assert process.returncode == 130, "".join(lines)
     assert any(line.startswith("detector step 2/2") for line in lines)
-    assert lines[-1].startswith("interrupted; the same command goes on")
+    assert lines[-1].startswith("interrupted; repeat the command to resume")
     assert "Traceback" not in "".join(lines)
     return folder
 
@@ -120,7 +124,7 @@ def finish_on_all_smears(data: Path, finished: Path, measured: Pack, folder: Pat
     for arguments in (["detector", *DETECTOR], ["classifier", *CLASSIFIER]):
         result = train(*arguments, *common, *start)
         assert result.exit_code == 0, result.output
-        assert f"beginning with the weights of {finished}" in result.stderr
+        assert f"starting with the weights of {finished}" in result.stderr
     out = folder / "final"
     assert "only then" in refused("pack", *common, "--out", out)
     measured_by = ["--measured-by", measured.folder]

@@ -1,4 +1,5 @@
-"""What every dataset gives: fields with their regions, and what is known of the types in each.
+"""Define what every dataset gives: fields with their regions, and what is known of the types in
+each.
 
 A region is what the detector finds: one red cell, or several that touch or overlap.
 """
@@ -18,15 +19,15 @@ __all__ = ["Dataset", "LabelledField"]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LabelledField:
-    """One image with its regions.
+    """Hold one image with its regions.
 
     path: the image file.
-    group: fields of one group show the same smear and never stand on both sides of a split.
+    group: fields of one group show the same smear and are never on both sides of a split.
     boxes: float32 [R, 4], x0 y0 x1 y1 in pixels of the image.
-    types: bool [R, T], which types each region holds.
+    types: bool [R, T], the types that each region holds.
     cells: int64 [R], labelled cells in each region.
     centres: float32 [N, 2], x y in pixels of every labelled cell, in a region or not.
-    known: bool [R], whether `types` is the whole truth: every cell of the region has a type.
+    known: bool [R], whether `types` is complete: every cell of the region has a type.
     labelled: whether anybody labelled this field.
     """
 
@@ -41,7 +42,9 @@ class LabelledField:
 
     @property
     def isolated(self) -> npt.NDArray[np.bool_]:
-        """bool [R], whether a region holds one labelled cell and no other; where `known`, one cell and no other."""
+        """Return bool [R], whether a region holds one labelled cell and no other; where `known`,
+        one cell and no other.
+        """
         return np.asarray(self.cells == 1)
 
     def __repr__(self) -> str:
@@ -50,9 +53,9 @@ class LabelledField:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Dataset:
-    """Fields, and the names of the types that their labels use.
+    """Hold fields, and the names of the types that their labels use.
 
-    types: T names; none where cells are only told from other things.
+    types: T names; none if cells are only distinguished from other things.
     abnormal: those of the types that make a cell abnormal.
     notes: what a reader of the measures should know of these data, a line each.
     same_smear: pairs of groups that hold the same image, and so show one smear between them.

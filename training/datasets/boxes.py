@@ -1,4 +1,6 @@
-"""From boxes of single cells to regions: cells whose boxes overlap touch, or nearly, and are one region."""
+"""Group boxes of single cells into regions: cells whose boxes overlap touch, or nearly, and are one
+region.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +25,15 @@ __all__ = ["BoxedCell", "BoxedImage", "boxed_dataset", "clip_to_frame", "group_o
 # Tools count pixels from 0 or 1, with or without the last one, and round.
 _ROUNDING_PX = 1.0
 _SMALLEST_PX = 1.0
-# As many as a field can hold; more would make the table of overlaps a danger to memory.
+# More than any field holds; a larger table of overlaps could exhaust memory.
 _MOST_CELLS = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
 class BoxedCell:
-    """One object of an image.
+    """Describe one object of an image.
 
-    place: where its label stands, for messages.
+    place: of its label, for messages.
     box: x0, y0, x1, y1 in pixels of the image, finite.
     """
 
@@ -42,7 +44,7 @@ class BoxedCell:
 
 @dataclass(frozen=True, kw_only=True)
 class BoxedImage(ListedImage):
-    """An image and its objects."""
+    """Hold an image and its objects."""
 
     cells: Sequence[BoxedCell]
 
@@ -58,9 +60,10 @@ def boxed_dataset(
     threads: int | None,
     faults: Faults,
 ) -> Dataset:
-    """The dataset of all images, once they, their boxes, DIR/types.toml and DIR/smears.csv are checked.
+    """Return the dataset of all images, once they, their boxes, DIR/types.toml and DIR/smears.csv
+    are checked.
 
-    without_file: what labels mean where there is no types.toml; None for TypeNames().
+    without_file: the meaning of labels if there is no types.toml; None for TypeNames().
     overhang: see clip_to_frame.
     faults: those found so far.
 
@@ -86,7 +89,8 @@ def boxed_dataset(
 
 
 def group_overlapping(boxes: Float32) -> npt.NDArray[np.int64]:
-    """int64 [N], 0..R-1: the region of each box, where boxes with a common area are in one, and so on from box to box.
+    """Return the region of each box, int64 [N], 0..R-1; boxes with a common area share one, and so
+    on from box to box.
 
     boxes: float32 [N, 4], x0 y0 x1 y1.
     """
@@ -104,11 +108,12 @@ def clip_to_frame(
     overhang: float = 0.0,
     faults: Faults,
 ) -> Float32:
-    """float32 [N, 4]: the part of each box that lies in the frame; one that leaves it, or is nearly empty, is a fault.
+    """Clip boxes to the frame, float32 [N, 4]; one that leaves it, or is nearly empty, is a fault.
 
     boxes: float64 [N, 4], x0 y0 x1 y1 in pixels of the frame. A pixel beyond it is rounding.
     places: N names for messages.
-    overhang: of a box's own sides, what may lie beyond the frame: some laboratories draw their boxes loosely.
+    overhang: largest share of a box's own sides beyond the frame: some laboratories draw their
+    boxes loosely.
     """
     height, width = pixels.shape[:2]
     clipped = np.clip(boxes, 0, (width, height, width, height))
@@ -120,8 +125,9 @@ def clip_to_frame(
     ):
         if wrong:
             faults.add(
-                f"{place}: the box {' '.join(f'{value:g}' for value in box)} must lie in the frame of "
-                f"{width}x{height} px, its sides at least {_SMALLEST_PX:g} px; correct or remove it"
+                f"{place}: the box {' '.join(f'{value:g}' for value in box)} must lie in the frame "
+                f"of {width}x{height} px, its sides at least {_SMALLEST_PX:g} px; correct or "
+                "remove it"
             )
     return clipped.astype(np.float32)
 
@@ -165,7 +171,7 @@ def _make_field(
 
 
 def _unions(boxes: Float32, region: npt.NDArray[np.int64], count: int) -> Float32:
-    """float32 [count, 4], the smallest box about the boxes of each region."""
+    """Return the smallest box around the boxes of each region, float32 [count, 4]."""
     unions = np.tile(np.array([np.inf, np.inf, -np.inf, -np.inf], np.float32), (count, 1))
     np.minimum.at(unions[:, :2], region, boxes[:, :2])
     np.maximum.at(unions[:, 2:], region, boxes[:, 2:])

@@ -1,4 +1,4 @@
-"""A dataset is checked before it is used, and all that is wrong with it is told at once."""
+"""Check a dataset before it is used, and report all problems at once."""
 
 from __future__ import annotations
 
@@ -25,17 +25,19 @@ _LINE_CHARACTERS = 400
 
 
 class Faults:
-    """What is wrong with a dataset, gathered while it is read."""
+    """Collect the faults of a dataset while it is read."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
 
     def add(self, fault: str) -> None:
-        """fault: the file by its path in the dataset, the rule, the value, the remedy; becomes one line."""
+        """Add a fault, which becomes one line: the file by its path in the dataset, the rule, the
+        value, the remedy.
+        """
         self._lines.append(f"{printable(fault):.{_LINE_CHARACTERS}}")
 
     def add_invalid(self, file: str, error: ValidationError) -> None:
-        """A fault for each value of a file that its model refuses."""
+        """Add a fault for each value of a file that its model refuses."""
         for detail in error.errors(include_url=False):
             place = ".".join(map(str, detail["loc"]))
             got = "" if detail["type"] == "missing" else f" (got {detail['input']!r:.80})"
@@ -45,9 +47,9 @@ class Faults:
         self._lines.extend(other._lines)
 
     def error(self, folder: Path, *, option: str = "--data") -> UsageError:
-        """What to raise: a line for each of the first faults, and the count of all.
+        """Return the error to raise: a line for each of the first faults, and the count of all.
 
-        option: which names the folder.
+        option: that names the folder.
         """
         count = len(self._lines)
         lines = self._lines[:_MOST_LINES]
@@ -63,7 +65,7 @@ class Faults:
 
 @dataclass(frozen=True, kw_only=True)
 class ListedImage:
-    """An image that a dataset names, before it is read.
+    """Describe an image that a dataset names, before it is read.
 
     name: what the dataset's own files call it.
     """
@@ -74,10 +76,12 @@ class ListedImage:
 
 Image = TypeVar("Image", bound=ListedImage)
 Copies = Mapping[tuple[str, str], Sequence[str]]
-"""For each two smear groups, the images that both hold: 'a.jpg = b.jpg'."""
+"""For each pair of smear groups, the images that both hold: 'a.jpg = b.jpg'."""
 
 MakeField = Callable[[Image, str, "UInt8 | None", Faults], "LabelledField | None"]
-"""From an image, its smear group, its pixels (None if it cannot be read), and where to put faults."""
+"""Makes a field from an image, its smear group, its pixels (None if it cannot be read), and a
+collector of faults.
+"""
 
 
 def read_fields(
@@ -89,13 +93,13 @@ def read_fields(
     threads: int | None,
     faults: Faults,
 ) -> tuple[tuple[LabelledField, ...], Copies]:
-    """Decodes every image and makes its field; faults come in the order of the images.
+    """Decode every image and make its field; faults come in the order of the images.
 
     folder: of the dataset.
     groups: smear group by image name.
     threads: None for the cores that this process may use.
 
-    Returns the fields, and what there is of the same pixels in two groups.
+    Returns the fields, and the images that occur in two groups.
     """
 
     def read(image: Image) -> tuple[LabelledField | None, str, Faults]:
@@ -131,7 +135,7 @@ def checked_dataset(
     threads: int | None,
     faults: Faults,
 ) -> Dataset:
-    """The dataset of all images, once none of them has a fault. See read_fields.
+    """Return the dataset of all images, if none of them has a fault. See read_fields.
 
     faults: those found so far. Raises UsageError that lists every fault.
     """
@@ -145,11 +149,11 @@ def checked_dataset(
 
 
 def describe_copies(copies: Copies) -> list[str]:
-    """A line for each two groups."""
+    """Describe copies, a line for each pair of groups."""
     return [
-        f"smear groups {group} and {other} hold the same image {len(same)} times ({', '.join(same[:3])}"
-        f"{', ...' if len(same) > 3 else ''}), so that a split could test on what it trained on; "
-        f"remove the copies, or give both groups one name in smears.csv"
+        f"smear groups {group} and {other} hold the same image {len(same)} times "
+        f"({', '.join(same[:3])}{', ...' if len(same) > 3 else ''}), so a split could test on what "
+        f"it trained on; remove the copies, or give both groups one name in smears.csv"
         for (group, other), same in copies.items()
     ]
 

@@ -1,11 +1,12 @@
-"""Chula RBC-12 (Naruenatthanaset et al. 2021, arXiv 2012.01321): cell centres with one of twelve types.
+"""Read Chula RBC-12 (Naruenatthanaset et al. 2021, arXiv 2012.01321): cell centres with one of
+twelve types.
 
     DIR/images/N.jpg
-    DIR/labels/N.txt    a line a cell: x y type
+    DIR/labels/N.txt    a line per cell: x y type
     DIR/smears.csv      image, smear_group, labelled
 
-There are centres but no boxes, and many fields are labelled in part: regions come from the pixels, and a region
-counts as known where its area leaves no room for a cell without a label.
+There are centres but no boxes, and many fields are only partly labelled: regions come from the
+pixels, and a region counts as known if its area leaves no room for a cell without a label.
 """
 
 from __future__ import annotations
@@ -56,14 +57,14 @@ _MAX_LABEL_BYTES = 2**20
 
 
 def load_chula12(folder: Path, *, threads: int | None = None) -> Dataset:
-    """Reads the whole dataset; about 25 seconds of one core for 582 images. See formats.LoadDataset.
+    """Read the whole dataset; about 25 seconds of one core for 582 images. See formats.LoadDataset.
 
     Groups that hold the same image are noted, not refused: the published images have some.
     """
     missing = [name for name in ("images", "labels", "smears.csv") if not (folder / name).exists()]
     if missing:
         raise UsageError(
-            f"--data {folder} lacks {', '.join(missing)}, so it is no Chula RBC-12 folder; "
+            f"--data {folder} lacks {', '.join(missing)}, so it is not a Chula RBC-12 folder; "
             f"give the folder with images/, labels/ and smears.csv"
         )
     faults = Faults()
@@ -138,7 +139,9 @@ def _make_field(
 
 
 def _median_cell_area(areas: npt.NDArray[np.int64], cell_count: npt.NDArray[np.int64]) -> float:
-    """Of the regions with one labelled cell; of all but the specks where these are too few."""
+    """Return the median area of the regions with one labelled cell; of all but specks if there are
+    too few.
+    """
     candidates = areas[cell_count == 1]
     if len(candidates) < _ENOUGH_CELLS:
         candidates = areas[areas > _SPECK_PX]
@@ -146,7 +149,7 @@ def _median_cell_area(areas: npt.NDArray[np.int64], cell_count: npt.NDArray[np.i
 
 
 def _read_labels(path: Path, faults: Faults) -> list[tuple[int, tuple[int, int, int]]]:
-    """Line number, and x, y, label, of every cell, but for lines that are faults."""
+    """Return line number, and x, y, label, of every cell, without faulty lines."""
     name = f"labels/{path.name}"
     data = read_bytes(path, name=name, max_bytes=_MAX_LABEL_BYTES, faults=faults)
     rows = []
@@ -161,7 +164,8 @@ def _read_labels(path: Path, faults: Faults) -> list[tuple[int, tuple[int, int, 
             rows.append((number, (x, y, label)))
         else:
             faults.add(
-                f"{name}, line {number}: must be x y type, whole numbers, type 0..12 (got {line!r:.80})"
+                f"{name}, line {number}: must be x y type, whole numbers, type 0..12 (got "
+                f"{line!r:.80})"
             )
     return rows
 
@@ -169,7 +173,7 @@ def _read_labels(path: Path, faults: Faults) -> list[tuple[int, tuple[int, int, 
 def _in_frame(
     rows: Sequence[tuple[int, tuple[int, int, int]]], pixels: UInt8, name: str, faults: Faults
 ) -> npt.NDArray[np.int64]:
-    """int64 [N, 3]: x, y, label of the cells whose centre lies in the frame."""
+    """Return int64 [N, 3]: x, y, label of the cells whose centre lies in the frame."""
     height, width = pixels.shape[:2]
     cells = []
     for number, (x, y, label) in rows:
@@ -185,5 +189,5 @@ def _in_frame(
 def _region_at(
     labels: npt.NDArray[np.int32], centres: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """Index of the region under each centre (x, y); -1 where there is none."""
+    """Return the index of the region under each centre (x, y); -1 if there is none."""
     return labels[centres[:, 1], centres[:, 0]].astype(np.int64) - 1

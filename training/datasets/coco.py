@@ -1,4 +1,4 @@
-"""COCO JSON: the boxes of all images in one file, one box a cell.
+"""Read COCO JSON: the boxes of all images in one file, one box per cell.
 
     DIR/annotations.json     or the only *.json in DIR
     DIR/FILE_NAME            or DIR/images/FILE_NAME
@@ -52,7 +52,7 @@ class _Content(BaseModel):
 
 
 def load_coco(folder: Path, *, threads: int | None = None) -> Dataset:
-    """See formats.LoadDataset."""
+    """Read the dataset; see formats.LoadDataset."""
     faults = Faults()
     path = _find_json(folder)
     content = _read(path, faults)
@@ -64,8 +64,8 @@ def load_coco(folder: Path, *, threads: int | None = None) -> Dataset:
         file = _find_image(folder, image.file_name)
         if file is None:
             faults.add(
-                f"{path.name}: file_name must be a path inside the dataset, parted by / and without .. "
-                f"(got {image.file_name!r:.100})"
+                f"{path.name}: file_name must be a path inside the dataset, separated by / and "
+                f"without .. (got {image.file_name!r:.100})"
             )
         else:
             images.append(BoxedImage(path=file, name=image.file_name, cells=cells[image.id]))
@@ -88,7 +88,7 @@ def _find_json(folder: Path) -> Path:
 
 
 def _find_image(folder: Path, name: str) -> Path | None:
-    """None if the name would leave the folder."""
+    """Find an image by its name; None if the name would leave the folder."""
     beside, below = path_inside(folder, name), path_inside(folder / "images", name)
     return below if below is not None and below.is_file() else beside
 
@@ -105,7 +105,7 @@ def _read(path: Path, faults: Faults) -> _Content | None:
 
 
 def _cells_by_image(content: _Content, file: str, faults: Faults) -> dict[Id, list[BoxedCell]]:
-    """The boxes of every image, but for those that are faults."""
+    """Return the boxes of every image, without faulty ones."""
     for kind, keys in (
         ("image id", [image.id for image in content.images]),
         ("file_name", [image.file_name for image in content.images]),
@@ -113,7 +113,7 @@ def _cells_by_image(content: _Content, file: str, faults: Faults) -> dict[Id, li
     ):
         for key, times in Counter(keys).items():
             if times > 1:
-                faults.add(f"{file}: the {kind} {key!r:.100} stands {times} times; keep one")
+                faults.add(f"{file}: the {kind} {key!r:.100} occurs {times} times; keep one")
     labels = {category.id: category.name for category in content.categories}
     cells: dict[Id, list[BoxedCell]] = {image.id: [] for image in content.images}
     for number, annotation in enumerate(content.annotations):

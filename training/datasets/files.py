@@ -1,4 +1,6 @@
-"""Reading a dataset's own files, which anybody may have written: bounded, and never outside its folder."""
+"""Read a dataset's own files, which may come from anybody: bounded, and never outside its
+folder.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ _MAX_TABLE_BYTES = 64 * 2**20
 
 
 def find_folders(folder: Path, *names: Sequence[str]) -> list[Path]:
-    """For each list of names, the first subfolder that is there. Raises UsageError if there is none for some."""
+    """Find, for each list of names, the first existing subfolder. Raises UsageError if there is
+    none for some.
+    """
     found, missing = [], []
     for choices in names:
         path = next((folder / name for name in choices if (folder / name).is_dir()), None)
@@ -36,27 +40,30 @@ def find_folders(folder: Path, *names: Sequence[str]) -> list[Path]:
             found.append(path)
     if missing:
         raise UsageError(
-            f"--data {folder} lacks {' and '.join(missing)}; give the folder that holds them, or another --format"
+            f"--data {folder} lacks {' and '.join(missing)}; give the folder that holds them, or "
+            "another --format"
         )
     return found
 
 
 def images_by_stem(folder: Path, faults: Faults) -> dict[str, Path]:
-    """The images of a folder by their names without suffix; two of one stem are a fault."""
+    """Return the images of a folder by their names without suffix; two with one stem are a
+    fault.
+    """
     images: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
             if path.stem in images:
                 faults.add(
                     f"{folder.name}/{path.name} and {images[path.stem].name} have the same stem, "
-                    f"which labels go by; rename or remove one"
+                    f"by which labels are found; rename or remove one"
                 )
             images.setdefault(path.stem, path)
     return images
 
 
 def path_inside(folder: Path, name: str) -> Path | None:
-    """The path of a name that a stranger's file gives; None if it would leave the folder."""
+    """Return the path of a name in an untrusted file; None if it would leave the folder."""
     parts = name.split("/")
     if not name or any(part in ("", ".", "..") for part in parts) or set(name) & {"\\", "\0"}:
         return None
@@ -64,7 +71,9 @@ def path_inside(folder: Path, name: str) -> Path | None:
 
 
 def read_bytes(path: Path, *, name: str, max_bytes: int, faults: Faults) -> bytes | None:
-    """The content of a file; None, and a fault, if it cannot be read or is larger than any such file should be."""
+    """Read a file; None, and a fault, if it cannot be read or is larger than any such file should
+    be.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(max_bytes + 1)
@@ -72,7 +81,7 @@ def read_bytes(path: Path, *, name: str, max_bytes: int, faults: Faults) -> byte
         faults.add(f"{name}: cannot be read: {error.strerror or error}; check that it exists")
         return None
     if len(data) > max_bytes:
-        faults.add(f"{name}: larger than the {max_bytes} bytes that it may have; split the dataset")
+        faults.add(f"{name}: larger than the allowed {max_bytes} bytes; split the dataset")
         return None
     return data
 
@@ -80,9 +89,10 @@ def read_bytes(path: Path, *, name: str, max_bytes: int, faults: Faults) -> byte
 def read_table(
     path: Path, *, columns: Sequence[str], faults: Faults
 ) -> list[dict[str, str]] | None:
-    """The rows of a CSV file (UTF-8, with a header); None, and a fault, if it lacks one of the columns.
+    """Read the rows of a CSV file (UTF-8, with a header); None, and a fault, if it lacks one of the
+    columns.
 
-    A cell that its row lacks is "".
+    A missing cell is "".
     """
     data = read_bytes(path, name=path.name, max_bytes=_MAX_TABLE_BYTES, faults=faults)
     if data is None:
@@ -92,7 +102,7 @@ def read_table(
         rows = [{key: value for key, value in row.items() if key is not None} for row in reader]
         header = reader.fieldnames or ()
     except (UnicodeDecodeError, csv.Error) as error:
-        faults.add(f"{path.name}: no table of comma-separated UTF-8 ({error}); export it again")
+        faults.add(f"{path.name}: not a table of comma-separated UTF-8 ({error}); export it again")
         return None
     if not set(columns) <= set(header):
         faults.add(
@@ -105,15 +115,17 @@ def read_table(
 def read_smears(
     folder: Path, images: Sequence[str], faults: Faults
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The smear group of every image, and what to note of it.
+    """Return the smear group of every image, and notes on it.
 
-    DIR/smears.csv has the columns image and smear_group. Without it, every image is a group of its own.
+    DIR/smears.csv has the columns image and smear_group. Without it, every image is a group of its
+    own.
     """
     table = folder / "smears.csv"
     if not table.exists():
         note = (
-            "there is no smears.csv, so every image counts as a smear of its own; where several show one smear, "
-            "list image and smear_group there, or a split will test on smears that it trained on"
+            "there is no smears.csv, so every image counts as a smear of its own; if several show "
+            "one smear, list image and smear_group there, or a split will test on smears that it "
+            "trained on"
         )
         return {image: image for image in images}, (note,)
     groups = smear_groups(table, faults)
@@ -129,7 +141,9 @@ def read_smears(
 
 
 def smear_groups(table: Path, faults: Faults) -> dict[str, str] | None:
-    """Smear group by image, in the order of the rows; None, and a fault, if the table cannot be read."""
+    """Return the smear group by image, in the order of the rows; None, and a fault, if the table
+    cannot be read.
+    """
     rows = read_table(table, columns=("image", "smear_group"), faults=faults)
     if rows is None:
         return None
@@ -140,12 +154,13 @@ def smear_groups(table: Path, faults: Faults) -> dict[str, str] | None:
             faults.add(f"{table.name}, line {number}: image and smear_group must not be empty")
         elif groups.setdefault(image, group) != group:
             faults.add(
-                f"{table.name}, line {number}: {image} is in group {groups[image]} and in {group}; keep one"
+                f"{table.name}, line {number}: {image} is in group {groups[image]} and in {group}; "
+                "keep one"
             )
     return groups
 
 
 def brief(names: Iterable[str], *, most: int = 3) -> str:
-    """The first few names."""
+    """Return the first few names."""
     listed = list(names)
     return ", ".join(listed[:most]) + (", ..." if len(listed) > most else "")

@@ -1,4 +1,4 @@
-"""The formats of labelled data that can be read, by the name that --format takes."""
+"""List the formats of labelled data that can be read, by their names for --format."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["FORMATS", "LoadDataset", "check_format", "load_dataset"]
 
 class LoadDataset(Protocol):
     def __call__(self, folder: Path, *, threads: int | None = None) -> Dataset:
-        """Reads and checks the whole dataset.
+        """Read and check the whole dataset.
 
         threads: None for the cores that this process may use.
 
@@ -43,12 +43,14 @@ FORMATS: Mapping[str, LoadDataset] = MappingProxyType(
 
 
 def check_format(data_format: str) -> None:
-    """Raises UsageError for a format that is not in FORMATS."""
+    """Raise UsageError for a format that is not in FORMATS."""
     if data_format not in FORMATS:
         raise UsageError(f"--format must be one of {', '.join(FORMATS)} (got {data_format!r})")
 
 
 def load_dataset(folder: Path, *, data_format: str, threads: int | None = None) -> Dataset:
-    """Reads and checks a dataset of one of FORMATS; see LoadDataset. Raises UsageError also for another format."""
+    """Read and check a dataset of one of FORMATS; see LoadDataset. Raises UsageError also for
+    another format.
+    """
     check_format(data_format)
     return FORMATS[data_format](folder, threads=threads)

@@ -1,13 +1,14 @@
-"""A mask for every image, and a table of what the patches show (Qiu et al. 2019).
+"""Read a mask for every image, and a table of what the patches show (Qiu et al. 2019).
 
     DIR/images/NAME.jpg      any format that the engine reads
     DIR/masks/NAME.png       as large as its image: red cells white (255), the rest black (0)
-    DIR/labels.csv           image, x, y, types; a row a cell, or a row a patch of cells
+    DIR/labels.csv           image, x, y, types; a row per cell, or a row per patch of cells
     DIR/types.toml, DIR/smears.csv   optional
 
-Regions are the connected components of the mask. x and y are a pixel of the region, or for a cell that bends around
-it, of that region's box alone. `types` parts several by ';'. An optional column `cells` has the number of cells that
-the row stands for; without it there are as many as types. Rows of one region add up, and are all that it holds.
+Regions are the connected components of the mask. x and y are a pixel of the region, or for a cell
+that bends around it, of that region's box alone. `types` separates several by ';'. An optional
+column `cells` has the number of cells of the row; without it there are as many as types. Rows of
+one region add up, and are all that it holds.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ _MOST_CELLS = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class _Label:
-    """A row of the table. place: for messages; cells: how many it stands for."""
+    """Hold a row of the table. place: for messages; cells: how many it stands for."""
 
     place: str
     x: int
@@ -66,7 +67,9 @@ class _MaskedImage(ListedImage):
 
 
 def load_masks(folder: Path, *, threads: int | None = None) -> Dataset:
-    """See formats.LoadDataset. Without types.toml, the types are the paper's six."""
+    """Read the dataset; see formats.LoadDataset. Without types.toml, the types are the paper's
+    six.
+    """
     faults = Faults()
     image_folder, mask_folder = find_folders(folder, ("images",), ("masks",))
     found, masks = images_by_stem(image_folder, faults), images_by_stem(mask_folder, faults)
@@ -104,7 +107,7 @@ def load_masks(folder: Path, *, threads: int | None = None) -> Dataset:
 
 
 def _read_labels(path: Path, faults: Faults) -> dict[str, list[_Label]]:
-    """The rows of the table by image, but for those that are faults."""
+    """Return the rows of the table by image, without faulty ones."""
     labels: dict[str, list[_Label]] = defaultdict(list)
     rows = read_table(path, columns=("image", "x", "y", "types"), faults=faults)
     for number, row in enumerate(rows or (), 2):
@@ -119,9 +122,9 @@ def _read_labels(path: Path, faults: Faults) -> dict[str, list[_Label]]:
             labels[row["image"]].append(_Label(place=place, x=x, y=y, types=types, cells=cells))
         else:
             faults.add(
-                f"{place}: needs whole numbers x and y in px, types parted by ';', and no fewer cells than types "
-                f"(got x {row['x']!r:.20}, y {row['y']!r:.20}, types {row['types']!r:.80}, "
-                f"cells {row.get('cells', '')!r:.20})"
+                f"{place}: needs whole numbers x and y in px, types separated by ';', and no fewer "
+                f"cells than types (got x {row['x']!r:.20}, y {row['y']!r:.20}, types "
+                f"{row['types']!r:.80}, cells {row.get('cells', '')!r:.20})"
             )
     return labels
 
@@ -170,7 +173,7 @@ def _make_field(
 
 
 def _read_mask(path: Path, pixels: UInt8 | None, faults: Faults) -> npt.NDArray[np.bool_] | None:
-    """bool [H, W], where red cells are; None, and a fault, if the mask is not as it must be."""
+    """Read where red cells are, bool [H, W]; None, and a fault, if the mask breaks a rule."""
     name = f"masks/{path.name}"
     try:
         mask = read_image(path, name=name)
@@ -185,8 +188,8 @@ def _read_mask(path: Path, pixels: UInt8 | None, faults: Faults) -> npt.NDArray[
         return None
     if not (np.isin(mask, (0, 255)) & (mask == mask[..., :1])).all():
         faults.add(
-            f"{name}: must be black (0) and white (255) alone (got {np.unique(mask)[:6].tolist()}...); "
-            f"threshold it, and store it as PNG"
+            f"{name}: must be black (0) and white (255) only (got "
+            f"{np.unique(mask)[:6].tolist()}...); threshold it, and store it as PNG"
         )
         return None
     if not mask.any():
@@ -198,7 +201,7 @@ def _read_mask(path: Path, pixels: UInt8 | None, faults: Faults) -> npt.NDArray[
 def _region_of(
     label: _Label, labels: npt.NDArray[np.int32], boxes: Float32, faults: Faults
 ) -> int | None:
-    """Index of the region that a row is about; None, and a fault, if there is none."""
+    """Return the index of the region of a row; None, and a fault, if there is none."""
     height, width = labels.shape
     if not (0 <= label.x < width and 0 <= label.y < height):
         faults.add(
@@ -211,8 +214,8 @@ def _region_of(
     about = np.flatnonzero((boxes[:, :2] <= point).all(axis=1) & (boxes[:, 2:] > point).all(axis=1))
     if len(about) != 1:
         faults.add(
-            f"{label.place}: at {label.x} {label.y} the mask is black, and {len(about)} boxes of regions hold the point; "
-            f"give a point on the cell"
+            f"{label.place}: at {label.x} {label.y} the mask is black, and {len(about)} boxes of "
+            f"regions hold the point; give a point on the cell"
         )
         return None
     return int(about[0])

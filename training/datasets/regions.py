@@ -1,4 +1,6 @@
-"""Regions of red cells from pixels: a mask, then its connected components (Qiu et al. 2019, section 2.2)."""
+"""Find regions of red cells in pixels: a mask, then its connected components (Qiu et al. 2019,
+section 2.2).
+"""
 
 from __future__ import annotations
 
@@ -14,15 +16,21 @@ __all__ = ["components", "fill_holes", "foreground_mask", "otsu_threshold"]
 Mask = npt.NDArray[np.bool_]
 
 _GRID = 60
-"""Steps of the coarse grid along the short side: a cell of a usual field is about five of them wide."""
+"""Steps of the coarse grid along the short side: a cell of a usual field is about five of them
+wide.
+"""
 _WINDOW = 21
-"""Side, in steps, of what a pixel's background is taken from: four cells, so that some of it is free of them."""
+"""Side, in steps, of the window for a pixel's background: four cells, so that some of it is free of
+them.
+"""
 _THINNING = 2
-"""The percentile varies slowly: one is computed every so many steps."""
+"""The percentile varies slowly: one is computed per this many steps."""
 
 
 def otsu_threshold(values: npt.NDArray[np.float32], *, bins: int = 256) -> float:
-    """The level that splits values into two classes of greatest between-class variance (Otsu 1979, eq. 18)."""
+    """Return the level that splits values into two classes of greatest between-class variance (Otsu
+    1979, eq. 18).
+    """
     counts, edges = np.histogram(values, bins)
     centres = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)
@@ -35,7 +43,8 @@ def otsu_threshold(values: npt.NDArray[np.float32], *, bins: int = 256) -> float
 
 
 def foreground_mask(pixels: UInt8) -> Mask:
-    """Cells of a stained smear: the green channel, which haemoglobin absorbs, under a smooth background.
+    """Return the cells of a stained smear: the green channel, which haemoglobin absorbs, under a
+    smooth background.
 
     pixels: uint8 [H, W, 3] RGB. Returns bool [H, W], holes filled, specks opened away.
     """
@@ -46,10 +55,10 @@ def foreground_mask(pixels: UInt8) -> Mask:
 
 
 def components(mask: Mask) -> tuple[npt.NDArray[np.int32], Float32, npt.NDArray[np.int64]]:
-    """Connected components (8-neighbours) of a mask.
+    """Find connected components (8-neighbours) of a mask.
 
-    Returns labels int32 [H, W] (0 is background, component i has label i + 1), boxes float32 [R, 4] in pixels
-    (x1, y1 just past the last pixel) and areas int64 [R] in pixels.
+    Returns labels int32 [H, W] (0 is background, component i has label i + 1), boxes float32 [R, 4]
+    in pixels (x1, y1 just past the last pixel) and areas int64 [R] in pixels.
     """
     labels, count = ndimage.label(mask, np.ones((3, 3), bool))
     slices = ndimage.find_objects(labels)
@@ -59,7 +68,9 @@ def components(mask: Mask) -> tuple[npt.NDArray[np.int32], Float32, npt.NDArray[
 
 
 def _background(green: Float32) -> Float32:
-    """float32 [H, W], what the level would be without cells: the 90th percentile around, smoothed."""
+    """Return the level that there would be without cells, float32 [H, W]: the 90th percentile
+    around, smoothed.
+    """
     step = max(1, min(green.shape) // _GRID)
     coarse = ndimage.uniform_filter(green, step)[::step, ::step]
     windows = sliding_window_view(np.pad(coarse, _WINDOW // 2, mode="edge"), (_WINDOW, _WINDOW))
@@ -75,7 +86,7 @@ def _background(green: Float32) -> Float32:
 
 
 def _stretch(coarse: Float32, length: int, step: int) -> Float32:
-    """float32 [length, W] by linear interpolation of rows [h, W] that stand `step` apart."""
+    """Interpolate rows [h, W] that are `step` apart linearly to float32 [length, W]."""
     at = np.minimum(np.arange(length, dtype=np.float32) / step, len(coarse) - 1)
     below = at.astype(np.intp)
     above = np.minimum(below + 1, len(coarse) - 1)
@@ -85,7 +96,7 @@ def _stretch(coarse: Float32, length: int, step: int) -> Float32:
 
 
 def fill_holes(mask: Mask) -> Mask:
-    """Background (4-neighbours) that does not reach the edge becomes foreground.
+    """Turn background (4-neighbours) that does not reach the edge into foreground.
 
     The same as ndimage.binary_fill_holes, several times faster on cells with many pale centres.
     """

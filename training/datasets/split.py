@@ -1,4 +1,6 @@
-"""Which fields train and which judge: by smear group, and by image only to stand beside what others published."""
+"""Split fields into training and held-out ones: by smear group, or by image for comparison with
+published results.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,10 @@ SPLITS = ("smears", "images", "images-of-held-out")
 def split_fields(
     dataset: Dataset, *, split: str, validation_share: float, seed: int
 ) -> tuple[list[LabelledField], list[LabelledField]]:
-    """Fields to train on, fields to judge by. split: one of SPLITS.
+    """Return fields to train on and held-out fields. split: one of SPLITS.
 
-    'images-of-held-out' deals at random only the images of the smears that 'smears' holds out, so that a training that
-    held out these smears may be gone on from.
+    'images-of-held-out' deals at random only the images of the smears that 'smears' holds out, so
+    that a training that held out these smears may be fine-tuned.
     """
     if split == "images":
         return split_by_image(dataset, dataset.fields, validation_share=validation_share, seed=seed)
@@ -38,24 +40,27 @@ def check_sides(
     validation_share: float,
     seed: int,
 ) -> None:
-    """Raises UsageError if a side of a split has no labelled region; with a share of 0 none is to be held out."""
+    """Raise UsageError if a side of a split has no labelled region; with a share of 0 nothing is
+    held out.
+    """
     for side, fields in (("training", train), ("held-out", held_out)):
         wanted = side == "training" or validation_share > 0
         if wanted and not any(field.known.any() for field in fields):
             raise UsageError(
-                f"no {side} smear has a labelled region with --validation-share {validation_share:g} "
-                f"and --seed {seed}; change them, or label more smears"
+                f"no {side} smear has a labelled region with --validation-share "
+                f"{validation_share:g} and --seed {seed}; change them, or label more smears"
             )
 
 
 def split_by_group(
     dataset: Dataset, *, validation_share: float, seed: int
 ) -> tuple[list[LabelledField], list[LabelledField]]:
-    """Cuts a dataset into training and validation fields that share no smear.
+    """Split a dataset into training and validation fields that share no smear.
 
-    Groups are dealt one by one, those with the rarest types first, to the side that is further from its share of
-    the types they hold. A group that holds most of a type goes to training unless its other types outweigh that.
-    A validation group that shares images with a training group is on neither side.
+    Groups are dealt one by one, those with the rarest types first, to the side that is further from
+    its share of the types they hold. A group that holds most of a type goes to training unless its
+    other types outweigh that. A validation group that shares images with a training group is on
+    neither side.
     """
     groups = sorted({field.group for field in dataset.fields})
     counts = np.stack([_type_counts(dataset.fields, group, len(dataset.types)) for group in groups])
@@ -68,7 +73,7 @@ def split_by_group(
     validation: set[str] = set()
     held = np.zeros_like(totals)
     for index in order:
-        # The field count rides along as the last column, so that groups without labels are dealt too.
+        # The field count is the last column, so that groups without labels are dealt too.
         wanted = validation_share * totals - held
         gain = np.minimum(counts[index], np.maximum(wanted, 0)) / np.maximum(totals, 1)
         excess = np.maximum(counts[index] - np.maximum(wanted, 0), 0) / np.maximum(totals, 1)
@@ -86,12 +91,13 @@ def split_by_group(
 def split_by_image(
     dataset: Dataset, candidates: Sequence[LabelledField], *, validation_share: float, seed: int
 ) -> tuple[list[LabelledField], list[LabelledField]]:
-    """Deals labelled images at random, so that fields of one smear stand on both sides.
+    """Deal labelled images at random, so that fields of one smear are on both sides.
 
-    candidates: the fields among which are those to judge by; all others are trained on.
+    candidates: the fields from which the held-out ones are drawn; all others are trained on.
 
-    What is measured so says how well a network knows smears that it was trained on, as most published figures do.
-    Images of groups that share images are not judged by, because one may stand on both sides under two names.
+    Such a measure shows how well a network knows smears that it was trained on, as most published
+    figures do. Images of groups that share images are not held out, because one may be on both
+    sides under two names.
     """
     tied = {group for pair in dataset.same_smear for group in pair}
     fields = sorted(dataset.fields, key=lambda field: field.path.name)

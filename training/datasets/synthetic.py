@@ -1,10 +1,11 @@
-"""Rendered smears with their truth, as `rbc-engine synth --out DIR/images --truth DIR/truth` writes them.
+"""Read rendered smears with their truth, as `rbc-engine synth --out DIR/images --truth DIR/truth`
+writes them.
 
     DIR/images/SLIDE/field-N.jpg
     DIR/truth/truth.json     boxes, types and number of cells of every region
 
-A slide is a smear group: its fields share stain, light and optics. The masks beside truth.json are not read, for
-its boxes are theirs.
+A slide is a smear group: its fields share stain, light and optics. The masks next to truth.json are
+not read, since it has their boxes.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class _RenderedImage(ListedImage):
 
 
 def load_synthetic(folder: Path, *, threads: int | None = None) -> Dataset:
-    """See formats.LoadDataset."""
+    """Read the dataset; see formats.LoadDataset."""
     missing = [name for name in ("images", "truth/truth.json") if not (folder / name).exists()]
     if missing:
         raise UsageError(
@@ -82,7 +83,7 @@ def load_synthetic(folder: Path, *, threads: int | None = None) -> Dataset:
                 f"{_FILE}: fields.{number}.image must be SLIDE/FILE (got {truth.image!r:.100})"
             )
         elif truth.image in groups:
-            faults.add(f"{_FILE}: fields.{number}.image {truth.image} stands twice; keep one")
+            faults.add(f"{_FILE}: fields.{number}.image {truth.image} occurs twice; keep one")
         else:
             images.append(_RenderedImage(path=path, name=truth.image, truth=truth))
             groups[truth.image] = truth.image.rpartition("/")[0]

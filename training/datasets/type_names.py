@@ -1,12 +1,13 @@
-"""What the names in a dataset's labels stand for: a type, a red cell of unknown type, or no red cell.
+"""Define what the names in a dataset's labels mean: a type, a red cell of unknown type, or not a
+red cell.
 
     DIR/types.toml
         types = ["normal", "sickle_cell"]    # T types, in the order of the pack
         abnormal = ["sickle_cell"]           # those that make a cell abnormal
-        untyped = ["RBC"]                    # red cells of which nobody told the type
-        ignore = ["WBC", "Platelets"]        # no red cells
+        untyped = ["RBC"]                    # red cells without a type label
+        ignore = ["WBC", "Platelets"]        # not red cells
 
-Every key may be left out. Labels are compared without regard to case, and with spaces and hyphens as
+Every key may be omitted. Labels are compared without regard to case, and with spaces and hyphens as
 underscores: "Sickle cell" is sickle_cell.
 """
 
@@ -40,7 +41,7 @@ _MAX_BYTES = 2**20
 
 
 class TypeNames(BaseModel):
-    """The content of types.toml. Keys that it leaves out have what suits BCCD."""
+    """Hold the content of types.toml. Omitted keys have values that suit BCCD."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -70,11 +71,13 @@ class TypeNames(BaseModel):
         }
 
     def code(self, label: str) -> int:
-        """Index of the label's type, UNTYPED or IGNORED; UNTYPED also for a label that `check` complains of."""
+        """Return the index of the label's type, UNTYPED or IGNORED; UNTYPED also for a label that
+        `check` reports.
+        """
         return self._codes.get(_key(label), UNTYPED)
 
     def check(self, labels: Iterable[tuple[str, str]], faults: Faults) -> None:
-        """One fault for each name that is in no list.
+        """Add one fault for each name that is in no list.
 
         labels: pairs of a label and the place to look it up.
         """
@@ -84,17 +87,18 @@ class TypeNames(BaseModel):
                 unknown.setdefault(label, []).append(place)
         for label, places in unknown.items():
             faults.add(
-                f"{places[0]}: unknown type {label!r:.60} ({len(places)} labels have it); name it in {_FILE} "
-                f"under types = [...], untyped = [...] for red cells of unknown type, or ignore = [...] for no red cells"
+                f"{places[0]}: unknown type {label!r:.60} ({len(places)} labels have it); name it "
+                f"in {_FILE} under types = [...], untyped = [...] for red cells of unknown type, "
+                "or ignore = [...] for anything else"
             )
 
 
 def read_type_names(
     folder: Path, faults: Faults, *, without_file: TypeNames | None = None
 ) -> TypeNames | None:
-    """The names of DIR/types.toml; None, and faults, if it is not as it must be.
+    """Read the names of DIR/types.toml; None, and faults, if it breaks a rule.
 
-    without_file: what holds if there is none; None for TypeNames().
+    without_file: the names if there is none; None for TypeNames().
     """
     path = folder / _FILE
     if not path.exists():
@@ -107,7 +111,7 @@ def read_type_names(
     except ValidationError as error:
         faults.add_invalid(_FILE, error)
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        faults.add(f"{_FILE}: no TOML ({error}); correct it")
+        faults.add(f"{_FILE}: not TOML ({error}); correct it")
     return None
 
 

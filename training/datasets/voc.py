@@ -1,4 +1,4 @@
-"""Pascal VOC: an XML file of boxes for every image, one box a cell.
+"""Read Pascal VOC: an XML file of boxes for every image, one box per cell.
 
     DIR/images/NAME.jpg          or JPEGImages/; any format that the engine reads
     DIR/annotations/NAME.xml     or Annotations/; belongs to the image of the same NAME
@@ -27,7 +27,7 @@ _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def load_voc(folder: Path, *, threads: int | None = None) -> Dataset:
-    """See formats.LoadDataset."""
+    """Read the dataset; see formats.LoadDataset."""
     faults = Faults()
     image_folder, annotation_folder = find_folders(
         folder, ("images", "JPEGImages"), ("annotations", "Annotations")
@@ -59,12 +59,13 @@ def load_voc(folder: Path, *, threads: int | None = None) -> Dataset:
 
 
 def _read_annotation(path: Path, name: str, faults: Faults) -> list[BoxedCell]:
-    """The objects of one file, but for those that are faults."""
+    """Return the objects of one file, without faulty ones."""
     data = read_bytes(path, name=name, max_bytes=_MAX_XML_BYTES, faults=faults)
     if data is None:
         return []
     try:
-        root = ElementTree.fromstring(data, ElementTree.XMLParser(target=_PlainTree()))  # noqa: S314
+        parser = ElementTree.XMLParser(target=_PlainTree())  # noqa: S314
+        root = ElementTree.fromstring(data, parser)  # noqa: S314
     except UsageError as error:
         faults.add(f"{name}: {error}")
         return []
@@ -94,7 +95,9 @@ def _read_annotation(path: Path, name: str, faults: Faults) -> list[BoxedCell]:
 
 
 class _PlainTree(ElementTree.TreeBuilder):
-    """Refuses a document type, and with it every entity: none that a label needs, and how a small file becomes huge."""
+    """Refuse a document type, and with it every entity: labels need none, and they can make a small
+    file huge.
+    """
 
     def doctype(self, name: str, pubid: str | None, system: str | None) -> NoReturn:
         raise UsageError("must not declare a document type or entities; remove the <!DOCTYPE ...>")

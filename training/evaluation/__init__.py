@@ -1,1 +1,1 @@
-"""How good a pack is: what the engine says of labelled smears against their labels, with intervals over smears."""
+"""Measure a pack: its results on labelled smears against the labels, with intervals over smears."""

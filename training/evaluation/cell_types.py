@@ -1,4 +1,4 @@
-"""Measures of what the engine says of regions: their types, and whether they are abnormal."""
+"""Measure the classification of regions: their types, and whether they are abnormal."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from rbc_engine.training.evaluation.samples import Kind, Mask, TypeSample, in_su
 __all__ = ["MEAN_EXAMPLES", "RARE_SHARE", "WORST_EXAMPLES", "measure_types"]
 
 MEAN_EXAMPLES = 20
-"""Types with fewer are left out of the mean AUC: theirs says little."""
+"""Types with fewer examples are excluded from the mean AUC: theirs means little."""
 
 WORST_EXAMPLES = 50
 
 RARE_SHARE = 0.05
-"""A type that fewer of a field's typed regions hold is rare there."""
+"""A type held by a smaller share of a field's typed regions is rare there."""
 
 
 def measure_types(sample: TypeSample, types: Sequence[str], bootstrap: Bootstrap) -> TypeSection:
-    """types: T names."""
+    """Measure the types of a sample. types: T names."""
     return TypeSection(
         subsets={subset: _measure(sample, types, subset, bootstrap) for subset in SUBSETS},
         single_cells=_measure_single_cells(sample, types, bootstrap),
@@ -105,7 +105,7 @@ def _average_precision(sample: TypeSample, chosen: Mask, index: int) -> statisti
 
 
 def _with_auc(per_type: dict[str, CellTypeMeasures], examples: int) -> dict[str, float]:
-    """AUC of the types that have one, and at least so many examples."""
+    """Return the AUC of the types that have one, and at least this many examples."""
     return {
         name: measures.auc.value
         for name, measures in per_type.items()

@@ -1,4 +1,4 @@
-"""Measures of the detections."""
+"""Measure detections."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ __all__ = ["judged_detections", "measure_detections"]
 
 
 def judged_detections(kinds: Ints, subset: Subset) -> Mask:
-    """bool [D], which detections count in a subset: those on its regions, and those on background, in every one.
+    """Return bool [D], the detections that count in a subset: those on its regions, and those on
+    background, in every one.
 
     kinds: int64 [D], of DetectionSample.found_kinds at one IoU.
     """
@@ -73,7 +74,7 @@ def _measure(sample: DetectionSample, subset: Subset, bootstrap: Bootstrap) -> D
 def _ranked(
     measure: Callable[..., Statistic], sample: DetectionSample, subset: Subset, truths: Floats
 ) -> list[Statistic]:
-    """A measure of the ranked detections at each of IOUS."""
+    """Return a measure of the ranked detections at each of IOUS."""
     ranked = []
     for right, kinds in zip(sample.right, sample.found_kinds, strict=True):
         judged = judged_detections(kinds, subset)

@@ -1,4 +1,4 @@
-"""The regions that an earlier `rbc-engine run` wrote, as if they had just been found."""
+"""Read the regions that an earlier `rbc-engine run` wrote, as if they had just been found."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["EarlierRun", "read_earlier_run"]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class EarlierRun:
-    """findings: of the fields asked for. device, backend, precision: as run.json has them."""
+    """Hold findings of the fields asked for, with device, backend and precision as in run.json."""
 
     findings: Findings
     device: str
@@ -37,10 +37,10 @@ class EarlierRun:
 def read_earlier_run(
     regions_parquet: Path, *, pack: Pack, fields: Sequence[LabelledField]
 ) -> EarlierRun:
-    """Takes the fields from a run's regions.parquet, with the fields.csv and run.json beside it.
+    """Take the fields from a run's regions.parquet, with its fields.csv and run.json.
 
-    A field is found by its name in the run, its path relative to the run's INPUT: the folder that holds all
-    fields, or one above it.
+    A field is found by its name in the run, its path relative to the run's INPUT: the folder that
+    holds all fields, or one above it.
 
     Raises UsageError if the files are damaged, of another pack, or lack a field.
     """
@@ -48,8 +48,9 @@ def read_earlier_run(
     sha256 = (table.schema.metadata or {}).get(b"rbc_engine.pack.sha256", b"").decode()
     if sha256 != pack.sha256:
         raise UsageError(
-            f"--regions {regions_parquet} was made with another pack than {pack.name} {pack.manifest.version} "
-            f"(sha256 {sha256[:12] or 'unknown'}, not {pack.sha256[:12]}); run it again with this pack"
+            f"--regions {regions_parquet} was made with another pack than {pack.name} "
+            f"{pack.manifest.version} (sha256 {sha256[:12] or 'unknown'}, not {pack.sha256[:12]}); "
+            "run it again with this pack"
         )
     by_name = _rows_by_name(regions_parquet, rows)
     names = _names_in_run(regions_parquet, fields, by_name)
@@ -79,14 +80,15 @@ def _read_files(regions_parquet: Path) -> tuple[RunRecord, list[dict[str, str]],
         run = RunRecord.read(folder / RUN_JSON)
         with (folder / FieldsCsv.NAME).open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        # Through memory, so that a fault is told as one of this file.
+        # Through memory, so that a fault is reported as one of this file.
         table = pq.read_table(pa.BufferReader(regions_parquet.read_bytes()))
     except ResultsError as error:
         raise UsageError(f"--regions {regions_parquet}: {error}") from error
     except OSError as error:
         raise UsageError(
-            f"--regions {regions_parquet}: cannot read {error.filename or 'it'}: {error.strerror or error}; "
-            f"give regions.parquet in the folder that `rbc-engine run` wrote, with all files of it"
+            f"--regions {regions_parquet}: cannot read {error.filename or 'it'}: "
+            f"{error.strerror or error}; give regions.parquet in the folder that `rbc-engine run` "
+            "wrote, with all its files"
         ) from error
     except (ValueError, csv.Error, pa.ArrowException) as error:
         raise UsageError(
@@ -112,7 +114,9 @@ def _rows_by_name(regions_parquet: Path, rows: list[dict[str, str]]) -> dict[str
 def _names_in_run(
     regions_parquet: Path, fields: Sequence[LabelledField], known: dict[str, dict[str, str]]
 ) -> list[str]:
-    """The name of each field in the run: its path relative to the first common folder, going up, that fits."""
+    """Return the name of each field in the run: its path relative to the first common folder, going
+    up, that fits.
+    """
     paths = [field.path.parent.resolve() / field.path.name for field in fields]
     common = Path(os.path.commonpath([path.parent for path in paths]))
     for folder in (common, *common.parents):
@@ -122,13 +126,13 @@ def _names_in_run(
     names = [path.relative_to(common).as_posix() for path in paths]
     missing = [name for name in names if name not in known]
     raise UsageError(
-        f"--regions {regions_parquet}: that run has no {len(missing)} of the {len(names)} fields to be judged "
-        f"({', '.join(missing[:3])}); run the folder {common} as INPUT"
+        f"--regions {regions_parquet}: that run has no {len(missing)} of the {len(names)} fields "
+        f"to be scored ({', '.join(missing[:3])}); run the folder {common} as INPUT"
     )
 
 
 def _regions_by_name(table: Any, pack: Pack) -> dict[str, Regions]:
-    """The rows of a field follow one another."""
+    """Return the regions of each field, whose rows follow one another."""
     if not len(table):
         return {}
     names = np.array(table["field"].to_pylist(), object)

@@ -1,4 +1,4 @@
-"""The files of an evaluation: all of them appear together, evaluation.json last."""
+"""Write the files of an evaluation: all of them appear together, evaluation.json last."""
 
 from __future__ import annotations
 
@@ -18,28 +18,32 @@ _FILES = (EVALUATION_JSON, _EVALUATION_MD, *PLOTS)
 
 
 def prepare_folder(folder: Path, *, overwrite: bool) -> None:
-    """Makes the folder if it does not exist, before the work that is to end in it.
+    """Make the folder if it does not exist, before the work whose results go into it.
 
-    overwrite: an earlier evaluation may lie there. It stays as it is until write_evaluation.
+    overwrite: an earlier evaluation may be there. It remains until write_evaluation.
 
-    Raises OutputError if the folder holds anything and overwrite is not set, or if it cannot be written.
+    Raises OutputError if the folder holds anything and overwrite is not set, or if it cannot be
+    written.
     """
     with explain_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if not overwrite and any(folder.iterdir()):
             raise OutputError(
-                f"--out {folder} is not empty; pass --overwrite to replace the evaluation in it, or name another --out"
+                f"--out {folder} is not empty; pass --overwrite to replace the evaluation in it, "
+                "or name another --out"
             )
         for name in _FILES:
             remove_abandoned(folder / name)
 
 
 def write_evaluation(folder: Path, scored: Scored) -> None:
-    """Writes evaluation.json, evaluation.md and the plots; those of an earlier evaluation go.
+    """Write evaluation.json, evaluation.md and the plots; those of an earlier evaluation are
+    removed.
 
-    An evaluation.json in the folder means that the files beside it are complete and of the same evaluation.
+    An evaluation.json in the folder means that the files next to it are complete and of the same
+    evaluation.
 
-    Raises OutputError if the disk refuses. All is on the disk before the first file is moved.
+    Raises OutputError if writing fails. Everything is on disk before the first file is moved.
     """
     plots = draw_plots(scored)
     evaluation = scored.evaluation

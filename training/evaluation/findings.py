@@ -1,4 +1,4 @@
-"""Measures a pack by what the engine finds in held-out fields."""
+"""Measure a pack by what the engine finds in held-out fields."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from rbc_engine.types.regions import Regions
 __all__ = ["Findings", "analyze_fields", "measure"]
 
 MIN_EXAMPLES = 20
-"""The AUC of a type with fewer regions says little."""
+"""The AUC of a type with fewer regions means little."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Findings:
-    """What the engine found in some fields, matched to what is there.
+    """Hold what the engine found in some fields, matched to the truth.
 
     found: the regions of each field.
     matches: for each field int64 [D], indices into its true regions, -1 for a false one.
-    saturated: fields in which the detector filled its fixed-size output, so that regions may be missing.
+    saturated: fields in which the detector filled its fixed-size output, so that regions may be
+    missing.
     """
 
     fields: Sequence[LabelledField]
@@ -42,7 +43,7 @@ class Findings:
     def matched(
         cls, fields: Sequence[LabelledField], found: Sequence[Regions], *, saturated: int
     ) -> Findings:
-        """Matches what was found to what is there, at an IoU of 0.5."""
+        """Match found regions to true ones at an IoU of 0.5."""
         matches = [
             metrics.match_regions(regions.boxes, regions.scores, field.boxes)
             for field, regions in zip(fields, found, strict=True)
@@ -51,17 +52,17 @@ class Findings:
 
     @property
     def correct(self) -> npt.NDArray[np.bool_]:
-        """bool [all D], whether each detection is matched, field after field."""
+        """Return whether each detection is matched, bool [all D], field after field."""
         return np.concatenate([match >= 0 for match in self.matches])
 
     @property
     def scores(self) -> Float32:
-        """float32 [all D]."""
+        """Return the scores of all detections, float32 [all D]."""
         return np.concatenate([regions.scores for regions in self.found])
 
 
 def analyze_fields(engine: Engine, fields: Sequence[LabelledField]) -> Findings:
-    """Runs the engine over fields, and matches its regions to theirs at an IoU of 0.5.
+    """Run the engine over fields, and match its regions to theirs at an IoU of 0.5.
 
     Raises ImageError if one cannot be analysed.
     """
@@ -83,13 +84,13 @@ def measure(
     abnormal: Sequence[str],
     digits: int = 4,
 ) -> dict[str, float | int]:
-    """The measures of a pack, rounded, named so that each says what it is over.
+    """Return the measures of a pack, rounded, with names that state what each is over.
 
-    Types are judged on matched regions of which every cell is labelled. What cannot be measured on these fields
-    is left out.
+    Types are scored on matched regions with every cell labelled. What cannot be measured on these
+    fields is omitted.
 
     findings: of an engine whose own score threshold is not higher.
-    score_threshold: detections under it count for the average precision alone.
+    score_threshold: detections under it count only for the average precision.
     """
     fields, correct, scores = findings.fields, findings.correct, findings.scores
     kept = scores >= np.float32(score_threshold)
@@ -149,7 +150,8 @@ def _measure_types(
         ),
         f"types_with_{MIN_EXAMPLES}_regions": int(measured.sum()),
         **{f"auc_{name}": float(auc) for name, auc in zip(types, aucs, strict=True)},
-        # The caller learnt from these very smears; the cross-validated figure beside it is the honest one.
+        # The caller was trained on these smears; the cross-validated figure next to it is the
+        # honest one.
         "abnormal_accuracy_typed_regions_caller_trained_on_these_smears": metrics.share(
             np.concatenate(called) == is_abnormal
         ),

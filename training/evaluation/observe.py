@@ -1,4 +1,6 @@
-"""The engine made to say more than it ships: of detections under its threshold, and of boxes that are given to it."""
+"""Get more from the engine than it ships: detections under its threshold, and the classification of
+given boxes.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +27,16 @@ from rbc_engine.types.regions import Regions
 __all__ = ["SCORE_FLOOR", "judge_true_boxes", "open_at_floor"]
 
 SCORE_FLOOR = 0.05
-"""torchvision's default: what scores less adds next to nothing to an average precision."""
+"""torchvision's default: lower scores add almost nothing to an average precision."""
 
 
 def open_at_floor(pack: Pack, *, device: str, precision: str) -> tuple[Engine, float]:
-    """An engine that also reports detections under the pack's score threshold, and the lowest score it reports.
+    """Return an engine that also reports detections under the pack's score threshold, and the
+    lowest score it reports.
 
-    NMS goes by falling score, and a field's types are estimated from its surer regions, so what such an engine says of
-    the detections at or over the pack's own threshold is what the pack says.
+    NMS proceeds by falling score, and a field's mix is estimated from its surer regions, so the
+    results of such an engine for the detections from the pack's own threshold on are those of the
+    pack.
     """
     detector = pack.manifest.detector
     floor = min(SCORE_FLOOR, detector.score_threshold)
@@ -44,7 +48,7 @@ def open_at_floor(pack: Pack, *, device: str, precision: str) -> tuple[Engine, f
 
 
 def judge_true_boxes(engine: Engine, fields: Sequence[LabelledField]) -> Findings:
-    """Crops, classifies and calls the true boxes of the typed regions, by the engine's own stages.
+    """Crop, classify and call the true boxes of the typed regions by the engine's own stages.
 
     Raises ImageError if a field cannot be read.
     """

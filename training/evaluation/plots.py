@@ -1,4 +1,6 @@
-"""The plots of an evaluation, as PNG. Each has its own canvas, so that no window system is touched."""
+"""Draw the plots of an evaluation as PNG, each on a canvas of its own, so that no window system is
+needed.
+"""
 
 from __future__ import annotations
 
@@ -32,11 +34,13 @@ __all__ = ["draw_plots", "precision_recall_points", "reliability_points"]
 
 _DPI = 120
 _LEAST_PER_BIN = 10
-"""A share of fewer regions says little, and its point is left out."""
+"""A share of fewer regions means little, and its point is omitted."""
 
 
 def draw_plots(scored: Scored) -> dict[str, bytes]:
-    """PNG files by name, of rbc_engine.training.evaluation.tables.PLOTS; the last three only where types are judged."""
+    """Return PNG files by name, of rbc_engine.training.evaluation.tables.PLOTS; the last three only
+    if types are scored.
+    """
     evaluation = scored.evaluation
     plots = {"precision_recall.png": _precision_recall(scored.detections, evaluation)}
     section = evaluation.types_of_detections
@@ -48,7 +52,7 @@ def draw_plots(scored: Scored) -> dict[str, bytes]:
 
 
 def precision_recall_points(sample: DetectionSample, subset: Subset) -> tuple[Floats, Floats]:
-    """Recall and precision at IoU 0.5, float64 [P] each; empty without a region to find."""
+    """Return recall and precision at IoU 0.5, float64 [P] each; empty without a region to find."""
     truths = int(in_subset(sample.truth_kinds, subset).sum())
     if not truths:
         return np.zeros(0), np.zeros(0)
@@ -57,7 +61,9 @@ def precision_recall_points(sample: DetectionSample, subset: Subset) -> tuple[Fl
 
 
 def reliability_points(held: Mask, probabilities: Float32) -> tuple[Floats, Floats]:
-    """Mean probability and share held, float64 [P] each, of the bins with enough regions."""
+    """Return the mean probability and the share held, float64 [P] each, of the bins with enough
+    regions.
+    """
     bins = calibration_bin(probabilities)
     counts = np.bincount(bins, minlength=CALIBRATION_BINS)
     enough = counts >= _LEAST_PER_BIN
@@ -138,7 +144,7 @@ def _axes(x_label: str, y_label: str) -> tuple[Figure, Axes]:
 
 
 def _style(index: int) -> dict[str, Any]:
-    """Ten colours, then again in dashes."""
+    """Return one of ten colours, then the same in dashes."""
     return {"color": f"C{index % 10}", "linestyle": ("-", "--", ":", "-.")[index // 10 % 4]}
 
 

@@ -1,4 +1,4 @@
-"""Labelled fields as judges of a pack's precisions: see rbc_engine.calibration.calibrate."""
+"""Test a pack's precisions on labelled fields: see rbc_engine.calibration.calibrate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["FieldJudges"]
 
 
 class FieldJudges:
-    """fields: labelled, with types in the order of the pack's."""
+    """Score precisions on fields: labelled, with types in the order of the pack's."""
 
     def __init__(self, fields: Sequence[LabelledField]) -> None:
         self._fields = fields
@@ -25,10 +25,10 @@ class FieldJudges:
     def __call__(
         self, pack: Pack, device: str, precision: str
     ) -> tuple[str, dict[str, float], list[Regions]]:
-        """Runs the engine over the fields.
+        """Run the engine over the fields.
 
-        Returns the device's name, the measures that a precision is judged by, and the regions of every field. Raises
-        ImageError for a field that cannot be analysed.
+        Returns the device's name, the measures that a precision is tested by, and the regions of
+        every field. Raises ImageError for a field that cannot be analysed.
         """
         engine, _ = open_at_floor(pack, device=device, precision=precision)
         with engine:
@@ -54,5 +54,5 @@ class FieldJudges:
 
 
 def _kept(regions: Regions, threshold: float) -> Regions:
-    """Those that the pack reports."""
+    """Return the regions that the pack reports."""
     return regions.take(regions.scores >= np.float32(threshold))

@@ -1,4 +1,6 @@
-"""evaluation.json as types: every measure with its interval, and what it was measured on."""
+"""Define evaluation.json as types: every measure with its interval, and the data of the
+measurement.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ SCHEMA: Final = 1
 
 Subset = Literal["single_cell", "several_cells", "all"]
 SUBSETS: tuple[Subset, ...] = ("single_cell", "several_cells", "all")
-"""Regions of exactly one cell, which are isolated cells; of two or more; and all, also those whose cells nobody counted."""
+"""Regions of exactly one cell, which are isolated cells; of two or more; and all, including those
+whose cells nobody counted.
+"""
 
 
 class _Section(BaseModel):
@@ -36,7 +40,9 @@ class _Section(BaseModel):
 
 
 class Measure(_Section):
-    """A measure with its 95 % interval. None where it does not exist: a share of nothing, an AUC of one class."""
+    """Hold a measure with its 95 % interval. None where it does not exist: a share of nothing, an
+    AUC of one class.
+    """
 
     value: float | None
     low: float | None
@@ -56,16 +62,16 @@ class ProgramNotes(_Section):
 
 
 class EngineNotes(_Section):
-    """What made the regions that are judged."""
+    """Describe what made the scored regions."""
 
     source: Literal["live run", "regions.parquet"]
     device: str
     backend: str
     precision: str
     score_threshold: float
-    """The pack's: everything but the average precisions and the curves is measured at it."""
+    """The pack's; everything except the average precisions and the curves is measured at it."""
     score_floor: float
-    """Detections under it were not seen; average precisions take no account of them."""
+    """Detections under it were not seen; average precisions ignore them."""
     saturated_fields: int
     """Fields in which the detector filled its fixed-size output."""
 
@@ -84,7 +90,9 @@ class DataNotes(_Section):
 
 
 class BootstrapNotes(_Section):
-    """Intervals are between percentiles of resamples of the smear groups, drawn with replacement."""
+    """Describe the bootstrap. Intervals are between percentiles of resamples of the smear groups,
+    drawn with replacement.
+    """
 
     resamples: int
     seed: int
@@ -92,26 +100,32 @@ class BootstrapNotes(_Section):
 
 
 class DetectionMeasures(_Section):
-    """Of the true regions of one subset.
+    """Hold the detection measures of one subset of the true regions.
 
-    A detection that matches no region belongs to the subset of the region it shares most with; one on background,
-    less than half of it covered by true regions, belongs to every subset.
+    A detection that matches no region belongs to the subset of the region it shares most with; one
+    on background, less than half of it covered by true regions, belongs to every subset.
     """
 
     regions: int
     labelled_cells: int
     ap50: Measure
-    """Area under the precision-recall curve; a detection is right if its IoU with a region still free is 0.5 or more."""
+    """Area under the precision-recall curve; a detection is right if its IoU with a free region is
+    0.5 or more.
+    """
     ap50_95: Measure
-    """COCO's: precision at 101 recalls, mean over the IoUs 0.5, 0.55 ... 0.95; without a limit of detections an image."""
+    """COCO's: precision at 101 recalls, mean over the IoUs 0.5, 0.55 ... 0.95; with no limit of
+    detections per image.
+    """
     found: Measure
-    """Share of the regions that a detection matches at IoU 0.5. Of single-cell regions: isolated cells found."""
+    """Share of the regions that a detection matches at IoU 0.5. Of single-cell regions: isolated
+    cells found.
+    """
     centres_hit: Measure
     """Share of the labelled cell centres that lie in any detection."""
     detections: int
     unmatched: Measure
-    """Share of the detections that match no true region at IoU 0.5, one to one: on background, parts of regions, and
-    regions found twice."""
+    """Share of the detections that match no true region at IoU 0.5, one to one: on background,
+    parts of regions, and regions found twice."""
     on_background: Measure
     """Share of the detections on background."""
 
@@ -128,37 +142,41 @@ class CellTypeMeasures(_Section):
 
 
 class TypeMeasures(_Section):
-    """Of the typed regions of one subset."""
+    """Hold the type measures of one subset of the typed regions."""
 
     regions: int
     exact_match: Measure
-    """Share of the regions of which every type is told right."""
+    """Share of the regions with all types right."""
     exact_match_missed_wrong: Measure
     """The same, over these regions and those that no detection matches."""
     mean_auc: Measure
-    """Over the types with at least 20 examples; a resample without examples of one leaves it out."""
+    """Over the types with at least 20 examples; a resample without examples of one excludes it."""
     mean_auc_types: int
     worst_type: str | None
     """The type of lowest AUC among those with at least 50 examples."""
     worst_auc: Measure
     abnormal_accuracy: Measure
-    """Share of the regions that the caller calls right, abnormal or not, at the pack's threshold."""
+    """Share of the regions that the caller calls right, abnormal or not, at the pack's
+    threshold.
+    """
     abnormal_auc: Measure
     per_type: dict[str, CellTypeMeasures]
 
 
 class SingleCells(_Section):
-    """The likeliest type of single-cell regions against their one type."""
+    """Compare the likeliest type of single-cell regions with their one type."""
 
     regions: int
     accuracy: Measure
     macro_f1: Measure
     """Mean over the types that the regions hold."""
     rare: int
-    """Those of a type that under 5 % of the typed regions of their field hold: what a field prior may talk down."""
+    """Those of a type held by under 5 % of the typed regions of their field, which a field prior
+    may lower.
+    """
     rare_accuracy: Measure
     confusion: list[list[int]]
-    """[T][T]: regions of the type of the row that are told to be of the type of the column."""
+    """[T][T]: regions of the type of the row that are predicted as the type of the column."""
 
 
 class TypeSection(_Section):
@@ -167,7 +185,7 @@ class TypeSection(_Section):
 
 
 class Evaluation(_Section):
-    """The whole of evaluation.json."""
+    """Hold the whole of evaluation.json."""
 
     schema_: Literal[1] = Field(alias="schema")
     pack: PackNotes
@@ -178,7 +196,9 @@ class Evaluation(_Section):
     bootstrap: BootstrapNotes
     detection: dict[Subset, DetectionMeasures]
     types_of_detections: TypeSection | None
-    """Typed regions matched by a detection, judged by what the engine says of the detection: what ships."""
+    """Typed regions matched by a detection, scored on the result for the detection: what ships."""
     types_of_true_boxes: TypeSection | None
-    """Every typed region, its true box given to the engine's crop and classifier: no region is missed."""
+    """Every typed region, with its true box given to the engine's crop and classifier: no region is
+    missed.
+    """
     warnings: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What is judged, as flat arrays over all fields, each item with its smear group."""
+"""Hold what is scored as flat arrays over all fields, each item with its smear group."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ IOUS = np.linspace(0.5, 0.95, 10)
 
 
 class Kind(IntEnum):
-    """How many cells a region holds."""
+    """State how many cells a region holds."""
 
     NONE = -1
     """No region."""
@@ -51,12 +51,14 @@ _KIND_OF_SUBSET: dict[Subset, Kind] = {"single_cell": Kind.SINGLE, "several_cell
 
 
 def in_subset(kinds: Ints, subset: Subset) -> Mask:
-    """bool [N], which regions are of a subset. kinds: int64 [N], of Kind."""
+    """Return bool [N], the regions of a subset. kinds: int64 [N], of Kind."""
     return kinds >= Kind.NONE if subset == "all" else kinds == _KIND_OF_SUBSET[subset]
 
 
 def region_kinds(field: LabelledField) -> Ints:
-    """int64 [R], the Kind of each region: single only if it is known to hold no further cell."""
+    """Return the Kind of each region, int64 [R]: single only if it is known to hold no other
+    cell.
+    """
     return np.select(
         [field.known & field.isolated, field.cells >= 2], [Kind.SINGLE, Kind.SEVERAL], Kind.UNSURE
     ).astype(np.int64)
@@ -64,16 +66,19 @@ def region_kinds(field: LabelledField) -> Ints:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class DetectionSample:
-    """R true regions, D detections, N labelled cells, in G groups.
+    """Hold R true regions, D detections and N labelled cells in G groups.
 
     groups: G.
-    truth_groups, truth_kinds: int64 [R]. truth_found: bool [R], matched at IoU 0.5 at the score threshold.
+    truth_groups, truth_kinds: int64 [R]. truth_found: bool [R], matched at IoU 0.5 at the score
+    threshold.
     found_groups: int64 [D]. scores: float32 [D].
     right: bool [10, D], whether each detection matches a region at each of IOUS.
-    found_kinds: int64 [10, D], the kind of that region. A detection that matches none has the kind of the region
-        that it shares most with, or NONE if it lies on background: less than half covered by true regions.
+    found_kinds: int64 [10, D], the kind of that region. A detection that matches none has the kind
+        of the region that it shares most with, or NONE if it lies on background: less than half
+        covered by true regions.
     kept: bool [D], at or over the score threshold.
-    centre_groups, centre_kinds: int64 [N]; the kind is that of the smallest true region around the centre.
+    centre_groups, centre_kinds: int64 [N]; the kind is that of the smallest true region around the
+    centre.
     centre_hit: bool [N], in a detection at or over the score threshold.
     """
 
@@ -93,13 +98,16 @@ class DetectionSample:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TypeSample:
-    """N typed regions with what the engine says of them, in G groups; and M more of which it says nothing.
+    """Hold N typed regions with their results in G groups, and M more without results.
 
     groups: G.
     region_groups, kinds: int64 [N].
-    held: bool [N, T], the types of each region. probabilities: float32 [N, T]. has: bool [N, T], as told.
-    field_share: float64 [N], of the typed regions of its field those that hold the rarest of the region's types.
-    abnormal: bool [N], any of the types is abnormal. abnormal_p: float32 [N]. called: bool [N], told to be abnormal.
+    held: bool [N, T], the types of each region. probabilities: float32 [N, T]. has: bool [N, T], as
+    predicted.
+    field_share: float64 [N], of the typed regions of its field those that hold the rarest of the
+    region's types.
+    abnormal: bool [N], any of the types is abnormal. abnormal_p: float32 [N]. called: bool [N],
+    called abnormal.
     missed_groups, missed_kinds: int64 [M], of the typed regions that no detection matches.
     """
 
@@ -118,14 +126,14 @@ class TypeSample:
 
 
 def group_indices(fields: Sequence[LabelledField]) -> tuple[tuple[str, ...], list[int]]:
-    """The names of the smear groups, sorted, and the index of each field's."""
+    """Return the names of the smear groups, sorted, and the index of each field's."""
     names = sorted({field.group for field in fields})
     index = {name: number for number, name in enumerate(names)}
     return tuple(names), [index[field.group] for field in fields]
 
 
 def detection_sample(findings: Findings, *, score_threshold: float) -> DetectionSample:
-    """findings: of an engine whose own score threshold is not higher."""
+    """Make the sample from findings of an engine whose own score threshold is not higher."""
     names, groups = group_indices(findings.fields)
     parts = [
         _detections_of_field(field, found, match, group=group, score_threshold=score_threshold)
@@ -140,7 +148,8 @@ def detection_sample(findings: Findings, *, score_threshold: float) -> Detection
 
 
 def type_sample(findings: Findings, *, score_threshold: float, abnormal_types: Mask) -> TypeSample:
-    """The typed regions that are matched by a detection at or over the score threshold.
+    """Make the sample of typed regions that are matched by a detection at or over the score
+    threshold.
 
     abnormal_types: bool [T].
     """
@@ -168,7 +177,7 @@ def _detections_of_field(
     score_threshold: float,
 ) -> dict[str, npt.NDArray[Any]]:
     kinds = region_kinds(field)
-    # With a last entry for the index -1 of what matches nothing.
+    # With a last entry for the index -1 of unmatched detections.
     kind_of_match = np.append(kinds, Kind.NONE)
     kept = found.scores >= np.float32(score_threshold)
     truth_found = np.zeros(len(kinds), bool)
@@ -219,7 +228,9 @@ def _types_of_field(
 
 
 def _region_under(boxes: Float32, truth: Float32) -> Ints:
-    """int64 [D], the true region that each detection shares the largest area with; -1 on background."""
+    """Return int64 [D], the true region with which each detection shares the largest area; -1 on
+    background.
+    """
     nearest = np.full(len(boxes), -1)
     covered = metrics.covered_share(boxes, truth) >= 0.5
     if covered.any():
@@ -228,10 +239,12 @@ def _region_under(boxes: Float32, truth: Float32) -> Ints:
 
 
 def _region_around(field: LabelledField) -> Ints:
-    """int64 [N], the smallest true region whose box holds each labelled centre; -1 where none does."""
+    """Return int64 [N], the smallest true region whose box holds each labelled centre; -1 if none
+    does.
+    """
     around = np.full(len(field.centres), -1)
     areas = (field.boxes[:, 2:] - field.boxes[:, :2]).prod(axis=1)
-    # Smaller ones come later, and have the last word.
+    # Smaller ones come later, and take precedence.
     for index in np.argsort(-areas, kind="stable"):
         around[metrics.centres_hit(field.boxes[index : index + 1], field.centres)] = index
     return around

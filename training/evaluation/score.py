@@ -1,4 +1,4 @@
-"""A pack against labelled smears, from the choice of the smears to all measures."""
+"""Score a pack on labelled smears, from the choice of the smears to all measures."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Scored:
-    """The measures, and what they were computed from, for the plots.
+    """Hold the measures, and what they were computed from, for the plots.
 
-    types: None where types are not judged.
+    types: None if types are not scored.
     """
 
     evaluation: Evaluation
@@ -77,15 +77,16 @@ def score_pack(
     resamples: int = RESAMPLES,
     log: Log,
 ) -> Scored:
-    """Judges what the engine says of a dataset's fields.
+    """Score the engine's results on a dataset's fields.
 
-    groups: the smear groups to judge by. held_out: those that the pack held out of its training. Neither: all.
-    regions: regions.parquet of an earlier run of this pack, instead of a run made for this.
+    groups: the smear groups to use. held_out: use those held out of the pack's training. Neither:
+    all.
+    regions: regions.parquet of an earlier run of this pack, instead of a new run.
     device, precision: of the run, as `Engine.open` takes them.
     seed: of the bootstrap.
 
-    Raises UsageError for a choice that cannot be judged by, ImageError for a field that cannot be analysed,
-    DeviceError for a device that is not here.
+    Raises UsageError for a choice that cannot be scored, ImageError for a field that cannot be
+    analysed, DeviceError for a device that is not available.
     """
     chosen = choose_fields(pack, dataset, groups=groups, held_out=held_out)
     fields, untyped = in_pack_order(pack, dataset, chosen)
@@ -94,7 +95,8 @@ def score_pack(
         warnings.append(untyped)
     elif absent := [name for name in pack.types if name not in dataset.types]:
         warnings.append(
-            f"these data never label {', '.join(absent)}: a region told to hold one counts as wrong"
+            f"these data never label {', '.join(absent)}: a region classified as one counts as "
+            "wrong"
         )
     if regions is None:
         log(f"analysing {len(fields)} fields")
@@ -102,13 +104,14 @@ def score_pack(
     else:
         observed = _reread(regions, pack, fields)
         warnings.append(
-            "regions of an earlier run: detections under the score threshold were not written, so that average "
-            "precisions are cut off there; and true boxes were not judged"
+            "regions of an earlier run: detections under the score threshold were not written, so "
+            "average precisions are cut off there, and true boxes were not scored"
         )
     if observed.notes.saturated_fields:
         warnings.append(
             f"{observed.notes.saturated_fields} fields filled the detector's output of "
-            f"{pack.manifest.detector.max_regions} regions: the least sure detections are missing there"
+            f"{pack.manifest.detector.max_regions} regions: the least sure detections are missing "
+            "there"
         )
 
     threshold = pack.manifest.detector.score_threshold
@@ -122,7 +125,7 @@ def score_pack(
     )
     data = _describe(dataset, fields, data_format)
     if len(data.smear_groups) < 2:
-        warnings.append("one smear group only: there are no intervals")
+        warnings.append("only one smear group: there are no intervals")
     log(f"resampling {len(data.smear_groups)} smear groups {resamples} times")
     bootstrap = Bootstrap(len(data.smear_groups), resamples=resamples, seed=seed)
     evaluation = Evaluation(

@@ -1,4 +1,4 @@
-"""An evaluation as tables for people: evaluation.md, and the same on a terminal."""
+"""Show an evaluation as tables: evaluation.md, and the same on a terminal."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ PLOTS = {
     "reliability.png": "Types: reliability",
     "confusion.png": "Single cells: confusion",
 }
-"""Plots that an evaluation may have beside it, and what they show."""
+"""Plots that an evaluation may have, and what they show."""
 
 _SUBSET_TITLES = ("single-cell regions", "several-cell regions", "all regions")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A title, the headings of all columns, and as many cells in each row."""
+    """Hold a title, the headings of all columns, and as many cells in each row."""
 
     title: str
     headings: tuple[str, ...]
@@ -38,7 +38,7 @@ class Table:
 
 
 def measure_text(measure: Measure) -> str:
-    """'0.978 (0.961 to 0.989)', without what does not exist."""
+    """Format a measure, '0.978 (0.961 to 0.989)', without what does not exist."""
     if measure.value is None:
         return ""
     if measure.low is None or measure.high is None:
@@ -47,19 +47,22 @@ def measure_text(measure: Measure) -> str:
 
 
 def summary_line(evaluation: Evaluation) -> str:
-    """Pack, data and what ran, in a sentence or two."""
+    """Describe pack, data and engine in a sentence or two."""
     pack, data, engine = evaluation.pack, evaluation.data, evaluation.engine
     return (
         f"{pack.name} {pack.version} (sha256 {pack.sha256[:12]}) on {data.fields} fields of "
         f"{len(data.smear_groups)} smear groups of {data.name}; {engine.source}, {engine.device}, "
         f"{engine.precision}; score threshold {engine.score_threshold:g}. "
-        f"In brackets: {evaluation.bootstrap.percent:g} % intervals, {evaluation.bootstrap.resamples} resamples of "
-        f"the smear groups, seed {evaluation.bootstrap.seed}."
+        f"In brackets: {evaluation.bootstrap.percent:g} % intervals, "
+        f"{evaluation.bootstrap.resamples} resamples of the smear groups, seed "
+        f"{evaluation.bootstrap.seed}."
     )
 
 
 def tables(evaluation: Evaluation) -> list[Table]:
-    """All measures but those of each type in single-cell and several-cell regions, which evaluation.json has."""
+    """Return all measures except those of each type in single-cell and several-cell regions, which
+    evaluation.json has.
+    """
     found = [_detection_table(evaluation)]
     sections = (
         ("Types of detected regions", evaluation.types_of_detections),
@@ -75,7 +78,7 @@ def tables(evaluation: Evaluation) -> list[Table]:
 
 
 def to_markdown(evaluation: Evaluation, *, plots: Sequence[str]) -> str:
-    """evaluation.md. plots: names of PLOTS that lie beside it."""
+    """Return evaluation.md. plots: names of PLOTS in the same folder."""
     lines = [f"# Evaluation of {evaluation.pack.name} {evaluation.pack.version}", ""]
     lines += [summary_line(evaluation), ""]
     lines += [f"- {_escape(warning)}" for warning in evaluation.warnings]
@@ -172,6 +175,6 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _escape(text: str) -> str:
-    """Text from outside, on one line and without what Markdown would take for its own."""
+    """Return outside text on one line, with Markdown's own characters escaped."""
     flat = " ".join(text.split())
     return "".join(f"\\{letter}" if letter in "\\`*[]<>|" else letter for letter in flat)

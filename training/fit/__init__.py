@@ -1,1 +1,1 @@
-"""Training loops, and what they fit."""
+"""Fit networks: training loops, and what they fit."""

@@ -1,4 +1,4 @@
-"""Random changes of light, stain and orientation, on whole batches of patches."""
+"""Change light, stain and orientation at random, on whole batches of patches."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ __all__ = ["blur_some", "flip_and_turn", "flip_and_turn_boxes", "jpeg", "vary_co
 def vary_colour(
     images: Tensor, *, generator: torch.Generator, strength: float = 1.0, offset: float = 0.0
 ) -> Tensor:
-    """Gain a channel (stain, white balance), channels mixed (other cameras), contrast, brightness, noise.
+    """Vary the gain of channels (stain, white balance), mixing of channels (other cameras),
+    contrast, brightness, noise.
 
-    images: float32 [N, 3, H, W], normalised, so that levels are in units of the standard deviation; `offset`
-    moves zero to the level where light is none (mean / std), so that a gain acts as light does.
+    images: float32 [N, 3, H, W], normalised, so that levels are in units of the standard deviation;
+    `offset` moves zero to the level without light (mean / std), so that a gain acts as light does.
     """
     count = len(images)
 
@@ -42,7 +43,7 @@ def vary_colour(
 def vary_light(
     images: Tensor, *, generator: torch.Generator, strength: float = 0.15, offset: float = 0.0
 ) -> Tensor:
-    """A gradient of light across each image, of up to `strength` from its middle to its edge.
+    """Apply a gradient of light across each image, of up to `strength` from its middle to its edge.
 
     images, offset: as in vary_colour.
     """
@@ -56,7 +57,9 @@ def vary_light(
 def blur_some(
     images: Tensor, *, generator: torch.Generator, share: float, most_px: float
 ) -> Tensor:
-    """Out of focus: a Gaussian of 0.3 to `most_px` px on about `share` of the images, the same for all of these."""
+    """Put images out of focus: a Gaussian of 0.3 to `most_px` px on about `share` of them, the same
+    for all of these.
+    """
     chosen = torch.rand(len(images), generator=generator) < share
     if not chosen.any():
         return images
@@ -68,7 +71,7 @@ def blur_some(
 
 
 def jpeg(image: UInt8, *, quality: int) -> UInt8:
-    """uint8 [H, W, 3] as a camera's JPEG of a quality in 1..100 shows it."""
+    """Return uint8 [H, W, 3] as a camera's JPEG of a quality in 1..100 shows it."""
     data = simplejpeg.encode_jpeg(
         np.ascontiguousarray(image), quality=quality, colorsubsampling="420"
     )
@@ -76,7 +79,7 @@ def jpeg(image: UInt8, *, quality: int) -> UInt8:
 
 
 def flip_and_turn(images: Tensor, *, generator: torch.Generator) -> Tensor:
-    """Each of the eight symmetries of the square, one drawn for each image."""
+    """Apply one of the eight symmetries of the square, drawn for each image."""
     turned = torch.empty_like(images)
     choice = torch.randint(8, (len(images),), generator=generator)
     for symmetry in range(8):
@@ -90,14 +93,15 @@ def flip_and_turn(images: Tensor, *, generator: torch.Generator) -> Tensor:
 def flip_and_turn_boxes(
     images: Tensor, boxes: list[Tensor], *, generator: torch.Generator
 ) -> tuple[Tensor, list[Tensor]]:
-    """One of the eight symmetries of the square for a whole batch of square images and their boxes.
+    """Apply one of the eight symmetries of the square to a whole batch of square images and their
+    boxes.
 
     images: [N, 3, S, S]. boxes: N tensors float32 [R, 4], x0 y0 x1 y1 in pixels.
     """
     side = images.shape[-1]
     symmetry = int(torch.randint(8, (1,), generator=generator))
     images = images.rot90(symmetry % 4, (2, 3))
-    for _ in range(symmetry % 4):  # a quarter turn against the clock: (x, y) goes to (y, side - x)
+    for _ in range(symmetry % 4):  # a quarter turn counter-clockwise: (x, y) goes to (y, side - x)
         boxes = [torch.stack([b[:, 1], side - b[:, 2], b[:, 3], side - b[:, 0]], 1) for b in boxes]
     if symmetry >= 4:
         images = images.flip(3)

@@ -1,4 +1,6 @@
-"""Trains the caller: gradient boosting from a region's probabilities to whether any of its cells is abnormal."""
+"""Train the caller: gradient boosting from a region's probabilities to whether any of its cells is
+abnormal.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +25,12 @@ _TOLERANCE = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class CallerReport:
-    """Cross-validated: every region was judged by a caller that saw no region of its smear.
+    """Report cross-validated accuracy: every region was called by a caller that saw no region of
+    its smear.
 
     accuracy: at a threshold of 0.5.
     auc: area under the ROC curve.
-    temperature: what the trees' sum is divided by.
+    temperature: by which the trees' sum is divided.
     """
 
     accuracy: float
@@ -44,16 +47,18 @@ def train_caller(
     *,
     seed: int,
 ) -> tuple[bytes, CallerReport]:
-    """Trains on regions that the classifier was not trained on: on others its probabilities are too good.
+    """Train on regions that the classifier was not trained on: on others its probabilities are too
+    good.
 
     probabilities: float32 [R, T], 0..1, as the engine hands them to the caller.
     abnormal: bool [R], whether any type of the region is abnormal.
     groups: R smear groups.
 
-    The verdicts of regions whose smear was left out set a temperature, so that abnormal_p is a share.
+    The calls of regions with their smear left out set a temperature, so that abnormal_p is
+    calibrated.
 
-    Returns the treelite checkpoint, and how good it is. Raises UsageError if the regions are too few or too alike
-    to judge it by, ValueError if treelite's answers are not those of scikit-learn.
+    Returns the treelite checkpoint, and its accuracy. Raises UsageError if the regions are too few
+    or too alike to measure it, ValueError if treelite's results are not those of scikit-learn.
     """
     folds = min(_MOST_FOLDS, len(np.unique(groups)))
     if folds < 2:
@@ -66,8 +71,8 @@ def train_caller(
     for train, judge in splitter.split(probabilities, abnormal, groups):
         if len(np.unique(abnormal[train])) < 2:
             raise UsageError(
-                "without some of the held-out smears, all labelled regions are normal or all are abnormal, and the "
-                "caller learns from both; raise --validation-share or label more smears"
+                "without some of the held-out smears, all labelled regions are normal or all are "
+                "abnormal, and the caller needs both; raise --validation-share or label more smears"
             )
         model = _fit(probabilities[train], abnormal[train], seed)
         judged[judge] = model.predict_proba(probabilities[judge])[:, 1]
@@ -92,7 +97,7 @@ def train_caller(
 def _fit(
     probabilities: Float32, abnormal: npt.NDArray[np.bool_], seed: int
 ) -> GradientBoostingClassifier:
-    # Few and small trees: regions of one smear are alike, and larger ones learn the smears by heart.
+    # Few and small trees: regions of one smear are alike, and larger ones overfit to the smears.
     model = GradientBoostingClassifier(
         n_estimators=30, max_depth=1, min_samples_leaf=0.02, subsample=0.5, random_state=seed
     )
@@ -107,6 +112,6 @@ def _check_same(
     difference = float(np.abs(got - model.predict_proba(probabilities)[:, 1]).max())
     if not difference <= _TOLERANCE:
         raise ValueError(
-            f"treelite's answers differ from scikit-learn's by {difference:.2g}, more than {_TOLERANCE:g}; "
-            f"install versions of treelite and scikit-learn that fit together"
+            f"treelite's results differ from scikit-learn's by {difference:.2g}, more than "
+            f"{_TOLERANCE:g}; install versions of treelite and scikit-learn that fit together"
         )

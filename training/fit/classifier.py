@@ -1,4 +1,4 @@
-"""Trains the trunk and the heads, end to end, on patches that the engine cuts."""
+"""Train the trunk and the heads, end to end, on patches that the engine cuts."""
 
 from __future__ import annotations
 
@@ -43,14 +43,15 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierTraining:
-    """How to train.
+    """State how to train.
 
     stages: (patch side in px, patches drawn) one after the other; small patches first are cheaper.
-    colour_strength: of the random changes of stain and light. Each type comes from few smears, so that the stain gives
-        it away: the classifier must not learn it.
-    clump_share: of the patches, those that are composed of two single cells.
-    frozen_trunk: train the heads only, by Adam, on features that are stored beside the checkpoint. The patches are then
-        those of the last stage, as they are, each as likely as any other; weight_decay is an L2 penalty.
+    colour_strength: of the random changes of stain and light. Each type comes from few smears, so
+        the stain gives it away, and the classifier must not learn it.
+    clump_share: of the patches, those composed of two single cells.
+    frozen_trunk: train the heads only, by Adam, on features stored next to the checkpoint. The
+        patches are then those of the last stage, unchanged, each as likely as any other;
+        weight_decay is an L2 penalty.
     bf16: see train_steps.
     """
 
@@ -93,11 +94,12 @@ def train_classifier(
     device: torch.device = CPU,
     log: Log,
 ) -> Classifier:
-    """Trains trunk and heads, or goes on from `checkpoint`; see train_steps, which also says what is raised.
+    """Train trunk and heads, or resume from `checkpoint`; see train_steps, also for errors.
 
-    start: another training's checkpoint, whose averaged weights this one begins with, or a pack.
-    types: names of the columns of the regions' types; with others than the pack's, its trunk alone is taken.
-    trunk_weights: what the trunk begins with where there is neither a checkpoint nor a start.
+    start: another training's checkpoint, whose averaged weights are fine-tuned, or a pack.
+    types: names of the columns of the regions' types; if they are not the pack's, only its trunk is
+    taken.
+    trunk_weights: initial weights of the trunk without a checkpoint or start.
 
     Returns the averaged weights on the CPU.
     """
@@ -178,7 +180,7 @@ def _heads(
 
     @lru_cache(maxsize=1)
     def features() -> Tensor:
-        """Not before the first step: the trunk has its weights by then."""
+        """Compute features, not before the first step: the trunk has its weights by then."""
         stored = checkpoint.with_name("features.npz")
         found = pooled_features(model, regions, settings=settings, stored=stored, log=log)
         model.head.train()
@@ -197,7 +199,9 @@ def _heads(
 
 
 def load_classifier(checkpoint: Path, *, types: int, training: ClassifierTraining) -> Classifier:
-    """The averaged weights that a finished training left. Raises UsageError if there are none or it is not finished."""
+    """Return the averaged weights of a finished training. Raises UsageError if there are none or it
+    is not finished.
+    """
     state = load_finished(checkpoint, steps=training.steps)
     average = averaged(new_classifier(types, training))
     average.load_state_dict(state["average"])
@@ -212,7 +216,7 @@ def _trained(average: AveragedModel) -> Classifier:
 def predict(
     model: Classifier, regions: RegionSet, *, settings: ClassifierSettings, batch: int = 64
 ) -> Float32:
-    """Probabilities float32 [R, T] of every region, in fp32."""
+    """Return probabilities float32 [R, T] of every region, in fp32."""
     model.eval()
     chunks = []
     for begin in range(0, len(regions), batch):
@@ -224,9 +228,10 @@ def predict(
 
 
 def new_classifier(types: int, training: ClassifierTraining) -> Classifier:
-    """A classifier with the random weights that a training begins with."""
+    """Return a classifier with the random initial weights of a training."""
     model = Classifier(types=types, trunk=training.trunk, dropout=training.dropout)
-    # Each residual branch starts as nothing, so that the deep trunk trains from scratch (Goyal et al. 2017).
+    # Each residual branch starts at zero, so that the deep trunk trains from scratch (Goyal et al.
+    # 2017).
     for module in model.trunk.modules():
         last_norm = getattr(module, "bn3", None) or getattr(module, "bn2", None)
         if last_norm is not None and hasattr(module, "downsample"):
@@ -235,7 +240,9 @@ def new_classifier(types: int, training: ClassifierTraining) -> Classifier:
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """The weights of a model as an optimizer takes them: norms and biases are not decayed."""
+    """Return the weights of a model as an optimizer takes them: norms and biases are not
+    decayed.
+    """
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     return [
@@ -245,10 +252,11 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
 
 
 def draw_chances(regions: RegionSet, training: ClassifierTraining) -> npt.NDArray[np.float64]:
-    """float64 [R], sum 1: the chance of each region to be drawn in a training; all alike where the trunk is frozen. Else
+    """Return the chance of each region to be drawn in a training, float64 [R], sum 1.
 
-    By square roots: a type with four times the regions is drawn twice as often, and of a type's smears so is one with
-    four times the regions. Otherwise a type is learnt by the look of its largest smear.
+    If the trunk is frozen, all are equal. Else they follow square roots: a type with four times the
+    regions is drawn twice as often, and so is, among a type's smears, one with four times the
+    regions. Otherwise a type would be learnt by the look of its largest smear.
     """
     if training.frozen_trunk:
         return np.full(len(regions), 1 / len(regions))
@@ -270,7 +278,9 @@ def _draw(
     settings: ClassifierSettings,
     training: ClassifierTraining,
 ) -> tuple[Tensor, Tensor]:
-    """The batch of one step: augmented patches float32 [B, 3, P, P] and wanted types float32 [B, T]."""
+    """Return the batch of one step: augmented patches float32 [B, 3, P, P] and wanted types float32
+    [B, T].
+    """
     rng = np.random.default_rng([training.seed, step])
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     composed = round(training.batch * training.clump_share)
@@ -278,7 +288,7 @@ def _draw(
     windows = regions.windows(chosen, settings)
     side = windows[:, 2:] - windows[:, :2]
     centre = (windows[:, 2:] + windows[:, :2]) / 2 + side * rng.uniform(-0.07, 0.07, side.shape)
-    # Size tells macrocytes from microcytes, so it may vary only a little.
+    # Size distinguishes macrocytes from microcytes, so it may vary only a little.
     half = (
         side
         / 2

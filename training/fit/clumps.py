@@ -1,4 +1,6 @@
-"""Clumps composed of single cells whose types are known: touching and overlapping cells are few in labelled smears."""
+"""Compose clumps of single cells with known types: touching and overlapping cells are few in
+labelled smears.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ from rbc_engine.types.arrays import Float32
 
 __all__ = ["ClumpMaker"]
 
-# Of the boxes' mean half-width and half-height: below 1 + 1 the cells overlap, as in a smear they seldom do by much.
+# Relative to the boxes' mean half-width and half-height: below 1 + 1 the cells overlap, in a smear
+# seldom by much.
 _NEAREST, _FARTHEST = 1.5, 2.05
 # The pixels of a pasted cell fade out between these radii of the ellipse in its box.
 _INNER, _OUTER = 1.02, 1.18
@@ -19,10 +22,12 @@ _BACKGROUND_PERCENTILE = 92
 
 
 class ClumpMaker:
-    """Draws pairs of single cells, of one smear more often than not, and lays one beside the other."""
+    """Draw pairs of single cells, mostly of one smear, and put one next to the other."""
 
     def __init__(self, regions: RegionSet, chances: npt.NDArray[np.float64]) -> None:
-        """chances: float64 [R], how often each region is to be drawn; regions of several cells never are."""
+        """Prepare the draws. chances: float64 [R], of each region to be drawn; regions of several
+        cells never are.
+        """
         self._regions = regions
         self._singles = np.flatnonzero(regions.cells == 1)
         self._chances = chances[self._singles] / max(chances[self._singles].sum(), 1e-12)
@@ -40,7 +45,9 @@ class ClumpMaker:
         threads: int,
         rng: np.random.Generator,
     ) -> tuple[Float32, npt.NDArray[np.bool_]]:
-        """Patches float32 [count, 3, size_px, size_px], normalised, and the types bool [count, T] in each."""
+        """Draw patches float32 [count, 3, size_px, size_px], normalised, and the types bool [count,
+        T] in each.
+        """
         first, second = self.pairs(count, rng)
         return self.compose(
             first, second, size_px=size_px, settings=settings, threads=threads, rng=rng
@@ -49,7 +56,7 @@ class ClumpMaker:
     def pairs(
         self, count: int, rng: np.random.Generator
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Indices of the first and the second cell of each clump, int64 [count] each."""
+        """Return indices of the first and the second cell of each clump, int64 [count] each."""
         first = rng.choice(self._singles, count, p=self._chances)
         second = np.array([self._partner(index, rng) for index in first], np.int64)
         return first, second
@@ -64,7 +71,7 @@ class ClumpMaker:
         threads: int,
         rng: np.random.Generator,
     ) -> tuple[Float32, npt.NDArray[np.bool_]]:
-        """Lays each second cell beside its first one; what it returns is as in `draw`."""
+        """Put each second cell next to its first one; returns patches and types as `draw` does."""
         regions = self._regions
         count = len(first)
         # In canvas px, so that cells of fields of different scales keep their true sizes.
@@ -100,7 +107,8 @@ class ClumpMaker:
                 )
             )
         base, pasted = patches
-        # Light that passes two cells is dimmed twice; the darker of the two is close, and never leaves the range.
+        # Light that passes two cells is dimmed twice; the darker of the two is close, and never
+        # leaves the range.
         pasted = pasted + _background(base) - _background(pasted)
         weight = _ellipse(offset - middle, half[1], side, size_px)[:, None]
         clump = base + weight * (np.minimum(base, pasted) - base)
@@ -114,7 +122,7 @@ class ClumpMaker:
 
 
 def _background(patches: Float32) -> Float32:
-    """The level beside the cells, float32 [N, 3, 1, 1]."""
+    """Return the level next to the cells, float32 [N, 3, 1, 1]."""
     level: Float32 = np.percentile(
         patches, _BACKGROUND_PERCENTILE, axis=(2, 3), keepdims=True
     ).astype(np.float32)
@@ -127,7 +135,9 @@ def _ellipse(
     side: npt.NDArray[np.float64],
     size_px: int,
 ) -> Float32:
-    """float32 [N, size_px, size_px], 1 inside an ellipse about `centre` (from the patch's middle), 0 outside."""
+    """Return float32 [N, size_px, size_px], 1 inside an ellipse about `centre` (from the patch's
+    middle), 0 outside.
+    """
     at = ((np.arange(size_px) + 0.5) / size_px - 0.5) * side[:, None]  # [N, P]
     x = (at - centre[:, :1]) / half[:, :1]
     y = (at - centre[:, 1:]) / half[:, 1:]

@@ -1,4 +1,4 @@
-"""Trains the Faster R-CNN on canvases that the engine's own resize makes."""
+"""Train the Faster R-CNN on canvases made by the engine's own resize."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ __all__ = ["DetectorTraining", "detector_optimizer", "load_detector", "train_det
 
 Log = Callable[[str], None]
 
-# A box that a crop cuts stays a region if at least this share of it is still inside.
+# A box that a crop cuts remains a region if at least this share of it is still inside.
 _VISIBLE = 0.3
 _CELL_UM = 7.6
 _USUAL_UM_PER_PX = 0.29
@@ -47,13 +47,14 @@ _USUAL_UM_PER_PX = 0.29
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorTraining:
-    """How to train.
+    """State how to train.
 
     canvas_px: side of the square training canvas.
-    scale_range: canvas px per frame px over the pack's own scale, drawn log-uniformly. Its upper end is what another
-        laboratory's objective and camera may do: cells several times as large.
+    scale_range: canvas px per frame px relative to the pack's own scale, drawn log-uniformly. Its
+        upper end allows for another laboratory's objective and camera: cells several times as
+        large.
     momentum: of sgd.
-    rendered_share: of the canvases, those that are rendered smears: other looks, and boxes that are exact.
+    rendered_share: of the canvases, those that are rendered smears: other looks, and exact boxes.
     bf16: see train_steps.
     """
 
@@ -85,12 +86,14 @@ def train_detector(
     device: torch.device = CPU,
     log: Log,
 ) -> FasterRCNN:
-    """Trains on every region of the fields, or goes on from `checkpoint`; one class, a region of red cells.
+    """Train on every region of the fields, or resume from `checkpoint`; one class, a region of red
+    cells.
 
-    start: another training's checkpoint, whose averaged weights this one begins with, or a pack.
-    trunk_weights: what the trunk begins with where there is neither a checkpoint nor a start.
+    start: another training's checkpoint, whose averaged weights are fine-tuned, or a pack.
+    trunk_weights: initial weights of the trunk without a checkpoint or start.
 
-    Returns the averaged weights on the CPU. See train_steps for checkpoints, Ctrl-C and what is raised.
+    Returns the averaged weights on the CPU. See train_steps for checkpoints, Ctrl-C and what is
+    raised.
     """
     torch.manual_seed(training.seed)
     model = build_detector(trunk=training.trunk, settings=settings)
@@ -135,7 +138,7 @@ def train_detector(
 
 
 def detector_optimizer(model: FasterRCNN, training: DetectorTraining) -> torch.optim.Optimizer:
-    """The optimizer that a training names, over all weights of the model."""
+    """Return the optimizer that a training names, over all weights of the model."""
     if training.optimizer == "sgd":
         return torch.optim.SGD(
             model.parameters(),
@@ -154,7 +157,9 @@ def detector_optimizer(model: FasterRCNN, training: DetectorTraining) -> torch.o
 def load_detector(
     checkpoint: Path, *, settings: DetectorSettings, training: DetectorTraining
 ) -> FasterRCNN:
-    """The detector that a finished training left. Raises UsageError if there is none or it is not finished."""
+    """Return the detector of a finished training. Raises UsageError if there is none or it is not
+    finished.
+    """
     state = load_finished(checkpoint, steps=training.steps)
     average = averaged(build_detector(trunk=training.trunk, settings=settings))
     average.load_state_dict(state["average"])
@@ -174,7 +179,9 @@ def _draw(
     settings: DetectorSettings,
     training: DetectorTraining,
 ) -> tuple[Tensor, list[dict[str, Tensor]]]:
-    """The batch of one step: images float32 [B, 3, canvas, canvas], 0..1, and torchvision's targets."""
+    """Return the batch of one step: images float32 [B, 3, canvas, canvas], 0..1, and torchvision's
+    targets.
+    """
     rng = np.random.default_rng([training.seed, step])
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     canvases, kept = [], []
@@ -204,7 +211,9 @@ def _draw(
 def _render(
     rng: np.random.Generator, settings: DetectorSettings, training: DetectorTraining
 ) -> tuple[UInt8, Float32]:
-    """A rendered smear of random stain, light and cell size as a canvas, and its regions, in canvas px."""
+    """Render a smear of random stain, light and cell size as a canvas; returns it and its regions,
+    in canvas px.
+    """
     side = training.canvas_px
     low, high = np.log(training.scale_range)
     um_per_px = settings.um_per_canvas_px or _USUAL_UM_PER_PX
@@ -228,7 +237,9 @@ def _crop(
     settings: DetectorSettings,
     training: DetectorTraining,
 ) -> tuple[UInt8, Float32]:
-    """A random part of a frame at a random scale, as a square canvas, and the boxes in it, in canvas px."""
+    """Crop a random part of a frame at a random scale as a square canvas; returns it and its boxes,
+    in canvas px.
+    """
     height, width = frame.shape[:2]
     low, high = np.log(training.scale_range)
     scale = settings.short_side_px / min(height, width) * float(np.exp(rng.uniform(low, high)))

@@ -1,4 +1,6 @@
-"""Features of a trunk that is not trained: computed once for every region, and stored (Qiu et al. 2019, section 2.3)."""
+"""Store features of a trunk that is not trained: computed once for every region (Qiu et al. 2019,
+section 2.3).
+"""
 
 from __future__ import annotations
 
@@ -29,9 +31,11 @@ def pooled_features(
     log: Log,
     batch: int = 64,
 ) -> Tensor:
-    """float32 [R, features]: what the trunk makes of every region, from `stored` if it was computed before.
+    """Return the trunk's features of every region, float32 [R, features], from `stored` if computed
+    before.
 
-    stored: an .npz beside the checkpoint; it holds for the same trunk and regions only, and is made again for others.
+    stored: an .npz next to the checkpoint; it is valid for the same trunk and regions only, and is
+    replaced for others.
 
     Raises OutputError if it cannot be written.
     """
@@ -44,7 +48,8 @@ def pooled_features(
                 return torch.from_numpy(file["features"])
         log(f"{stored} is of another trunk or other regions; computing it again")
     chunks = []
-    # In float32 whatever the training computes in: they are stored, and another training may read them.
+    # In float32 whatever the training computes in: they are stored, and another training may read
+    # them.
     device = next(model.parameters()).device
     with torch.inference_mode(), torch.autocast(device.type, enabled=False):
         for begin in range(0, len(regions), batch):
@@ -70,7 +75,7 @@ def pooled_features(
 
 
 def _digest(model: Classifier, regions: RegionSet, settings: ClassifierSettings) -> str:
-    """Of everything that the features depend on."""
+    """Return a digest of everything on which the features depend."""
     digest = hashlib.sha256(settings.model_dump_json().encode())
     for array in (regions.boxes, regions.frame_index, regions.canvas_scales, *regions.frames):
         digest.update(np.ascontiguousarray(array).tobytes())

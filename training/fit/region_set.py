@@ -1,4 +1,4 @@
-"""Regions of labelled fields as patches, cut by the engine's own window, crop and resize."""
+"""Cut regions of labelled fields as patches by the engine's own window, crop and resize."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["RegionSet", "load_regions"]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RegionSet:
-    """The known regions of some fields, with the pixels they are cut from.
+    """Hold the known regions of some fields, with the pixels from which they are cut.
 
     frames: N arrays uint8 [H, W, 3].
     frame_index: int32 [R], which frame each region is in.
@@ -43,7 +43,9 @@ class RegionSet:
         return len(self.boxes)
 
     def windows(self, chosen: npt.NDArray[np.int64], settings: ClassifierSettings) -> Float32:
-        """float32 [R, 4]: what the engine would cut around the chosen regions."""
+        """Return the windows that the engine would cut around the chosen regions, float32 [R,
+        4].
+        """
         windows = [
             crop_windows(
                 self.boxes[i : i + 1], canvas_scale=float(self.canvas_scales[i]), settings=settings
@@ -55,7 +57,9 @@ class RegionSet:
     def patches(
         self, chosen: npt.NDArray[np.int64], settings: ClassifierSettings, *, threads: int
     ) -> Float32:
-        """float32 [R, 3, P, P], normalised: what the engine's classifier would see of the chosen regions."""
+        """Return the chosen regions as the engine's classifier would see them, float32 [R, 3, P,
+        P], normalised.
+        """
         windows = self.windows(chosen, settings)
         size_px = settings.patch_px
         return self.cut(chosen, windows, size_px=size_px, settings=settings, threads=threads)
@@ -69,7 +73,7 @@ class RegionSet:
         settings: ClassifierSettings,
         threads: int,
     ) -> Float32:
-        """float32 [R, 3, size_px, size_px], normalised."""
+        """Cut patches, float32 [R, 3, size_px, size_px], normalised."""
         used, index = np.unique(self.frame_index[chosen], return_inverse=True)
         return ops.crop_resize(
             [self.frames[i] for i in used],
@@ -83,7 +87,7 @@ class RegionSet:
 
 
 def load_regions(fields: Sequence[LabelledField], *, short_side_px: int) -> RegionSet:
-    """Decodes the fields that have known regions, and gathers those regions.
+    """Decode the fields that have known regions, and gather those regions.
 
     short_side_px: of the detector's canvas, which sets the scale of the windows.
     """

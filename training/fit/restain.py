@@ -1,4 +1,6 @@
-"""One laboratory's stain and light put on another's cells: optical densities, a channel at a time."""
+"""Transfer one laboratory's stain and light to another's cells: optical densities, channel by
+channel.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,11 @@ _RATIO = (0.2, 5.0)
 
 
 def restain_field(pixels: UInt8, stain: Stain, target: Stain, share: float) -> tuple[UInt8, Stain]:
-    """Carries pixels of one stain over to another, uint8 [H, W, 3], and returns the stain that they then have.
+    """Transfer pixels, uint8 [H, W, 3], from one stain to another, and return the stain that they
+    then have.
 
-    share: how far, 0 leaves the field as it is and 1 gives the background and the cells those of `target`; on a
-        scale of logarithms.
+    share: how far; 0 leaves the field unchanged and 1 gives background and cells those of `target`;
+        on a logarithmic scale.
     """
     ratio = np.clip(target.density / stain.density, *_RATIO) ** share
     background = stain.background * (target.background / stain.background) ** share
@@ -44,10 +47,12 @@ def restain_patches(
     mean_rgb: Sequence[float],
     std_rgb: Sequence[float],
 ) -> Tensor:
-    """The same for a batch of normalised patches, float32 [N, 3, P, P], each from its own stain to its own target.
+    """Do the same for a batch of normalised patches, float32 [N, 3, P, P], each from its own stain
+    to its own target.
 
-    stains, targets: background levels and densities, float32 [N, 3] each. share: float32 [N], see restain_field.
-    mean_rgb, std_rgb: what the patches are normalised by.
+    stains, targets: background levels and densities, float32 [N, 3] each. share: float32 [N], see
+    restain_field.
+    mean_rgb, std_rgb: of the patches' normalisation.
     """
     mean = torch.tensor(tuple(mean_rgb), dtype=torch.float32).view(1, 3, 1, 1)
     std = torch.tensor(tuple(std_rgb), dtype=torch.float32).view(1, 3, 1, 1)

@@ -1,7 +1,8 @@
-"""Probabilities worth believing: one temperature a type, fitted to smears that the networks never saw.
+"""Calibrate probabilities: one temperature per type, fitted to smears that the networks never saw.
 
-A temperature divides the logit (Guo et al. 2017, On calibration of modern neural networks, section 4.2). It has no
-offset on purpose: that would be how common a type is on a few smears, which says nothing of the next one.
+A temperature divides the logit (Guo et al. 2017, On calibration of modern neural networks, section
+4.2). It has no offset on purpose: that would be the frequency of a type on a few smears, which says
+nothing of the next one.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TemperatureReport:
-    """temperatures: float64 [T]; 1 for a type with too few examples.
+    """Report the fit. temperatures: float64 [T]; 1 for a type with too few examples.
 
-    error_before, error_after: expected calibration error, mean over the types with enough examples. After: each region
-    with temperatures that were fitted without its smear.
+    error_before, error_after: expected calibration error, mean over the types with enough examples.
+    After: each region with temperatures that were fitted without its smear.
     """
 
     temperatures: Floats
@@ -45,7 +46,8 @@ class TemperatureReport:
 def fit_temperatures(
     probabilities: Float32, held: Mask, groups: npt.NDArray[np.str_]
 ) -> TemperatureReport:
-    """probabilities: float32 [R, T], of regions that the networks were not trained on. held: bool [R, T].
+    """Fit temperatures to probabilities float32 [R, T] of regions on which the networks were not
+    trained. held: bool [R, T].
 
     groups: R smear groups, at least two different ones.
     """
@@ -67,7 +69,8 @@ def fit_temperatures(
 
 
 def fit_temperature(probabilities: npt.NDArray[np.floating], held: Mask) -> float:
-    """The temperature of one type, or of the caller: that with the least negative log likelihood.
+    """Return the temperature of one type, or of the caller: that with the least negative log
+    likelihood.
 
     probabilities: [R]. held: bool [R].
     """
@@ -82,7 +85,7 @@ def fit_temperature(probabilities: npt.NDArray[np.floating], held: Mask) -> floa
 
 
 def tempered(probabilities: Float32, temperatures: Floats) -> Float32:
-    """Probabilities float32 [R, T] with their logits divided by temperatures [T]."""
+    """Return probabilities float32 [R, T] with their logits divided by temperatures [T]."""
     return np.asarray(1.0 / (1.0 + np.exp(-_logits(probabilities) / temperatures)), np.float32)
 
 

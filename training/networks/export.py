@@ -1,7 +1,7 @@
-"""Trained networks to ONNX: the graphs of a model pack.
+"""Export trained networks to ONNX: the graphs of a model pack.
 
-Every graph is one file typed float16, with BatchNorm folded into the convolutions and nothing in it that
-TensorRT refuses. What lies between network A and network B are the engine's kernels, not ONNX.
+Every graph is one file typed float16, with BatchNorm folded into the convolutions and nothing in it
+that TensorRT refuses. Between network A and network B are the engine's kernels, not ONNX.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ _MAX_CANVAS_CELLS = 1024
 
 
 def export_detector(model: FasterRCNN) -> tuple[bytes, bytes]:
-    """The two networks of a detector made by `build_detector`.
+    """Return the two networks of a detector made by `build_detector`.
 
-    Network A: `canvas` uint8 [N, H, W, 3] -> `features_0`… float16 [N, C, h, w] (the levels that RoIAlign reads),
-    `objectness_0`… float16 [N, A, h, w] and `deltas_0`… float16 [N, 4 A, h, w] (every level). N, H and W are
-    dynamic; H and W are multiples of the coarsest stride.
+    Network A: `canvas` uint8 [N, H, W, 3] -> `features_0`… float16 [N, C, h, w] (the levels that
+    RoIAlign reads), `objectness_0`… float16 [N, A, h, w] and `deltas_0`… float16 [N, 4 A, h, w]
+    (every level). N, H and W are dynamic; H and W are multiples of the coarsest stride.
 
-    Network B: `roi_features` float16 [R, C, S, S] -> `class_logits` float16 [R, classes], `box_deltas`
-    float16 [R, 4 * classes], dx dy dw dh of class c in columns 4c..4c+3. R is dynamic; class 0 is the background.
+    Network B: `roi_features` float16 [R, C, S, S] -> `class_logits` float16 [R, classes],
+    `box_deltas` float16 [R, 4 * classes], dx dy dw dh of class c in columns 4c..4c+3. R is dynamic;
+    class 0 is the background.
 
     Returns both as ONNX. The model is left as it was.
     """
@@ -73,12 +74,14 @@ def export_detector(model: FasterRCNN) -> tuple[bytes, bytes]:
 def export_classifier(
     model: Classifier, *, patch_px: int, temperatures: Sequence[float] | None = None
 ) -> bytes:
-    """Trunk and heads: `patches` float16 [R, 3, P, P] -> `feature_map` float16 [R, features, p, p] and
-    `probabilities` float32 [R, T], the sigmoid in float32. R is dynamic, P is `patch_px`.
+    """Export trunk and heads: `patches` float16 [R, 3, P, P] -> `feature_map` float16 [R, features,
+    p, p] and `probabilities` float32 [R, T], the sigmoid in float32. R is dynamic, P is `patch_px`.
 
-    temperatures: one a type, which its logits are divided by, in the last layer; None leaves them.
+    temperatures: one per type, by which its logits are divided, in the last layer; None leaves
+    them.
 
-    The heads' weights keep their names, `model.head.first.weight` and so on, for the fused kernel to be given them.
+    The heads' weights keep their names, `model.head.first.weight` and so on, so that the fused
+    kernel can be given them.
 
     Returns ONNX. The model is left as it was.
     """
@@ -100,9 +103,11 @@ def export_classifier(
 
 
 def fold_batchnorm(model: nn.Module) -> nn.Module:
-    """A copy in evaluation mode whose BatchNorms have become part of the convolutions before them.
+    """Return a copy in evaluation mode whose BatchNorms have become part of the convolutions before
+    them.
 
-    Relies on a module's children being registered in the order in which they run, as torchvision's are.
+    Relies on a module's children being registered in the order in which they run, as torchvision's
+    are.
     Raises ValueError if a BatchNorm has no convolution before it.
     """
     folded = copy.deepcopy(model).eval()
@@ -112,7 +117,8 @@ def fold_batchnorm(model: nn.Module) -> nn.Module:
             if isinstance(child, nn.BatchNorm2d):
                 if before is None or not isinstance(before[1], nn.Conv2d):
                     raise ValueError(
-                        f"BatchNorm {name!r} of {type(module).__name__} has no convolution before it"
+                        f"BatchNorm {name!r} of {type(module).__name__} has no convolution before "
+                        "it"
                     )
                 setattr(module, before[0], fuse_conv_bn_eval(before[1], child))
                 setattr(module, name, nn.Identity())
@@ -126,12 +132,13 @@ class _NetworkA(nn.Module):
         self.backbone = model.backbone
         self.head = model.rpn.head
         self.roi_levels = roi_levels
-        # Grey levels are whole numbers, so that a canvas of the mean colour comes out as exactly zero.
+        # Grey levels are whole numbers, so that a canvas of the mean colour comes out as exactly
+        # zero.
         self.mean = [255 * mean for mean in model.transform.image_mean]
         self.scale = [1 / (255 * std) for std in model.transform.image_std]
 
     def forward(self, canvas: Tensor) -> tuple[Tensor, ...]:
-        # TensorRT takes uint8 as a network input, and nothing but a cast may read it.
+        # TensorRT accepts uint8 as a network input, but only a cast may read it.
         levels = canvas.float().permute(0, 3, 1, 2)
         mean = torch.tensor(self.mean).view(1, 3, 1, 1)
         scale = torch.tensor(self.scale).view(1, 3, 1, 1)
@@ -190,7 +197,7 @@ def _to_onnx(
 
 
 def _strip_notes(model: onnx.ModelProto) -> None:
-    """Removes what the exporter notes down about its origin: stack traces with the paths of this machine."""
+    """Remove the exporter's notes on the origin: stack traces with the paths of this machine."""
     for part in (model, model.graph, *model.graph.node, *model.graph.initializer):
         part.ClearField("doc_string")
         part.ClearField("metadata_props")

@@ -1,5 +1,7 @@
-"""Compiles the classifier of a pack with torch-tensorrt and compares it with PyTorch: another way to TensorRT, by which
-the engine's own can be judged on a GPU."""
+"""Compile the classifier of a pack with torch-tensorrt and compare it with PyTorch.
+
+It is another way to TensorRT, with which the engine's own can be compared on a GPU.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ __all__ = ["CHECKS", "check_export"]
 CHECKS = ("torch-tensorrt",)
 _PATCHES = 32
 _LIMIT = 0.02
-"""The most that a probability may differ between TensorRT in fp16 and PyTorch in fp32."""
+"""Largest difference of a probability between TensorRT in fp16 and PyTorch in fp32."""
 
 Compile = Callable[[nn.Module, Tensor], Callable[[Tensor], tuple[Tensor, Tensor]]]
 
@@ -28,12 +30,13 @@ Compile = Callable[[nn.Module, Tensor], Callable[[Tensor], tuple[Tensor, Tensor]
 def check_export(
     pack: Pack, check: str, *, compile_module: Compile | None = None, device: str = "cuda"
 ) -> float:
-    """Probabilities of random patches, from the compiled module in fp16 and from the module itself in fp32.
+    """Compare probabilities of random patches from the compiled module in fp16 and the module
+    itself in fp32.
 
     check: one of CHECKS. compile_module, device: instead of torch-tensorrt and its GPU, for tests.
 
-    Returns the largest difference. Raises UsageError if the check is unknown or cannot be run here, RbcError if the
-    difference is too large.
+    Returns the largest difference. Raises UsageError if the check is unknown or cannot be run here,
+    RbcError if the difference is too large.
     """
     if check not in CHECKS:
         raise UsageError(f"--check must be one of {', '.join(CHECKS)} (got {check!r})")
@@ -53,8 +56,9 @@ def check_export(
     difference = float((got - expected).abs().max())
     if not difference <= _LIMIT:
         raise RbcError(
-            f"{pack.name} compiled with {check} gives probabilities that differ by up to {difference:.3g} from "
-            f"PyTorch's, more than {_LIMIT:g}: do not release this pack for GPUs; export it again"
+            f"{pack.name} compiled with {check} gives probabilities that differ by up to "
+            f"{difference:.3g} from PyTorch's, more than {_LIMIT:g}: do not release this pack for "
+            "GPUs; export it again"
         )
     return difference
 
@@ -73,7 +77,7 @@ def _torch_tensorrt() -> Compile:
     def compile_module(
         module: nn.Module, example: Tensor
     ) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-        # Types are those of the module, as TensorRT 11 wants it.
+        # Types are those of the module, as TensorRT 11 requires.
         program = torch.export.export(module, (example,))
         compiled: Callable[[Tensor], tuple[Tensor, Tensor]] = torch_tensorrt.dynamo.compile(
             program, arg_inputs=[example]

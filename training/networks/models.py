@@ -1,4 +1,6 @@
-"""The networks that are trained: torchvision's Faster R-CNN, and a trunk with one small network a type."""
+"""Define the networks that are trained: torchvision's Faster R-CNN, and a trunk with one small
+network per type.
+"""
 
 from __future__ import annotations
 
@@ -38,15 +40,17 @@ ClassifierTrunk = Literal[
 ]
 
 IMAGE_STD = 0.25
-"""What the detector divides its input by, after 0..255 has become 0..1 and the mean colour is subtracted."""
+"""By which the detector divides its input, after 0..255 has become 0..1 and the mean colour is
+subtracted.
+"""
 
 MOST_CLASSES = 16
-"""Of a detector, background included: what the engine's postprocess_detections takes."""
+"""Of a detector, background included: the limit of the engine's postprocess_detections."""
 
 _FIRST_STRIDE_PX = 4
 _LONGEST_SIDE_PX = (
     1 << 16
-)  # the short side alone sets the scale: the engine knows no longest side either
+)  # the short side alone sets the scale: the engine has no limit of the long side either
 
 
 def build_detector(
@@ -56,17 +60,18 @@ def build_detector(
     representation: int = 512,
     classes: int = 2,
 ) -> FasterRCNN:
-    """A Faster R-CNN with random weights whose `forward` is, step by step, the engine's detection path.
+    """Build a Faster R-CNN with random weights whose `forward` is, step by step, the engine's
+    detection path.
 
-    settings: S strides use the first S - 1 stages of the trunk; the last level is a max-pooling of the one
-        before it. `(4, 8, 16, 32)` therefore leaves the trunk's fourth stage out.
+    settings: S strides use the first S - 1 stages of the trunk; the last level is a max-pooling of
+        the one before it. `(4, 8, 16, 32)` therefore omits the trunk's fourth stage.
     representation: width of the box head's two layers.
-    classes: 2 to MOST_CLASSES, of which class 0 is the background. With more than 2 the last step is not the engine's:
-        torchvision makes each proposal a candidate for every class and suppresses overlaps within a class, the engine
-        for its likeliest class and over all classes.
+    classes: 2 to MOST_CLASSES, of which class 0 is the background. With more than 2 the last step
+        is not the engine's: torchvision makes each proposal a candidate for every class and
+        suppresses overlaps within a class, the engine for its likeliest class and over all classes.
 
-    Takes images float32 [3, H, W], 0..1, of any sizes. Raises ValueError if the strides do not fit a ResNet, or
-    for a number of classes that the engine does not take.
+    Takes images float32 [3, H, W], 0..1, of any sizes. Raises ValueError if the strides do not fit
+    a ResNet, or for a number of classes that the engine does not take.
     """
     if not 2 <= classes <= MOST_CLASSES:
         raise ValueError(f"classes must lie in 2..{MOST_CLASSES} (got {classes})")
@@ -74,7 +79,8 @@ def build_detector(
     stages = len(strides) - 1
     if strides[0] != _FIRST_STRIDE_PX or not 1 <= stages <= 4:
         raise ValueError(
-            f"strides_px must start at {_FIRST_STRIDE_PX} and have 2 to 5 levels for a ResNet (got {strides})"
+            f"strides_px must start at {_FIRST_STRIDE_PX} and have 2 to 5 levels for a ResNet (got "
+            f"{strides})"
         )
     levels = [str(stage) for stage in range(stages)] + ["pool"]
     anchors = AnchorGenerator(
@@ -84,7 +90,8 @@ def build_detector(
         _pyramid(trunk, stages, settings.feature_channels),
         min_size=settings.short_side_px,
         max_size=_LONGEST_SIDE_PX,
-        # The canvas is padded to whole cells of the coarsest level, or its anchors would not lie a stride apart.
+        # The canvas is padded to whole cells of the coarsest level, or its anchors would not lie a
+        # stride apart.
         size_divisible=strides[-1],
         image_mean=[level / 255 for level in settings.mean_rgb],
         image_std=[IMAGE_STD] * 3,
@@ -122,10 +129,10 @@ def _pyramid(trunk: DetectorTrunk, stages: int, channels: int) -> BackboneWithFP
 
 
 class TypeHeads(nn.Module):
-    """T independent networks features -> hidden -> 1, one a type, computed at once.
+    """Compute T independent networks features -> hidden -> 1, one per type, at once.
 
-    Rows t * hidden to (t + 1) * hidden of `first.weight` [T * hidden, features] belong to type t, and so does row
-    t of `second.weight` [T, hidden, 1, 1].
+    Rows t * hidden to (t + 1) * hidden of `first.weight` [T * hidden, features] belong to type t,
+    and so does row t of `second.weight` [T, hidden, 1, 1].
     """
 
     def __init__(
@@ -134,21 +141,23 @@ class TypeHeads(nn.Module):
         super().__init__()
         self.first = nn.Linear(features, types * hidden)
         self.dropout = nn.Dropout(dropout)
-        # A grouped convolution rather than a product and a sum: OpenVINO 2026.4 adds the wrong type's bias to a sum.
+        # A grouped convolution rather than a product and a sum: OpenVINO 2026.4 adds the wrong
+        # type's bias to a sum.
         self.second = nn.Conv2d(types * hidden, types, 1, groups=types)
 
     def forward(self, features: Tensor) -> Tensor:
-        """features: float [R, features]. Returns logits [R, T]."""
+        """Map features, float [R, features], to logits [R, T]."""
         hidden = self.dropout(torch.relu(self.first(self.dropout(features))))
         logits: Tensor = self.second(hidden[:, :, None, None])
         return logits.flatten(1)
 
 
 class Classifier(nn.Module):
-    """A trunk, of a ResNet or an EfficientNet-Lite, and, on its pooled features, the heads.
+    """Run a trunk, of a ResNet or an EfficientNet-Lite, and, on its pooled features, the heads.
 
-    features: channels of the trunk's last feature map, 2048 for ResNet-50, 1280 for EfficientNet-Lite.
-    head: usable alone on pooled features that were stored.
+    features: channels of the trunk's last feature map, 2048 for ResNet-50, 1280 for
+    EfficientNet-Lite.
+    head: can be used alone on stored pooled features.
     """
 
     def __init__(
@@ -171,17 +180,19 @@ class Classifier(nn.Module):
         self.head = TypeHeads(self.features, types=types, hidden=hidden, dropout=dropout)
 
     def feature_map(self, patches: Tensor) -> Tensor:
-        """patches: float [R, 3, P, P], normalised. Returns [R, features, P / 32, P / 32], rounded up."""
+        """Map patches, float [R, 3, P, P], normalised, to [R, features, P / 32, P / 32], rounded
+        up.
+        """
         feature_map: Tensor = self.trunk(patches)["feature_map"]
         return feature_map
 
     def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """patches: float [R, 3, P, P], normalised. Returns the feature map and the logits [R, T]."""
+        """Map patches, float [R, 3, P, P], normalised, to the feature map and the logits [R, T]."""
         feature_map = self.feature_map(patches)
         logits: Tensor = self.head(feature_map.mean((2, 3)))
         return feature_map, logits
 
 
 def _resnet(name: str) -> Any:
-    """Its last layer is there too; whoever calls this takes the stages and leaves that out."""
+    """Return a ResNet with its last layer; the caller takes the stages and drops that."""
     return getattr(torchvision.models, name)(weights=None, norm_layer=nn.BatchNorm2d)

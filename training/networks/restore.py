@@ -1,4 +1,4 @@
-"""A pack's networks as torch modules, for parity checks and for whoever is measured against the engine."""
+"""Restore a pack's networks as torch modules, for parity checks and peers of the engine."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ _CLASSIFIER = {"model.": ""}
 
 
 def restore_detector(pack: Pack) -> FasterRCNN:
-    """torchvision's FasterRCNN with every weight of the pack, BatchNorm folded, float32, in evaluation mode.
+    """Return torchvision's FasterRCNN with every weight of the pack, BatchNorm folded, float32, in
+    evaluation mode.
 
-    Raises PackError if the pack's detector is none that build_detector makes.
+    Raises PackError if the pack's detector is not one that build_detector makes.
     """
     state = _weights(pack, "detector.onnx", _DETECTOR) | _weights(pack, "box_head.onnx", _BOX_HEAD)
     representation = len(state.get("roi_heads.box_head.fc6.weight", ()))
@@ -53,9 +54,10 @@ def restore_detector(pack: Pack) -> FasterRCNN:
 
 
 def restore_classifier(pack: Pack) -> Classifier:
-    """The classifier with every weight of the pack, BatchNorm folded, float32, in evaluation mode.
+    """Return the classifier with every weight of the pack, BatchNorm folded, float32, in evaluation
+    mode.
 
-    Raises PackError if it is none that Classifier makes.
+    Raises PackError if it is not one that Classifier makes.
     """
     state = _weights(pack, "classifier.onnx", _CLASSIFIER)
     types = len(pack.types)
@@ -77,14 +79,14 @@ def _restored(
 ) -> nn.Module:
     sizes = {key: value.shape for key, value in state.items()}
     for trunk in trunks:
-        with torch.device("meta"):  # no memory, and no random weights that nobody needs
+        with torch.device("meta"):  # no memory, and no unneeded random weights
             shapes = {key: v.shape for key, v in fold_batchnorm(build(trunk)).state_dict().items()}
         if shapes == sizes:
             model = fold_batchnorm(build(trunk))
             model.load_state_dict(state, strict=True)
             return model.eval()
     raise PackError(
-        f"{name} of {pack.folder} is no network that this version trains; make the pack again"
+        f"{name} of {pack.folder} is not a network that this version trains; rebuild the pack"
     )
 
 

@@ -1,4 +1,4 @@
-"""A detector that in training leaves out what nobody labelled."""
+"""Train a detector without what nobody labelled."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["in_unknown", "leave_out_unknown"]
 
 Target = dict[str, Tensor]
 
-# Of a proposal's area: with this share of it in one unknown box, it says nothing of cells or of background.
+# With this share of its area in one unknown box, a proposal says nothing of cells or background.
 _UNKNOWN_SHARE = 0.4
 _LEFT_OUT = -1
 
 
 def leave_out_unknown(model: FasterRCNN) -> FasterRCNN:
-    """Makes a detector's two losses pass over proposals in unknown boxes that match no cell.
+    """Make a detector's two losses ignore proposals in unknown boxes that match no cell.
 
-    Its targets then need `unknown`, float32 [U, 4], in pixels of images that the model does not resize: the shorter
-    side of each must be the model's own. The same model is returned.
+    Its targets then need `unknown`, float32 [U, 4], in pixels of images that the model does not
+    resize: the shorter side of each must be the model's own. The same model is returned.
     """
     model.rpn.__class__ = _ProposalNetwork
     model.roi_heads.__class__ = _Heads
@@ -31,7 +31,7 @@ def leave_out_unknown(model: FasterRCNN) -> FasterRCNN:
 
 
 def in_unknown(boxes: Tensor, unknown: Tensor) -> Tensor:
-    """bool [N], whether a good part of each box lies in one unknown box.
+    """Return whether a good part of each box lies in one unknown box, bool [N].
 
     boxes: float32 [N, 4]. unknown: float32 [U, 4]; U may be 0.
     """

@@ -1,1 +1,1 @@
-"""From fitted networks to a pack."""
+"""Turn fitted networks into a pack."""

@@ -1,4 +1,6 @@
-"""From two finished trainings to a pack: export, train the caller, choose the operating point, measure, write."""
+"""Turn two finished trainings into a pack: export, train the caller, choose the operating point,
+measure, write.
+"""
 
 from __future__ import annotations
 
@@ -58,18 +60,18 @@ def assemble_pack(
     scratch: Path,
     log: Log,
 ) -> Pack:
-    """Makes the pack and writes it to `out`.
+    """Make the pack and write it to `out`.
 
-    held_out: fields of smears that neither network was trained on; temperatures, caller and score threshold are
-        fitted to them.
+    held_out: fields of smears on which neither network was trained; temperatures, caller and score
+        threshold are fitted to them.
     frequencies: T shares of the regions that held each type when the classifier was trained.
     max_false_share: of the regions found, at the score threshold.
     best_f1: thresholds of the types by their F1 on the held-out smears, instead of the recipe's.
     notes: for the manifest's `training`.
     scratch: a folder for drafts, which are removed.
 
-    Raises UsageError if the held-out fields do not suffice or the detector cannot keep to max_false_share,
-    OutputError if `out` cannot be written.
+    Raises UsageError if the held-out fields are too few or the detector cannot keep to
+    max_false_share, OutputError if `out` cannot be written.
     """
     regions = load_regions(held_out, short_side_px=recipe.detector.short_side_px)
     log(f"training the caller on {len(regions)} regions of held-out smears")
@@ -107,7 +109,7 @@ def assemble_pack(
     with draft.engine(floor) as engine:
         findings = analyze_fields(engine, held_out)
     threshold = _operating_point(findings, max_false_share=max_false_share, floor=floor)
-    log(f"score threshold {threshold:g}; computing the golden answers")
+    log(f"score threshold {threshold:g}; computing the golden results")
     accuracy = (
         _calibration_measures(calibration)
         | _caller_measures(report)
@@ -130,10 +132,11 @@ def assemble_final_pack(
     scratch: Path,
     log: Log,
 ) -> Pack:
-    """Makes the pack of networks that were trained on all smears, and writes it to `out`.
+    """Make the pack of networks that were trained on all smears, and write it to `out`.
 
-    measured: a pack of the same recipe with smears held out. Its caller, thresholds, temperatures, frequencies and
-        accuracy go over, because nothing is left to judge these networks by.
+    measured: a pack of the same recipe with smears held out. Its caller, thresholds, temperatures,
+        frequencies and accuracy are taken over, because no smears are left to measure these
+        networks on.
 
     Raises UsageError if `measured` is of another recipe, OutputError if `out` cannot be written.
     """
@@ -165,7 +168,7 @@ def assemble_final_pack(
         | {"caller.treelite": measured.read("caller.treelite")},
         scratch=scratch,
     )
-    log("computing the golden answers")
+    log("computing the golden results")
     return draft.write(
         out,
         score_threshold=detector_settings.score_threshold,
@@ -175,7 +178,7 @@ def assemble_final_pack(
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _Draft:
-    """A pack but for its score threshold, its golden answers and what is known of its accuracy."""
+    """Hold a pack without its score threshold, golden results and measured accuracy."""
 
     recipe: PackRecipe
     dataset: Dataset
@@ -185,7 +188,7 @@ class _Draft:
 
     @contextmanager
     def engine(self, score_threshold: float) -> Iterator[Engine]:
-        """The engine with this draft, on the CPU in fp32."""
+        """Open the engine with this draft, on the CPU in fp32."""
         files = {**self.files, "golden.npz": encode_golden([])}
         with tempfile.TemporaryDirectory(dir=self.scratch, prefix="draft-") as folder:
             pack = Path(folder) / "pack"
@@ -241,7 +244,9 @@ def _exported(
 
 
 def checkout_commit() -> str | None:
-    """The git commit of the checkout that this program runs from, with -dirty if it was changed; None outside one."""
+    """Return the git commit of the checkout that this program runs from, with -dirty if it was
+    changed; None outside one.
+    """
     git = shutil.which("git")
     source = Path(inspect.getfile(Engine))
     if git is None:
@@ -265,15 +270,16 @@ def _operating_point(findings: Findings, *, max_false_share: float, floor: float
     )
     if threshold is None:
         raise UsageError(
-            f"at no score threshold are at most {max_false_share:g} of the detector's regions false "
-            f"({len(findings.scores)} regions found on held-out smears, {int(findings.correct.sum())} of them true); "
-            f"train it for more steps, or raise --max-false-share"
+            f"at no score threshold are at most {max_false_share:g} of the detector's regions "
+            f"false ({len(findings.scores)} regions found on held-out smears, "
+            f"{int(findings.correct.sum())} of them true); train it for more steps, or raise "
+            "--max-false-share"
         )
     return threshold
 
 
 def _with_thresholds(recipe: PackRecipe, thresholds: Sequence[float | None]) -> PackRecipe:
-    """None leaves a type that of the recipe."""
+    """Replace thresholds of a recipe; None keeps a type's own."""
     settled = tuple(
         own if chosen is None else chosen
         for own, chosen in zip(recipe.classifier.thresholds, thresholds, strict=True)
@@ -293,7 +299,7 @@ def _regions(engine: Engine, frame: UInt8) -> Regions:
 
 
 def _calibration_measures(report: TemperatureReport) -> dict[str, float | int]:
-    """Nothing where no type has enough examples."""
+    """Return the calibration measures; none if no type has enough examples."""
     errors = {
         "calibration_error_before_temperatures": report.error_before,
         "calibration_error_cross_validated_by_smear": report.error_after,

@@ -1,4 +1,4 @@
-"""The pack whose detector finds single cells of several kinds: its settings."""
+"""Define the pack whose detector finds single cells of several kinds: its settings."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from rbc_engine.training.recipes import CHULA12, PackRecipe
 __all__ = ["CELL_KINDS", "CELL_RECIPE", "classifier_settings"]
 
 CELL_KINDS = ("red", "white_cell", "platelet")
-"""What its detector tells apart."""
+"""The kinds that its detector distinguishes."""
 
-# Root of the box area of the median single cell of Chula RBC-12, in its pictures' pixels of 0.192 µm, of which the
-# short side has 480.
+# Root of the box area of the median single cell of Chula RBC-12, in its pictures' pixels of 0.192
+# µm, of which the short side has 480.
 _CHULA_CELL_PX = 39.6
 _CHULA_SHORT_SIDE_PX = 480
 _SHORT_SIDE_PX = round(_CHULA_SHORT_SIDE_PX * CELL_CANVAS_PX / _CHULA_CELL_PX)
@@ -30,9 +30,9 @@ CELL_RECIPE: PackRecipe = replace(
     CHULA12,
     version="0.5.0",
     description=(
-        "Twelve types of red blood cells in stained blood smears; white cells and platelets are told from them. Trained "
-        "on Chula RBC-12 (Naruenatthanaset et al. 2021, arXiv 2012.01321, MIT) and fields of other laboratories. For "
-        "research; not a medical device."
+        "Twelve types of red blood cells in stained blood smears, distinguished from white cells "
+        "and platelets. Trained on Chula RBC-12 (Naruenatthanaset et al. 2021, arXiv 2012.01321, "
+        "MIT) and fields of other laboratories. For research; not a medical device."
     ),
     detector=CHULA12.detector.model_copy(
         update={
@@ -48,7 +48,9 @@ CELL_RECIPE: PackRecipe = replace(
 
 
 def classifier_settings(training: TypeTraining, *, types: Sequence[str]) -> ClassifierSettings:
-    """The settings of a training's patches: of the size that it ends with, normalised as its trunk expects."""
+    """Return the settings of a training's patches: of the size of its last stage, normalised as its
+    trunk expects.
+    """
     changes: dict[str, object] = {
         "patch_px": training.stages[-1][0],
         "thresholds": CELL_RECIPE.classifier.thresholds[:1] * len(types),

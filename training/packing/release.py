@@ -1,4 +1,4 @@
-"""Writes a model pack, whole or not at all, and the golden cases in it."""
+"""Write a model pack, whole or not at all, and its golden cases."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from rbc_engine.types.regions import Regions
 
 __all__ = ["file_records", "make_golden", "write_pack"]
 
-# Width and height: of the shape that packs are trained on, and one whose canvas is padded.
+# Width and height: of the shape used for training packs, and one whose canvas is padded.
 _GOLDEN_FRAMES_PX = ((640, 480), (500, 420))
 
 
 def file_records(files: Mapping[str, bytes]) -> dict[str, FileRecord]:
-    """What pack.toml says of its files."""
+    """Return what pack.toml records of its files."""
     return {
         name: FileRecord(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
         for name, data in files.items()
@@ -32,10 +32,10 @@ def file_records(files: Mapping[str, bytes]) -> dict[str, FileRecord]:
 
 
 def write_pack(folder: Path, *, manifest: Manifest, files: Mapping[str, bytes]) -> Pack:
-    """Writes a pack beside `folder`, opens it as the engine does, and renames it.
+    """Write a pack next to `folder`, open it as the engine does, and rename it.
 
-    Raises OutputError if `folder` exists or the disk refuses, PackError if `files` are not those of the manifest;
-    nothing is left at `folder` then.
+    Raises OutputError if `folder` exists or writing fails, PackError if `files` are not those of
+    the manifest; nothing is left at `folder` then.
     """
     if folder.exists():
         raise OutputError(f"{folder} exists; remove it, or name another folder")
@@ -51,7 +51,8 @@ def write_pack(folder: Path, *, manifest: Manifest, files: Mapping[str, bytes]) 
         beside.rename(folder)
     except OSError as error:
         raise OutputError(
-            f"cannot write pack {folder}: {error.strerror or error}; free disk space or name another folder"
+            f"cannot write pack {folder}: {error.strerror or error}; free disk space or name "
+            "another folder"
         ) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
@@ -59,7 +60,7 @@ def write_pack(folder: Path, *, manifest: Manifest, files: Mapping[str, bytes]) 
 
 
 def make_golden(analyze: Callable[[UInt8], Regions]) -> bytes:
-    """golden.npz: two rendered frames, and what `analyze` finds in them.
+    """Make golden.npz: two rendered frames, and what `analyze` finds in them.
 
     analyze: uint8 [H, W, 3] to regions, by an engine on the CPU in fp32.
     """

@@ -1,1 +1,3 @@
-"""The tables and figures of Qiu et al. 2019 on data that anyone can get. One file a table or figure."""
+"""Reproduce the tables and figures of Qiu et al. 2019 on public data. One file per table or
+figure.
+"""

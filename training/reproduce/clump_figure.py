@@ -1,4 +1,4 @@
-"""Figure 6 (Qiu et al. 2019): what the classifier says of example clumps."""
+"""Make Figure 6 (Qiu et al. 2019): predictions of the classifier for example clumps."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LIKELIEST = 4
 
 
 class Clump(BaseModel):
-    """box: x0 y0 x1 y1, pixels of the image. cells: as labelled."""
+    """Describe a clump. box: x0 y0 x1 y1, pixels of the image. cells: as labelled."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -39,19 +39,19 @@ class Clump(BaseModel):
 
 
 class ClumpFigure(BaseModel):
-    """The whole of figure6.json."""
+    """Hold the whole of figure6.json."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     schema_: Literal[1] = Field(default=1, alias="schema")
     seed: int
     several_cell_regions: int
-    """That the clumps were drawn from."""
+    """The regions from which the clumps were drawn."""
     clumps: tuple[Clump, ...]
 
 
 def choose_clumps(held_out: HeldOut, types: Sequence[str], *, count: int, seed: int) -> ClumpFigure:
-    """Draws clumps at random from the regions of several cells, so that nobody picks the best.
+    """Draw clumps at random from the regions of several cells, so that nobody picks the best.
 
     types: T names. count: all there are, if they are fewer.
 
@@ -82,9 +82,9 @@ def choose_clumps(held_out: HeldOut, types: Sequence[str], *, count: int, seed: 
 
 
 def write_clump_figure(folder: Path, figure: ClumpFigure, *, data: Path) -> None:
-    """figure6.json, figure6.md and figure6.png. data: the folder of the images.
+    """Write figure6.json, figure6.md and figure6.png. data: the folder of the images.
 
-    Raises ImageError for an image that cannot be read, OutputError if the disk refuses.
+    Raises ImageError for an image that cannot be read, OutputError if writing fails.
     """
     names = tuple(figure.clumps[0].probabilities)
     rows = [
@@ -107,9 +107,10 @@ def write_clump_figure(folder: Path, figure: ClumpFigure, *, data: Path) -> None
         values=figure,
         title="Figure 6: probabilities of the types in clumps",
         lines=[
-            f"Drawn at random (seed {figure.seed}) from {figure.several_cell_regions} regions of several cells, each "
-            f"judged by a Model A that saw no field of its smear. A star marks the types that the labels give; in the "
-            f"picture they are green, others red, and the likeliest {_LIKELIEST} are shown."
+            f"Drawn at random (seed {figure.seed}) from {figure.several_cell_regions} regions of "
+            "several cells, each classified by a Model A that saw no field of its smear. A star "
+            "marks the types of the labels; in the picture they are green, others red, and the "
+            f"likeliest {_LIKELIEST} are shown."
         ],
         tables=[Table(title="Probabilities", headings=("", "image", "cells", *names), rows=rows)],
         pictures={"figure6.png": to_png(sheet)},
@@ -126,7 +127,7 @@ def _tile(number: int, clump: Clump, data: Path) -> Tile:
     x0, y0, x1, y1 = clump.box
     half = max(x1 - x0, y1 - y0) * _MARGIN / 2
     x, y = (x0 + x1) / 2, (y0 + y1) / 2
-    # What lies outside the image comes out black.
+    # Pixels outside the image are black.
     crop = Image.fromarray(pixels).crop(
         (round(x - half), round(y - half), round(x + half), round(y + half))
     )

@@ -1,4 +1,4 @@
-"""Pictures in rows and columns, each with lines of text below it."""
+"""Arrange pictures in rows and columns, each with lines of text below it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,16 @@ _LINE_PX = 17
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Tile:
-    """A picture of any size, and lines of text with their colours."""
+    """Hold a picture of any size, and lines of text with their colours."""
 
     picture: Image.Image
     lines: Sequence[tuple[str, Colour]]
 
 
 def contact_sheet(tiles: Sequence[Tile], *, columns: int, side_px: int) -> Image.Image:
-    """Each picture is stretched to side_px squared; tiles fill one row after the other."""
+    """Return a sheet in which each picture is stretched to side_px squared; tiles fill one row
+    after the other.
+    """
     font = ImageFont.load_default(_FONT_PX)
     text_px = max(len(tile.lines) for tile in tiles) * _LINE_PX
     column_px, row_px = side_px + _GAP_PX, side_px + text_px + _GAP_PX

@@ -1,4 +1,6 @@
-"""Detectors with trunks of several depths: how good each gets with the same steps, and how fast it is."""
+"""Compare detectors with trunks of several depths: accuracy after the same number of steps, and
+speed.
+"""
 
 from __future__ import annotations
 
@@ -37,21 +39,27 @@ Log = Callable[[str], None]
 
 
 class DetectorRow(BaseModel):
-    """Speeds are medians, in images a second, on so many threads of a CPU."""
+    """Hold the measures of one detector. Speeds are medians, in images per second, on `threads`
+    threads of a CPU.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     ap50: Measure
-    """Area under the precision-recall curve at IoU 0.5, over the scores from the pack's lowest on."""
+    """Area under the precision-recall curve at IoU 0.5, over the scores from the pack's lowest
+    on.
+    """
     training_images_per_s: float | None
-    """Canvases; None if the last part of a training that was stopped took fewer than two steps."""
+    """Canvases; None if the last part of an interrupted training took fewer than two steps."""
     inference_images_per_s: float
-    """PyTorch in float32, one image at a time: what the engine's runtimes and batches gain comes on top."""
+    """PyTorch in float32, one image at a time: the gain of the engine's runtimes and batches comes
+    on top.
+    """
     threads: int
 
 
 class DetectorTable(BaseModel):
-    """The whole of detectors.json."""
+    """Hold the whole of detectors.json."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -75,11 +83,13 @@ class DetectorTable(BaseModel):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _Findings:
-    """D detections in N fields.
+    """Hold D detections in N fields.
 
-    boxes: float32 [D, 4], image pixels. scores: float32 [D]. counts: int64 [N], detections in each field.
-    image_s: float64 [N], seconds of each. step_s: float64 [S], seconds between the ends of training steps.
-    threads: int64 [], that both were measured on.
+    boxes: float32 [D, 4], image pixels. scores: float32 [D]. counts: int64 [N], detections in each
+    field.
+    image_s: float64 [N], seconds of each. step_s: float64 [S], seconds between the ends of training
+    steps.
+    threads: int64 [], with which both were measured.
     """
 
     boxes: Float32
@@ -102,20 +112,21 @@ def compare_detectors(
     resamples: int,
     log: Log,
 ) -> DetectorTable:
-    """Trains a detector with each trunk, or goes on, and judges it by fields of other smears.
+    """Train a detector with each trunk, or resume, and measure it on fields of other smears.
 
-    held_out: smear groups to judge by.
-    training: of all of them, but for the trunk.
-    work: each trunk has a folder in it; one that is finished is not looked at again.
+    held_out: smear groups to measure on.
+    training: of all of them, except for the trunk.
+    work: each trunk has a folder in it; a finished one is used as it is.
 
-    Raises UsageError for too few fields, or a `work` begun with other options; see train_detector for the rest.
+    Raises UsageError for too few fields, or a `work` started with other options; see train_detector
+    for the rest.
     """
     judged = [f for f in dataset.fields if f.group in held_out and len(f.boxes)]
     trained_on = [f for f in dataset.fields if f.group not in held_out]
     if not judged or len(trained_on) < training.batch:
         raise UsageError(
-            f"the detectors need a held-out field with regions, and {training.batch} to train on (got {len(judged)} "
-            f"and {len(trained_on)}); change --folds, or add images"
+            f"the detectors need a held-out field with regions, and {training.batch} to train on "
+            f"(got {len(judged)} and {len(trained_on)}); change --folds, or add images"
         )
     rows: dict[DetectorTrunk, DetectorRow] = {}
     for trunk in trunks:
@@ -152,7 +163,7 @@ def compare_detectors(
 
 @contextmanager
 def step_times() -> Iterator[list[float]]:
-    """The clock, in seconds, at the end of every optimizer step of the block."""
+    """Yield the times, in seconds, of the end of every optimizer step of the block."""
     times: list[float] = []
 
     def note(*_: Any) -> None:
@@ -196,7 +207,7 @@ def _findings(
             trunk_weights=trunk_weights,
             log=log,
         )
-    log(f"{training.trunk}: judging by {len(judged)} fields")
+    log(f"{training.trunk}: measuring on {len(judged)} fields")
     findings = _detect(model, judged, step_s=np.diff(times))
     save_arrays(stored, {field.name: getattr(findings, field.name) for field in fields(_Findings)})
     return findings
@@ -211,7 +222,7 @@ def _detect(
         pixels = read_image(field.path, name=str(field.path))
         image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
         if number == 0:
-            model([image])  # what is set up at the first call is no part of the speed
+            model([image])  # setting up at the first call is not part of the speed
         started = time.perf_counter()
         found = model([image])[0]
         image_s.append(time.perf_counter() - started)
@@ -260,14 +271,15 @@ def _row(
 
 
 def write_detectors(folder: Path, table: DetectorTable) -> None:
-    """detectors.json and detectors.md. Raises OutputError if the disk refuses."""
+    """Write detectors.json and detectors.md. Raises OutputError if writing fails."""
     summary = (
-        f"Faster R-CNN with a feature pyramid on each trunk, from {table.trunk_weights}, {table.steps} steps of "
-        f"{table.batch} canvases of {table.canvas_px} px, seed {table.seed}; judged by {table.regions} regions in "
-        f"{table.fields} fields of {len(table.held_out_groups)} smear groups of {table.dataset} that it never saw, "
-        f"at a short side of {table.short_side_px} px. Speeds: medians, PyTorch on a CPU; training in "
-        f"{'bfloat16' if table.bf16 else 'float32'}, inference in float32, one image at a time. In brackets: {table.percent:g} % intervals, "
-        f"{table.resamples} resamples of the smear groups."
+        f"Faster R-CNN with a feature pyramid on each trunk, from {table.trunk_weights}, "
+        f"{table.steps} steps of {table.batch} canvases of {table.canvas_px} px, seed "
+        f"{table.seed}; measured on {table.regions} regions in {table.fields} fields of "
+        f"{len(table.held_out_groups)} smear groups of {table.dataset} that it never saw, at a "
+        f"short side of {table.short_side_px} px. Speeds: medians, PyTorch on a CPU; training in "
+        f"{'bfloat16' if table.bf16 else 'float32'}, inference in float32, one image at a time. In "
+        f"brackets: {table.percent:g} % intervals, {table.resamples} resamples of the smear groups."
     )
     write_result(
         folder,

@@ -1,4 +1,4 @@
-"""Figure 7 (Qiu et al. 2019): a field, coloured by what the engine makes of each region."""
+"""Make Figure 7 (Qiu et al. 2019): a field, coloured by the result for each region."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _FONT_PX = 13
 
 
 class Verdict(str, Enum):
-    """What became of a region."""
+    """State the result for a region."""
 
     RIGHT = "right"
-    """Found, and every type told right."""
+    """Found, with all types right."""
     WRONG = "wrong"
-    """Found, and a type told wrong; or a detection where no region is."""
+    """Found, with a type wrong; or a detection where there is no region."""
     MISSED = "missed"
     """Not found at IoU 0.5."""
     UNJUDGED = "unjudged"
@@ -54,7 +54,7 @@ _COLOURS = {
 
 
 class FieldFigure(BaseModel):
-    """The whole of figure7.json."""
+    """Hold the whole of figure7.json."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -71,18 +71,20 @@ class FieldFigure(BaseModel):
 
 
 def find_field(dataset: Dataset, name: str) -> LabelledField:
-    """The labelled field whose image file is called so. Raises UsageError if there is none."""
+    """Return the labelled field with this image file name. Raises UsageError if there is none."""
     for field in dataset.fields:
         if field.path.name == name and field.known.any():
             return field
     examples = [field.path.name for field in dataset.fields if field.known.any()][:3]
     raise UsageError(
-        f"--field must be the file name of an image with labelled regions, such as {', '.join(examples)} (got {name!r})"
+        "--field must be the file name of an image with labelled regions, such as "
+        f"{', '.join(examples)} (got {name!r})"
     )
 
 
 def judge_regions(found: Regions, field: LabelledField) -> tuple[list[Verdict], Float32]:
-    """The verdict on each of D detections, and the boxes float32 [M, 4] of the regions that none of them matches.
+    """Return the verdict on each of D detections, and the boxes float32 [M, 4] of the regions that
+    none of them matches.
 
     field: with types in the order of the detections'.
     """
@@ -102,8 +104,8 @@ def judge_regions(found: Regions, field: LabelledField) -> tuple[list[Verdict], 
 def draw_field(
     pixels: UInt8, found: Regions, verdicts: Sequence[Verdict], missed: Float32
 ) -> Image.Image:
-    """The field with a box for each region in the colour of its verdict, cells of abnormal regions masked red, and
-    a legend below.
+    """Draw the field with a box for each region in the colour of its verdict, cells of abnormal
+    regions masked red, and a legend below.
 
     pixels: uint8 [H, W, 3]. verdicts: of D detections. missed: float32 [M, 4].
     """
@@ -131,9 +133,9 @@ def draw_field(
 
 
 def show_field(folder: Path, dataset: Dataset, field: LabelledField, *, engine: Engine) -> None:
-    """Runs the engine on the field, and writes figure7.json, figure7.md and figure7.png.
+    """Run the engine on the field, and write figure7.json, figure7.md and figure7.png.
 
-    Raises UsageError if the pack's types are not those of the data, OutputError if the disk refuses.
+    Raises UsageError if the pack's types are not those of the data, OutputError if writing fails.
     """
     pack = engine.pack
     (judged,), reason = in_pack_order(pack, dataset, [field])
@@ -162,9 +164,10 @@ def show_field(folder: Path, dataset: Dataset, field: LabelledField, *, engine: 
         values=figure,
         title="Figure 7: a field as the engine sees it",
         lines=[
-            f"{figure.image} of smear group {field.group}, by {figure.pack}. Blue: a region that was missed. Green: "
-            f"found, and all of its types right. Red: a type wrong, or no region there. Grey: found, and not judged, "
-            f"because a cell in it has no label. Masked red: called abnormal.",
+            f"{figure.image} of smear group {field.group}, by {figure.pack}. Blue: a region that "
+            "was missed. Green: found, with all types right. Red: a type wrong, or no region "
+            "there. Grey: found but not scored, because a cell in it has no label. Masked red: "
+            "called abnormal.",
             *(f"Note: {note}." for note in figure.notes),
         ],
         tables=[

@@ -1,7 +1,8 @@
-"""Models A and B of Table 1, cross-validated by smear, fold by fold.
+"""Train Models A and B of Table 1, cross-validated by smear, fold by fold.
 
-Model A is trained on regions of one and of several cells, and on composed clumps; Model B on regions of one cell
-alone. Each fold and model has a folder of its own under --work; what is finished there is never computed again.
+Model A is trained on regions of one and of several cells, and on composed clumps; Model B on
+regions of one cell only. Each fold and model has a folder of its own under --work; finished ones
+are never computed again.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ MODELS: tuple[Model, ...] = get_args(Model)
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class CrossValidation:
-    """See `open`.
+    """Cross-validate by smear; see `open`.
 
     images: R names of image files, relative to the dataset's folder, of the R known regions.
     folds: the smear groups held out of each.
@@ -74,11 +75,13 @@ class CrossValidation:
         trunk_weights: TrunkWeights,
         log: Log,
     ) -> CrossValidation:
-        """Deals the smears to folds, and checks that `work` was begun with the same data and options.
+        """Deal the smears to folds, and check that `work` was started with the same data and
+        options.
 
-        data: the dataset's folder. training: of both models, but for what sets them apart; its seed deals.
+        data: the dataset's folder. training: of both models, except for their differences; its seed
+        deals.
 
-        Raises UsageError for too few smears or labels, wrong options, and another `work`.
+        Raises UsageError for too few smears or labels, wrong options, or another `work`.
         """
         check_classifier_training(training)
         check_trunk_weights(trunk_weights)
@@ -86,7 +89,7 @@ class CrossValidation:
         known = [field for field in dataset.fields if field.known.any()]
         regions = load_regions(known, short_side_px=recipe.detector.short_side_px)
         options = asdict(training)
-        del options["checkpoint_every_s"]  # it changes no result
+        del options["checkpoint_every_s"]  # it does not change results
         Workspace(work).begin(
             "table1",
             {
@@ -114,9 +117,10 @@ class CrossValidation:
         )
 
     def run(self, fold: int, model: Model) -> HeldOut:
-        """What the model says of the regions held out of the fold: from an earlier run, or by training it.
+        """Return a model's predictions for the regions held out of the fold: from an earlier run,
+        or by training it.
 
-        Ctrl-C and a diverging loss are those of train_classifier; the same call then goes on.
+        Ctrl-C and a diverging loss are handled as in train_classifier; the same call then resumes.
         """
         if not 0 <= fold < len(self.folds):
             raise UsageError(
@@ -132,10 +136,12 @@ class CrossValidation:
         training = self.training if model == "A" else replace(self.training, clump_share=0.0)
         if not (~judged & single).any():
             raise UsageError(
-                f"fold {fold} has no region of a single cell to train on; label more smears, or lower --folds"
+                f"fold {fold} has no region of a single cell to train on; label more smears, or "
+                "lower --folds"
             )
         self.log(
-            f"fold {fold}, model {model}: training on {trained_on.sum()} regions, {judged.sum()} held out"
+            f"fold {fold}, model {model}: training on {trained_on.sum()} regions, {judged.sum()} "
+            "held out"
         )
         classifier = train_classifier(
             select_regions(self.regions, trained_on),
@@ -161,7 +167,7 @@ class CrossValidation:
 
 
 def finished_folds(work: Path, *, folds: int) -> list[int]:
-    """The folds of which both models are finished."""
+    """Return the folds of which both models are finished."""
     return [
         fold
         for fold in range(folds)
@@ -170,12 +176,12 @@ def finished_folds(work: Path, *, folds: int) -> list[int]:
 
 
 def load_held_out(work: Path, *, folds: list[int], model: Model) -> HeldOut:
-    """What a model says of the regions held out of finished folds."""
+    """Read a model's predictions for the regions held out of finished folds."""
     return HeldOut.joined([HeldOut.load(_stored(work, fold, model)) for fold in folds])
 
 
 def check_classifier_training(training: ClassifierTraining) -> None:
-    """Raises UsageError for an option that a user may have given wrong."""
+    """Raise UsageError for an option that a user may have given wrong."""
     _check_choice("--trunk", training.trunk, ClassifierTrunk)
     for patch_px, patches in training.stages:
         if patch_px < 16 or patches < training.batch:
@@ -186,7 +192,7 @@ def check_classifier_training(training: ClassifierTraining) -> None:
 
 
 def check_trunk_weights(trunk_weights: str) -> None:
-    """All models of a table begin alike, so that 'auto', which depends on the network, will not do."""
+    """Refuse 'auto', which depends on the network: all models of a table must start alike."""
     _check_choice("--trunk-weights", trunk_weights, Literal["scratch", "imagenet"])
 
 
@@ -200,7 +206,7 @@ def _stored(work: Path, fold: int, model: Model) -> Path:
 
 
 def _digest(regions: RegionSet) -> str:
-    """Of everything that is learnt from or judged by."""
+    """Return a digest of all training and test data."""
     digest = hashlib.sha256()
     for array in (
         regions.boxes,

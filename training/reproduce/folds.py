@@ -1,4 +1,6 @@
-"""Cross-validation by smear: every smear group is held out once, and its types are spread over the folds."""
+"""Cross-validate by smear: every smear group is held out once, with its types spread over the
+folds.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +17,21 @@ __all__ = ["deal_groups", "select_regions"]
 
 
 def deal_groups(dataset: Dataset, *, folds: int, seed: int) -> tuple[tuple[str, ...], ...]:
-    """Deals the smear groups to folds so that each holds its share of every type; groups of one smear stay together.
+    """Deal the smear groups to folds so that each holds its share of every type; groups of one
+    smear stay together.
 
-    Counted are the known regions of each type, those of several cells, and the fields. Groups that hold most of
-    something come first; each goes to the fold that holds least of what it brings, which is the fold where the
-    sum of squared shares, and so their variance over the folds, grows least. The seed breaks ties.
+    The known regions of each type, those of several cells, and the fields are counted. Groups that
+    hold most of something come first; each goes to the fold that holds least of what it brings,
+    which is the fold where the sum of squared shares, and so their variance over the folds, grows
+    least. The seed breaks ties.
 
     Returns the sorted groups of each fold. Raises UsageError if a fold would have no known region.
     """
     smears = _smears(dataset)
     if not 2 <= folds <= len(smears):
         raise UsageError(
-            f"--folds must be at least 2, and at most the number of smears, {len(smears)} (got {folds})"
+            f"--folds must be at least 2, and at most the number of smears, {len(smears)} (got "
+            f"{folds})"
         )
     counts = _counts(dataset, smears)
     shares = counts / np.maximum(counts.sum(axis=0), 1)
@@ -52,7 +57,7 @@ def deal_groups(dataset: Dataset, *, folds: int, seed: int) -> tuple[tuple[str, 
 
 
 def select_regions(regions: RegionSet, chosen: npt.NDArray[np.bool_]) -> RegionSet:
-    """The chosen of the regions, bool [R], with the same frames."""
+    """Return the chosen regions, bool [R], with the same frames."""
     return replace(
         regions,
         frame_index=regions.frame_index[chosen],
@@ -65,7 +70,7 @@ def select_regions(regions: RegionSet, chosen: npt.NDArray[np.bool_]) -> RegionS
 
 
 def _smears(dataset: Dataset) -> list[tuple[str, ...]]:
-    """The groups of each smear: one, or several that hold the same image."""
+    """Return the groups of each smear: one, or several that hold the same image."""
     smear_of: dict[str, tuple[str, ...]] = {field.group: (field.group,) for field in dataset.fields}
     for first, second in dataset.same_smear:
         joined = tuple(sorted({*smear_of[first], *smear_of[second]}))
@@ -74,7 +79,9 @@ def _smears(dataset: Dataset) -> list[tuple[str, ...]]:
 
 
 def _counts(dataset: Dataset, smears: list[tuple[str, ...]]) -> npt.NDArray[np.int64]:
-    """int64 [S, T + 3]: known regions of each type, fields, known regions of several cells, known regions."""
+    """Return int64 [S, T + 3]: known regions of each type, fields, known regions of several cells,
+    known regions.
+    """
     types = len(dataset.types)
     counts = np.zeros((len(smears), types + 3), np.int64)
     index = {group: number for number, smear in enumerate(smears) for group in smear}

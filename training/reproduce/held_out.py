@@ -1,4 +1,4 @@
-"""What a classifier says of regions of smears that it was not trained on."""
+"""Hold a classifier's predictions for regions of held-out smears."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ __all__ = ["HeldOut"]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class HeldOut:
-    """R regions with known types.
+    """Hold R regions with known types.
 
     images: R names of image files, relative to the dataset's folder.
     groups: R smear groups.
     boxes: float32 [R, 4], pixels of the image.
     cells: int64 [R].
     types: bool [R, T]. probabilities: float32 [R, T], out of fold.
-    learnt: bool [R, T], whether the type occurs among the single cells of the training part of the region's fold:
-        of another, no model can know anything.
+    learnt: bool [R, T], whether the type occurs among the single cells of the training part of the
+        region's fold: no model can learn any other.
     """
 
     images: npt.NDArray[np.str_]
@@ -40,17 +40,17 @@ class HeldOut:
         return len(self.boxes)
 
     def save(self, path: Path) -> None:
-        """Raises OutputError if the disk refuses."""
+        """Write a file. Raises OutputError if writing fails."""
         save_arrays(path, {field.name: getattr(self, field.name) for field in fields(self)})
 
     @classmethod
     def load(cls, path: Path) -> HeldOut:
-        """Raises UsageError if the file is damaged."""
+        """Read a file. Raises UsageError if it is damaged."""
         return cls(**load_arrays(path, [field.name for field in fields(cls)]))
 
     @classmethod
     def joined(cls, parts: Sequence[HeldOut]) -> HeldOut:
-        """The regions of several folds, one after the other."""
+        """Join the regions of several folds, one after the other."""
         return cls(
             **{
                 field.name: np.concatenate([getattr(part, field.name) for part in parts])

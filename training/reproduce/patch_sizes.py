@@ -1,4 +1,6 @@
-"""What the side of a patch is worth: the same start, the same number of patches, several sizes."""
+"""Measure the effect of the patch size: the same start, the same number of patches, several
+sizes.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ Log = Callable[[str], None]
 
 
 class PatchSizeRow(BaseModel):
-    """Of true boxes on smears held out. cost: pixels of a patch over those of the smallest size's."""
+    """Hold the measures on true boxes of held-out smears. cost: pixels of a patch relative to the
+    smallest size's.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -37,7 +41,7 @@ class PatchSizeRow(BaseModel):
 
 
 class PatchSizeTable(BaseModel):
-    """The whole of patch_sizes.json."""
+    """Hold the whole of patch_sizes.json."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -60,9 +64,10 @@ def compare_patch_sizes(
     work: Path,
     log: Log,
 ) -> PatchSizeTable:
-    """Trains a classifier on patches of each size, or goes on, and judges it by the smears held out.
+    """Train a classifier on patches of each size, or resume, and measure it on the held-out smears.
 
-    open_plan: a training in a folder. patches: how many each is trained on. start: see TrainingPlan.train_classifier.
+    open_plan: a training in a folder. patches: how many each is trained on. start: see
+    TrainingPlan.train_classifier.
 
     Raises UsageError for a split that holds nothing out.
     """
@@ -70,7 +75,9 @@ def compare_patch_sizes(
     for patch_px in sorted(set(sizes_px)):
         plan = open_plan(work / str(patch_px))
         if not plan.held_out:
-            raise UsageError("patch sizes are judged by held-out smears; raise --validation-share")
+            raise UsageError(
+                "patch sizes are compared on held-out smears; raise --validation-share"
+            )
         log(f"patches of {patch_px} px")
         plan.train_classifier(
             stages=((patch_px, patches),), learning_rate=learning_rate, bf16=bf16, start=start
@@ -107,11 +114,12 @@ def _judge(plan: TrainingPlan, patch_px: int, smallest_px: int) -> PatchSizeRow:
 
 
 def write_patch_sizes(folder: Path, table: PatchSizeTable) -> None:
-    """patch_sizes.json and patch_sizes.md. Raises OutputError if the disk refuses."""
+    """Write patch_sizes.json and patch_sizes.md. Raises OutputError if writing fails."""
     summary = (
-        f"Classifiers trained on {table.patches} patches each, from {table.start}; judged by the true boxes of "
-        f"{table.regions} regions in {len(table.smear_groups)} smear groups of {table.dataset} that none of them saw. "
-        f"Cost: pixels of a patch, which is what the trunk's time goes by."
+        f"Classifiers trained on {table.patches} patches each, from {table.start}; measured on the "
+        f"true boxes of {table.regions} regions in {len(table.smear_groups)} smear groups of "
+        f"{table.dataset} that none of them saw. Cost: pixels of a patch, to which the trunk's "
+        "time is proportional."
     )
     write_result(
         folder,

@@ -1,4 +1,6 @@
-"""Other microscopes as far as labelled fields can play them: magnified, recoloured, blurred, and what is still found."""
+"""Simulate other microscopes with labelled fields (magnified, recoloured, blurred) and measure what
+is still found.
+"""
 
 from __future__ import annotations
 
@@ -32,12 +34,12 @@ Log = Callable[[str], None]
 Look = Callable[[UInt8], UInt8]
 
 
-# Of a cell: of what an edge leaves less of, nobody would say what it is.
+# Least visible share of a cell's width: nobody could classify less.
 _LEAST_WIDTH = 0.25
 
 
 def _tinted(red: float, green: float, blue: float) -> Look:
-    """Each channel multiplied: another stain, another white balance."""
+    """Return a look with each channel multiplied: another stain, another white balance."""
 
     def look(pixels: UInt8) -> UInt8:
         gains = np.array([red, green, blue])
@@ -47,12 +49,12 @@ def _tinted(red: float, green: float, blue: float) -> Look:
 
 
 def _exchanged(pixels: UInt8) -> UInt8:
-    """As where a camera's BGR is taken for RGB."""
+    """Exchange red and blue, as when a camera's BGR is taken for RGB."""
     return np.ascontiguousarray(pixels[..., ::-1])
 
 
 def _pale(pixels: UInt8) -> UInt8:
-    """Half the contrast, nearer to white: a weak stain."""
+    """Halve the contrast, towards white: a weak stain."""
     return (255 - (255 - pixels.astype(np.uint16)) // 2).astype(np.uint8)
 
 
@@ -86,14 +88,17 @@ LOOKS: dict[str, Look] = {
     "noisy": _noisy,
     "JPEG of quality 30": lambda pixels: jpeg(pixels, quality=30),
 }
-"""uint8 [H, W, 3] to the same. Blur: a Gaussian of 2 px in 480. Noise: a standard deviation of 12 levels."""
+"""uint8 [H, W, 3] to the same. Blur: a Gaussian of 2 px in 480. Noise: a standard deviation of 12
+levels.
+"""
 
 
 class RobustnessRow(BaseModel):
-    """Of one look at one magnification. Shares are in 0..1; None over nothing.
+    """Hold the measures of one look at one magnification. Shares are in 0..1; None over nothing.
 
     cells: whole isolated cells. found: their share that a detection matches at an IoU of 0.5.
-    cut: regions that an edge cuts, and of which it leaves a quarter of a cell's width. cut_found: as found.
+    cut: regions cut by an edge, with at least a quarter of a cell's width visible. cut_found: as
+    found.
     centres: labelled cells of any region in view. centres_hit: their share in a detection.
     on_background: of the detections, those less than half covered by true regions.
     """
@@ -112,7 +117,9 @@ class RobustnessRow(BaseModel):
 
 
 class RobustnessTable(BaseModel):
-    """The whole of robustness.json. notes: what a reader of the measures should know, a line each."""
+    """Hold the whole of robustness.json. notes: what a reader of the measures should know, a line
+    each.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -130,10 +137,12 @@ class RobustnessTable(BaseModel):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _View:
-    """A part of a field, enlarged to the size of the field. Its pixels are read when they are needed: fields may be many.
+    """Show a part of a field, enlarged to the size of the field. Its pixels are read when needed,
+    since fields may be many.
 
-    corners: x0 y0 x1 y1 of the part, in pixels of the field. regions: float32 [R, 4], what is in view of the true regions. is_cell, is_cut: bool [R], see
-    RobustnessRow. centres: float32 [N, 2], labelled cells in view. All in pixels of the view.
+    corners: x0 y0 x1 y1 of the part, in pixels of the field. regions: float32 [R, 4], the visible
+    parts of the true regions. is_cell, is_cut: bool [R], see RobustnessRow. centres: float32 [N,
+    2], labelled cells in view. All in pixels of the view.
     """
 
     field: LabelledField
@@ -144,7 +153,7 @@ class _View:
     centres: Float32
 
     def pixels(self) -> UInt8:
-        """uint8 [H, W, 3]. Raises ImageError if the field cannot be read."""
+        """Read the pixels, uint8 [H, W, 3]. Raises ImageError if the field cannot be read."""
         image = Image.fromarray(read_image(self.field.path, name=str(self.field.path)))
         part = image.resize(image.size, Image.Resampling.BICUBIC, box=self.corners)
         return np.asarray(part)
@@ -160,10 +169,10 @@ def measure_robustness(
     seed: int,
     log: Log,
 ) -> RobustnessTable:
-    """Runs the engine over parts of fields, each enlarged to a field's size and recoloured.
+    """Run the engine over parts of fields, each enlarged to a field's size and recoloured.
 
-    Enlarging invents no detail: a real objective of the same magnification shows more. The parts are drawn at random,
-    the same for every look. The engine is told nothing of the scale.
+    Enlarging adds no detail: a real objective of the same magnification shows more. The parts are
+    drawn at random, the same for every look. The engine is not given the scale.
 
     magnifications: at least 1. looks: of LOOKS.
 
@@ -200,11 +209,13 @@ def measure_robustness(
 
 
 def write_robustness(folder: Path, table: RobustnessTable) -> None:
-    """robustness.json and robustness.md. Raises OutputError if the disk refuses."""
+    """Write robustness.json and robustness.md. Raises OutputError if writing fails."""
     summary = (
-        f"{table.pack} in {table.precision}, by {table.fields} fields of {len(table.smear_groups)} smear groups of {table.dataset}: a part of "
-        f"each, drawn at random (seed {table.seed}) and enlarged to the size of a field. Found, at IoU 0.5: whole isolated cells, and regions that an edge cuts; hit: "
-        f"labelled centres in a detection; on background: detections less than half covered by regions."
+        f"{table.pack} in {table.precision}, on {table.fields} fields of {len(table.smear_groups)} "
+        f"smear groups of {table.dataset}: a part of each, drawn at random (seed {table.seed}) and "
+        "enlarged to the size of a field. Found, at IoU 0.5: whole isolated cells, and regions "
+        "that an edge cuts; hit: labelled centres in a detection; on background: detections less "
+        "than half covered by regions."
     )
     write_result(
         folder,
@@ -276,7 +287,7 @@ def _views(fields: Sequence[LabelledField], times: float, *, seed: int) -> Itera
 
 
 def _analyse(engine: Engine, views: Sequence[_View], look: Look) -> list[Regions]:
-    """Raises ImageError if a view cannot be analysed."""
+    """Analyse the views in a look; raise ImageError if one cannot be analysed."""
 
     def decoded() -> Iterator[Decoded]:
         for view in views:

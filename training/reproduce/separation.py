@@ -1,4 +1,4 @@
-"""Figure 8 (Qiu et al. 2019): cutting clumps into cells, by watershed and by a U-Net."""
+"""Make Figure 8 (Qiu et al. 2019): cut clumps into cells by watershed and by a U-Net."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ __all__ = ["Separation", "compare_separation", "cut_by_watershed", "write_separa
 Labels = npt.NDArray[np.int64]
 Log = Callable[[str], None]
 
-# Of the median cell's radius: how far apart two peaks of the distance to the background must be.
+# Relative to the median cell's radius: least distance of two peaks of the distance to the
+# background.
 _PEAK_DISTANCES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3)
 _SMALLEST_CORE_PX = 25
 _SHOWN = 8
@@ -51,7 +52,7 @@ class Method(BaseModel):
 
 
 class Separation(BaseModel):
-    """The whole of figure8.json."""
+    """Hold the whole of figure8.json."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -69,9 +70,10 @@ class Separation(BaseModel):
 
 
 class _Clumps:
-    """Regions of several cells on canvases of one scale.
+    """Hold regions of several cells on canvases of one scale.
 
-    canvases: float32 [C, 3, 128, 128], normalised. masks: bool [C, 128, 128], the clump's own pixels.
+    canvases: float32 [C, 3, 128, 128], normalised. masks: bool [C, 128, 128], the clump's own
+    pixels.
     cells: int64 [C].
     """
 
@@ -117,7 +119,8 @@ class _Clumps:
 
 
 def cut_by_watershed(mask: npt.NDArray[np.bool_], *, peak_distance_px: float) -> Labels:
-    """int64 [H, W], 0 outside: the basins of the distance to the background, one for each of its peaks.
+    """Return int64 [H, W], 0 outside: the basins of the distance to the background, one for each of
+    its peaks.
 
     mask: bool [H, W]. peak_distance_px: peaks nearer to each other than this are one.
     """
@@ -145,11 +148,12 @@ def compare_separation(
     resamples: int,
     log: Log,
 ) -> tuple[Separation, list[Tile]]:
-    """Both methods learn from the smears that are not held out, and are judged by the clumps of those that are.
+    """Train both methods on the smears that are not held out, and measure them on the clumps of
+    those that are.
 
     Returns the measures, and pictures of some of the clumps, drawn at random.
 
-    Raises UsageError if there is no clump to judge by, or nothing to learn from.
+    Raises UsageError if there is no clump to measure on, or nothing to learn from.
     """
     judged = np.isin(regions.groups, held_out)
     learn = _Clumps(select_regions(regions, ~judged), settings)
@@ -157,8 +161,9 @@ def compare_separation(
     singles = select_regions(regions, ~judged & (regions.cells == 1))
     if not (len(learn.cells) and len(judge.cells) and len(singles)):
         raise UsageError(
-            f"figure 8 needs clumps and single cells in the smears to learn from, and clumps in those held out "
-            f"(got {len(learn.cells)}, {len(singles)} and {len(judge.cells)}); label more"
+            "figure 8 needs clumps and single cells in the smears to learn from, and clumps in "
+            f"those held out (got {len(learn.cells)}, {len(singles)} and {len(judge.cells)}); "
+            "label more"
         )
     sizes = (singles.boxes[:, 2:] - singles.boxes[:, :2]).mean(axis=1) * singles.canvas_scales
     radius_px = float(np.median(sizes)) / 2
@@ -171,7 +176,8 @@ def compare_separation(
     ]
     peak_distance_px = distances[int(np.argmax(shares))]
     log(
-        f"watershed: peaks {peak_distance_px:.1f} px apart, right for {max(shares):.3f} of the clumps learnt from"
+        f"watershed: peaks {peak_distance_px:.1f} px apart, right for {max(shares):.3f} of the "
+        "clumps learnt from"
     )
     model = train_unet(singles, settings=settings, steps=unet_steps, batch=16, seed=seed, log=log)
     cut = {
@@ -210,7 +216,7 @@ def compare_separation(
 
 
 def write_separation(folder: Path, result: Separation, tiles: Sequence[Tile]) -> None:
-    """figure8.json, figure8.md and figure8.png. Raises OutputError if the disk refuses."""
+    """Write figure8.json, figure8.md and figure8.png. Raises OutputError if writing fails."""
     titles = {"watershed": "watershed (scikit-image)", "unet": "U-Net"}
     write_result(
         folder,
@@ -218,11 +224,12 @@ def write_separation(folder: Path, result: Separation, tiles: Sequence[Tile]) ->
         values=result,
         title="Figure 8: cutting clumps into cells",
         lines=[
-            f"{result.clumps} labelled clumps of {len(result.held_out_groups)} smear groups of {result.dataset}. The "
-            f"watershed's one parameter is the best on the clumps of the other smears; the U-Net learnt in "
-            f"{result.unet_steps} steps from single cells of those smears, composed into clumps. In brackets: "
-            f"{result.percent:g} % intervals, {result.resamples} resamples of the smear groups. The picture shows "
-            f"clumps drawn at random (seed {result.seed})."
+            f"{result.clumps} labelled clumps of {len(result.held_out_groups)} smear groups of "
+            f"{result.dataset}. The watershed's only parameter is the best on the clumps of the "
+            f"other smears; the U-Net was trained for {result.unet_steps} steps on single cells of "
+            f"those smears, composed into clumps. In brackets: {result.percent:g} % intervals, "
+            f"{result.resamples} resamples of the smear groups. The picture shows clumps drawn at "
+            f"random (seed {result.seed})."
         ],
         tables=[
             Table(
@@ -250,7 +257,7 @@ def _as_mask(chosen: Labels, count: int) -> npt.NDArray[np.bool_]:
 
 
 def _pieces(cores: npt.NDArray[np.bool_], mask: npt.NDArray[np.bool_]) -> Labels:
-    """int64 [H, W]: the connected cores inside a clump, but for crumbs."""
+    """Return int64 [H, W]: the connected cores inside a clump, without crumbs."""
     labels, count = ndimage.label(cores & mask)
     areas = np.bincount(labels.ravel(), minlength=count + 1)
     kept = np.flatnonzero(areas[1:] >= _SMALLEST_CORE_PX) + 1

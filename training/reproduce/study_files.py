@@ -1,4 +1,6 @@
-"""What a table or figure leaves in --out and --work: every file appears whole or not at all."""
+"""Write the files of a table or figure in --out and --work: every file appears whole or not at
+all.
+"""
 
 from __future__ import annotations
 
@@ -32,12 +34,13 @@ def write_result(
     tables: Sequence[Table],
     pictures: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Writes NAME.json, NAME.md and pictures; those of an earlier run with the same names are replaced.
+    """Write NAME.json, NAME.md and pictures; those of an earlier run with the same names are
+    replaced.
 
     title, lines: heading and paragraphs of the Markdown, before the tables.
     pictures: PNG files by name, shown at its end.
 
-    Raises OutputError if the disk refuses. All is on the disk before the first file is moved.
+    Raises OutputError if writing fails. Everything is on disk before the first file is moved.
     """
     pictures = pictures or {}
     text = [f"# {title}"]
@@ -55,7 +58,7 @@ def write_result(
 
 
 def save_arrays(path: Path, arrays: Arrays) -> None:
-    """Writes an .npz, and the folders that it lies in. Raises OutputError if the disk refuses."""
+    """Write an .npz, and the folders in which it lies. Raises OutputError if writing fails."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     with explain_os_errors(path):
@@ -64,13 +67,16 @@ def save_arrays(path: Path, arrays: Arrays) -> None:
 
 
 def load_arrays(path: Path, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
-    """The named arrays of an .npz that save_arrays wrote. Raises UsageError if it is damaged."""
+    """Read the named arrays of an .npz written by save_arrays. Raises UsageError if it is
+    damaged.
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in names}
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UsageError(
-            f"{path} cannot be read ({error!r:.200}); remove it, and the same command computes it again"
+            f"{path} cannot be read ({error!r:.200}); remove it and repeat the command to compute "
+            "it again"
         ) from error
 
 
@@ -101,6 +107,6 @@ def _to_markdown(table: Table) -> str:
 
 
 def _escape(text: str) -> str:
-    """Text from outside, on one line and without what Markdown would take for its own."""
+    """Return outside text on one line, with Markdown's own characters escaped."""
     flat = " ".join(text.split())
     return "".join(f"\\{letter}" if letter in "\\`*[]<>|" else letter for letter in flat)

@@ -1,4 +1,4 @@
-"""Table 1 (Qiu et al. 2019): what training on regions of several cells is worth."""
+"""Make Table 1 (Qiu et al. 2019): the effect of training on regions of several cells."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rbc_engine.training.reproduce.study_files import write_result
 __all__ = ["MIN_EXAMPLES", "Part", "Table1", "measure_table1", "write_table1"]
 
 MIN_EXAMPLES = 20
-"""Types with fewer regions to judge by are left out of the mean AUC: theirs says little."""
+"""Types with fewer regions to measure on are excluded from the mean AUC: theirs means little."""
 
 Part = Literal["single_cell", "several_cells", "all"]
 _PARTS: dict[Part, str] = {
@@ -40,27 +40,31 @@ class _Section(BaseModel):
 
 
 class PartMeasures(_Section):
-    """Of the held-out regions of one part."""
+    """Hold the measures on the held-out regions of one part."""
 
     regions: int
     exact_match: Measure
-    """Share of the regions of which every type is told right."""
+    """Share of the regions with all types right."""
     mean_auc: Measure
     """Over the types of `auc` with at least 20 examples in this part."""
     mean_auc_types: int
     auc: dict[str, Measure]
-    """Types that could be learnt in every fold that judges them."""
+    """Types that could be learnt in every fold that measures them."""
 
 
 class Difference(_Section):
-    """Model A less Model B on several-cell regions; both see the same resamples, so that the interval is of pairs."""
+    """Hold Model A minus Model B on several-cell regions; both see the same resamples, so the
+    interval is of pairs.
+    """
 
     exact_match: Measure
     mean_auc: Measure
 
 
 class CallerNotes(_Section):
-    """The caller on Model A's probabilities, every region judged by a caller that saw no region of its smear."""
+    """Describe the caller on Model A's probabilities, with every region called by a caller that saw
+    no region of its smear.
+    """
 
     accuracy: float
     auc: float
@@ -69,7 +73,7 @@ class CallerNotes(_Section):
 
 
 class Table1(_Section):
-    """The whole of table1.json. Row A* of the paper is Model A's part single_cell."""
+    """Hold the whole of table1.json. Row A* of the paper is Model A's part single_cell."""
 
     schema_: Literal[1] = Field(default=1, alias="schema")
     dataset: str
@@ -100,7 +104,9 @@ def measure_table1(
     finished: Sequence[int],
     resamples: int,
 ) -> Table1:
-    """held_out: of each model the regions of the finished folds, in the same order."""
+    """Measure the models. held_out: of each model the regions of the finished folds, in the same
+    order.
+    """
     regions = held_out["A"]
     names, index = np.unique(regions.groups, return_inverse=True)
     training, dataset = validation.training, validation.dataset
@@ -121,10 +127,10 @@ def measure_table1(
         missing = ", ".join(np.array(dataset.types)[unlearnt])
         notes.append(
             f"no AUC of {missing}: in some fold no single cell of that type is left to train on; "
-            f"exact match counts their regions all the same"
+            f"exact match still counts their regions"
         )
     if len(names) < 2:
-        notes.append("one smear group only: there are no intervals")
+        notes.append("only one smear group: there are no intervals")
     return Table1(
         schema=1,
         dataset=dataset.name,
@@ -153,7 +159,9 @@ def measure_table1(
 
 
 class _Scores:
-    """One model on one part of the held-out regions, as functions of the weights of the smear groups."""
+    """Score one model on one part of the held-out regions, as functions of the weights of the smear
+    groups.
+    """
 
     def __init__(
         self,
@@ -164,7 +172,9 @@ class _Scores:
         *,
         settings: ClassifierSettings,
     ) -> None:
-        """index: int64 [R], each region's group. learnt: bool [T], types of which an AUC is told."""
+        """Prepare the scores. index: int64 [R], each region's group. learnt: bool [T], types whose
+        AUC is measured.
+        """
         chosen = {
             "single_cell": held_out.cells == 1,
             "several_cells": held_out.cells >= 2,
@@ -183,7 +193,7 @@ class _Scores:
             for column in np.flatnonzero(learnt).tolist()
         }
         examples = types.sum(axis=0)
-        # Of a type that every region holds there is no AUC either.
+        # A type that every region holds has no AUC either.
         averaged = [
             auc
             for column, auc in self._auc.items()
@@ -210,7 +220,7 @@ def _caller(validation: CrossValidation, held_out: HeldOut) -> tuple[CallerNotes
             held_out.probabilities, abnormal, held_out.groups, seed=validation.training.seed
         )
     except UsageError as error:
-        return None, [f"the caller is not judged: {error}"]
+        return None, [f"the caller is not scored: {error}"]
     notes = CallerNotes(
         accuracy=report.accuracy, auc=report.auc, regions=report.regions, folds=report.folds
     )
@@ -218,7 +228,7 @@ def _caller(validation: CrossValidation, held_out: HeldOut) -> tuple[CallerNotes
 
 
 def write_table1(folder: Path, table: Table1) -> None:
-    """table1.json and table1.md. Raises OutputError if the disk refuses."""
+    """Write table1.json and table1.md. Raises OutputError if writing fails."""
     a, b = (table.models[model] for model in MODELS)
     rows: dict[str, PartMeasures] = {"A": a["all"], "A*": a["single_cell"], "B": b["all"]}
     write_result(
@@ -246,7 +256,7 @@ def write_table1(folder: Path, table: Table1) -> None:
                 ],
             ),
             Table(
-                title="A less B on several-cell regions",
+                title="A minus B on several-cell regions",
                 headings=("", "difference"),
                 rows=[
                     ("all types right", measure_text(table.difference.exact_match)),
@@ -262,12 +272,14 @@ def _summary(table: Table1) -> str:
     stages = ", ".join(f"{patches} patches of {side} px" for side, patches in table.stages)
     folds = ", ".join(map(str, table.finished_folds))
     return (
-        f"{table.dataset}, folds {folds} of {table.folds}, {len(table.smear_groups)} smear groups, each judged by "
-        f"models that saw no field of it. {table.trunk} from {table.trunk_weights}, {stages}, learning rate "
-        f"{table.learning_rate:g}, seed {table.seed}. A: trained on regions of one and of several cells, and on "
-        f"composed clumps. A*: the same model, judged by single cells. B: trained on single cells alone. In brackets: "
-        f"{table.percent:g} % intervals, {table.resamples} resamples of the smear groups. The mean AUC is over the "
-        f"types with {MIN_EXAMPLES} examples or more among the regions of its row."
+        f"{table.dataset}, folds {folds} of {table.folds}, {len(table.smear_groups)} smear groups, "
+        f"each scored with models that saw no field of it. {table.trunk} from "
+        f"{table.trunk_weights}, {stages}, learning rate {table.learning_rate:g}, seed "
+        f"{table.seed}. A: trained on regions of one and of several cells, and on composed clumps. "
+        "A*: the same model, scored on single cells. B: trained on single cells only. In "
+        f"brackets: {table.percent:g} % intervals, {table.resamples} resamples of the smear "
+        f"groups. The mean AUC is over the types with {MIN_EXAMPLES} examples or more among the "
+        "regions of its row."
     )
 
 

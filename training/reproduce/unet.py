@@ -1,6 +1,8 @@
-"""A U-Net (Ronneberger et al. 2015) that tells the cores of cells, so that each touching cell is a piece of its own.
+"""Segment the cores of cells with a U-Net (Ronneberger et al. 2015), so that each touching cell is
+a separate piece.
 
-It learns from clumps composed of single cells, whose places are known; labelled clumps have centres at best.
+It is trained on clumps composed of single cells, whose places are known; labelled clumps have
+centres at best.
 """
 
 from __future__ import annotations
@@ -21,11 +23,11 @@ from rbc_engine.types.arrays import Float32
 __all__ = ["CANVAS_PX", "compose_clumps", "predict_cores", "train_unet"]
 
 CANVAS_PX = 128
-"""Side of what the U-Net sees, in canvas px: four to five cells."""
+"""Side of the U-Net's input, in canvas px: four to five cells."""
 
 _CELL_PX = 64
 _MOST_CELLS = 5
-# Of a cell's ellipse: cells overlap by a little, cores never do.
+# Of a cell's ellipse: cells overlap slightly, cores never do.
 _NEAREST, _FARTHEST = 0.8, 1.02
 _CORE = 0.72
 _INNER, _OUTER = 1.02, 1.18
@@ -46,7 +48,9 @@ class _Block(nn.Sequential):
 
 
 class UNet(nn.Module):
-    """float32 [N, 3, H, W], normalised, to logits [N, H, W] that a pixel is of a core; H and W multiples of 8."""
+    """Map float32 [N, 3, H, W], normalised, to logits [N, H, W] that a pixel is of a core; H and W
+    multiples of 8.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,11 +77,12 @@ class UNet(nn.Module):
 def compose_clumps(
     regions: RegionSet, count: int, *, settings: ClassifierSettings, rng: np.random.Generator
 ) -> tuple[Float32, npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
-    """Chains of one to five single cells of one smear, each touching one before it.
+    """Compose chains of one to five single cells of one smear, each touching a previous one.
 
     regions: those of one cell, in fields of any scale.
 
-    Returns canvases float32 [count, 3, 128, 128], normalised, cores bool [count, 128, 128], cells int64 [count].
+    Returns canvases float32 [count, 3, 128, 128], normalised, cores bool [count, 128, 128], cells
+    int64 [count].
     """
     groups = [np.flatnonzero(regions.groups == name) for name in np.unique(regions.groups)]
     numbers = rng.integers(1, _MOST_CELLS + 1, count)
@@ -119,7 +124,7 @@ def _compose(
     at = np.array(places)
     at += CANVAS_PX / 2 - (at.max(axis=0) + at.min(axis=0)) / 2
     at = np.rint(at + rng.uniform(-6, 6, 2)).astype(int)
-    at = at.clip(-_CELL_PX // 2, CANVAS_PX + _CELL_PX // 2)  # what lies beyond is not seen
+    at = at.clip(-_CELL_PX // 2, CANVAS_PX + _CELL_PX // 2)  # anything further out is not visible
 
     canvas = np.broadcast_to(levels[0], (3, CANVAS_PX, CANVAS_PX)).astype(np.float32)
     canvas = np.pad(canvas, ((0, 0), (_CELL_PX,) * 2, (_CELL_PX,) * 2), mode="edge")
@@ -147,7 +152,7 @@ def train_unet(
     seed: int,
     log: Callable[[str], None],
 ) -> UNet:
-    """regions: of one cell each."""
+    """Train the U-Net on regions of one cell each."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -172,6 +177,6 @@ def train_unet(
 
 @torch.inference_mode()
 def predict_cores(model: UNet, canvases: Float32) -> npt.NDArray[np.bool_]:
-    """bool [N, H, W] of canvases float32 [N, 3, H, W], normalised."""
+    """Predict cores, bool [N, H, W], in canvases float32 [N, 3, H, W], normalised."""
     logits = [model(torch.from_numpy(canvases[i : i + 32])) for i in range(0, len(canvases), 32)]
     return np.asarray(torch.cat(logits).numpy() > 0)

@@ -14,7 +14,7 @@ EXIT_INTERRUPTED = 130
 
 
 def exit_code(*, done: int, failed: int, interrupted: bool) -> int:
-    """Returns the code of a command that ends so: done and failed count fields or frames."""
+    """Return the exit code of a command; done and failed count fields or frames."""
     if interrupted:
         return EXIT_INTERRUPTED
     if not done:

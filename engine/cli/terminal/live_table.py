@@ -33,7 +33,7 @@ class LiveTable:
             self._live.update(_table(state), refresh=True)
 
     def print_end(self, summary: RunRecord, folder: Path) -> None:
-        """The last state, what to know, and where the results are."""
+        """Print the last state, the warnings, and where the results are."""
         if self._last is not None:
             self._console.print(_table(self._last))
         for warning in summary.warnings:

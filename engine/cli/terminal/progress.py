@@ -12,8 +12,11 @@ __all__ = ["ProgressBar"]
 
 
 class ProgressBar:
-    """A bar with fields, slides, the tile of a whole slide, regions per second and time left; nothing where stderr is no
-    terminal. Use it in a `with` block, which takes the bar away."""
+    """Show fields, slides, the tile of a whole slide, regions per second and time left, if stderr
+    is a terminal.
+
+    Use it in a `with` block, which removes the bar.
+    """
 
     def __init__(self, *, show: bool) -> None:
         from rich.console import Console
@@ -41,7 +44,7 @@ class ProgressBar:
         self._started = time.perf_counter()
 
     def show(self, progress: RunProgress) -> None:
-        """Shows how far the run is; tile by tile within the field that a whole slide is."""
+        """Show how far the run is, tile by tile within the field that a whole slide is."""
         if progress.begins:
             self._started = time.perf_counter()
             self._bar.start()

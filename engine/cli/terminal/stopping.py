@@ -13,9 +13,10 @@ __all__ = ["stop_on_signal"]
 
 @contextmanager
 def stop_on_signal(stop: threading.Event | None = None) -> Iterator[threading.Event]:
-    """Lets the first Ctrl-C or SIGTERM finish the fields in flight; a second one ends the program.
+    """Let the fields in flight finish on the first Ctrl-C or SIGTERM; a second one ends the
+    program.
 
-    stop: is set then; None makes one.
+    stop: set by the first one; None creates one.
     """
     stop = threading.Event() if stop is None else stop
 

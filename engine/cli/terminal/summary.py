@@ -16,7 +16,7 @@ _TABLE_ROWS = 40
 
 
 def print_run(summary: RunSummary) -> None:
-    """Prints what a run did."""
+    """Print what a run did."""
     print_summary(
         summary.slides,
         summary.record.warnings,
@@ -34,7 +34,7 @@ def print_summary(
     failures: Sequence[str] = (),
     report: bool = False,
 ) -> None:
-    """Prints a table of the slides, and what there is to know.
+    """Print a table of the slides, failures and warnings.
 
     failures: the first fields that failed, with reasons. report: whether there is a report.html.
     """

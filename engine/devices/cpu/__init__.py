@@ -1,1 +1,1 @@
-"""The CPU: OpenVINO and the kernels of this machine's cores."""
+"""Run on the CPU: OpenVINO and the kernels of this machine's cores."""

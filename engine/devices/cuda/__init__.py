@@ -1,1 +1,1 @@
-"""An NVIDIA GPU: TensorRT and the CUDA kernels."""
+"""Run on an NVIDIA GPU: TensorRT and the CUDA kernels."""

@@ -1,6 +1,8 @@
-"""What the NVIDIA driver says, asked through its own library alone: it is safe to ask where there is none.
+"""Ask the NVIDIA driver for its GPUs, through its own library alone: it is safe to ask where there
+is none.
 
-TensorRT ends the process where it finds no GPU, so nothing of NVIDIA's is imported before this has found one.
+TensorRT ends the process if it finds no GPU, so nothing of NVIDIA's is imported before this has
+found one.
 """
 
 from __future__ import annotations
@@ -17,19 +19,22 @@ _COMPUTE_MAJOR, _COMPUTE_MINOR = 75, 76
 
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
-    """number: as in --device cuda:N, after CUDA_VISIBLE_DEVICES. capability: compute capability, e.g. (8, 9)."""
+    """Describe a GPU. number: as in --device cuda:N, after CUDA_VISIBLE_DEVICES. capability:
+    compute capability, e.g. (8, 9).
+    """
 
     number: int
     name: str
     capability: tuple[int, int]
     total_bytes: int
     free_bytes: int | None
-    """None where the driver did not say."""
+    """None if the driver did not report it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DriverReport:
-    """cuda: the newest CUDA that the driver runs, e.g. (13, 0); None where there is no driver.
+    """Report the driver. cuda: the newest CUDA that it runs, e.g. (13, 0); None if there is no
+    driver.
     problem: why there are no GPUs, if there are none.
     """
 
@@ -39,7 +44,7 @@ class DriverReport:
 
 
 def ask_driver(library: str = _LIBRARY) -> DriverReport:
-    """Looks for the driver and its GPUs. Never raises, and imports nothing."""
+    """Look for the driver and its GPUs. Never raises, and imports nothing."""
     try:
         driver = ctypes.CDLL(library)
     except OSError:
@@ -49,7 +54,7 @@ def ask_driver(library: str = _LIBRARY) -> DriverReport:
         )
     version = ctypes.c_int()
     if driver.cuDriverGetVersion(ctypes.byref(version)) or not version.value:
-        return DriverReport(problem="the NVIDIA driver does not tell its version; install it again")
+        return DriverReport(problem="the NVIDIA driver does not report its version; reinstall it")
     cuda = (version.value // 1000, version.value % 1000 // 10)
     status = driver.cuInit(0)
     count = ctypes.c_int()
@@ -62,8 +67,8 @@ def ask_driver(library: str = _LIBRARY) -> DriverReport:
     if status:
         return DriverReport(
             cuda=cuda,
-            problem=f"the NVIDIA driver does not start ({_reason(driver, status)}); check nvidia-smi, "
-            f"and restart the machine if the driver was changed",
+            problem=f"the NVIDIA driver does not start ({_reason(driver, status)}); check "
+            f"nvidia-smi, and restart the machine if the driver was changed",
         )
     gpus = tuple(_ask_gpu(driver, number) for number in range(count.value))
     return DriverReport(cuda=cuda, gpus=gpus)
@@ -89,7 +94,9 @@ def _ask_gpu(driver: ctypes.CDLL, number: int) -> Gpu:
 
 
 def _free_bytes(driver: ctypes.CDLL, handle: ctypes.c_int) -> int | None:
-    """Only a context knows. The primary one, which everything else will use too, is taken and given back."""
+    """Return the free memory, which only a context knows. The primary one, which others will use
+    too, is taken and released.
+    """
     context = ctypes.c_void_p()
     if driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), handle):
         return None

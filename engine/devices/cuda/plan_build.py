@@ -1,7 +1,8 @@
-"""ONNX to a TensorRT plan. TensorRT 11 is strongly typed: the types in the graph are the types it computes in.
+"""Compile ONNX to a TensorRT plan. TensorRT 11 is strongly typed: it computes in the types of the
+graph.
 
-`trt` is the module tensorrt everywhere here, handed in so that nothing imports it before a GPU was found. The
-same code runs with tensorrt_rtx, whose builder needs no GPU: that is how it is tested.
+`trt` is the module tensorrt everywhere here, passed in so that nothing imports it before a GPU was
+found. The same code runs with tensorrt_rtx, whose builder needs no GPU: that is how it is tested.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ from rbc_engine.errors import DeviceError, DeviceMemoryError
 
 __all__ = ["build_plan", "make_log", "tensorrt_failure"]
 
-# For the scratch memory of one network: beyond it the faster algorithms gain little, and each lane pays it.
+# For the scratch memory of one network: with more the faster algorithms gain little, and each lane
+# pays for it.
 _WORKSPACE_BYTES = 1 << 30
 
 
 def make_log(trt: Any) -> Any:
-    """A trt.ILogger that keeps what TensorRT complains of, in `lines`, instead of printing it. One serves a process."""
+    """Return a trt.ILogger that keeps TensorRT's complaints, in `lines`, instead of printing them.
+    One serves a process.
+    """
 
     class Log(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -46,15 +50,16 @@ def build_plan(
     watch: BuildWatch | None = None,
     configure: Callable[[Any], None] = lambda config: None,
 ) -> tuple[bytes, bytes]:
-    """Compiles a network for the current GPU.
+    """Compile a network for the current GPU.
 
-    outputs: the ones to keep; what only the others need is left out.
+    outputs: to keep; what only the others need is removed.
     shapes: of every input.
     channels_last: outputs that may come as [N, h, w, C], if that is faster (C a multiple of 8).
-    timing: what an earlier build gave for this GPU; None to keep none.
+    timing: result of an earlier build for this GPU; None for none.
     configure: last changes to the trt.IBuilderConfig.
 
-    Returns the plan, and what to pass as `timing` the next time. Raises DeviceError with TensorRT's own reason.
+    Returns the plan, and what to pass as `timing` the next time. Raises DeviceError with TensorRT's
+    own reason.
     """
     del log.lines[:]
     builder = trt.Builder(log)
@@ -67,7 +72,7 @@ def build_plan(
     _keep_outputs(trt, network, outputs, channels_last)
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, _WORKSPACE_BYTES)
-    # A lane is one stream; what runs beside it is another lane.
+    # A lane is one stream; work beside it belongs to another lane.
     config.max_aux_streams = 0
     cache = None
     if timing is not None:
@@ -83,7 +88,7 @@ def build_plan(
     if plan is None:
         if monitor is not None and monitor.stopped:
             raise DeviceError(
-                "the compilation was stopped; start it again, it goes on where it was"
+                "the compilation was stopped; start it again: it resumes where it stopped"
             )
         raise tensorrt_failure("cannot compile a network of the pack", log.lines)
     return bytes(plan), b"" if cache is None else bytes(cache.serialize())
@@ -108,7 +113,9 @@ def _keep_outputs(
 
 
 def _fix_inputs(trt: Any, network: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """With no dynamic dimension left, any number of contexts may share the engine, without profiles to divide up."""
+    """Fix all dimensions, so that any number of contexts may share the engine, without profiles to
+    divide up.
+    """
     tensors = {tensor.name: tensor for tensor in map(network.get_input, range(network.num_inputs))}
     if tensors.keys() != shapes.keys():
         raise DeviceError(f"the network has the inputs {sorted(tensors)} (got {sorted(shapes)})")
@@ -140,7 +147,7 @@ def _make_monitor(trt: Any, watch: BuildWatch) -> Any:
 
 
 def tensorrt_failure(what: str, reasons: Sequence[str]) -> DeviceError:
-    """What TensorRT could not do, with what it logged."""
+    """Return an error with what TensorRT could not do, and what it logged."""
     lines = [" ".join(reason.split()) for reason in reasons]
     said = "; ".join(dict.fromkeys(lines)) or "it gives no reason"
     kind = DeviceMemoryError if "out of memory" in said.lower() else DeviceError

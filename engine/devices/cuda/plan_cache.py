@@ -1,6 +1,8 @@
-"""Compiled networks on the disk: whole, unchanged and made for just this GPU and TensorRT, or not used.
+"""Store compiled networks on disk: whole, unchanged and made for exactly this GPU and TensorRT, or
+not used.
 
-A file is a line that names the format, a line of JSON that says what the plan was made from and for, and the plan.
+A file is a line that names the format, a line of JSON that describes the plan's source and target,
+and the plan.
 """
 
 from __future__ import annotations
@@ -24,9 +26,9 @@ _HEADER_MAX_BYTES = 1 << 16
 
 @dataclass(frozen=True, kw_only=True)
 class PlanKey:
-    """What a plan depends on.
+    """Hold what a plan depends on.
 
-    onnx_sha256: of the network, as it stands in its pack.
+    onnx_sha256: of the network, as it is in its pack.
     shapes: of the inputs, e.g. "canvas 8x320x448x3".
     gpu: name of the GPU. capability: its compute capability, e.g. "8.9".
     tensorrt: version.
@@ -64,12 +66,16 @@ class PlanKey:
 
     @property
     def file_name(self) -> str:
-        """By what is compiled, not for what: a new TensorRT replaces the plans of the one before."""
+        """Return a name that depends on what is compiled, not for what: a new TensorRT replaces the
+        plans of the previous one.
+        """
         return f"{_slug(self.shapes)}-{self.precision}.plan"
 
 
 def cache_folder() -> Path:
-    """Where plans are kept: RBC_ENGINE_CACHE, else rbc-engine/ in the user's cache folder."""
+    """Return the folder for plans: RBC_ENGINE_CACHE, else rbc-engine/ in the user's cache
+    folder.
+    """
     given = os.environ.get("RBC_ENGINE_CACHE")
     if given:
         return Path(given)
@@ -78,16 +84,16 @@ def cache_folder() -> Path:
 
 
 class PlanCache:
-    """The plans of one pack for one kind of GPU.
+    """Store the plans of one pack for one kind of GPU.
 
-    root: a folder for all of them, made at the first write.
+    root: a folder for all of them, created at the first write.
     """
 
     def __init__(self, root: Path, *, pack: str, gpu: str) -> None:
         self.folder = root / "plans" / _slug(pack) / _slug(gpu)
 
     def read(self, key: PlanKey) -> tuple[bytes | None, str]:
-        """The plan, or None and why there is none that can be used."""
+        """Return the plan, or None and why there is no usable one."""
         path = self.folder / key.file_name
         try:
             data = path.read_bytes()
@@ -99,7 +105,7 @@ class PlanCache:
         return (None, f"{path.name} {problem}") if problem else (plan, "")
 
     def write(self, key: PlanKey, plan: bytes) -> None:
-        """Raises DeviceError if the disk refuses."""
+        """Write a plan; raise DeviceError if that fails."""
         header = json.dumps(
             {**asdict(key), "bytes": len(plan), "sha256": hashlib.sha256(plan).hexdigest()}
         )
@@ -109,7 +115,7 @@ class PlanCache:
         (self.folder / key.file_name).unlink(missing_ok=True)
 
     def read_timing(self, tensorrt: str) -> bytes:
-        """TensorRT's own cache of what it has timed; TensorRT checks it. Empty if there is none."""
+        """Read TensorRT's own cache of timings, which TensorRT checks. Empty if there is none."""
         try:
             return (self.folder / _timing_name(tensorrt)).read_bytes()
         except OSError:
@@ -119,7 +125,7 @@ class PlanCache:
         self._write(_timing_name(tensorrt), data)
 
     def _write(self, name: str, data: bytes) -> None:
-        """Whole or not at all: beside its place, then renamed."""
+        """Write a file whole or not at all: next to its place, then renamed."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(
@@ -136,15 +142,15 @@ class PlanCache:
                     raise
         except OSError as error:
             raise DeviceError(
-                f"compiled networks cannot be kept in {self.folder}: {error.strerror or error}; free space there, "
-                f"or set RBC_ENGINE_CACHE to another folder"
+                f"compiled networks cannot be stored in {self.folder}: {error.strerror or error}; "
+                f"free space there, or set RBC_ENGINE_CACHE to another folder"
             ) from error
 
 
 def _check(data: bytes, key: PlanKey) -> tuple[str, bytes]:
-    """What is wrong with a file, or "" and its plan."""
+    """Return what is wrong with a file, or "" and its plan."""
     if not data.startswith(_MAGIC):
-        return "is no plan of this version of rbc-engine", b""
+        return "is not a plan of this version of rbc-engine", b""
     end = data.find(b"\n", len(_MAGIC), len(_MAGIC) + _HEADER_MAX_BYTES)
     try:
         header = json.loads(data[len(_MAGIC) : end]) if end > 0 else None

@@ -1,6 +1,7 @@
-"""Weights out of an ONNX file: as much of protobuf as that takes, so that the engine needs no onnx package.
+"""Read weights from an ONNX file with just enough of protobuf, so that the engine needs no onnx
+package.
 
-The file may come from a stranger: every length is checked against what is there.
+The file may come from an untrusted source: every length is checked against what is there.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ _DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<f4"), 10: np.dtype("<f2")}
 
 
 def read_weights(onnx: bytes, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
-    """The named initializers, float16 or float32.
+    """Read the named initializers, float16 or float32.
 
-    Raises PackError if one is not there, of another type, or not as long as its shape says.
+    Raises PackError if one is missing, of another type, or not as long as its shape says.
     """
     found: dict[str, npt.NDArray[Any]] = {}
     try:
@@ -34,12 +35,12 @@ def read_weights(onnx: bytes, names: Sequence[str]) -> dict[str, npt.NDArray[Any
                 if name in names:
                     found[name] = _array(name, tensor)
     except (ValueError, IndexError, UnicodeDecodeError) as error:
-        raise PackError(f"the ONNX file is damaged: {error}; install the pack again") from error
+        raise PackError(f"the ONNX file is damaged: {error}; reinstall the pack") from error
     missing = [name for name in names if name not in found]
     if missing:
         raise PackError(
-            f"the ONNX file has no weights {', '.join(missing)}, which this program's export writes; "
-            f"export the pack again"
+            f"the ONNX file has no weights {', '.join(missing)}, which this program's export "
+            f"writes; export the pack again"
         )
     return found
 
@@ -61,7 +62,7 @@ def _array(name: str, tensor: memoryview) -> npt.NDArray[Any]:
 
 
 def _fields(message: memoryview, wanted: int) -> Iterator[memoryview]:
-    """The values of one field that have a length: strings, bytes, messages."""
+    """Yield the values of one field that have a length: strings, bytes, messages."""
     for number, value in _walk(message):
         if number == wanted and not isinstance(value, int):
             yield value
@@ -76,7 +77,7 @@ def _packed(values: memoryview) -> list[int]:
 
 
 def _walk(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Number and value of every field: an int for a varint, else its bytes."""
+    """Yield number and value of every field: an int for a varint, else its bytes."""
     at = 0
     while at < len(message):
         tag, at = _varint(message, at)

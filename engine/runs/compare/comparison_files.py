@@ -41,18 +41,20 @@ COMPARISON = Contents(
     is_held=_is_held,
     own_files=lambda folder: frozenset(_FILES if _is_held(folder) else ()),
 )
-"""What CompareOutput leaves in a folder."""
+"""The files of CompareOutput in a folder."""
 
 
 class CompareOutput:
     """Write the three files, which appear together at the end. Use it in a `with` block, and call
     finish.
 
-    Raises OutputError if the disk refuses.
+    Raises OutputError if writing fails.
     """
 
     def __init__(self, out: OutFolder) -> None:
-        """out: claimed for COMPARISON. Raises OutputError where it must not be written to by now."""
+        """Open the files. out: claimed for COMPARISON. Raises OutputError if it may not be written
+        to by now.
+        """
         out.prepare(_FILES, abandoned=_FILES)
         self._folder = out.path
         self._changes = CsvFile(out.path / _CSV, _COLUMNS)

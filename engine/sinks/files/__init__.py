@@ -1,1 +1,1 @@
-"""Files and folders that appear whole or not at all."""
+"""Write files and folders that appear whole or not at all."""

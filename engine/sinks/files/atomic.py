@@ -1,4 +1,6 @@
-"""Files that appear whole or not at all: written beside their place under a hidden name, then renamed."""
+"""Write files that appear whole or not at all: under a hidden name next to their place, then
+renamed.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ __all__ = [
 ]
 
 _BUFFER_BYTES = 1 << 16
-"""Room for any header: a file that could be made can also be begun, and only later writes can fail."""
+"""Room for any header: a file that can be created can also be started, and only later writes can
+fail.
+"""
 
 _OTHER_OUT = "or name another --out"
 _REMEDIES = {
@@ -45,7 +49,7 @@ _REMEDIES = {
 
 @contextmanager
 def explain_os_errors(path: Path) -> Iterator[None]:
-    """Turns an OSError of the block into an OutputError with the path, the reason and the remedy."""
+    """Turn an OSError of the block into an OutputError with the path, the reason and the remedy."""
     try:
         yield
     except OSError as error:
@@ -55,9 +59,9 @@ def explain_os_errors(path: Path) -> Iterator[None]:
 
 
 class AtomicFile:
-    """A new binary file that replaces the one at `path`, if any, when it is finished.
+    """Write a new binary file that replaces the one at `path`, if any, when it is finished.
 
-    All methods but discard raise OutputError if the disk refuses.
+    All methods except discard raise OutputError if writing fails.
     """
 
     def __init__(self, path: Path) -> None:
@@ -73,7 +77,9 @@ class AtomicFile:
             self.file.write(data)
 
     def complete(self) -> None:
-        """Everything on the disk, the file closed, still under its hidden name. May be called again."""
+        """Write everything to disk and close the file, still under its hidden name. May be called
+        again.
+        """
         if self.file.closed:
             return
         with explain_os_errors(self.path):
@@ -82,19 +88,19 @@ class AtomicFile:
             self.file.close()
 
     def sha256(self) -> str:
-        """Of the whole file, once it is complete."""
+        """Return the digest of the whole file, once it is complete."""
         with explain_os_errors(self.path), self.beside.open("rb") as file:
             return file_sha256(file)
 
     def finish(self) -> None:
-        """Completes, then renames into place."""
+        """Complete, then rename into place."""
         self.complete()
         with explain_os_errors(self.path):
             self.beside.replace(self.path)
             sync_folder(self.path.parent)
 
     def discard(self) -> None:
-        """Removes the hidden file; does nothing after finish. May be called again."""
+        """Remove the hidden file; do nothing after finish. May be called again."""
         with suppress(OSError):  # closing writes what is buffered, which may be what just failed
             self.file.close()
         with suppress(OSError):
@@ -102,7 +108,7 @@ class AtomicFile:
 
 
 def file_sha256(file: BinaryIO) -> str:
-    """Of an open file, from its beginning. Raises OSError."""
+    """Return the digest of an open file, from its beginning. Raises OSError."""
     digest = hashlib.sha256()
     file.seek(0)
     while block := file.read(1 << 20):
@@ -111,12 +117,14 @@ def file_sha256(file: BinaryIO) -> str:
 
 
 def hidden_beside(path: Path) -> Path:
-    """A name in the same folder that no other run takes: .NAME.TOKEN.partial"""
+    """Return a name in the same folder that no other run takes: .NAME.TOKEN.partial"""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
 
 
 def remove_abandoned(path: Path) -> None:
-    """Removes what killed runs left of a file, or of a folder of files in folders. Raises OSError."""
+    """Remove what killed runs left of a file, or of a folder of files in folders. Raises
+    OSError.
+    """
     for left in path.parent.glob(f".{path.name}.????????.partial"):
         if left.is_dir() and not left.is_symlink():
             shutil.rmtree(left)
@@ -125,7 +133,9 @@ def remove_abandoned(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Brings the names in a folder to the disk, so that a rename outlives a power cut. Raises OSError."""
+    """Write the names in a folder to disk, so that a rename survives a power cut. Raises
+    OSError.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

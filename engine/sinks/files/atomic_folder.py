@@ -1,4 +1,6 @@
-"""Folders of files that appear whole or not at all, with names that are safe whatever the fields are called."""
+"""Write folders of files that appear whole or not at all, with safe names whatever the fields are
+called.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,11 @@ _UNSAFE = set('/\\:*?"<>|%')
 
 
 class AtomicFolder:
-    """A folder NAME that holds SLIDE/FIELD, a file or a folder each, FIELD being the name of the image file.
+    """Write a folder NAME that holds SLIDE/FIELD, a file or a folder each, FIELD being the name of
+    the image file.
 
-    Names are made safe by `file_name`; those that then coincide get ~2, ~3 and so on. What is in NAME already stays.
-    All methods but discard raise OutputError if the disk refuses.
+    Names are made safe by `file_name`; those that then coincide get ~2, ~3 and so on. Content
+    already in NAME remains. All methods except discard raise OutputError if writing fails.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,11 +43,11 @@ class AtomicFolder:
 
     @property
     def beside(self) -> Path:
-        """Where the folder is until it is finished."""
+        """Return where the folder is until it is finished."""
         return self._beside
 
     def write_field(self, result: FieldResult, data: bytes, *, suffix: str) -> None:
-        """A file SLIDE/FIELD with this suffix, at once on the disk."""
+        """Write a file SLIDE/FIELD with this suffix, directly to disk."""
         with explain_os_errors(self.path):
             path = self._field_path(result)
             while True:
@@ -59,7 +62,7 @@ class AtomicFolder:
                 return
 
     def make_field(self, result: FieldResult) -> Path:
-        """A new folder SLIDE/FIELD. What is put there is on the disk after `complete`."""
+        """Make a new folder SLIDE/FIELD and return it. Its content is on disk after `complete`."""
         with explain_os_errors(self.path):
             path = self._field_path(result)
             while True:
@@ -71,7 +74,7 @@ class AtomicFolder:
                 return folder
 
     def complete(self, *, flush: bool = False) -> None:
-        """Brings the names to the disk; flush: also what was written without fsync."""
+        """Write the names to disk; flush: also everything written without fsync."""
         with explain_os_errors(self.path):
             if flush:
                 os.sync()  # one by one, a million small files would take a quarter of an hour
@@ -82,20 +85,20 @@ class AtomicFolder:
                 sync_folder(folder)
 
     def files(self) -> Iterator[str]:
-        """What is in it, each file as NAME/SLIDE/FIELD, until it is finished."""
+        """Yield its files, each as NAME/SLIDE/FIELD, until it is finished."""
         for parent, _, names in os.walk(self._beside):
             inside = self.path.name / Path(parent).relative_to(self._beside)
             for name in names:
                 yield (inside / name).as_posix()
 
     def finish(self) -> None:
-        """Into place; whoever calls it has completed the folder."""
+        """Move the folder into place; the caller has completed it."""
         with explain_os_errors(self.path):
             _move(self._beside, self.path)
             sync_folder(self.path.parent)
 
     def discard(self) -> None:
-        """Removes the hidden folder; does nothing after finish. May be called again."""
+        """Remove the hidden folder; do nothing after finish. May be called again."""
         shutil.rmtree(self._beside, ignore_errors=True)
 
     def _field_path(self, result: FieldResult) -> Path:
@@ -104,14 +107,16 @@ class AtomicFolder:
         return slide / file_name(result.field.removeprefix(result.slide + "/"))
 
     def _next(self, path: Path, suffix: str) -> Path:
-        """May exist: of a field of that very name, or on a file system that ignores case."""
+        """Return the next free path; one may exist for a field of the same name, or on a file
+        system that ignores case.
+        """
         self._taken[path] += 1
         number = self._taken[path]
         return path.with_name(path.name + (f"~{number}" if number > 1 else "") + suffix)
 
 
 def _move(source: Path, target: Path) -> None:
-    """Renames a folder, or its parts where the target is there already."""
+    """Rename a folder, or its parts if the target already exists."""
     if not (source.is_dir() and target.is_dir()):
         source.replace(target)
         return
@@ -122,10 +127,11 @@ def _move(source: Path, target: Path) -> None:
 
 
 def file_name(name: str) -> str:
-    """A file or folder name for a name from outside: one component, visible, no longer than file systems allow.
+    """Return a file or folder name for a name from outside: one component, visible, no longer than
+    file systems allow.
 
-    Slashes and characters that some system treats as special become '_', as do dots and blanks where they could
-    mislead. A name that is too long is cut, with a hash of the whole at its end.
+    Slashes and characters that some system treats as special become '_', as do dots and blanks
+    where they could mislead. A name that is too long is cut, with a hash of the whole at its end.
     """
     safe = "".join(c if c.isprintable() and c not in _UNSAFE else "_" for c in encodable(name))
     core = safe.strip(". ")

@@ -1,6 +1,7 @@
-"""Files of records that a crash may cut short but cannot falsify: what journals are made of.
+"""Write files of records that a crash may cut short but cannot falsify: the basis of journals.
 
-Each record is a magic, the length and the CRC-32 of what follows: a header in JSON, its length before it, then bytes.
+Each record is a magic, the length and the CRC-32 of what follows: a header in JSON, its length
+before it, then bytes.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _SYNC_S = 1.0
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """offset: of the record in its file."""
+    """Hold a record. offset: in its file."""
 
     offset: int
     header: dict[str, Any]
@@ -40,14 +41,18 @@ class Record:
 
 
 class RecordWriter(Closing):
-    """Written by one thread. Every record is with the operating system when `append` returns, and so outlives the
-    program; on the disk, and so outliving a power cut, about a second later.
+    """Write records from one thread. Every record is with the operating system when `append`
+    returns, and so survives the program; about a second later it is on disk, and so survives a
+    power cut.
 
-    The file is locked until it is closed. publish, append and sync raise OutputError if the disk refuses.
+    The file is locked until it is closed. publish, append and sync raise OutputError if writing
+    fails.
     """
 
     def __init__(self, path: Path, file: BinaryIO, *, beside: Path | None = None) -> None:
-        """See create and reopen. file: unbuffered and locked. beside: its hidden name, if it is not at `path` yet."""
+        """Take over a file; see create and reopen. file: unbuffered and locked. beside: its hidden
+        name, if not yet at `path`.
+        """
         self.path = path
         self._file = file
         self._beside = beside
@@ -58,8 +63,9 @@ class RecordWriter(Closing):
 
     @classmethod
     def create(cls, path: Path, head: dict[str, Any]) -> RecordWriter:
-        """A new file under a hidden name, its first record `head`; `publish` puts it in the place of the one at
-        `path`, if any. Raises OutputError if that one is still being written."""
+        """Create a file under a hidden name, with `head` as its first record; `publish` puts it in
+        place of the one at `path`, if any. Raises OutputError if that one is still being written.
+        """
         with suppress(FileNotFoundError), path.open("rb") as old:
             lock_for_reading(path, old)
         beside = hidden_beside(path)
@@ -76,8 +82,9 @@ class RecordWriter(Closing):
 
     @classmethod
     def reopen(cls, path: Path, *, end: int) -> RecordWriter:
-        """Goes on with a file after the byte `end`; what follows that is cut off. Raises OutputError if it is still
-        being written."""
+        """Continue a file after the byte `end`; the rest is cut off. Raises OutputError if it is
+        still being written.
+        """
         with explain_os_errors(path):
             file = path.open("r+b", buffering=0)
         try:
@@ -91,7 +98,7 @@ class RecordWriter(Closing):
         return cls(path, file)
 
     def publish(self) -> None:
-        """Brings what was appended to the disk, then the file to its place."""
+        """Write the records to disk, then move the file into place."""
         if self._beside is None:
             return
         with explain_os_errors(self.path):
@@ -101,14 +108,16 @@ class RecordWriter(Closing):
             sync_folder(self.path.parent)
 
     def append(self, header: dict[str, Any], *data: bytes) -> int:
-        """Returns the record's offset. What cannot be written in whole is no record, and ends the file."""
+        """Append a record and return its offset. A record that cannot be written whole ends the
+        file.
+        """
         text = json.dumps(header, ensure_ascii=False, allow_nan=False).encode()
         parts = [_LENGTH.pack(len(text)), text, *data]
         length = sum(map(len, parts))
         if length > _MOST_BYTES:
             raise OutputError(
-                f"{self.path}: a field with {length} bytes of regions does not fit into a record of it "
-                f"({_MOST_BYTES}); cut the image into fields"
+                f"{self.path}: a field with {length} bytes of regions does not fit into a record "
+                f"of it ({_MOST_BYTES}); cut the image into fields"
             )
         checksum = 0
         for part in parts:
@@ -124,7 +133,7 @@ class RecordWriter(Closing):
         return offset
 
     def close(self) -> None:
-        """Closes the file and leaves it, unless it was never published. May be called again."""
+        """Close the file and leave it, unless it was never published. May be called again."""
         self._closed.set()
         self._dirty.set()
         if self._syncer is not None:
@@ -139,7 +148,7 @@ class RecordWriter(Closing):
                 self._beside.unlink()
 
     def remove(self) -> None:
-        """The file is of no more use."""
+        """Remove the file, which is no longer needed."""
         self.close()
         if self._beside is None:
             with explain_os_errors(self.path):
@@ -152,7 +161,9 @@ class RecordWriter(Closing):
             self._syncer.start()
 
     def _sync(self) -> None:
-        """In a thread of its own, so that the last record before a long wait is on the disk, too."""
+        """Sync in a thread of its own, so that the last record before a long wait is on disk
+        too.
+        """
         while True:
             self._dirty.wait()
             if self._closed.wait(_SYNC_S):
@@ -166,7 +177,8 @@ class RecordWriter(Closing):
 
 
 class RecordReader:
-    """The records of a file from its beginning, up to the first that is cut short or damaged.
+    """Iterate over the records of a file from its beginning, up to the first that is cut short or
+    damaged.
 
     end: offset after the last record that was read.
     """
@@ -186,13 +198,13 @@ class RecordReader:
 
 
 def read_record(file: BinaryIO, offset: int) -> Record | None:
-    """The record at an offset; None if there is none, or it is damaged."""
+    """Return the record at an offset; None if there is none, or it is damaged."""
     record = _parse(file.fileno(), offset, os.fstat(file.fileno()).st_size)
     return None if record is None else record[0]
 
 
 def lock_for_reading(path: Path, file: BinaryIO) -> None:
-    """Raises OutputError if the file is still being written."""
+    """Raise OutputError if the file is still being written."""
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
@@ -204,7 +216,7 @@ def _still_written(path: Path) -> str:
 
 
 def _parse(descriptor: int, offset: int, size: int) -> tuple[Record, int] | None:
-    """The record at an offset, and its length with everything."""
+    """Return the record at an offset, and its length with everything."""
     frame = os.pread(descriptor, _FRAME.size, offset)
     if len(frame) < _FRAME.size:
         return None

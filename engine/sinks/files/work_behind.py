@@ -1,4 +1,4 @@
-"""Work of a sink that is done behind it, in a few threads, its results taken in order."""
+"""Do the work of a sink behind it, in a few threads, and take its results in order."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ _MOST_WORKERS = 4
 
 
 class WorkBehind(Generic[Result]):
-    """Calls functions in threads, and `take` with what they return: in the order of `do`, and in the thread that calls it.
+    """Call functions in threads, and `take` with their results: in the order of `do`, and in the
+    thread that calls it.
 
-    As many calls as threads are in the making or wait to be taken; then `do` waits for the oldest. What a function
-    raises is raised by a later `do`, or by `finish`.
+    As many calls as threads are running or wait to be taken; then `do` waits for the oldest. An
+    exception of a function is raised by a later `do`, or by `finish`.
 
-    workers: threads; None: one a core that this process may use, four at most.
+    workers: threads; None: one per core that this process may use, four at most.
     """
 
     def __init__(self, take: Callable[[Result], object], *, workers: int | None = None) -> None:
@@ -38,13 +39,13 @@ class WorkBehind(Generic[Result]):
         self._waiting.append(self._pool.submit(function, *arguments))
 
     def finish(self) -> None:
-        """Waits for all that was begun, and takes it."""
+        """Wait for all started calls, and take their results."""
         while self._waiting:
             self._take(self._waiting.popleft().result())
         self.close()
 
     def close(self) -> None:
-        """Drops what is not begun, waits for what is, and leaves no thread. May be called again."""
+        """Drop what is not started, wait for the rest, and leave no thread. May be called again."""
         self._waiting.clear()
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)

@@ -1,1 +1,1 @@
-"""What a run can write beside its tables: one file a format."""
+"""Write further outputs of a run, in addition to its tables: one file per format."""

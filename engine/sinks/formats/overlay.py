@@ -1,4 +1,4 @@
-"""overlays/: one picture a field, the frame with its regions marked."""
+"""Write overlays/: one picture per field, the frame with its regions marked."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ _PNG_COMPRESSION = 1
 
 
 class OverlayFolder:
-    """overlays/SLIDE/FIELD.png; see AtomicFolder for the names. Fields that failed have none, and neither have whole
-    slides."""
+    """Write overlays/SLIDE/FIELD.png; see AtomicFolder for the names. Failed fields and whole
+    slides have none.
+    """
 
     NAME = "overlays"
     SUFFIX = ".png"

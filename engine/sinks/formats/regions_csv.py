@@ -1,4 +1,4 @@
-"""regions.csv: the rows of regions.parquet as text."""
+"""Write regions.csv: the rows of regions.parquet as text."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ __all__ = ["RegionsCsv"]
 
 
 class RegionsCsv:
-    """UTF-8 without a byte order mark; text in double quotes, true and false, shortest float32; made safe for
-    spreadsheets by csv_text."""
+    """Write UTF-8 without a byte order mark; text in double quotes, true and false, shortest
+    float32; made safe for spreadsheets by csv_text.
+    """
 
     NAME = "regions.csv"
     needs_frames = False

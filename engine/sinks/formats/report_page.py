@@ -1,4 +1,4 @@
-"""report.html: what a run found, as one page for people."""
+"""Write report.html: what a run found, on one page."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ __all__ = ["ReportPage"]
 
 
 class ReportPage:
-    """Written when the run is complete, from what was gathered while it went on. Results without a frame are counted
-    but have no picture."""
+    """Write the page when the run is complete, from what was gathered during it. Results without a
+    frame are counted but have no picture.
+    """
 
     NAME = "report.html"
     needs_frames = True
@@ -33,7 +34,7 @@ class ReportPage:
         self._findings.add(result)
 
     def describe(self, run: RunRecord) -> None:
-        """Takes what run.json will hold, before complete."""
+        """Take what run.json will hold, before complete."""
         self._run = run
 
     def complete(self) -> None:

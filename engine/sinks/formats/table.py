@@ -1,4 +1,6 @@
-"""What a run can write beside its tables. Imports nothing heavy: the command line lists it in its help."""
+"""List the further outputs of a run. Imports nothing heavy: the command line shows the list in its
+help.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,12 @@ __all__ = ["FORMATS", "Format", "check_formats", "open_sink"]
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """One of --formats.
+    """Describe one of --formats.
 
     output: the file or folder that it makes.
     suffix: of the files in that folder; None for a file.
     module, sink: where its class is, in rbc_engine.sinks.formats.
-    library: what must be installed, with the extra of the same name as the format; None for what always is.
+    library: what must be installed, with the extra of the same name as the format; None if nothing.
     """
 
     output: str
@@ -64,22 +66,23 @@ FORMATS = MappingProxyType(
 
 
 def check_formats(names: Sequence[str]) -> None:
-    """Raises UsageError for a name that is not in FORMATS, or a library that is not installed."""
+    """Raise UsageError for a name that is not in FORMATS, or a library that is not installed."""
     for name in names:
         if name not in FORMATS:
             raise UsageError(
-                f"--formats may name {', '.join(FORMATS)} (got {name!r}); the tables are always written"
+                f"--formats may name {', '.join(FORMATS)} (got {name!r}); the tables are always "
+                "written"
             )
         library = FORMATS[name].library
         if library is not None and find_spec(library) is None:
             raise UsageError(
                 f"--formats {name} needs {library}, which is not installed; "
-                f"pip install 'rbc-engine[{name}]', or leave {name} out"
+                f"pip install 'rbc-engine[{name}]', or omit {name}"
             )
 
 
 def open_sink(name: str, folder: Path, pack: Pack) -> Sink:
-    """The sink of a format. Raises OutputError if its files cannot be begun."""
+    """Open the sink of a format. Raises OutputError if its files cannot be started."""
     chosen = FORMATS[name]
     module = import_module(f"rbc_engine.sinks.formats.{chosen.module}")
     sink: Sink = getattr(module, chosen.sink)(folder, pack)

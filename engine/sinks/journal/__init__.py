@@ -1,1 +1,1 @@
-"""Journals: what outlives a crash until the tables are in place."""
+"""Write journals, which survive a crash until the tables are in place."""

@@ -1,7 +1,8 @@
-"""A live run's journal: every end of a frame, on its way to the disk at once, so that a crash loses next to nothing.
+"""Keep a live run's journal: every outcome of a frame, sent to disk at once, so that a crash loses
+next to nothing.
 
-The tables of a run are whole only at its end: until then live.journal holds what they will. It is removed when they are
-in place; after a crash, `rbc-engine live --recover DIR` makes them from it.
+The tables of a run are complete only at its end: until then live.journal holds their content. It is
+removed when they are in place; after a crash, `rbc-engine live --recover DIR` makes them from it.
 """
 
 from __future__ import annotations
@@ -26,10 +27,14 @@ _SCHEMA = 3
 
 
 class LiveJournal(Closing):
-    """Written by one thread; see RecordWriter for what outlives what. write raises OutputError if the disk refuses."""
+    """Write outcomes from one thread; see RecordWriter for what survives what. write raises
+    OutputError if writing fails.
+    """
 
     def __init__(self, out: OutFolder, head: dict[str, Any]) -> None:
-        """out: exists by now. head: JSON; what there is to know of the run before its first frame."""
+        """Start a journal. out: exists by now. head: JSON; what is known of the run before its
+        first frame.
+        """
         self._lost = 0
         self._records = RecordWriter.create(out.path / LIVE_JOURNAL, {"schema": _SCHEMA, **head})
         self._records.publish()
@@ -48,29 +53,32 @@ class LiveJournal(Closing):
         self._records.append(header, *arrays)
 
     def note_lost(self, count: int) -> None:
-        """How many frames have been lost so far before they were submitted: they have no Ended."""
+        """Record how many frames have been lost so far before they were submitted: they have no
+        Ended.
+        """
         if count != self._lost:
             self._lost = count
             self._records.append({"lost": count})
 
     def close(self) -> None:
-        """Closes the file and leaves it. May be called again."""
+        """Close the file and leave it. May be called again."""
         self._records.close()
 
     def remove(self) -> None:
-        """The tables are in place: the journal is of no more use."""
+        """Remove the journal, which is no longer needed once the tables are in place."""
         self._records.remove()
 
 
 def read_live_journal(
     folder: Path, *, types: int | None = None
 ) -> tuple[dict[str, Any], Iterator[Ended | int]]:
-    """What a journal holds: its head, then in order, read as they are asked for, the ends of frames, and numbers: how
-    many frames had been lost until then before they were submitted.
+    """Return the content of a journal: its head, then in order, read on demand, the outcomes of
+    frames, and numbers: how many frames had been lost until then before they were submitted.
 
     types: of the pack, T; None if only the head is wanted.
 
-    Raises OutputError if there is no journal, it is still being written, or it is of another version.
+    Raises OutputError if there is no journal, it is still being written, or it is of another
+    version.
     """
     path = folder / LIVE_JOURNAL
     with explain_os_errors(path):
@@ -85,8 +93,8 @@ def read_live_journal(
     if head.get("schema") != _SCHEMA:
         file.close()
         raise OutputError(
-            f"{path} is no journal that this version reads (schema {head.get('schema')!r}, not {_SCHEMA}); "
-            f"recover it with the version that wrote it"
+            f"{path} is not a journal that this version reads (schema {head.get('schema')!r}, not "
+            f"{_SCHEMA}); recover it with the version that wrote it"
         )
 
     def ends() -> Iterator[Ended | int]:
@@ -108,7 +116,7 @@ def read_live_journal(
 
 
 def _ended(record: Record, types: int) -> Ended:
-    """Raises ValueError for a record that does not fit together."""
+    """Convert a record; raise ValueError if it is inconsistent."""
     header = record.header
     try:
         result = None
@@ -123,4 +131,4 @@ def _ended(record: Record, types: int) -> Ended:
             result=result,
         )
     except (KeyError, TypeError) as error:
-        raise ValueError(f"no end of a frame: {error}") from error
+        raise ValueError(f"not an outcome of a frame: {error}") from error

@@ -1,7 +1,7 @@
-"""A run's journal: the result of every field, on its way to the disk as soon as it is there.
+"""Keep a run's journal: the result of every field, sent to disk as soon as it exists.
 
-The tables of a run appear at its end: until then run.journal holds what they will. It is removed when they are in place;
-`rbc-engine run --resume` goes on from it.
+The tables of a run appear at its end: until then run.journal holds their content. It is removed
+when they are in place; `rbc-engine run --resume` resumes from it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ FieldKey = tuple[str, str]
 
 @dataclass(frozen=True)
 class StoredField:
-    """Where the last result of a field is, and of which file it is."""
+    """Locate the last result of a field, and identify its file."""
 
     offset: int
     ok: bool
@@ -47,12 +47,12 @@ class StoredField:
 
 
 class RunJournal(Closing):
-    """Written and read by one thread; see RecordWriter for what outlives what.
+    """Write and read results from one thread; see RecordWriter for what survives what.
 
     stored: the last result of each field, by field_key.
-    cut_bytes: what was no whole record at the end of a journal that was reopened.
+    cut_bytes: the incomplete record at the end of a reopened journal.
 
-    write, and what makes one, raise OutputError if the disk refuses.
+    write, create and reopen raise OutputError if writing fails.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class RunJournal(Closing):
         types: int,
         cut_bytes: int = 0,
     ) -> None:
-        """See create and reopen."""
+        """Take over the records; see create and reopen."""
         self.stored = stored
         self.cut_bytes = cut_bytes
         self._records = records
@@ -79,9 +79,9 @@ class RunJournal(Closing):
         types: int,
         results: Iterable[FieldResult] = (),
     ) -> RunJournal:
-        """Makes a new journal in the place of any old one, as a whole with all of `results`.
+        """Make a new journal in place of any old one, as a whole with all of `results`.
 
-        head: JSON; what there is to know of the run before its first field. types: of the pack, T.
+        head: JSON; what is known of the run before its first field. types: of the pack, T.
         """
         records = RecordWriter.create(out.path / RUN_JOURNAL, {"schema": _SCHEMA, "run": head})
         journal = cls(records, {}, types=types)
@@ -98,11 +98,12 @@ class RunJournal(Closing):
     def reopen(
         cls, out: OutFolder, *, types: int, check: Callable[[dict[str, Any]], object]
     ) -> RunJournal:
-        """Goes on with a journal, after its last whole record.
+        """Continue a journal after its last whole record.
 
-        check: is given the head before anything is changed, and raises if this is not to be gone on with.
+        check: is given the head before anything is changed, and raises if it must not be resumed.
 
-        Raises ResultsError if it is no journal of this version; OutputError if it is still being written.
+        Raises ResultsError if it is not a journal of this version; OutputError if it is still being
+        written.
         """
         path = out.path / RUN_JOURNAL
         stored: dict[FieldKey, StoredField] = {}
@@ -121,8 +122,8 @@ class RunJournal(Closing):
                 )
             if head.get("schema") != _SCHEMA or not isinstance(head.get("run"), dict):
                 raise ResultsError(
-                    f"{path} is damaged at its beginning, or no journal that this version reads; pass --overwrite "
-                    f"to run everything again"
+                    f"{path} is damaged at its beginning, or not a journal that this version "
+                    f"reads; pass --overwrite to run everything again"
                 )
             check(head["run"])
             end = reader.end
@@ -143,7 +144,9 @@ class RunJournal(Closing):
         self.stored[field_key(result)] = _stored(offset, result)
 
     def read(self, key: FieldKey) -> FieldResult:
-        """The last result of a field. Raises ResultsError if the file was changed meanwhile."""
+        """Return the last result of a field. Raises ResultsError if the file was changed
+        meanwhile.
+        """
         if self._reader is None:
             with explain_os_errors(self._records.path):
                 self._reader = self._records.path.open("rb")
@@ -155,11 +158,13 @@ class RunJournal(Closing):
 
     @property
     def done(self) -> int:
-        """How many fields have a result that did not fail."""
+        """Return how many fields have a result that did not fail."""
         return sum(field.ok for field in self.stored.values())
 
     def close(self) -> None:
-        """Leaves the file, unless it holds nothing to go on with. May be called again."""
+        """Close the file and leave it, unless there is nothing in it to resume from. May be called
+        again.
+        """
         if self._reader is not None:
             self._reader.close()
         if self.done:
@@ -169,7 +174,7 @@ class RunJournal(Closing):
                 self._records.remove()
 
     def remove(self) -> None:
-        """The tables are in place: the journal is of no more use."""
+        """Remove the journal, which is no longer needed once the tables are in place."""
         self._records.remove()
 
 

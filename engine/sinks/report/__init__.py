@@ -1,1 +1,1 @@
-"""report.html: what a run found, as one page that needs nothing else."""
+"""Make report.html: what a run found, as one page that needs nothing else."""

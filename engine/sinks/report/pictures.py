@@ -1,4 +1,4 @@
-"""Small JPEGs of fields and of single regions."""
+"""Make small JPEGs of fields and of single regions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PATCH_MARGIN = 1.4
 
 
 def field_jpeg(pixels: UInt8) -> bytes:
-    """The frame, uint8 [H, W, 3], no larger than FIELD_LONG_SIDE_PX."""
+    """Return the frame, uint8 [H, W, 3], no larger than FIELD_LONG_SIDE_PX."""
     height, width = pixels.shape[:2]
     scale = min(1.0, FIELD_LONG_SIDE_PX / max(height, width))
     # Of very large frames every n-th pixel is enough, and takes no copy of the whole.
@@ -36,7 +36,9 @@ def field_jpeg(pixels: UInt8) -> bytes:
 
 
 def patch_jpeg(pixels: UInt8, box: npt.NDArray[np.float32]) -> bytes:
-    """A square around a region, PATCH_PX wide. box: float [4], x0 y0 x1 y1 in px; may leave the frame."""
+    """Return a square around a region, PATCH_PX wide. box: float [4], x0 y0 x1 y1 in px; may leave
+    the frame.
+    """
     height, width = pixels.shape[:2]
     x0, y0, x1, y1 = (float(side) for side in box)
     side = min(_PATCH_MARGIN * max(x1 - x0, y1 - y0, 1.0), height, width)

@@ -1,4 +1,6 @@
-"""Pictures for a page that must stay small: the best of each group, shared out evenly under a budget of bytes."""
+"""Keep pictures for a page that must stay small: the best of each group, shared evenly under a
+budget of bytes.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +22,15 @@ class _Held(NamedTuple):
 
 
 class Stock(Generic[Group, Item]):
-    """Keeps, of every group, the items with the lowest ranks.
+    """Keep, of every group, the items with the lowest ranks.
 
-    Whenever the sizes add up to more than the budget, the group with the most items gives up its worst one. So
-    memory is bounded by the budget whatever the number of items, and groups with few items keep them.
+    Whenever the sizes add up to more than the budget, the group with the most items gives up its
+    worst one. So memory is bounded by the budget whatever the number of items, and groups with few
+    items keep them.
     """
 
     def __init__(self, *, budget_bytes: int, most: int | None = None) -> None:
-        """most: items a group may keep at best."""
+        """Start empty. most: largest number of items per group."""
         self._budget_bytes = budget_bytes
         self._most = most
         self._bytes = 0
@@ -38,14 +41,14 @@ class Stock(Generic[Group, Item]):
         self._largest = 0
 
     def wants(self, group: Group, rank: float) -> bool:
-        """Whether an item would be looked at: no better one of the group was given up before."""
+        """Return whether an item would be kept: no better one of the group was given up before."""
         held = self._held.get(group, [])
         if self._most is not None and len(held) >= self._most and rank >= held[-1].rank:
             return False
         return rank < self._bar.get(group, float("inf"))
 
     def add(self, group: Group, rank: float, item: Item, *, size: int) -> None:
-        """Does nothing if the stock does not want it. size: bytes."""
+        """Add an item, unless the stock does not want it. size: bytes."""
         if not self.wants(group, rank):
             return
         held = self._held.setdefault(group, [])
@@ -59,7 +62,7 @@ class Stock(Generic[Group, Item]):
             self._give_up(next(reversed(self._groups_of[self._largest])))
 
     def of(self, group: Group) -> Iterator[Item]:
-        """What is held of a group, lowest rank first."""
+        """Yield the items of a group, lowest rank first."""
         for held in self._held.get(group, []):
             yield held.item  # type: ignore[misc]
 
@@ -71,7 +74,7 @@ class Stock(Generic[Group, Item]):
         self._moved(group, len(held) + 1)
 
     def _moved(self, group: Group, before: int) -> None:
-        """Books a group whose number of items changed."""
+        """Record a group whose number of items changed."""
         if before:
             del self._groups_of[before][group]
         now = len(self._held[group])

@@ -1,1 +1,1 @@
-"""The tables that every run writes."""
+"""Write the tables of every run."""

@@ -1,4 +1,4 @@
-"""CSV files that appear whole or not at all."""
+"""Write CSV files that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ __all__ = ["CsvFile"]
 
 
 class CsvFile:
-    """One table: UTF-8 without a byte order mark, RFC 4180, columns named in the first line.
+    """Write one table: UTF-8 without a byte order mark, RFC 4180, columns named in the first line.
 
-    write_row, complete and finish raise OutputError if the disk refuses.
+    write_row, complete and finish raise OutputError if writing fails.
     """
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
         self._file = AtomicFile(path)
-        # A stream writer has no buffer of its own, so that the AtomicFile knows all there is to write.
+        # A stream writer has no buffer of its own, so that the AtomicFile knows of everything there
+        # is to write.
         self._writer = csv.writer(codecs.getwriter("utf-8")(self._file.file))
         self.write_row(columns)
 

@@ -1,1 +1,1 @@
-"""Image files and their pixels."""
+"""Read image files and their pixels."""

@@ -1,4 +1,4 @@
-"""Work done ahead of its reader, in a few threads, in order, and never too far ahead."""
+"""Work ahead of a reader, in a few threads, in order, and never too far ahead."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ Result = TypeVar("Result")
 
 
 class ReadAhead(Closing, Generic[Item, Result]):
-    """Calls a function on each item in `workers` threads and yields the results in the order of the items.
+    """Call a function on each item in `workers` threads and yield the results in the order of the
+    items.
 
-    Iterate it once, and close it, from one thread. `ahead` results at most are in the making or wait to be read,
-    however many items there are; for every worker to be busy it must not be less than `workers`. What the function raises is
-    raised where its result would be read. However the reading ends (last item, break, exception, Ctrl-C), leaving
-    the `with` block drops what is not begun, waits for what is, and leaves no thread.
+    Iterate it once, and close it, from one thread. At most `ahead` results are being made or wait
+    to be read, however many items there are; for every worker to be busy it must not be less than
+    `workers`. An exception of the function is raised where its result would be read. However the
+    reading ends (last item, break, exception, Ctrl-C), leaving the `with` block drops what is not
+    started, waits for the rest, and leaves no thread.
 
     Raises UsageError if workers or ahead is less than 1.
     """
@@ -56,5 +58,5 @@ class ReadAhead(Closing, Generic[Item, Result]):
             self.close()
 
     def close(self) -> None:
-        """Stops the threads; waits for calls that have begun. May be called again."""
+        """Stop the threads; wait for calls that have started. May be called again."""
         self._pool.shutdown(wait=True, cancel_futures=True)

@@ -1,1 +1,1 @@
-"""Whole slides: one file a reader."""
+"""Read whole slides: one file per reader."""

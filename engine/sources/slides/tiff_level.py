@@ -1,4 +1,6 @@
-"""One level of a TIFF slide as it is stored: what of it is read, what is refused, and its segments unpacked."""
+"""Read one level of a TIFF slide as it is stored: check what is supported, and unpack its
+segments.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ _COMPRESSIONS = {
     32773: "PackBits",
     32946: "deflate",
 }
-"""Those whose decoders never write more than a segment holds; of JPEG the header is looked at first."""
+"""Those whose decoders never write more than a segment holds; for JPEG the header is checked
+first.
+"""
 
 _INVERTED, _GRAY, _RGB, _YCBCR = 0, 1, 2, 6
 _SAMPLES = {_INVERTED: (1, 2), _GRAY: (1, 2), _RGB: (3, 4), _YCBCR: (3,)}
@@ -36,13 +40,15 @@ _ORIENTATION = 0x0112
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TiffLevel:
-    """One level as it is stored: tiles or strips, its segments.
+    """Describe one level as it is stored: tiles or strips, its segments.
 
-    samples: 1 or 3, of a pixel as it is read; stored: as it is stored, with alpha. planes: 1, or 3 where each colour is stored on its own.
+    samples: 1 or 3, of a pixel as it is read; stored: as it is stored, with alpha. planes: 1, or 3
+    if each colour is stored separately.
     segment_hw: height and width of a tile, or of a strip. grid: segments along y and x.
     offsets, byte_counts: of each segment in the file.
     rows_are_plain: uncompressed strips, whose rows can be read one by one.
-    decode: tifffile's decoder of a segment. jpeg: what of a JPEG stands elsewhere, for it; empty without JPEG.
+    decode: tifffile's decoder of a segment. jpeg: tables stored elsewhere, for it; empty without
+    JPEG.
     """
 
     width: int
@@ -61,7 +67,7 @@ class TiffLevel:
 
     @classmethod
     def of(cls, page: Any, file_bytes: int) -> TiffLevel:
-        """Raises ImageError for what is not read, or is not all there."""
+        """Read the description; raise ImageError for anything unsupported or incomplete."""
         width, height = int(page.imagewidth), int(page.imagelength)
         stored = int(page.samplesperpixel)
         if page.dtype != np.uint8 or page.bitspersample != 8:
@@ -71,7 +77,8 @@ class TiffLevel:
         if page.imagedepth != 1 or stored not in _SAMPLES.get(int(page.photometric), ()):
             photometric = getattr(page.photometric, "name", page.photometric)
             raise ImageError(
-                f"photometric {photometric}, {stored} samples a pixel; export it as an RGB or grayscale slide"
+                f"photometric {photometric}, {stored} samples per pixel; export it as an RGB or "
+                "grayscale slide"
             )
         if int(page.compression) not in _COMPRESSIONS:
             compression = getattr(page.compression, "name", page.compression)
@@ -93,8 +100,8 @@ class TiffLevel:
         if min(segment_hw) < 1 or (segment_bytes > _MAX_SEGMENT_BYTES and not plain):
             kind = "tiles" if page.is_tiled else "strips"
             raise ImageError(
-                f"{kind} of {segment_hw[1]}x{segment_hw[0]} px, more than {_MAX_SEGMENT_BYTES >> 20} MiB each; "
-                f"export it with tiles of 256 to 1024 px"
+                f"{kind} of {segment_hw[1]}x{segment_hw[0]} px, more than "
+                f"{_MAX_SEGMENT_BYTES >> 20} MiB each; export it with tiles of 256 to 1024 px"
             )
         grid = (-(-height // segment_hw[0]), -(-width // segment_hw[1]))
         offsets, byte_counts = tuple(page.dataoffsets), tuple(page.databytecounts)
@@ -126,7 +133,7 @@ class TiffLevel:
         )
 
     def shown_hw(self, row: int, column: int) -> tuple[int, int]:
-        """Height and width of what a segment shows of the image; the last ones may hold more."""
+        """Return height and width of the visible part of a segment; the last ones may hold more."""
         height, width = self.segment_hw
         return (
             min(height, self.height - row * height),
@@ -134,9 +141,9 @@ class TiffLevel:
         )
 
     def unpack(self, data: bytes, index: int, *, needed_hw: tuple[int, int], where: str) -> UInt8:
-        """uint8 [h, w, samples], a segment of at least the size that is needed.
+        """Return uint8 [h, w, samples], a segment of at least the size that is needed.
 
-        where: what an error calls it. Raises ImageError if it is damaged.
+        where: its name in errors. Raises ImageError if it is damaged.
         """
         if self.jpeg and _jpeg_bytes(data) > _MAX_SEGMENT_BYTES:
             raise ImageError(
@@ -158,7 +165,9 @@ class TiffLevel:
 
 
 def _jpeg_bytes(data: bytes) -> int:
-    """What a JPEG unpacks to, by its frame header: bytes; more than any limit if it has none."""
+    """Return the unpacked size of a JPEG in bytes, by its frame header; more than any limit if it
+    has none.
+    """
     position = 2
     while position + 9 <= len(data):
         if data[position] != 0xFF:

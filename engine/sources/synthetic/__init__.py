@@ -1,1 +1,1 @@
-"""Rendered fields, with the truth about every cell."""
+"""Render fields, with the truth about every cell."""

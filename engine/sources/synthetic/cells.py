@@ -1,4 +1,4 @@
-"""Red cells of six types, and platelets: their outlines, and the stain that they hold."""
+"""Make red cells of six types, and platelets: their outlines and their stain."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Float64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Pallor:
-    """The pale part of a cell: an ellipse along the cell's own axes.
+    """Describe the pale part of a cell: an ellipse along the cell's own axes.
 
     depth: 0..1, how much of the haemoglobin is missing.
     long, short: semi-axes as a share of the cell's mean radius.
@@ -53,13 +53,13 @@ class Pallor:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Cell:
-    """A cell about the origin.
+    """Describe a cell about the origin.
 
     outline: float32 [1024] in px, see synthetic_outlines.
     turn: angle of its long axis, rad.
     haemoglobin, dye: thickness of either stain, 1 being that of an ordinary cell.
-    granules: float32 [G, 5], each a round spot: x, y and standard deviation in px, then the haemoglobin
-        and the dye that it adds at its centre.
+    granules: float32 [G, 5], each a round spot: x, y and standard deviation in px, then the
+        haemoglobin and the dye that it adds at its centre.
     """
 
     outline: Float32
@@ -72,7 +72,7 @@ class Cell:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Painted:
-    """The part of a cell that lies in the field: h rows and w columns of it.
+    """Hold the part of a cell that lies in the field: h rows and w columns of it.
 
     haemoglobin, dye: float32 [h, w], optical thickness.
     inside: bool [h, w], the cell's mask.
@@ -85,20 +85,20 @@ class Painted:
     inside: npt.NDArray[np.bool_]
 
     def box(self) -> tuple[float, float, float, float]:
-        """x0 y0 x1 y1 of the mask in px of the field, the far edges exclusive."""
+        """Return x0 y0 x1 y1 of the mask in px of the field, the far edges exclusive."""
         rows = np.flatnonzero(self.inside.any(axis=1)) + self.rows.start
         columns = np.flatnonzero(self.inside.any(axis=0)) + self.columns.start
         return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
 def make_cell(kind: str, *, mean_diameter_px: float, look: Look, rng: np.random.Generator) -> Cell:
-    """A cell of one of TYPES, at random."""
+    """Return a cell of one of TYPES, at random."""
     size = np.clip(rng.normal(1.0, look.anisocytosis), 0.7, 1.35)
     return _MAKERS[kind](0.5 * mean_diameter_px * float(size), look, rng)
 
 
 def make_platelet(*, mean_diameter_px: float, rng: np.random.Generator) -> Cell:
-    """A platelet: a small purple grain with no haemoglobin."""
+    """Return a platelet: a small purple grain with no haemoglobin."""
     radius = mean_diameter_px * rng.uniform(0.06, 0.12)
     outline = turned(radius * ripple(0.12, rng), rng.uniform(0.0, 2.0 * np.pi))
     spots = _spots(5, radius, reach=0.7, size=0.28, haemoglobin=0.0, dye=(0.0, 0.4), rng=rng)
@@ -115,7 +115,7 @@ def make_platelet(*, mean_diameter_px: float, rng: np.random.Generator) -> Cell:
 def paint(
     cell: Cell, centre: Float64, *, shape: tuple[int, ...], scale: float, look: Look
 ) -> Painted:
-    """The stain of a cell whose centre, x y in px, lies in a field of `shape` [H, W].
+    """Return the stain of a cell whose centre, x y in px, lies in a field of `shape` [H, W].
 
     scale: by which the look's lengths are multiplied.
     """
@@ -154,7 +154,7 @@ def paint(
 
 
 def _pallor(cell: Cell, x: Float32, y: Float32) -> Float32:
-    """Share of the haemoglobin that is missing, [h, w]."""
+    """Return the missing share of the haemoglobin, [h, w]."""
     pallor = cell.pallor
     radius = float(cell.outline.mean())
     cos, sin = np.float32(np.cos(cell.turn)), np.float32(np.sin(cell.turn))
@@ -168,7 +168,7 @@ def _pallor(cell: Cell, x: Float32, y: Float32) -> Float32:
 
 
 def _smooth(t: Float32) -> Float32:
-    """0 up to t = 0, 1 from t = 1, a cubic between."""
+    """Return 0 up to t = 0, 1 from t = 1, a cubic between."""
     t = np.clip(t, 0.0, 1.0)
     cubic: Float32 = t * t * (np.float32(3.0) - 2.0 * t)
     return cubic
@@ -336,7 +336,7 @@ def _spots(
     dye: tuple[float, float],
     rng: np.random.Generator,
 ) -> Float32:
-    """Granules within `reach` of the radius, of about `size` of it."""
+    """Make granules within `reach` of the radius, of about `size` of it."""
     spots = np.empty((count, 5), np.float32)
     spots[:, :2] = _in_disc(count, reach * radius, rng)
     spots[:, 2] = radius * size * rng.uniform(0.7, 1.3, count)

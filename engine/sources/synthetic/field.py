@@ -1,7 +1,7 @@
-"""Rendered smears with their truth: fields of any size for tests, benchmarks and examples.
+"""Render smears with their truth: fields of any size for tests, benchmarks and examples.
 
-What is drawn is a bright-field image of a stained smear: every cell adds absorbance, so overlapping cells
-get darker, and light, lens and camera do their part after that. Nothing here is a medical image.
+They are bright-field images of a stained smear: every cell adds absorbance, so overlapping cells
+are darker, and light, lens and camera act after that. Nothing here is a medical image.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DEFAULT_MIX: Mapping[str, float] = {
     "echinocyte": 0.08,
     "stomatocyte": 0.08,
 }
-"""Share of each type unless told otherwise: a smear of sickle-cell disease."""
+"""Share of each type by default: a smear of sickle-cell disease."""
 
 _CELL_DIAMETER_UM = 7.6
 _SMALLEST_SIDE_PX = 32
@@ -42,14 +42,14 @@ _LOOK_STREAM = 1
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SyntheticField:
-    """One rendered field and its truth: R regions, N cells, T = len(TYPES) types.
+    """Hold one rendered field and its truth: R regions, N cells, T = len(TYPES) types.
 
     A region is a connected component of the mask (8-connected): a single cell or a touching group.
 
     pixels: uint8 [H, W, 3], RGB.
     mask: uint8 [H, W], 255 where a red cell is, else 0.
-    boxes: float32 [R, 4], x0 y0 x1 y1 of the regions in px, the far edges exclusive, in the order in
-        which a row-by-row scan meets them.
+    boxes: float32 [R, 4], x0 y0 x1 y1 of the regions in px, the far edges exclusive, in the order
+        in which a row-by-row scan meets them.
     types: bool [R, T], the types that a region holds, in the order of TYPES.
     cell_counts: int32 [R], the cells of each region.
     cell_boxes: float32 [N, 4], of the part of each cell that lies in the field.
@@ -85,16 +85,16 @@ def render_field(
     mix: Mapping[str, float] = DEFAULT_MIX,
     look_seed: int | None = None,
 ) -> SyntheticField:
-    """Renders one field.
+    """Render one field.
 
-    The same arguments give the same layout, truth and image everywhere, but for single grey levels where
-    the maths libraries of two machines round differently.
+    The same arguments give the same layout, truth and image everywhere, except for single grey
+    levels where the maths libraries of two machines round differently.
 
     seed: at least 0.
     width, height: of the field in px, at least 32.
     cells: exactly how many; the centre of each lies in the field.
-    cell_px: mean diameter of a cell, at least 12; None: a twelfth of the short side, as in fields of a
-        100x objective, but no less than 12.
+    cell_px: mean diameter of a cell, at least 12; None: a twelfth of the short side, as in fields
+        of a 100x objective, but no less than 12.
     touching: 0..1, the share of cells in touching or overlapping groups of two to four.
     mix: weight of each type, see check_mix.
     look_seed: fields with the same one share stain, light and optics; None: seed.
@@ -115,7 +115,7 @@ def render_field(
         raise UsageError(f"touching must be a share of the cells, 0..1 (got {touching})")
     shares = check_mix(mix)
 
-    # A stream of its own, so that the look does not go with the layout.
+    # A stream of its own, so that the look does not depend on the layout.
     look = draw_look(np.random.PCG64((_LOOK_STREAM, seed if look_seed is None else look_seed)))
     rng = np.random.Generator(np.random.PCG64(seed))
     kinds = rng.choice(len(TYPES), size=cells, p=shares)
@@ -131,7 +131,7 @@ def render_field(
 
     canvas = _Canvas(width=width, height=height, scale=cell_px / 40.0, look=look)
     painted = [canvas.add(cell, centre) for cell, centre in zip(drawn, centres, strict=True)]
-    mask = canvas.inside.copy()  # before the platelets, which are no red cells
+    mask = canvas.inside.copy()  # before the platelets, which are not red cells
     for centre in _off_cells(mask, rng.poisson(_PLATELETS_PER_CELL * cells), rng):
         canvas.add(make_platelet(mean_diameter_px=cell_px, rng=rng), centre)
 
@@ -158,10 +158,11 @@ def render_field(
 
 
 def check_mix(mix: Mapping[str, float]) -> npt.NDArray[np.float64]:
-    """Shares float64 [T] in the order of TYPES, summing to 1, of weights by name; a type left out has none.
+    """Return shares float64 [T] in the order of TYPES, summing to 1, of weights by name; an omitted
+    type has none.
 
-    Raises UsageError for a name that is not in TYPES, a weight that is negative or not finite, or no
-    weight above 0.
+    Raises UsageError for a name that is not in TYPES, a weight that is negative or not finite, or
+    no weight above 0.
     """
     strangers = sorted(set(mix) - set(TYPES))
     if strangers:
@@ -174,7 +175,7 @@ def check_mix(mix: Mapping[str, float]) -> npt.NDArray[np.float64]:
 
 
 class _Canvas:
-    """Optical thickness of a field, cell by cell."""
+    """Hold the optical thickness of a field, cell by cell."""
 
     def __init__(self, *, width: int, height: int, scale: float, look: Look) -> None:
         self.haemoglobin = np.zeros((height, width), np.float32)
@@ -195,7 +196,7 @@ class _Canvas:
 def _off_cells(
     mask: npt.NDArray[np.bool_], count: int, rng: np.random.Generator
 ) -> npt.NDArray[np.float64]:
-    """Up to `count` random points [P, 2], x y in px, of which none lies on a cell."""
+    """Return up to `count` random points [P, 2], x y in px, none of which lies on a cell."""
     height, width = mask.shape
     points = rng.uniform((0.0, 0.0), (width, height), size=(count, 2))
     columns, rows = points.astype(np.intp).T

@@ -1,4 +1,4 @@
-"""Where the cells of a rendered field lie: singles and groups that touch or overlap."""
+"""Place the cells of a rendered field: singles and groups that touch or overlap."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def place_cells(
     gap_px: float,
     rng: np.random.Generator,
 ) -> Points:
-    """Centres float64 [N, 2], x y in px, all within the field.
+    """Return centres float64 [N, 2], x y in px, all within the field.
 
     outlines: N arrays of radii, see synthetic_outlines.
     touching: 0..1, share of the cells that lie in groups of two to four; one left over lies alone.
-    gap_px: free space between the cells of different groups, at least.
+    gap_px: least free space between the cells of different groups.
 
     Raises UsageError if some group finds no free place.
     """
@@ -51,8 +51,9 @@ def place_cells(
         origin = ground.find_place(group, offsets, rng)
         if origin is None:
             raise UsageError(
-                f"cells = {len(outlines)} do not fit into {width}x{height} px (room for {placed} was "
-                f"found); ask for fewer or smaller cells, more of them touching, or a larger field"
+                f"cells = {len(outlines)} do not fit into {width}x{height} px (room for {placed} "
+                "was found); ask for fewer or smaller cells, more of them touching, or a larger "
+                "field"
             )
         centres[members] = origin + offsets
         for outline, centre in zip(group, centres[members], strict=True):
@@ -64,7 +65,7 @@ def place_cells(
 def _split(
     cells: npt.NDArray[np.intp], touching: float, rng: np.random.Generator
 ) -> list[npt.NDArray[np.intp]]:
-    """Groups of two to four for `touching` of the cells, then the singles."""
+    """Split cells into groups of two to four for `touching` of them, then singles."""
     groups = []
     left = round(touching * len(cells))
     start = 0
@@ -80,10 +81,10 @@ def _split(
 
 
 def _arrange(outlines: Sequence[Float32], rng: np.random.Generator) -> Points:
-    """Centres of a group's cells about the first: each touches one placed before it.
+    """Return the centres of a group's cells about the first: each touches one placed before it.
 
-    Outlines are star-shaped about their centres, so two cells whose facing radii add up to more than
-    their distance overlap.
+    Outlines are star-shaped about their centres, so two cells whose facing radii add up to more
+    than their distance overlap.
     """
     centres = np.zeros((len(outlines), 2))
     for index in range(1, len(outlines)):
@@ -95,19 +96,20 @@ def _arrange(outlines: Sequence[Float32], rng: np.random.Generator) -> Points:
             [np.cos(angles), np.sin(angles)], axis=1
         )
         to_others = candidates[:, None] - centres[:index]
-        # Farthest from the nearest of the group: cells overlap, but do not lie on top of each other.
+        # Farthest from the nearest of the group: cells overlap, but do not lie on top of each
+        # other.
         spread = np.hypot(to_others[..., 0], to_others[..., 1]).min(axis=1)
         centres[index] = candidates[_pick(spread, rng)]
     return centres
 
 
 def _pick(spread: npt.NDArray[np.float64], rng: np.random.Generator) -> int:
-    """One of the better half, so that neither long cells nor straight rows are favoured."""
+    """Pick one of the better half, so that neither long cells nor straight rows are favoured."""
     return int(rng.choice(np.argsort(spread)[len(spread) // 2 :]))
 
 
 class _Ground:
-    """Which pixels of the field are taken by a cell or lie within the gap around one."""
+    """Know which pixels of the field are taken by a cell or lie within the gap around one."""
 
     def __init__(self, *, width: int, height: int, gap_px: float) -> None:
         self._taken = np.zeros((height, width), np.bool_)
@@ -125,7 +127,9 @@ class _Ground:
     def find_place(
         self, group: Sequence[Float32], offsets: Points, rng: np.random.Generator
     ) -> Points | None:
-        """A random origin at which the group is free of all others and every centre lies in the field."""
+        """Return a random origin at which the group is free of all others and every centre lies in
+        the field.
+        """
         edges = [points_on(outline, _EDGE_POINTS) for outline in group]
         probes = np.concatenate(
             [offsets, *(edge + offset for edge, offset in zip(edges, offsets, strict=True))]

@@ -1,4 +1,4 @@
-"""What the fields of one rendered slide share: stain, light, lens and camera."""
+"""Draw what the fields of one rendered slide share: stain, light, lens and camera."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ __all__ = ["Look", "draw_look", "expose"]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Look:
-    """Ranges are those measured on smears under a 100x objective. Lengths are for cells of 40 px.
+    """Describe the look of a slide. Ranges are those measured on smears under a 100x objective.
+    Lengths are for cells of 40 px.
 
     light_rgb: float32 [3], grey levels of an empty field.
-    haemoglobin_rgb, dye_rgb: float32 [3], absorbance (base 10) of red cells and of the basic dye that
-        stains platelets, granules and the network of reticulocytes, at a thickness of 1.
+    haemoglobin_rgb, dye_rgb: float32 [3], absorbance (base 10) of red cells and of the basic dye
+        that stains platelets, granules and the network of reticulocytes, at a thickness of 1.
     pallor: 0..1, how much thinner a disc is at its centre; pallor_size: its
-        semi-axis as a share of the cell's radius; pallor_softness: width of its edge, as a share of that.
+        semi-axis as a share of the cell's radius; pallor_softness: width of its edge, as a share of
+        that.
     rim: how much darker the edge of a cell is; halo: how much brighter its surroundings.
     edge_px: width of a blurred edge.
     anisocytosis: standard deviation of the diameter, relative.
@@ -43,7 +45,7 @@ class Look:
 
 
 def draw_look(bits: np.random.BitGenerator) -> Look:
-    """A look at random."""
+    """Draw a look at random."""
     rng = np.random.Generator(bits)
     green = rng.uniform(145.0, 215.0)
     light = green * np.array([rng.uniform(0.91, 0.98), 1.0, rng.uniform(0.92, 1.03)])
@@ -68,7 +70,9 @@ def draw_look(bits: np.random.BitGenerator) -> Look:
 
 
 def expose(haemoglobin: Float32, dye: Float32, *, look: Look, rng: np.random.Generator) -> UInt8:
-    """The image uint8 [H, W, 3] of optical thickness float32 [H, W], by the law of Beer and Lambert."""
+    """Return the image uint8 [H, W, 3] of optical thickness float32 [H, W], by the law of Beer and
+    Lambert.
+    """
     height, width = haemoglobin.shape
     x = np.linspace(-1.0, 1.0, width, dtype=np.float32)
     y = np.linspace(-1.0, 1.0, height, dtype=np.float32)[:, None]

@@ -1,4 +1,4 @@
-"""Connected components, so that the truth of a rendered field comes from its mask."""
+"""Find connected components, so that the truth of a rendered field comes from its mask."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["label_regions"]
 
 
 def label_regions(mask: npt.NDArray[np.bool_]) -> tuple[Int32, Float32]:
-    """Labels the 8-connected components of a mask.
+    """Label the 8-connected components of a mask.
 
     mask: bool [H, W].
 
-    Returns labels int32 [H, W], 0 outside and 1..R in the order in which a row-by-row scan meets the
-    components, and their boxes float32 [R, 4], x0 y0 x1 y1 with the far edges exclusive.
+    Returns labels int32 [H, W], 0 outside and 1..R in the order in which a row-by-row scan meets
+    the components, and their boxes float32 [R, 4], x0 y0 x1 y1 with the far edges exclusive.
     """
     height, width = mask.shape
     padded = np.zeros((height, width + 2), np.int8)
@@ -46,7 +46,7 @@ _Indices = npt.NDArray[np.intp]
 def _touching_runs(
     row: _Indices, start: _Indices, end: _Indices, *, stride: int
 ) -> tuple[_Indices, _Indices]:
-    """Pairs of runs [start, end) that touch, sides or corners, in neighbouring rows."""
+    """Return pairs of runs [start, end) that touch, at sides or corners, in neighbouring rows."""
     below = (row + 1) * stride
     first = np.searchsorted(row * stride + end, below + start, side="left")
     last = np.searchsorted(row * stride + start, below + end, side="right")
@@ -57,7 +57,9 @@ def _touching_runs(
 
 
 def _roots(count: int, left: _Indices, right: _Indices) -> _Indices:
-    """The smallest index of the set that each of `count` items is in, where pairs left, right are joined."""
+    """Return the smallest index of the set that each of `count` items is in, where pairs left,
+    right are joined.
+    """
     root = np.arange(count)
     while True:
         a, b = root[left], root[right]

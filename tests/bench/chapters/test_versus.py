@@ -67,8 +67,14 @@ def _compare(fields, tmp_path, change=None, *, fails=None):
 
     with stub_engine(frame_s=0.002, regions=40) as engine:
         report = compare_with_peers(
-            engine, fields, ["missing", "echo"], folder=tmp_path, repeats=3, say=lambda _: None, open_one=open_one
-        )  # fmt: skip
+            engine,
+            fields,
+            ["missing", "echo"],
+            folder=tmp_path,
+            repeats=3,
+            say=lambda _: None,
+            open_one=open_one,
+        )
     assert all(peer.closed for peer in peers)
     assert report["missing"] == {"left_out": "it is not here"}
     return report["echo"]
@@ -167,7 +173,9 @@ def test_torch_tensorrt_needs_a_gpu(pack, monkeypatch):
 
 
 def test_caller_in_scikit_learn_is_the_one_that_was_trained():
-    """Of trees of several levels, against the scikit-learn model that the checkpoint was made of."""
+    """Of trees of several levels, against the scikit-learn model that the checkpoint was made
+    of.
+    """
     from sklearn.ensemble import GradientBoostingClassifier
 
     rng = np.random.default_rng(3)

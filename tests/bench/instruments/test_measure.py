@@ -1,4 +1,6 @@
-"""Statistics, fits, counted work, the plan and the bottleneck: against numpy, published counts and arithmetic by hand."""
+"""Statistics, fits, counted work, the plan and the bottleneck: against numpy, published counts and
+arithmetic by hand.
+"""
 
 from __future__ import annotations
 
@@ -127,7 +129,9 @@ def test_grouped_convolution_and_product_are_counted():
         def forward(self, x):
             return self.linear(self.grouped(x).mean((2, 3)))
 
-    work = network_work(_onnx(Net(), torch.zeros(2, 8, 6, 7), "x"), {"x": (2, 8, 6, 7)}, bytes_per_value=2)  # fmt: skip
+    work = network_work(
+        _onnx(Net(), torch.zeros(2, 8, 6, 7), "x"), {"x": (2, 8, 6, 7)}, bytes_per_value=2
+    )
     assert work.flops == 2 * (2 * 16 * 6 * 7 * (8 // 4) * 9) + 2 * (2 * 5 * 16)
     moved = (2 * 8 * 42 + 16 * 2 * 9 + 2 * 16 * 42) + (2 * 16 + 16 * 5 + 2 * 5)
     assert work.bytes == 2 * moved
@@ -156,12 +160,22 @@ def test_bound_of_a_run_names_the_longest_stage():
 def _part(name, seconds, wall, limit=None):
     of_limit = None if limit is None else limit / seconds
     return Part(
-        name=name, seconds=seconds, share=seconds / wall, flops=0, bytes=0, limit_seconds=limit, of_limit=of_limit
-    )  # fmt: skip
+        name=name,
+        seconds=seconds,
+        share=seconds / wall,
+        flops=0,
+        bytes=0,
+        limit_seconds=limit,
+        of_limit=of_limit,
+    )
 
 
 def test_bottleneck_of_a_run_taken_apart():
-    parts = [_part("decode", 0.1, 1.0), _part("network A", 0.3, 1.0, 0.2), _part("classifier", 0.5, 1.0, 0.25)]  # fmt: skip
+    parts = [
+        _part("decode", 0.1, 1.0),
+        _part("network A", 0.3, 1.0, 0.2),
+        _part("classifier", 0.5, 1.0, 0.25),
+    ]
     got = find_bottleneck(
         StageReport(wall_seconds=1.0, parts=parts, idle=0.1, networks_alone_seconds=0.8)
     )

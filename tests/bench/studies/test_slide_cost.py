@@ -44,7 +44,11 @@ def test_every_level_shows_the_same_slide_with_its_share_of_cells(tmp_path, monk
         got = pixels[: height // down, : width // down]
         assert np.abs(got - reduced).mean() < 2
     slide.close()
-    pieces = [whole[y : y + 2048, x : x + 2048] for y in range(0, 3000, 2048) for x in range(0, 6000, 2048)]  # fmt: skip
+    pieces = [
+        whole[y : y + 2048, x : x + 2048]
+        for y in range(0, 3000, 2048)
+        for x in range(0, 6000, 2048)
+    ]
     with_cells = sum(piece.std() > 5 for piece in pieces)
     assert with_cells == round(share * len(pieces))
 

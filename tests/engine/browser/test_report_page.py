@@ -1,4 +1,6 @@
-"""report.html in a real Chromium: accessible, printable, safe with hostile names, quick with thousands of fields."""
+"""report.html in a real Chromium: accessible, printable, safe with hostile names, quick with
+thousands of fields.
+"""
 
 from __future__ import annotations
 
@@ -124,7 +126,9 @@ def test_ten_thousand_fields_are_quick(load, tmp_path, frames):
     for name, act in acts.items():
         took = [
             page.evaluate(
-                f"(() => {{ const began = performance.now(); {act}; return performance.now() - began; }})()"
+                f"(() => "
+                f"{{ const began = performance.now(); {act}; "
+                f"return performance.now() - began; }})()"
             )
             for _ in range(3)
         ]

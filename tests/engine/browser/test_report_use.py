@@ -223,7 +223,8 @@ def test_regions_are_told_by_keyboard_and_click(load, report):
     assert "Choose one" in told.inner_text()
     canvas.press("0")
     width, height = page.evaluate(
-        "[document.querySelector('#viewer canvas').clientWidth, document.querySelector('#viewer canvas').clientHeight]"
+        "[document.querySelector('#viewer canvas').clientWidth, document.querySelector('#viewer "
+        "canvas').clientHeight]"
     )
     scale = min(width / 640, height / 480)
     left, top = (width - 640 * scale) / 2, (height - 480 * scale) / 2
@@ -259,7 +260,8 @@ def test_everything_is_reached_by_keyboard(load, report):
         page.keyboard.press("Tab")
         reached.add(
             page.evaluate(
-                "document.activeElement.id || document.activeElement.tagName + document.activeElement.className"
+                "document.activeElement.id || document.activeElement.tagName + "
+                "document.activeElement.className"
             )
         )
         if "CANVAS" in reached:

@@ -270,7 +270,7 @@ def test_full_disk_leaves_nothing_half_written(
     assert done.returncode == 1, done.stderr
     assert done.stderr.startswith("rbc-engine: ")
     assert done.stderr.count("\n") == 1
-    assert ("--resume goes on from there" in done.stderr) == bool(left)
+    assert ("--resume to continue" in done.stderr) == bool(left)
     assert [path.name for path in out.iterdir()] == left
 
 

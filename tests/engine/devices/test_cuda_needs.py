@@ -80,7 +80,7 @@ def test_gpus_are_described(driver) -> None:
         ({"init": 100}, "sees no GPU; check nvidia-smi and CUDA_VISIBLE_DEVICES"),
         ({"count": 0}, "sees no GPU"),
         ({"init": 803}, "does not start (system has unsupported display driver); check nvidia-smi"),
-        ({"version": 0}, "does not tell its version"),
+        ({"version": 0}, "does not report its version"),
     ],
 )
 def test_what_stops_the_driver_is_said(driver, machine, says: str) -> None:

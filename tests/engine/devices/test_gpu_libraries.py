@@ -1,7 +1,8 @@
-"""Everything of NVIDIA's libraries that the engine's code names exists in them, with these arguments.
+"""Everything of NVIDIA's libraries that the engine's code names exists in them, with these
+arguments.
 
-Against the real cuda.core; against the real bindings of TensorRT, over empty libraries in the place of TensorRT's own,
-which cannot be had here.
+Against the real cuda.core; against the real bindings of TensorRT, over empty libraries in the place
+of TensorRT's own, which cannot be had here.
 """
 
 from __future__ import annotations
@@ -40,19 +41,22 @@ TENSORRT_MEMBERS = {
     "ITensor": "name shape allowed_formats",
     "OnnxParser": "parse num_errors get_error",
     "ParserError": "desc",
-    "IBuilderConfig": "set_memory_pool_limit max_aux_streams create_timing_cache set_timing_cache progress_monitor",
+    "IBuilderConfig": "set_memory_pool_limit max_aux_streams create_timing_cache set_timing_cache "
+    "progress_monitor",
     "ITimingCache": "serialize",
     "IProgressMonitor": "phase_start step_complete phase_finish",
     "ILogger": "log",
     "Runtime": "deserialize_cuda_engine",
-    "ICudaEngine": "num_io_tensors get_tensor_name get_tensor_mode get_tensor_shape get_tensor_dtype "
-    "get_tensor_format create_execution_context device_memory_size_v2",
+    "ICudaEngine": "num_io_tensors get_tensor_name get_tensor_mode get_tensor_shape "
+    "get_tensor_dtype get_tensor_format create_execution_context device_memory_size_v2",
     "IExecutionContext": "set_tensor_address execute_async_v3",
 }
 
 
 def named_in_code(module_name: str) -> set[str]:
-    """Dotted names that the engine's files take from a variable of this name, e.g. 'TensorFormat.LINEAR'."""
+    """Dotted names that the engine's files take from a variable of this name, e.g.
+    'TensorFormat.LINEAR'.
+    """
     found = set()
     for path in [*(ENGINE / "devices").rglob("*.py"), *(ENGINE / "sources").rglob("dali.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -211,7 +215,7 @@ def test_nothing_of_nvidias_is_imported_without_a_gpu() -> None:
         "_report()\n"
         "import rbc_engine.sources.open, rbc_engine.devices.cuda.device\n"
         "loaded = [n for n in sys.modules if n.split('.')[0] in ('tensorrt', 'nvidia', 'cuda')]\n"
-        "bad = set(loaded) - {'cuda', 'nvidia'}  # looking into a package loads the one above it, which is empty\n"
-        "assert not bad, bad\n"
+        "bad = set(loaded) - {'cuda', 'nvidia'}  # looking into a package loads the one above it, "
+        "which is empty\nassert not bad, bad\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

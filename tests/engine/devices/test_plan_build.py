@@ -1,7 +1,7 @@
 """Every network of the shipped pack, compiled by the engine's own code with TensorRT's builder.
 
-TensorRT itself needs a GPU to build; tensorrt_rtx has the same parser, the same network and builder classes and the
-same strong typing, and builds for a GPU that is not there.
+TensorRT itself needs a GPU to build; tensorrt_rtx has the same parser, the same network and builder
+classes and the same strong typing, and builds for a GPU that is not there.
 """
 
 from __future__ import annotations

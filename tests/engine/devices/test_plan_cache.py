@@ -1,4 +1,6 @@
-"""The cache of compiled networks: what is not whole and for just this machine is not used, and it is said why."""
+"""The cache of compiled networks: what is not whole and for just this machine is not used, and it
+is said why.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,7 @@ def test_every_cut_and_every_changed_byte_is_noticed(cache: PlanCache) -> None:
         path.write_bytes(whole[:length])
         plan, reason = cache.read(KEY)
         assert plan is None
-        assert "is cut off" in reason or "damaged" in reason or "is no plan" in reason
+        assert "is cut off" in reason or "damaged" in reason or "is not a plan" in reason
     for at in range(0, len(whole), 37):
         changed = bytearray(whole)
         changed[at] ^= 0x10
@@ -85,7 +87,16 @@ def test_every_cut_and_every_changed_byte_is_noticed(cache: PlanCache) -> None:
     assert cache.read(KEY)[0] == PLAN
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 100, b"rbc-engine plan 1\n", b"rbc-engine plan 1\n[]\n", b"rbc-engine plan 1\n{}\nplan"])  # fmt: skip
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0" * 100,
+        b"rbc-engine plan 1\n",
+        b"rbc-engine plan 1\n[]\n",
+        b"rbc-engine plan 1\n{}\nplan",
+    ],
+)
 def test_foreign_files_are_not_used(cache: PlanCache, content: bytes) -> None:
     cache.folder.mkdir(parents=True)
     (cache.folder / KEY.file_name).write_bytes(content)
@@ -95,7 +106,7 @@ def test_foreign_files_are_not_used(cache: PlanCache, content: bytes) -> None:
 def test_a_folder_in_the_place_of_a_plan_is_said(cache: PlanCache) -> None:
     (cache.folder / KEY.file_name).mkdir(parents=True)
     assert "cannot be read" in cache.read(KEY)[1]
-    with pytest.raises(DeviceError, match=r"cannot be kept.*RBC_ENGINE_CACHE"):
+    with pytest.raises(DeviceError, match=r"cannot be stored.*RBC_ENGINE_CACHE"):
         cache.write(KEY, PLAN)
     assert [path.name for path in cache.folder.iterdir()] == [KEY.file_name]
 

@@ -1,7 +1,9 @@
-"""cuda.core as far as the engine uses it, without a GPU: device memory is host memory, and a stream is a list.
+"""cuda.core as far as the engine uses it, without a GPU: device memory is host memory, and a stream
+is a list.
 
-Nothing on a stream happens before somebody waits for it, so what is changed or freed too early shows. Memory that was
-freed is overwritten. Every address that is used must lie in memory that is still there.
+Nothing on a stream happens before somebody waits for it, so what is changed or freed too early
+shows. Memory that was freed is overwritten. Every address that is used must lie in memory that is
+still there.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""rbc_engine._kernels.cuda without a GPU: each launch is the CPU op on what lies at its addresses, when its turn comes."""
+"""rbc_engine._kernels.cuda without a GPU: each launch is the CPU op on what lies at its addresses,
+when its turn comes.
+"""
 
 from __future__ import annotations
 
@@ -107,10 +109,28 @@ def make_kernels(gpus) -> SimpleNamespace:
         stream.put(work)
 
     def postprocess_detections(
-        *, class_logits, box_deltas, proposals, proposal_counts, images, slots, class_count, image_hw,
-        frame_hw, score_threshold, nms_iou, max_regions, workspace, boxes, scores, classes, counts,
-        saturated, fp16, stream,
-    ):  # fmt: skip
+        *,
+        class_logits,
+        box_deltas,
+        proposals,
+        proposal_counts,
+        images,
+        slots,
+        class_count,
+        image_hw,
+        frame_hw,
+        score_threshold,
+        nms_iou,
+        max_regions,
+        workspace,
+        boxes,
+        scores,
+        classes,
+        counts,
+        saturated,
+        fp16,
+        stream,
+    ):
         stream = gpus.streams[stream]
         read = reader(stream)
 

@@ -1,7 +1,8 @@
-"""tensorrt as far as the engine uses it, without a GPU: a plan holds the ONNX file, and OpenVINO computes it.
+"""tensorrt as far as the engine uses it, without a GPU: a plan holds the ONNX file, and OpenVINO
+computes it.
 
-As with TensorRT, outputs have the graph's types, nothing may be captured before it ran once, and a plan that was
-changed is refused.
+As with TensorRT, outputs have the graph's types, nothing may be captured before it ran once, and a
+plan that was changed is refused.
 """
 
 from __future__ import annotations
@@ -41,8 +42,10 @@ class TensorIOMode(IntEnum):
 
 
 def make_tensorrt(gpus, *, version: str = "11.4.0.106") -> SimpleNamespace:
-    """The module. `builds` on it counts the networks that were compiled; `fail_enqueue`, a set, takes names of inputs
-    whose network is refused by execute_async_v3; `no_memory`, whether contexts find none."""
+    """The module. `builds` on it counts the networks that were compiled; `fail_enqueue`, a set,
+    takes names of inputs whose network is refused by execute_async_v3; `no_memory`, whether
+    contexts find none.
+    """
     host = HostDevice(precision="fp32", lanes=1, threads=1)
     module = SimpleNamespace()
 

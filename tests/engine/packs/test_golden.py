@@ -96,15 +96,15 @@ HEADER_OF_A_TERABYTE = saved(np.zeros((4, 4), np.float32)).replace(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"scores_0.npy": saved(np.array([Bomb()] * 4, object))}, "does not begin as an array"),
+        ({"scores_0.npy": saved(np.array([Bomb()] * 4, object))}, "does not begin like an array"),
         ({"boxes_0.npy": HEADER_OF_A_TERABYTE}, "as long as its shape says"),
         ({"boxes_0.npy": saved(np.zeros((4, 4), np.float64))}, "must be float32"),
-        ({"boxes_0.npy": saved(np.zeros((4, 4), ">f4"))}, "does not begin as an array"),
+        ({"boxes_0.npy": saved(np.zeros((4, 4), ">f4"))}, "does not begin like an array"),
         ({"boxes_0.npy": saved(np.asfortranarray(np.ones((4, 4), np.float32)))}, "does not begin"),
         ({"boxes_0.npy": GOOD["boxes_0.npy"][:-4]}, "as long as its shape says"),
         ({"boxes_0.npy": saved(np.zeros((3, 4), np.float32))}, "do not fit together"),
         ({"boxes_0.npy": saved(np.full((4, 4), np.nan, np.float32))}, "not finite"),
-        ({"scores_0.npy": saved(np.float32(1))}, "does not begin as an array"),
+        ({"scores_0.npy": saved(np.float32(1))}, "does not begin like an array"),
         ({"frame_0.npy": saved(np.zeros((8, 8), np.uint8))}, "do not fit together"),
         ({"frame_0.npy": saved(np.zeros((0, 8, 3), np.uint8))}, "do not fit together"),
         ({"more.npy": saved(np.zeros(3))}, "nothing else"),
@@ -203,7 +203,7 @@ def test_lost_and_new_regions_are_told_unless_they_hardly_are_any():
     fewer = answer(expected, np.array([0, 1, 2, 4]))
     assert ["is not found" in line for line in compare(expected, fewer)] == [True]
     part = ExpectedRegions(**{name: getattr(expected, name)[[0, 1, 2, 4]] for name in ARRAYS})
-    assert ["none is there" in line for line in compare(part, answer(expected))] == [True]
+    assert ["but not expected" in line for line in compare(part, answer(expected))] == [True]
     near = float(expected.scores[3]) - 0.01
     assert compare(expected, fewer, score_threshold=near) == []
     assert compare(part, answer(expected), score_threshold=near) == []
@@ -212,7 +212,7 @@ def test_lost_and_new_regions_are_told_unless_they_hardly_are_any():
 def test_a_region_found_twice_is_told():
     expected = make_case().expected
     twice = answer(expected, np.array([0, 1, 1, 2, 3]))
-    assert ["none is there" in line for line in compare(expected, twice)] == [True]
+    assert ["but not expected" in line for line in compare(expected, twice)] == [True]
 
 
 def test_a_failed_field_and_other_types_are_told():

@@ -17,7 +17,9 @@ NETWORKS = ("detector.onnx", "box_head.onnx", "classifier.onnx")
 
 
 def toy(seed: int = 0) -> tuple[bytes, dict[str, np.ndarray]]:
-    """Two convolutions with a max pool and a residual between them, typed float16 as a pack's networks."""
+    """Two convolutions with a max pool and a residual between them, typed float16 as a pack's
+    networks.
+    """
     rng = np.random.default_rng(seed)
     weights = {
         "w0": (rng.standard_normal((8, 3, 3, 3)) * rng.uniform(0.1, 3, (8, 1, 1, 1))).astype("f2"),

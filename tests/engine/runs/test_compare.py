@@ -227,7 +227,7 @@ def test_runs_that_do_not_say_which_types_are_abnormal_have_no_grades(runs):
     path.write_text(json.dumps(record))
     found = compare(*runs)
     assert all(slide["grades"] == [] for slide in found["slides"])
-    assert "grades are not compared: run.json of A does not say" in " ".join(found["notes"])
+    assert "grades are not compared: run.json of A does not state" in " ".join(found["notes"])
 
 
 class Page(HTMLParser):

@@ -177,7 +177,7 @@ def test_another_packs_caller_gets_the_types_in_its_order(source, pack, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "nothing is to be changed"),
+        ([], "nothing would change"),
         (["--threshold", "normal"], "TYPE=P"),
         (["--threshold", "normal=x"], "TYPE=P"),
         (["--threshold", "normal=0.1", "--threshold", "normal=0.2"], "each TYPE once"),

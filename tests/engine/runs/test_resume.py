@@ -284,7 +284,7 @@ def test_a_damaged_journal_gives_what_is_before_the_damage(runner, images, parti
     data[len(data) * 2 // 3] ^= 1
     path.write_bytes(data)
     done = runner(images, partial, "--resume")
-    assert "bytes that were no whole record" in done["output"]
+    assert "bytes that were not a whole record" in done["output"]
     assert_same_results(partial, whole)
 
 
@@ -346,7 +346,7 @@ def test_a_full_disk_keeps_what_was_done(runner, images, whole, tmp_path):
     full = runner(images, out, most_bytes=30_000)
     assert full["status"] == 1
     assert f"cannot write {out / 'run.journal'}: File too large" in full["output"]
-    assert "fields done until then are kept: the same command with --resume" in full["output"]
+    assert "fields done so far are saved: repeat the same command with --resume" in full["output"]
     assert [path.name for path in out.iterdir()] == ["run.journal"]
     done = runner(images, out, "--resume")
     assert len(set(runner.analysed())) < FIELDS

@@ -124,7 +124,7 @@ def test_it_resumes_from_what_a_callback_left(images, tmp_path, opened):
     with pytest.raises(RuntimeError, match="own"):
         run_folder(images, out, formats=(), on_result=fail, sinks=[FieldList])
     assert [path.name for path in out.iterdir()] == ["run.journal"]
-    with pytest.raises(OutputError, match="pass resume=True to go on with it, overwrite=True to"):
+    with pytest.raises(OutputError, match="pass resume=True to continue it, overwrite=True to"):
         run_folder(images, out, formats=())
     progress: list[RunProgress] = []
     summary = run_folder(
@@ -140,8 +140,12 @@ def test_it_resumes_from_what_a_callback_left(images, tmp_path, opened):
 
 def test_arguments_reach_the_engine_and_the_record(images, tmp_path, opened):
     given = {
-        "device": "cpu", "precision": "fp32", "lanes": 3, "estimate_scale": False, "field_prior": False,
-    }  # fmt: skip
+        "device": "cpu",
+        "precision": "fp32",
+        "lanes": 3,
+        "estimate_scale": False,
+        "field_prior": False,
+    }
     summary = run_folder(
         [images / "a", str(images / "b")], tmp_path / "out", limit=4, um_per_px=0.2,
         formats="csv", **given,

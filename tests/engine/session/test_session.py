@@ -26,7 +26,9 @@ def test_every_frame_is_done_and_counted(open_session):
         assert session.submit(FRAME, field=str(index), position_um=(index, 1.0)).accepted
     ends = by_field(session)
     assert sorted(ends, key=int) == [str(index) for index in range(40)]
-    assert all(e.ok and len(e.result.regions) == 20 and e.position_um[1] == 1.0 for e in ends.values())  # fmt: skip
+    assert all(
+        e.ok and len(e.result.regions) == 20 and e.position_um[1] == 1.0 for e in ends.values()
+    )
     counts = session.counts
     assert (counts.submitted, counts.done, counts.ended, counts.in_flight) == (40, 40, 40, 0)
     assert counts.record() == {
@@ -231,7 +233,7 @@ def test_callback_gets_every_end_in_one_thread(open_session):
     assert ends == [str(index) for index in range(30)]
     assert threads == {"rbc-callback"}
     for read in (session.poll, session.read, lambda: next(session.results())):
-        with pytest.raises(UsageError, match="leave out on_ended"):
+        with pytest.raises(UsageError, match="omit on_ended"):
             read()
 
 

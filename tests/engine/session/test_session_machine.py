@@ -1,4 +1,6 @@
-"""Sessions in any order of calls: whatever happens, the books balance at every moment, and every frame ends once."""
+"""Sessions in any order of calls: whatever happens, the books balance at every moment, and every
+frame ends once.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A night at the microscope, accelerated: more frames than the lanes can take, and nothing grows."""
+"""A night at the microscope, accelerated: more frames than the lanes can take, and nothing
+grows.
+"""
 
 from __future__ import annotations
 

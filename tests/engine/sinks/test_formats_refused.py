@@ -77,18 +77,38 @@ def test_a_disk_that_refuses_leaves_nothing_behind(tmp_path, toy_pack, make_resu
         "report": [1000, 60_000],
         "csv": [1000, 100_000],
         "geojson": [100, 100_000],
-        "coco": [100, 100_000, 250_000],  # 250 kB hold the annotations, but not the images beside them
-        "anndata": [0, 1, 600, 3000, 5000, 10_000, 20_000, 40_000, 60_000, 100_000, 200_000, 400_000],
+        "coco": [
+            100,
+            100_000,
+            250_000,
+        ],  # 250 kB hold the annotations, but not the images beside them
+        "anndata": [
+            0,
+            1,
+            600,
+            3000,
+            5000,
+            10_000,
+            20_000,
+            40_000,
+            60_000,
+            100_000,
+            200_000,
+            400_000,
+        ],
         "patches": [500],
         "webdataset": [1000, 1_000_000],
         "overlay": [10_000],
-    }  # fmt: skip
+    }
     assert limits.keys() == FORMATS.keys()
     cases = [(name, limit) for name in limits for limit in limits[name]]
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", FULL_DISK, str(tmp_path)],
-        input=pickle.dumps((toy_pack, results, cases)), capture_output=True, timeout=120, check=False,
-    )  # fmt: skip
+        input=pickle.dumps((toy_pack, results, cases)),
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
     assert (done.returncode, done.stderr) == (0, b"")
     messages = done.stdout.decode().splitlines()
     for (name, limit), message in zip(cases, messages, strict=True):

@@ -100,7 +100,7 @@ def test_missing_foreign_and_open_journals_are_refused(tmp_path):
     with pytest.raises(OutputError, match=LIVE_JOURNAL):
         read_live_journal(tmp_path)
     (tmp_path / LIVE_JOURNAL).write_bytes(b"something else")
-    with pytest.raises(OutputError, match="no journal that this version reads"):
+    with pytest.raises(OutputError, match="not a journal that this version reads"):
         read_live_journal(tmp_path)
     with (
         LiveJournal(claim(tmp_path, "overwrite"), {}),

@@ -53,7 +53,8 @@ def write_svs(path, pixels, *, um=UM):
     return path
 
 
-# Hamamatsu NDPI: a TIFF whose pointers to the next directory have 8 bytes, each level one JPEG with restart markers.
+# Hamamatsu NDPI: a TIFF whose pointers to the next directory have 8 bytes, each level one JPEG with
+# restart markers.
 
 NDPI_TILE_PX = 128
 """Width between two restart markers; the width of a level is a multiple of it."""
@@ -62,7 +63,8 @@ _SHORT, _LONG, _RATIONAL, _SLONG, _FLOAT, _ASCII = 3, 4, 5, 9, 11, 2
 
 
 def write_ndpi(path, pixels, *, um=UM, levels=(1, 4), restarts=True):
-    """Levels, largest first, then a macro image. Sides that are no multiple of what a level needs lose their rest.
+    """Levels, largest first, then a macro image. Sides that are no multiple of what a level needs
+    lose their rest.
 
     restarts: with restart markers, without which a level is a single tile.
 
@@ -149,7 +151,9 @@ def _ndpi_directory(at, image, jpeg, *, start, lens, um, markers):
 
 
 def _restart_offsets(jpeg):
-    """Where the data of each interval begins, in the JPEG: after its header, and after each restart marker."""
+    """Where the data of each interval begins, in the JPEG: after its header, and after each restart
+    marker.
+    """
     scan = jpeg.index(b"\xff\xda")
     begin = scan + 2 + struct.unpack_from(">H", jpeg, scan + 2)[0]
     data = np.frombuffer(jpeg, np.uint8)
@@ -182,7 +186,8 @@ def write_mrxs(path, pixels, *, um=UM, missing=(), image_format="PNG"):
     positions = {}
     for row in range(rows):
         for column in range(columns):
-            # A microscope's stage is not exact; by 4 px, so that positions are whole on the coarser levels too.
+            # A microscope's stage is not exact; by 4 px, so that positions are whole on the coarser
+            # levels too.
             y, x = (
                 int(np.clip(index * _STEP_PX + 4 * rng.integers(-2, 3), 0, (count - 1) * _STEP_PX))
                 for index, count in ((row, rows), (column, columns))
@@ -218,7 +223,9 @@ def write_mrxs(path, pixels, *, um=UM, missing=(), image_format="PNG"):
 
 
 def _mrxs_images(pixels, positions, columns, level, missing):
-    """(index, image): on level 0 four a photograph, above it 2x2 of the level below in one, half as large."""
+    """(index, image): on level 0 four a photograph, above it 2x2 of the level below in one, half as
+    large.
+    """
     photos = {
         key: pixels[y : y + _PHOTO_PX, x : x + _PHOTO_PX]
         for key, (y, x) in positions.items()

@@ -83,7 +83,9 @@ def test_a_pixel_type_that_is_no_image_is_refused(engine, core):
 
 
 def test_an_overflow_of_micro_managers_buffer_is_counted(engine, core):
-    """The session blocks while the camera goes on: what the buffer loses shows as dropped, to the last frame."""
+    """The session blocks while the camera goes on: what the buffer loses shows as dropped, to the
+    last frame.
+    """
     core.setProperty("Camera", "OnCameraCCDXSize", "512")
     core.setProperty("Camera", "OnCameraCCDYSize", "512")
     core.setProperty("Camera", "FastImage", "1")

@@ -1,4 +1,6 @@
-"""Files that are no image, damaged, too large or hostile: each refused with its reason, or read whole."""
+"""Files that are no image, damaged, too large or hostile: each refused with its reason, or read
+whole.
+"""
 
 from __future__ import annotations
 

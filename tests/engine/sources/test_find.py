@@ -139,7 +139,9 @@ def test_the_same_file_from_two_inputs_is_refused(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("second_name", ["a.png", "b.png"])
 def test_a_slide_name_for_two_folders_is_refused(tmp_path, second_name):
-    """Also where no two fields share a name: two patients' cells would be counted as one slide's."""
+    """Also where no two fields share a name: two patients' cells would be counted as one
+    slide's.
+    """
     save(tmp_path / "day1" / "s1" / "a.png")
     save(tmp_path / "day2" / "s1" / second_name)
     inputs = [tmp_path / "day1", tmp_path / "day2"]

@@ -106,7 +106,8 @@ def test_truth_agrees_with_the_mask(seed, touching):
     assert field.cell_boxes.shape == (70, 4)
     assert (field.cell_boxes[:, :2] >= 0).all()
     assert (field.cell_boxes[:, 2:] <= (800, 600)).all()
-    # Every cell lies in the box of a region that has its type, and no region has a type without a cell.
+    # Every cell lies in the box of a region that has its type, and no region has a type without a
+    # cell.
     inside = (field.cell_boxes[:, None, :2] >= field.boxes[:, :2]).all(axis=2) & (
         field.cell_boxes[:, None, 2:] <= field.boxes[:, 2:]
     ).all(axis=2)
@@ -278,7 +279,9 @@ def test_stomatocytes_have_a_narrow_mouth():
 
 def test_granules_and_networks_are_basophilic():
     def dark_red(mask, pixels):
-        """How far the darkest hundredth in the red channel, where the dye absorbs, is below the median."""
+        """How far the darkest hundredth in the red channel, where the dye absorbs, is below the
+        median.
+        """
         red = pixels[..., 0][ndimage.binary_erosion(mask, iterations=4)]
         return (np.median(red) - np.percentile(red, 1)) / np.median(red)
 

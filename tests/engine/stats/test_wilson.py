@@ -33,7 +33,8 @@ def test_ends_solve_the_score_equation(case):
     low, high = wilson_interval(successes, trials)
     assert 0 <= low <= share <= high <= 1
     for end in (low, high):
-        # The standard error is that of the end itself: what sets the score interval apart from the textbook's.
+        # The standard error is that of the end itself: what sets the score interval apart from the
+        # textbook's.
         distance = Z * math.sqrt(end * (1 - end) / trials)
         assert abs(share - end) == pytest.approx(distance, rel=1e-6, abs=1e-9)
 

@@ -1,4 +1,6 @@
-"""How many cells a region holds, and whether a field is out of focus: on pictures and smears of which that is known."""
+"""How many cells a region holds, and whether a field is out of focus: on pictures and smears of
+which that is known.
+"""
 
 from __future__ import annotations
 

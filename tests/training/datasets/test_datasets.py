@@ -1,4 +1,6 @@
-"""Chula RBC-12 from a folder: rendered smears with their truth, broken folders, and the real thing."""
+"""Chula RBC-12 from a folder: rendered smears with their truth, broken folders, and the real
+thing.
+"""
 
 from __future__ import annotations
 

@@ -22,7 +22,10 @@ from ..fake_datasets import (
     write_voc,
 )
 
-OBJECT = "<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
+OBJECT = (
+    "<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin>"
+    "<xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
+)
 LAUGHS = '<!DOCTYPE a [<!ENTITY b "ha"><!ENTITY c "&b;&b;">]><annotation>&c;</annotation>'
 ELSEWHERE = '<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><annotation>&b;</annotation>'
 
@@ -75,12 +78,15 @@ def test_clean_data_have_no_fault(copy, data_format):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (xml(("normal", 1, 1, 20, 20)), "0.xml, object 1: unknown type 'normal' (1 labels have it)"),
-        (xml(("RBC", 1, 1, 400, 20)), "object 1: the box 1 1 400 20 must lie in the frame of 320x240 px"),
+        (xml(("normal", 1, 1, 20, 20)), "0.xml, object 1: unknown type 'normal' (1 labels have "
+        "it)"),
+        (xml(("RBC", 1, 1, 400, 20)), "object 1: the box 1 1 400 20 must lie in the frame of "
+        "320x240 px"),
         (xml(("RBC", 1, 1, 20, 1e300)), "the box 1 1 20 1e+300 must lie in the frame"),
         (xml(("RBC", 20, 1, 10, 20)), "object 1: the box 20 1 10 20 must lie in the frame"),
         (xml(("RBC", 320, 1, 321, 20)), "its sides at least 1 px"),
-        (xml(("RBC", "nan", 1, 10, 20)), "object 1: needs a name and a bndbox of four finite numbers"),
+        (xml(("RBC", "nan", 1, 10, 20)), "object 1: needs a name and a bndbox of four finite "
+        "numbers"),
         (xml(("RBC", "inf", 1, 10, 20)), "four finite numbers"),
         (xml(("", 1, 1, 10, 20)), "object 1: needs a name"),
         ("<annotation><object><name>RBC</name></object></annotation>", "needs a name and a bndbox"),
@@ -90,7 +96,7 @@ def test_clean_data_have_no_fault(copy, data_format):
         (LAUGHS, "0.xml: must not declare a document type or entities"),
         (ELSEWHERE, "must not declare a document type"),
         (LAUGHS.encode("utf-16"), "must not declare a document type"),
-        (f"<annotation>{' ' * 2**24}</annotation>", "0.xml: larger than the 16777216 bytes"),
+        (f"<annotation>{' ' * 2**24}</annotation>", "0.xml: larger than the allowed 16777216 bytes"),
         (xml(*[("RBC", 1, 1, 20, 20)] * 2001), "0.png has 2001 boxes, more than 2000"),
     ],
 )  # fmt: skip
@@ -131,7 +137,8 @@ def image(**changes):
         ("annotations", annotation(iscrowd=1), "iscrowd must be 0"),
         ("annotations", annotation(bbox=[1, 1, 0, 20]), "the box 1 1 1 21 must lie in the frame"),
         ("annotations", annotation(bbox=[1, 1, 1e308, 20]), "must lie in the frame"),
-        ("annotations", annotation(bbox=[1, 1, float("nan"), 20]), "bbox.2: Input should be a finite"),
+        ("annotations", annotation(bbox=[1, 1, float("nan"), 20]), "bbox.2: Input should be a "
+        "finite"),
         ("annotations", annotation(bbox=[1, 1, 20]), "bbox.3: Field required"),
         ("annotations", annotation(bbox="1 1 2 2"), "bbox: Input should be a valid"),
         ("annotations", 7, "Input should be an object"),
@@ -141,9 +148,9 @@ def image(**changes):
         ("images", image(file_name="..\\0.png"), "file_name must be a path inside"),
         ("images", image(file_name="0.png\0"), "file_name must be a path inside"),
         ("images", image(file_name="9.png"), "9.png: cannot be read: No such file"),
-        ("images", image(id=100, file_name="../x"), "the image id 100 stands 2 times"),
-        ("images", image(), "the file_name '0.png' stands 2 times"),
-        ("categories", {"id": 7, "name": "other"}, "the category id 7 stands 2 times"),
+        ("images", image(id=100, file_name="../x"), "the image id 100 occurs 2 times"),
+        ("images", image(), "the file_name '0.png' occurs 2 times"),
+        ("categories", {"id": 7, "name": "other"}, "the category id 7 occurs 2 times"),
         ("categories", {"name": "other"}, "id: Field required"),
     ],
 )  # fmt: skip
@@ -224,7 +231,8 @@ def header(text):
         (shrink, "masks/0.png: must be as large as its image, 320x240 px (got 160x120)"),
         (damage("masks/0.png"), "masks/0.png: damaged or unsupported PNG"),
         (damage("images/0.jpg"), "images/0.jpg: damaged or unsupported JPEG"),
-        (lambda folder: (folder / "masks" / "0.png").unlink(), "lacks the mask 0.png of images/0.jpg"),
+        (lambda folder: (folder / "masks" / "0.png").unlink(), "lacks the mask 0.png of "
+        "images/0.jpg"),
         (row("0.jpg,320,5,granular,1"), "320 5 must lie in the frame of 320x240 px"),
         (row(f"0.jpg,{10**40},5,granular,1"), "5 must lie in the frame"),
         (row("0.jpg,5,5,gran,1"), "unknown type 'gran'"),
@@ -233,9 +241,11 @@ def header(text):
         (row("0.jpg,5,5,granular;echinocyte,1"), "no fewer cells than types"),
         (row("0.jpg"), "needs whole numbers x and y"),
         (row("7.jpg,5,5,granular,1"), "images/ lacks the image 7.jpg"),
-        (header("image,x,y,type,cells"), "labels.csv must have the columns image and x and y and types"),
+        (header("image,x,y,type,cells"), "labels.csv must have the columns image and x and y and "
+        "types"),
         (lambda folder: (folder / "labels.csv").unlink(), "labels.csv: cannot be read"),
-        (lambda folder: (folder / "labels.csv").write_bytes(b"\xff\xfe"), "no table of comma-separated"),
+        (lambda folder: (folder / "labels.csv").write_bytes(b"\xff\xfe"), "not a table of "
+        "comma-separated"),
     ],
 )  # fmt: skip
 def test_masks(copy, change, message):
@@ -258,7 +268,7 @@ def test_a_label_beside_every_cell(copy):
         ('"schema": 1', '"schema": 2', "schema: Input should be 1"),
         ('"slide-1/field-1.jpg"', '"../field-1.jpg"', "must be SLIDE/FILE (got '../field-1.jpg')"),
         ('"slide-1/field-1.jpg"', '"field-1.jpg"', "must be SLIDE/FILE"),
-        ('"slide-1/field-1.jpg"', '"slide-2/field-1.jpg"', "stands twice"),
+        ('"slide-1/field-1.jpg"', '"slide-2/field-1.jpg"', "occurs twice"),
         ('"slide-1/field-1.jpg"', '"slide-1/field-9.jpg"', "field-9.jpg: cannot be read"),
         ('"types": [\n  "oval_disc"', '"types": [\n  "disc"', "unknown type 'oval_disc'"),
         ('"cells": 1', '"cells": 0', "greater than or equal to 1"),
@@ -294,7 +304,7 @@ def test_synthetic_boxes_outside_the_frame(copy):
         ('types = ["a"]\nabnormal = ["b"]', "abnormal names ['b'], which are not among types"),
         ('types = ["rbc"]', "must not name the same cell twice (got ['rbc'])"),
         ('typs = ["a"]', "types.toml: typs: Extra inputs are not permitted"),
-        ("types = [", "types.toml: no TOML"),
+        ("types = [", "types.toml: not TOML"),
     ],
 )
 def test_types_toml(copy, content, message):

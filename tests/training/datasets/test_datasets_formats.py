@@ -1,4 +1,6 @@
-"""Rendered smears in every format give back their truth; boxes of cells become regions; names become types."""
+"""Rendered smears in every format give back their truth; boxes of cells become regions; names
+become types.
+"""
 
 from __future__ import annotations
 

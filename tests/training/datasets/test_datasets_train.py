@@ -1,4 +1,6 @@
-"""`rbc-engine train` on data of a format that has no recipe of its own: what is taken from the data, and is kept."""
+"""`rbc-engine train` on data of a format that has no recipe of its own: what is taken from the
+data, and is kept.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def work(synthetic, tmp_path_factory):
 
 
 def median_cell_share(data) -> float:
-    """Long side of the median region of one cell, over the short side of its field; straight from truth.json."""
+    """Long side of the median region of one cell, over the short side of its field; straight from
+    truth.json.
+    """
     records = json.loads((data / "truth" / "truth.json").read_text())["fields"]
     boxes = [r["box"] for record in records for r in record["regions"] if r["cells"] == 1]
     return float(np.median([max(x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes])) / HEIGHT

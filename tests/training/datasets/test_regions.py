@@ -69,7 +69,9 @@ def test_stretching_is_linear_interpolation(rows, step, seed):
 
 @pytest.mark.parametrize("shading", [0.0, 0.35])
 def test_mask_covers_the_rendered_cells(shading):
-    """Also where one side of the field is a good deal darker than the other, as no single threshold could."""
+    """Also where one side of the field is a good deal darker than the other, as no single threshold
+    could.
+    """
     field = render_field(seed=3, width=640, height=480, cells=45, cell_px=38.0, touching=0.2)
     light = 1 - shading * np.linspace(0, 1, 640)[None, :, None]
     mask = regions.foreground_mask((field.pixels * light).astype(np.uint8))

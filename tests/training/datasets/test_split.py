@@ -74,7 +74,9 @@ def test_the_same_seed_gives_the_same_split_in_any_order(rows, seed, random):
 
 
 def test_every_type_gets_its_share():
-    """Sixty smears of one type each: each side shows every type, near the share that was asked for."""
+    """Sixty smears of one type each: each side shows every type, near the share that was asked
+    for.
+    """
     data = dataset([(f"g{index:02}", [index % 3] * 5) for index in range(60)])
     train, judge = split_by_group(data, validation_share=0.25, seed=1)
     counts = np.stack([sum(f.types.sum(axis=0) for f in side) for side in (train, judge)])

@@ -1,4 +1,6 @@
-"""Weighted statistics against scikit-learn and plain loops, and the bootstrap against resampling the data themselves."""
+"""Weighted statistics against scikit-learn and plain loops, and the bootstrap against resampling
+the data themselves.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ GROUPS, ITEMS, TYPES = 4, 40, 3
 
 
 class Sample:
-    """Random items in groups, with ties among the probabilities; and how often each group counts."""
+    """Random items in groups, with ties among the probabilities; and how often each group
+    counts.
+    """
 
     def __init__(self, seed: int) -> None:
         rng = np.random.default_rng(seed)

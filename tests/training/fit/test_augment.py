@@ -110,7 +110,9 @@ def test_jpeg_keeps_the_picture(quality):
 
 
 def test_gain_acts_on_light():
-    """Flat grey images keep no contrast to change: what is left is light times a gain, in each channel."""
+    """Flat grey images keep no contrast to change: what is left is light times a gain, in each
+    channel.
+    """
     light, offset = 2.5, 3.5
     images = torch.full((200, 3, 16, 16), light - offset)
     varied = vary_colour(images, generator=seeded(3), offset=offset).mean(dim=(2, 3)) + offset

@@ -16,7 +16,9 @@ from rbc_engine.training.fit.caller import train_caller
 
 
 def draw(regions: int, *, seed: int = 0):
-    """Probabilities of four types, of which the last three are abnormal, and the smear of each region."""
+    """Probabilities of four types, of which the last three are abnormal, and the smear of each
+    region.
+    """
     rng = np.random.default_rng(seed)
     types = rng.random((regions, 4)) < (0.7, 0.1, 0.2, 0.05)
     noise = rng.normal(0, 1.2, types.shape)
@@ -50,7 +52,9 @@ def test_the_engine_calls_as_scikit_learn_does():
 
 
 def test_a_smear_is_judged_without_itself():
-    """Features that only say which smear it is tell all about the smears that were seen, and nothing else."""
+    """Features that only say which smear it is tell all about the smears that were seen, and
+    nothing else.
+    """
     rng = np.random.default_rng(0)
     smear = np.repeat(np.arange(6), 40)
     abnormal = smear % 2 == 1

@@ -27,7 +27,9 @@ from ..fake_chula import write_chula
 
 @contextmanager
 def full_disk(at_bytes: int):
-    """No file of this process may grow over a size: the kernel then fails the write, as on a full disk."""
+    """No file of this process may grow over a size: the kernel then fails the write, as on a full
+    disk.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (at_bytes, before[1]))
     try:
@@ -306,7 +308,7 @@ def test_a_training_starts_from_another(fields, tmp_path: Path, train):
     first = load_checkpoint(tmp_path / "first.pt")[0]
     assert first is not None
     second = train(fields, tmp_path / "second.pt", lines, start=tmp_path / "first.pt")
-    assert f"beginning with the weights of {tmp_path / 'first.pt'}, step 3" in lines
+    assert f"starting with the weights of {tmp_path / 'first.pt'}, step 3" in lines
     final = load_checkpoint(tmp_path / "second.pt")[0]
     assert final is not None
     assert int(final["average"]["n_averaged"]) == 3

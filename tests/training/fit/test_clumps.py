@@ -1,4 +1,6 @@
-"""Composed clumps: what is in them is what was drawn, where a window around both cells shows them."""
+"""Composed clumps: what is in them is what was drawn, where a window around both cells shows
+them.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ CELL = {0: np.array([90, 100, 110]), 1: np.array([120, 60, 100])}
 
 
 def make_regions(sizes: list[tuple[float, float]]) -> RegionSet:
-    """A frame a cell: an ellipse of the given half-width and half-height in its middle, of type 0 or 1 by turns."""
+    """A frame a cell: an ellipse of the given half-width and half-height in its middle, of type 0
+    or 1 by turns.
+    """
     rows, columns = np.mgrid[:320, :320] + 0.5
     frames, boxes = [], []
     for index, (rx, ry) in enumerate(sizes):
@@ -60,7 +64,8 @@ def test_two_cells_stand_in_the_patch_and_are_named():
             for kind, colour in CELL.items()
             if (np.abs(picture - colour[:, None, None]).sum(axis=0) < 40).sum() > 100
         }
-        # The darker of two channels is kept where cells overlap, so a whole cell of each type is left to see.
+        # The darker of two channels is kept where cells overlap, so a whole cell of each type is
+        # left to see.
         assert seen == set(np.flatnonzero(held))
         edge = np.concatenate([dark[0], dark[-1], dark[:, 0], dark[:, -1]])
         assert edge.mean() < 0.25  # shifts may cut a cell, as they do with real regions
@@ -70,7 +75,8 @@ def test_a_clump_covers_about_what_its_cells_do():
     maker = ClumpMaker(make_regions([(25, 25), (25, 25)]), np.full(2, 0.5))
     pictures, _ = draw(maker, 200, 1)
     dark = np.abs(pictures - GROUND[:, None, None]).sum(axis=1) > 60
-    # On the canvas a cell covers pi * 12.5^2 px, and the window is 1.1 times two touching cells wide.
+    # On the canvas a cell covers pi * 12.5^2 px, and the window is 1.1 times two touching cells
+    # wide.
     share = dark.mean()
     two_cells = 2 * np.pi * 12.5**2 / (1.1 * 46) ** 2
     assert 0.75 * two_cells < share < 1.25 * two_cells
@@ -81,7 +87,8 @@ def test_the_same_generator_gives_the_same_clumps_and_groups_are_kept():
     maker = ClumpMaker(regions, np.array([1.0, 0, 0, 0]))
     first, second = draw(maker, 8, 3), draw(maker, 8, 3)
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
-    # Only the first is ever drawn first, and its partner is itself or of its smear: the third type never shows.
+    # Only the first is ever drawn first, and its partner is itself or of its smear: the third type
+    # never shows.
     assert first[1][:, 0].all()
 
 

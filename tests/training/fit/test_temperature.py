@@ -10,7 +10,9 @@ from rbc_engine.training.fit.thresholds import best_f1_thresholds
 
 
 def overconfident(temperature: float, *, count: int = 20_000, seed: int = 0):
-    """Probabilities of a network whose logits are too large by a known factor, and what is really held."""
+    """Probabilities of a network whose logits are too large by a known factor, and what is really
+    held.
+    """
     rng = np.random.default_rng(seed)
     logits = rng.normal(-1.0, 1.5, count)
     held = rng.random(count) < 1 / (1 + np.exp(-logits))

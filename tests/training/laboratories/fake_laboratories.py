@@ -32,7 +32,7 @@ weight = 0.4
 name = "white"
 path = "labs/white"
 format = "boxes"
-kinds = { rbc = "red", wbc = "white_cell", platelet = "platelet", parasite = "red", other = "unknown" }
+kinds = { rbc = "red", wbc = "white_cell", platelet = "platelet", parasite = "red", other="unknown"}
 licence = "MIT"
 use = "train"
 healthy = true
@@ -94,7 +94,9 @@ def write_boxes(folder: Path, *, fields: int, white: bool, first_seed: int) -> N
 
 
 def close_up(seed: int, *, white: bool):
-    """Pixels and rows of boxes.json: red cells, and in the middle a white cell with a platelet beside it."""
+    """Pixels and rows of boxes.json: red cells, and in the middle a white cell with a platelet
+    beside it.
+    """
     width, height = CLOSE_UP
     field = render_field(
         seed=seed, width=width, height=height, cells=9, cell_px=CELL_PX, touching=0.0

@@ -1,4 +1,6 @@
-"""The detector of cells: unknown boxes are in neither loss, and a training that was stopped or moved ends the same."""
+"""The detector of cells: unknown boxes are in neither loss, and a training that was stopped or
+moved ends the same.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +99,9 @@ def test_unknown_boxes_are_neither_cells_nor_background():
 
 
 def test_unknown_boxes_change_no_loss_but_by_what_they_leave_out():
-    """With everything but the cell unknown, only the cell is learnt from: its objectness alone counts."""
+    """With everything but the cell unknown, only the cell is learnt from: its objectness alone
+    counts.
+    """
     torch.manual_seed(0)
     model = leave_out_unknown(build_detector(settings=SETTINGS, classes=4)).train()
     model.transform.min_size = (64,)

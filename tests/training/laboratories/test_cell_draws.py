@@ -1,4 +1,6 @@
-"""What the detector of cells is drawn: boxes that stay on their cells, stains that change as told, steps that repeat."""
+"""What the detector of cells is drawn: boxes that stay on their cells, stains that change as told,
+steps that repeat.
+"""
 
 from __future__ import annotations
 

@@ -80,10 +80,14 @@ def test_the_shipped_collection_is_sound():
         ('use = "measure"', 'use = "sell"', "use: Input should be 'train' or 'measure'"),
         ("weight = 0.4", "weight = nan", "weight"),
         ("weight = 0.4", "weight = 0", "weight"),
-        ('middle = "other"', 'kinds = { rbc = "red" }', "only for them"),
-        ('format = "pictures"', 'format = "boxes"', "kinds says what the labels of boxes mean"),
+        ('middle = "other"', 'kinds = { rbc = "red" }', "is for them only"),
+        (
+            'format = "pictures"',
+            'format = "boxes"',
+            "kinds gives the meaning of the labels of boxes",
+        ),
         ("schema = 1", "schema = 2", "schema"),
-        ("schema = 1", "schema = ", "no TOML"),
+        ("schema = 1", "schema = ", "not TOML"),
         ("healthy = true", "helthy = true", "helthy"),
     ],
 )
@@ -172,7 +176,10 @@ def test_parasites_are_red_and_others_unknown(tmp_path: Path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda rows: rows.append([1, 2, 30, 40, "elephant"]), "unknown kind 'elephant'; say in"),
+        (
+            lambda rows: rows.append([1, 2, 30, 40, "elephant"]),
+            "unknown kind 'elephant'; state its meaning in",
+        ),
         (lambda rows: rows.append([1, 2, float("nan"), 40, "rbc"]), "needs four finite numbers"),
         (lambda rows: rows.append([1, 2, float("inf"), 40, "rbc"]), "needs four finite numbers"),
         (lambda rows: rows.append([1, 2, True, 40, "rbc"]), "needs four finite numbers"),
@@ -201,7 +208,7 @@ def test_images_outside_the_folder_are_refused(tmp_path: Path, name: str):
 def test_no_json_and_no_folder_are_refused(tmp_path: Path):
     write_laboratories(tmp_path)
     (tmp_path / "labs/plain/boxes.json").write_text("{")
-    with pytest.raises(UsageError, match="no JSON"):
+    with pytest.raises(UsageError, match="not JSON"):
         load(tmp_path, "plain")
     (tmp_path / "labs/plain/boxes.json").write_text("[]")
     with pytest.raises(UsageError, match="must map the name of each image"):

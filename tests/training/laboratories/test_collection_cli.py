@@ -1,4 +1,6 @@
-"""`rbc-engine train --collection`: what is refused by name, a killed training moved elsewhere, and teachers."""
+"""`rbc-engine train --collection`: what is refused by name, a killed training moved elsewhere, and
+teachers.
+"""
 
 from __future__ import annotations
 
@@ -176,7 +178,7 @@ def test_a_student_learns_of_its_teachers(data: Path, finished: Path, tmp_path: 
         *("classifier", *options(data, tmp_path / "begun"), "--start-from", finished, *CLASSIFIER)
     )
     assert begun.exit_code == 0, (begun.output, begun.exception)
-    assert "beginning with the weights of" in begun.stderr
+    assert "starting with the weights of" in begun.stderr
 
 
 @pytest.mark.slow
@@ -224,7 +226,9 @@ def test_faulty_datasets_are_refused_by_name(tmp_path: Path):
     write_laboratories(tmp_path)
     common = options(tmp_path, tmp_path / "work")
     edit_boxes(tmp_path / "labs/plain", lambda c: first_rows(c)[0].__setitem__(4, "wbc"))
-    assert "unknown kind 'wbc'; say in the collection" in refused("detector", *common, *DETECTOR)
+    assert "unknown kind 'wbc'; state its meaning in the collection" in refused(
+        "detector", *common, *DETECTOR
+    )
     edit_boxes(tmp_path / "labs/plain", lambda c: first_rows(c)[0].__setitem__(4, "rbc"))
     edit_boxes(tmp_path / "labs/plain", lambda c: first_rows(c)[0].__setitem__(2, float("nan")))
     assert "needs four finite numbers" in refused("detector", *common, *DETECTOR)

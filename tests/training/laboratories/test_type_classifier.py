@@ -1,4 +1,6 @@
-"""The classifier over several laboratories: what it is drawn, what it is taught, and what is left of it in the end."""
+"""The classifier over several laboratories: what it is drawn, what it is taught, and what is left
+of it in the end.
+"""
 
 from __future__ import annotations
 
@@ -267,7 +269,9 @@ def train(draws, checkpoint: Path, training=TRAINING, **options):
 def test_every_tensor_of_a_step_is_on_the_device(
     examples, loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """A device that knows no values, but refuses tensors of any other: the first value asked for is the step's loss."""
+    """A device that knows no values, but refuses tensors of any other: the first value asked for is
+    the step's loss.
+    """
     device = torch.device("meta")
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
     monkeypatch.setattr(torch.optim, "AdamW", lambda groups, lr, fused: torch.optim.SGD(groups, lr))

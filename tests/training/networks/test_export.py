@@ -18,7 +18,9 @@ TOLERANCE = 1e-4
 
 
 def classifier(*, types: int) -> Classifier:
-    """Random weights, and the BatchNorm statistics of random patches, so that activations neither die nor explode."""
+    """Random weights, and the BatchNorm statistics of random patches, so that activations neither
+    die nor explode.
+    """
     torch.manual_seed(types)
     model = Classifier(types=types, trunk="resnet18", hidden=32).train()
     for module in model.modules():
@@ -134,7 +136,9 @@ def test_temperatures_divide_the_logits(device: HostDevice):
 
 
 def _check_heads_by_type(graph: bytes, model: Classifier) -> None:
-    """The heads' weights stand in the graph under their names, laid out as the fused kernel reads them."""
+    """The heads' weights stand in the graph under their names, laid out as the fused kernel reads
+    them.
+    """
     arrays = {
         tensor.name: torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy())
         for tensor in onnx.load_from_string(graph).graph.initializer

@@ -59,7 +59,7 @@ def test_with_other_types_the_heads_begin_anew(pack: Pack):
         model, pack, same_types=False, run=lambda i: model(patches[i]), log=lines.append
     )
     assert torch.equal(model.head.first.weight, before)
-    assert "heads begin with random weights" in lines[1]
+    assert "heads start with random weights" in lines[1]
 
 
 def test_a_detector_goes_on_from_the_pack(pack: Pack):

@@ -1,4 +1,6 @@
-"""The engine's whole detection path against torchvision's FasterRCNN.forward with the same weights."""
+"""The engine's whole detection path against torchvision's FasterRCNN.forward with the same
+weights.
+"""
 
 from __future__ import annotations
 
@@ -116,7 +118,9 @@ def of_kinds(detector: ExportedDetector) -> ExportedDetector:
 
 
 def over_all_kinds(class_logits, box_deltas, proposals, sizes):
-    """RoIHeads.postprocess_detections for one image as the engine has it: the likeliest kind, and one suppression."""
+    """RoIHeads.postprocess_detections for one image as the engine has it: the likeliest kind, and
+    one suppression.
+    """
     scores, kinds = class_logits.softmax(1)[:, 1:].max(1)
     decoded = BoxCoder((10.0, 10.0, 5.0, 5.0)).decode(box_deltas, proposals)
     boxes = clip_boxes_to_image(decoded[torch.arange(len(kinds)), 1 + kinds], sizes[0])

@@ -1,4 +1,6 @@
-"""The shipped pack's weights in torchvision's own FasterRCNN, against the engine, on whole fields."""
+"""The shipped pack's weights in torchvision's own FasterRCNN, against the engine, on whole
+fields.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def detector(engine: Engine) -> FasterRCNN:
 
 @dataclass(frozen=True)
 class _Gaps:
-    """How far the engine's sure regions are from torchvision's: the edge that moved most in px, and the score."""
+    """How far the engine's sure regions are from torchvision's: the edge that moved most in px, and
+    the score.
+    """
 
     box_px: Float32
     score: Float32
@@ -74,7 +78,9 @@ def _gaps(engine: Engine, detector: FasterRCNN, image: UInt8, seen: Float32) -> 
 
 
 def _check_canvas(engine: Engine, detector: FasterRCNN, image: UInt8) -> None:
-    """torchvision sees the very canvas that the engine's networks see: everything after it must be equal."""
+    """torchvision sees the very canvas that the engine's networks see: everything after it must be
+    equal.
+    """
     settings = engine.pack.manifest.detector
     resized_hw = fit_canvas(image.shape[:2], pixel_um=None, settings=settings).resized_hw
     canvas = ops.resize_letterbox(
@@ -90,8 +96,8 @@ def _check_canvas(engine: Engine, detector: FasterRCNN, image: UInt8) -> None:
 
 
 def _check_frames(engine: Engine, detector: FasterRCNN, images: Iterable[UInt8]) -> None:
-    """torchvision resizes in float32, the engine rounds the canvas to uint8: half a level, which now and then
-    lets another of two near-equal proposals win."""
+    """torchvision resizes in float32, the engine rounds the canvas to uint8: half a level, which
+    now and then lets another of two near-equal proposals win."""
     level = engine.pack.manifest.detector.background_level
     gaps = [
         _gaps(

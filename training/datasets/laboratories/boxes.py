@@ -1,4 +1,4 @@
-"""Boxes of single cells in one JSON file.
+"""Read boxes of single cells from one JSON file.
 
     DIR/images/NAME.jpg          any format that the engine reads
     DIR/boxes.json               NAME.jpg -> [[x0, y0, x1, y1, label], ...], pixels, origin top left
@@ -23,16 +23,20 @@ from rbc_engine.training.datasets.type_names import TypeNames
 __all__ = ["OVERHANG", "load_boxes", "read_boxes"]
 
 OVERHANG = 0.25
-"""Of a box's sides, what may lie beyond the frame: boxes of single cells are often drawn loosely."""
+"""Largest share of a box's sides beyond the frame: boxes of single cells are often drawn
+loosely.
+"""
 
 _FILE = "boxes.json"
 _MAX_JSON_BYTES = 128 * 2**20
-# What laboratories call red cells, and what they call anything else.
+# Names of laboratories for red cells, and for anything else.
 _USUAL_NAMES = TypeNames(untyped=("rbc", "red", "parasite"), ignore=("wbc", "platelet", "other"))
 
 
 def load_boxes(folder: Path, *, threads: int | None = None) -> Dataset:
-    """See formats.LoadDataset. Labels are those of types.toml; without it rbc and parasite are red cells."""
+    """Read the dataset; see formats.LoadDataset. Labels are those of types.toml; without it rbc and
+    parasite are red cells.
+    """
     faults = Faults()
     images, notes = read_boxes(folder, faults)
     return boxed_dataset(
@@ -48,14 +52,15 @@ def load_boxes(folder: Path, *, threads: int | None = None) -> Dataset:
 
 
 def read_boxes(folder: Path, faults: Faults) -> tuple[list[BoxedImage], tuple[str, ...]]:
-    """Reads the images and their cells, and what to note of them; what is wrong becomes a fault.
+    """Read the images and their cells, with notes; problems become faults.
 
     Raises UsageError for a folder without images/ or boxes.json.
     """
     missing = [name for name in ("images", _FILE) if not (folder / name).exists()]
     if missing:
         raise UsageError(
-            f"{folder} lacks {' and '.join(missing)}; give the folder that holds them, or another format"
+            f"{folder} lacks {' and '.join(missing)}; give the folder that holds them, or another "
+            "format"
         )
     data = read_bytes(folder / _FILE, name=_FILE, max_bytes=_MAX_JSON_BYTES, faults=faults)
     if data is None:
@@ -63,7 +68,7 @@ def read_boxes(folder: Path, faults: Faults) -> tuple[list[BoxedImage], tuple[st
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:
-        faults.add(f"{_FILE}: no JSON ({error}); write it again")
+        faults.add(f"{_FILE}: not JSON ({error}); write it again")
         return [], ()
     if not isinstance(content, dict) or not content:
         faults.add(f"{_FILE}: must map the name of each image to the list of its boxes; add some")

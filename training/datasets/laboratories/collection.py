@@ -1,4 +1,5 @@
-"""Datasets of several laboratories in one TOML file: where each lies, what it is and what it may be used for.
+"""Define a collection: datasets of several laboratories in one TOML file, with place, meaning and
+permitted use.
 
 schema = 1
 name = "mine"                            # of the collection
@@ -9,12 +10,12 @@ path = "labs/ankara"                     # below --data
 format = "boxes"                         # chula12, boxes or pictures
 kinds = { rbc = "red", wbc = "white_cell", "?" = "unknown" }   # of boxes: what its labels mean
 licence = "MIT"
-use = "train"                            # or "measure": then it trains nothing
-weight = 0.16                            # how often it is drawn, beside the others
-healthy = false                          # its red cells are of donors without a haematological disease
-only = { width_px = 575 }                # or [300, 420]: images of this width and no others
-middle = "other"                         # of pictures: what lies in the middle of each is no red cell
-held_out_one_in = 8                      # images held out to judge by
+use = "train"                            # or "measure": never used for training
+weight = 0.16                            # how often it is drawn, relative to the others
+healthy = false                          # its red cells are of donors without a haematological
+disease only = { width_px = 575 }                # or [300, 420]: only images of this width
+middle = "other"                         # of pictures: the object in the middle of each is not a
+red cell held_out_one_in = 8                      # one image in this many is held out
 attribution = "Who took the pictures, and where they are published."
 """
 
@@ -40,7 +41,7 @@ else:
 __all__ = ["UNKNOWN", "Collection", "DatasetEntry", "find_collection", "shipped_collections"]
 
 UNKNOWN = "unknown"
-"""What a label may mean beside a kind: neither a known cell nor background."""
+"""What a label may mean besides a kind: neither a known cell nor background."""
 
 _MAX_BYTES = 2**20
 _FOLDER = Path(__file__).parents[2] / "collections"
@@ -55,12 +56,12 @@ class _Table(BaseModel):
 
 
 class Only(_Table):
-    """Which images of a folder belong to a dataset."""
+    """Select the images of a folder that belong to a dataset."""
 
     width_px: Width | tuple[Width, Width]
 
     def admits(self, width_px: int) -> bool:
-        """Tells whether an image of this width belongs to it."""
+        """Return whether an image of this width belongs to it."""
         low, high = (
             self.width_px if isinstance(self.width_px, tuple) else (self.width_px, self.width_px)
         )
@@ -68,7 +69,7 @@ class Only(_Table):
 
 
 class DatasetEntry(_Table):
-    """A `[[dataset]]` of a collection; the module says what each key is."""
+    """Define a `[[dataset]]` of a collection; the module explains each key."""
 
     name: Name
     path: str
@@ -96,26 +97,24 @@ class DatasetEntry(_Table):
         for label, kind in kinds.items():
             if kind not in _MEANINGS:
                 raise ValueError(
-                    f"{label!r:.40} must mean one of {', '.join(_MEANINGS)} (got the kind {kind!r:.40}, "
-                    f"which no pack has)"
+                    f"{label!r:.40} must mean one of {', '.join(_MEANINGS)} (got the kind "
+                    f"{kind!r:.40}, which no pack has)"
                 )
         return kinds
 
     @model_validator(mode="after")
     def _keys_agree(self) -> DatasetEntry:
         if (self.format == "boxes") != bool(self.kinds):
-            raise ValueError(
-                "kinds says what the labels of boxes mean: for them, and only for them"
-            )
+            raise ValueError("kinds gives the meaning of the labels of boxes, and is for them only")
         if self.middle is not None and self.format != "pictures":
             raise ValueError("middle is for pictures only")
         if self.only is not None and self.format == "chula12":
-            raise ValueError("only cannot part chula12, whose smears are listed in smears.csv")
+            raise ValueError("only cannot divide chula12, whose smears are listed in smears.csv")
         return self
 
 
 class Collection(_Table):
-    """The whole of a collection's TOML file."""
+    """Hold the whole of a collection's TOML file."""
 
     schema_: Annotated[Literal[1], Field(alias="schema")]
     name: Name
@@ -132,17 +131,18 @@ class Collection(_Table):
                 raise ValueError(f"{entry.path} is both to train on and to measure on only")
         typed = [entry.name for entry in self.dataset if entry.format == "chula12"]
         if len(typed) > 1:
-            raise ValueError(f"one dataset only may give the cell types (got {typed})")
+            raise ValueError(f"only one dataset may give the cell types (got {typed})")
         return self
 
     def to_train(
         self, *, only: Sequence[str] = (), without: Sequence[str] = ()
     ) -> tuple[DatasetEntry, ...]:
-        """Selects the datasets that are trained on.
+        """Select the datasets to train on.
 
-        only: names; none for all whose `use` is "train". without: names of those that are left out.
+        only: names; none for all whose `use` is "train". without: names to leave out.
 
-        Raises UsageError for an unknown name, for one that is marked to measure on only, and if nothing is left.
+        Raises UsageError for an unknown name, for one marked as measure-only, and if nothing is
+        left.
         """
         known = {entry.name: entry for entry in self.dataset}
         for option, names in (("--only", only), ("--without", without)):
@@ -154,8 +154,9 @@ class Collection(_Table):
         for name in only:
             if known[name].use == "measure":
                 raise UsageError(
-                    f"the dataset {name} is marked measure-only in the collection {self.name} (licence: "
-                    f"{known[name].licence}): no weights may be trained on it; leave it out of --only"
+                    f"the dataset {name} is marked measure-only in the collection {self.name} "
+                    f"(licence: {known[name].licence}): no weights may be trained on it; leave it "
+                    "out of --only"
                 )
         chosen = tuple(
             entry
@@ -173,19 +174,20 @@ class Collection(_Table):
 
 
 def shipped_collections() -> dict[str, Path]:
-    """Names of the collections that come with the program, and their files."""
+    """Return the collections that come with the program: names and files."""
     return {path.stem: path for path in sorted(_FOLDER.glob("*.toml"))}
 
 
 def find_collection(name: str) -> Collection:
-    """Reads a collection by the name of a shipped one, or the path of a TOML file.
+    """Read a collection by the name of a shipped one, or the path of a TOML file.
 
     Raises UsageError if there is none, and for every fault in it.
     """
     path = shipped_collections().get(name, Path(name))
     if not path.is_file():
         raise UsageError(
-            f"--collection must be one of {', '.join(shipped_collections())} or a TOML file (got {name!r:.200})"
+            f"--collection must be one of {', '.join(shipped_collections())} or a TOML file (got "
+            f"{name!r:.200})"
         )
     faults = Faults()
     data = read_bytes(path, name=path.name, max_bytes=_MAX_BYTES, faults=faults)
@@ -195,5 +197,5 @@ def find_collection(name: str) -> Collection:
     except ValidationError as error:
         faults.add_invalid(path.name, error)
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        faults.add(f"{path.name}: no TOML ({error}); correct it")
+        faults.add(f"{path.name}: not TOML ({error}); correct it")
     raise faults.error(path.parent, option="--collection")

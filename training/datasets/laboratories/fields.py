@@ -1,4 +1,6 @@
-"""From an image and what is labelled in it to a field with its single cells, for each format of a collection."""
+"""Make a field with its single cells from an image and its labels, for each format of a
+collection.
+"""
 
 from __future__ import annotations
 
@@ -31,12 +33,14 @@ __all__ = ["boxed_field", "pictured_field", "typed_field"]
 
 # Some laboratories box a white cell twice, once as a red one.
 _TWIN_IOU = 0.5
-# Foreground that no box covers: of a cell's side, what is opened away; of its area, the least that counts.
+# Foreground that no box covers: share of a cell's side that is opened away, and the least area that
+# counts.
 _OPENED = 1 / 16
 _SPECK = 0.03
-# A round component is a red cell if its side lies in this range about that of the median one.
+# A round component is a red cell if its side lies in this range around the median one's.
 _RED_SIDES = (0.7, 1.35)
-# Of the width, how far from the middle a component counts as what lies in the middle.
+# Largest distance of a component in the middle of a picture from its centre, as a share of the
+# width.
 _MIDDLE = 0.12
 _ENOUGH_CELLS = 4
 _ENOUGH_CLEAR = 2
@@ -45,9 +49,11 @@ _ENOUGH_CLEAR = 2
 def boxed_field(
     entry: DatasetEntry, image: BoxedImage, group: str, pixels: UInt8, faults: Faults
 ) -> CellField | None:
-    """Makes the field of an image whose cells are boxed; None where it has no red cell to take the scale from.
+    """Make the field of an image whose cells are boxed; None if it has no red cell to take the
+    scale from.
 
-    pixels: uint8 [H, W, 3]. faults: told of labels that entry.kinds does not name, and of boxes outside the frame.
+    pixels: uint8 [H, W, 3]. faults: collects labels that entry.kinds does not name, and boxes
+    outside the frame.
     """
     meanings = [_meaning(entry.kinds, cell.label, cell.place, faults) for cell in image.cells]
     boxes = np.array([cell.box for cell in image.cells], np.float64).reshape(-1, 4)
@@ -78,9 +84,10 @@ def boxed_field(
 
 
 def pictured_field(entry: DatasetEntry, path: Path, group: str, pixels: UInt8) -> CellField | None:
-    """Makes the field of an image without labels: round components are red cells, all others unknown.
+    """Make the field of an image without labels: round components are red cells, all others
+    unknown.
 
-    None where there are too few of them to tell how large a cell is.
+    None if there are too few of them to estimate the size of a cell.
     """
     found = stained_field(pixels)
     cell_px = found.cell_px
@@ -109,9 +116,10 @@ def pictured_field(entry: DatasetEntry, path: Path, group: str, pixels: UInt8) -
 
 
 def typed_field(entry: DatasetEntry, labels: LabelledField, pixels: UInt8) -> CellField | None:
-    """Makes the field of one with typed regions: a region known to be one cell is its box, any other is unknown.
+    """Make the field of an image with typed regions: a region known to be one cell is its box, any
+    other is unknown.
 
-    None where neither labels nor round components tell how large a cell is.
+    None if neither labels nor round components give the size of a cell.
     """
     found = stained_field(pixels)
     one = labels.known & labels.isolated
@@ -140,7 +148,7 @@ def _meaning(kinds: Mapping[str, str], label: str, place: str, faults: Faults) -
     if label in kinds:
         return kinds[label]
     faults.add(
-        f"{place}: unknown kind {label!r:.60}; say in the collection what it means: "
+        f"{place}: unknown kind {label!r:.60}; state its meaning in the collection: "
         f"kinds = {{ {label:.60} = one of {', '.join((*KINDS, UNKNOWN))} }}"
     )
     return UNKNOWN
@@ -155,7 +163,9 @@ def _without_twins(boxes: Float32, kinds: UInt8) -> tuple[Float32, UInt8]:
 
 
 def _median_red(field: CellField) -> float | None:
-    """Root of the median box area of the red cells clear of the border, or of all where those are few."""
+    """Return the root of the median box area of the red cells clear of the border, or of all if
+    those are few.
+    """
     red = field.kinds == RED
     clear = red & field.clear()
     chosen = clear if clear.sum() >= _ENOUGH_CLEAR else red
@@ -165,7 +175,7 @@ def _median_red(field: CellField) -> float | None:
 
 
 def _uncovered(labels: npt.NDArray[np.int32], boxes: Float32, cell_px: float) -> Float32:
-    """float32 [U, 4]: boxes of the foreground that no box covers."""
+    """Return boxes of the foreground that no box covers, float32 [U, 4]."""
     left = labels > 0
     for x0, y0, x1, y1 in np.maximum(np.round(boxes), 0).astype(int):
         left[y0:y1, x0:x1] = False

@@ -1,4 +1,4 @@
-"""What an earlier training may have seen of the fields that judge here."""
+"""Find held-out fields that an earlier training may have seen."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from rbc_engine.training.datasets.laboratories.split import image_name
 __all__ = ["HELD_OUT_NOTE", "LABORATORIES_NOTE", "seen_by_pack", "seen_by_training"]
 
 LABORATORIES_NOTE = "laboratories"
-"""Of a pack's notes: names of the datasets it was trained on, but for the typed one."""
+"""Of a pack's notes: names of the datasets it was trained on, except the typed one."""
 
 HELD_OUT_NOTE = "laboratories_held_out"
-"""Of a pack's notes: whether some images of each were held out, by their names, as they are here."""
+"""Of a pack's notes: whether some images of each were held out, by their names, as they are
+here.
+"""
 
 
 def seen_by_training(data: Mapping[str, Any], held_out: Iterable[CellField]) -> list[str]:
-    """Names of the held-out fields that another training was not to hold out.
+    """Return the names of held-out fields that another training did not hold out.
 
     data: the options of its `data`, as its workspace notes them.
     """
@@ -38,7 +40,7 @@ def seen_by_training(data: Mapping[str, Any], held_out: Iterable[CellField]) -> 
 
 
 def seen_by_pack(pack: Pack, held_out: Sequence[CellField], typed: Dataset | None) -> list[str]:
-    """Names of the held-out fields that a pack may have been trained on.
+    """Return the names of held-out fields that a pack may have been trained on.
 
     typed: the dataset here whose regions have types.
     """

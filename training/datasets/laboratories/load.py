@@ -1,4 +1,4 @@
-"""Reads the fields of a collection's datasets, checked."""
+"""Read and check the fields of a collection's datasets."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ MakeField = Callable[[UInt8, Faults], "CellField | None"]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LaboratoryFields:
-    """What a collection's datasets hold.
+    """Hold the fields of a collection's datasets.
 
     entries: the datasets, in the order of the collection.
-    fields: all their fields; those of one dataset stand together.
-    typed: the dataset whose regions have types; None where the collection has none.
+    fields: all their fields; those of one dataset are consecutive.
+    typed: the dataset whose regions have types; None if the collection has none.
     """
 
     entries: tuple[DatasetEntry, ...]
@@ -50,9 +50,9 @@ class LaboratoryFields:
 def load_fields(
     entries: Sequence[DatasetEntry], data: Path, *, threads: int, log: Log
 ) -> LaboratoryFields:
-    """Decodes every image of the datasets and finds its cells, stain and scale.
+    """Decode every image of the datasets and find its cells, stain and scale.
 
-    data: the folder that the paths of the entries start from.
+    data: the folder to which the paths of the entries are relative.
 
     Raises UsageError that lists every fault of a dataset, and for one without a usable field.
     """
@@ -82,8 +82,8 @@ def load_fields(
             log(f"note: {entry.name}: {note}")
         if not found:
             raise UsageError(
-                f"--data {folder} has no image of the dataset {entry.name} in which a red cell is found; "
-                f"correct the collection, or leave it out with --without {entry.name}"
+                f"--data {folder} has no image of the dataset {entry.name} in which a red cell is "
+                f"found; correct the collection, or leave it out with --without {entry.name}"
             )
         fields += found
     return LaboratoryFields(entries=tuple(entries), fields=tuple(fields), typed=typed)

@@ -1,4 +1,4 @@
-"""Which fields of each laboratory train and which judge."""
+"""Split the fields of each laboratory into training and held-out ones."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["Sides", "image_name", "is_held_out", "split_laboratories"]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Sides:
-    """Fields to train on and fields to judge by.
+    """Hold the fields to train on and the held-out ones.
 
-    smears: groups of the typed dataset that judge and do not train.
+    smears: held-out groups of the typed dataset.
     """
 
     train: tuple[CellField, ...]
@@ -29,10 +29,10 @@ class Sides:
 def split_laboratories(
     loaded: LaboratoryFields, *, split: str, validation_share: float, seed: int
 ) -> Sides:
-    """Parts the fields.
+    """Split the fields.
 
-    split, validation_share, seed: of the typed dataset, see split_fields. Of any other, one image in `held_out_one_in`
-        is held out, or none where the share is 0.
+    split, validation_share, seed: of the typed dataset, see split_fields. Of any other, one image
+        in `held_out_one_in` is held out, or none if the share is 0.
 
     Raises UsageError for a split of the typed dataset with an empty side.
     """
@@ -54,7 +54,7 @@ def split_laboratories(
         return validation_share > 0 and is_held_out(entries[field.laboratory], field.group)
 
     def training(field: CellField) -> bool:
-        # A smear that shares images with another is on neither side at times.
+        # A smear that shares images with another is sometimes on neither side.
         return field.path in trains if field.labels is not None else not judging(field)
 
     return Sides(
@@ -65,7 +65,7 @@ def split_laboratories(
 
 
 def is_held_out(entry: DatasetEntry, group: str) -> bool:
-    """Tells whether a group of images judges and does not train: by its name alone, on every machine alike.
+    """Return whether a group of images is held out: by its name alone, the same on every machine.
 
     Not for the typed dataset, whose smears are dealt by their types.
     """
@@ -73,5 +73,7 @@ def is_held_out(entry: DatasetEntry, group: str) -> bool:
 
 
 def image_name(field: CellField) -> str:
-    """Names a field in a workspace: of the typed dataset as a training on that dataset only does."""
+    """Return the name of a field in a workspace: for the typed dataset, as in a training on that
+    dataset only.
+    """
     return field.path.name if field.labels is not None else f"{field.laboratory}/{field.path.name}"

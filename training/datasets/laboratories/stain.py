@@ -1,4 +1,4 @@
-"""Light, stain and round components of a field whatever its colours: what optical density tells of it."""
+"""Find light, stain and round components of a field of any colour from its optical density."""
 
 from __future__ import annotations
 
@@ -19,26 +19,28 @@ Mask = npt.NDArray[np.bool_]
 _DARKEST_BACKGROUND = 8.0
 _DENSEST = 3.0
 _FAINTEST = 0.01
-# Parts of the short side: what a pixel's density is a mean over, and what the mask is opened by.
+# As shares of the short side: the window over which a pixel's density is averaged, and the mask's
+# opening.
 _SMOOTHED, _OPENED = 240, 200
-# A nucleus is so dense that Otsu's threshold parts it from everything else: then the one below it parts the cells.
+# A nucleus is so dense that Otsu's threshold separates it from everything else: then the one below
+# it separates cells.
 _LITTLE_FOREGROUND = 0.12
 _NUCLEI = 2.5
 _PALE_SHARE = 0.1
-# Of a round component: its area over that of the ellipse in its box, its long side over its short one, its density
-# over the median, its short side over the field's.
+# Of a round component: its area over that of the ellipse in its box, its long side over its short
+# one, its density over the median, its short side over the field's.
 _FULL = (0.88, 1.12)
 _LONGEST = 1.5
 _DENSEST_CELL = 1.8
 _SMALLEST = 1 / 60
-# Fewer round components say little of the size of a cell.
+# Fewer round components say little about the size of a cell.
 _ENOUGH = 3
 _USUAL_DENSITY = (0.1, 0.3, 0.2)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class StainedField:
-    """What stands out from the background of a field.
+    """Hold what stands out from the background of a field.
 
     labels: int32 [H, W], component i has label i + 1, 0 is background.
     boxes: float32 [R, 4], x0 y0 x1 y1 in pixels, the far edges exclusive.
@@ -54,14 +56,16 @@ class StainedField:
 
     @property
     def cell_px(self) -> float | None:
-        """Root of the median box area of the round components, pixels; None where these are too few."""
+        """Return the root of the median box area of the round components, pixels; None if there are
+        too few.
+        """
         if self.round.sum() < _ENOUGH:
             return None
         return float(np.median(root_areas(self.boxes[self.round])))
 
 
 def stained_field(pixels: UInt8) -> StainedField:
-    """Parts a field, uint8 [H, W, 3] RGB, into components and background."""
+    """Separate a field, uint8 [H, W, 3] RGB, into components and background."""
     background = _background(pixels)
     density = _optical_density(pixels, background)
     strongest = np.abs(density).max(axis=2)
@@ -80,7 +84,7 @@ def stained_field(pixels: UInt8) -> StainedField:
 
 
 def _background(pixels: UInt8) -> Float32:
-    """float32 [3], the median of the bright side of the green channel."""
+    """Return the median of the bright side of the green channel, float32 [3]."""
     green = pixels[..., 1]
     bright = green > otsu_threshold(green.reshape(-1).astype(np.float32))
     level = np.median(pixels[bright] if bright.any() else pixels.reshape(-1, 3), axis=0)
@@ -88,7 +92,9 @@ def _background(pixels: UInt8) -> Float32:
 
 
 def _optical_density(pixels: UInt8, background: Float32) -> Float32:
-    """float32 [H, W, 3], natural logarithm of background over level, of pixels averaged with their neighbours."""
+    """Return float32 [H, W, 3], natural logarithm of background over level, averaged with
+    neighbouring pixels.
+    """
     side = max(1, round(min(pixels.shape[:2]) / _SMOOTHED))
     levels = ndimage.uniform_filter(pixels.astype(np.float32), (side, side, 1))
     return np.asarray(-np.log(np.maximum(levels, 1.0) / background), np.float32)

@@ -1,1 +1,1 @@
-"""Scores, and intervals over smears."""
+"""Compute scores, and intervals over smears."""

@@ -1,4 +1,6 @@
-"""Intervals by resampling smears: fields of one smear are alike, so that single regions would feign more data."""
+"""Compute intervals by resampling smears: fields of one smear are alike, and single regions would
+feign more data.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,14 @@ from rbc_engine.training.evaluation.result import Measure
 __all__ = ["PERCENT", "Bootstrap"]
 
 PERCENT = 95.0
-"""Of the resamples lie between the ends of an interval, as many under it as over it."""
+"""Percentage of the resamples between the ends of an interval, with as many under it as over it."""
 
 _LEAST_SHARE = 0.5
 
 
 class Bootstrap:
-    """The percentile bootstrap over G smear groups (Efron 1979): G drawn with replacement, `resamples` times.
+    """Run the percentile bootstrap over G smear groups (Efron 1979): G drawn with replacement,
+    `resamples` times.
 
     All measures see the same resamples.
 
@@ -29,10 +32,10 @@ class Bootstrap:
         self.weights: Floats = draws.astype(np.float64)
 
     def measure(self, statistic: Statistic) -> Measure:
-        """The measure on the groups as they are, and the 95 % interval.
+        """Return the measure on the groups as they are, and the 95 % interval.
 
-        Resamples in which the measure does not exist are left out. There is no interval if they are more than
-        half, or if there is one group only.
+        Resamples in which the measure does not exist are excluded. There is no interval if they are
+        more than half, or if there is only one group.
         """
         groups = self.weights.shape[1]
         value = float(statistic(np.ones((1, groups)))[0])

@@ -1,4 +1,6 @@
-"""How good detections and types are, on plain arrays. Shares and areas lie in 0..1; one over nothing is NaN."""
+"""Measure detections and types on plain arrays. Shares and areas lie in 0..1; one over nothing is
+NaN.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +31,12 @@ Floats = npt.NDArray[np.float64]
 
 
 def share(mask: Mask) -> float:
-    """Share of a bool array that is True."""
+    """Return the share of a bool array that is True."""
     return float(mask.mean()) if mask.size else float("nan")
 
 
 def box_intersection(first: Float32, second: Float32) -> Floats:
-    """Common area, float64 [A, B], of boxes [A, 4] and [B, 4], x0 y0 x1 y1."""
+    """Return the common area, float64 [A, B], of boxes [A, 4] and [B, 4], x0 y0 x1 y1."""
     a, b = first.astype(np.float64), second.astype(np.float64)
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
@@ -43,7 +45,9 @@ def box_intersection(first: Float32, second: Float32) -> Floats:
 
 
 def box_iou(first: Float32, second: Float32) -> Floats:
-    """Intersection over union, float64 [A, B], of boxes [A, 4] and [B, 4], x0 y0 x1 y1; 0 for empty boxes."""
+    """Return the IoU, float64 [A, B], of boxes [A, 4] and [B, 4], x0 y0 x1 y1; 0 for empty
+    boxes.
+    """
     common = box_intersection(first, second)
     areas = [
         (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
@@ -55,14 +59,17 @@ def box_iou(first: Float32, second: Float32) -> Floats:
 
 
 def covered_share(boxes: Float32, truth: Float32) -> Floats:
-    """Share of the area of each box that true regions cover together, float64 [D], of boxes [D, 4] and truth [R, 4]."""
+    """Return the share of each box that true regions cover together, float64 [D], of boxes [D, 4]
+    and truth [R, 4].
+    """
     shares = np.zeros(len(boxes))
     regions = truth.astype(np.float64)
     for index, box in enumerate(boxes.astype(np.float64)):
         low, high = np.maximum(regions[:, :2], box[:2]), np.minimum(regions[:, 2:], box[2:])
         meets = (low < high).all(axis=1)
         low, high = low[meets], high[meets]
-        # Between neighbouring edges of any region, a point is covered wherever its whole rectangle is.
+        # Between neighbouring edges of any region, a point is covered wherever its whole rectangle
+        # is.
         x, y = (np.unique(np.concatenate([low[:, axis], high[:, axis]])) for axis in (0, 1))
         in_x = (low[:, 0, None] <= x[:-1]) & (x[1:] <= high[:, 0, None])
         in_y = (low[:, 1, None] <= y[:-1]) & (y[1:] <= high[:, 1, None])
@@ -76,10 +83,10 @@ def covered_share(boxes: Float32, truth: Float32) -> Floats:
 def match_regions(
     found: Float32, scores: Float32, truth: Float32, *, iou: float = 0.5
 ) -> npt.NDArray[np.int64]:
-    """Matches the detections of one field to its true regions, one to one.
+    """Match the detections of one field to its true regions, one to one.
 
-    Surest first, each detection takes the true region of greatest IoU among those still free, if that is at
-    least `iou`.
+    Surest first, each detection takes the true region of greatest IoU among those still free, if
+    that is at least `iou`.
 
     found: float32 [D, 4]; scores: float32 [D]; truth: float32 [R, 4].
 
@@ -100,13 +107,15 @@ def match_regions(
 def precision_recall(
     correct: Mask, scores: Float32, *, truths: float, weights: Floats | None = None
 ) -> tuple[Floats, Floats]:
-    """The precision-recall curve, float64 [P] each, by falling score, with a point for every score that occurs.
+    """Return the precision-recall curve, float64 [P] each, by falling score, with a point for every
+    score that occurs.
 
-    As in PASCAL VOC since 2010 and in COCO, the precision at a recall is the best at that recall or a higher one.
+    As in PASCAL VOC since 2010 and in COCO, the precision at a recall is the best at that recall or
+    a higher one.
 
     correct: bool [D], whether each detection, of all fields together, is matched to a true region.
     scores: float32 [D].
-    truths: true regions in all fields, more than 0; in the unit of the weights, where there are any.
+    truths: true regions in all fields, more than 0; in the unit of the weights, if there are any.
     weights: float64 [D], how often each detection counts; None for once.
 
     Returns recall, precision.
@@ -115,7 +124,7 @@ def precision_recall(
     weights = np.ones(len(order)) if weights is None else weights[order]
     seen = np.cumsum(weights)
     hits = np.cumsum(weights * correct[order])
-    # Detections of one score come together: no threshold can part them.
+    # Detections of one score come together: no threshold can separate them.
     last = np.flatnonzero(np.diff(scores[order], append=np.float32(-np.inf)))
     seen, hits = seen[last], hits[last]
     # Before the first detection of any weight there are no hits either: the precision there is 0.
@@ -126,7 +135,9 @@ def precision_recall(
 def average_precision(
     correct: Mask, scores: Float32, *, truths: float, weights: Floats | None = None
 ) -> float:
-    """Area under the whole precision-recall curve. Arguments as in precision_recall, but truths may be 0."""
+    """Return the area under the whole precision-recall curve. Arguments as in precision_recall, but
+    truths may be 0.
+    """
     if truths == 0:
         return float("nan")
     recall, precision = precision_recall(correct, scores, truths=truths, weights=weights)
@@ -136,7 +147,8 @@ def average_precision(
 def coco_average_precision(
     correct: Mask, scores: Float32, *, truths: float, weights: Floats | None = None
 ) -> float:
-    """COCO's: mean precision at the recalls 0, 0.01 ... 1, zero at those that are not reached.
+    """Return COCO's average precision: mean precision at recalls 0, 0.01 ... 1, zero at those not
+    reached.
 
     Arguments as in average_precision.
     """
@@ -150,7 +162,8 @@ def coco_average_precision(
 def lowest_threshold(
     correct: Mask, scores: Float32, *, max_false_share: float, floor: float
 ) -> float | None:
-    """The lowest score, `floor` or a whole hundredth over it, at or over which enough detections are true.
+    """Return the lowest score, `floor` or a whole hundredth over it, from which on enough
+    detections are true.
 
     correct, scores: as in average_precision.
     max_false_share: of the detections that are kept.
@@ -166,14 +179,16 @@ def lowest_threshold(
 
 
 def centres_hit(boxes: Float32, centres: Float32) -> Mask:
-    """bool [N], whether each labelled centre [N, 2], x y, lies in any box [D, 4] of its field."""
+    """Return bool [N], whether each labelled centre [N, 2], x y, lies in any box [D, 4] of its
+    field.
+    """
     x, y = centres[:, 0, None], centres[:, 1, None]
     inside = (x >= boxes[:, 0]) & (x <= boxes[:, 2]) & (y >= boxes[:, 1]) & (y <= boxes[:, 3])
     return np.asarray(inside.any(axis=1))
 
 
 def type_aucs(types: Mask, probabilities: Float32, *, min_examples: int) -> Floats:
-    """Area under the ROC curve of each type, float64 [T].
+    """Return the area under the ROC curve of each type, float64 [T].
 
     NaN where fewer than `min_examples` regions hold the type, or all of them do.
 
@@ -187,12 +202,12 @@ def type_aucs(types: Mask, probabilities: Float32, *, min_examples: int) -> Floa
 
 
 def exact_match(types: Mask, has: Mask) -> float:
-    """Share of regions of which every type is told right. types, has: bool [R, T]."""
+    """Return the share of regions with all types right. types, has: bool [R, T]."""
     return share((types == has).all(axis=1))
 
 
 def single_cell_scores(types: Mask, probabilities: Float32) -> tuple[float, float]:
-    """Accuracy and macro F1 of the likeliest type, over regions of one cell.
+    """Return accuracy and macro F1 of the likeliest type, over regions of one cell.
 
     The mean of F1 is over the types that the regions hold.
 

@@ -1,8 +1,10 @@
-"""Measures as functions of the weights of the smear groups, so that all resamples of a bootstrap are told at once.
+"""Compute measures as functions of the weights of the smear groups, for all resamples of a
+bootstrap at once.
 
-A statistic takes weights float64 [B, G], how often each of the G groups counts in each of B resamples, and gives
-float64 [B], NaN where the measure does not exist. At weights of one it is the plain measure. Each keeps what the
-groups add up to, where the measure allows it, and no longer looks at single regions.
+A statistic takes weights float64 [B, G], how often each of the G groups counts in each of B
+resamples, and returns float64 [B], NaN where the measure does not exist. At weights of one it is
+the plain measure. Each keeps the sums over groups, if the measure allows it, and no longer needs
+single regions.
 
 `groups` is int64 [N] throughout: the group, 0..count - 1, of every item.
 """
@@ -40,14 +42,15 @@ CALIBRATION_BINS = 10
 
 
 def share(mask: Mask, groups: Groups, *, count: int) -> Statistic:
-    """Share of a bool array that is True."""
+    """Return the share of a bool array that is True."""
     hits = np.bincount(groups, mask, count)
     items = np.bincount(groups, minlength=count)
     return lambda weights: _divide(weights @ hits, weights @ items)
 
 
 def roc_auc(held: Mask, scores: Float32, groups: Groups, *, count: int) -> Statistic:
-    """Area under the ROC curve: the share of pairs, one item held and one not, in which the first scores higher.
+    """Return the area under the ROC curve: the share of pairs, one item held and one not, in which
+    the first scores higher.
 
     A tie counts half. The pairs are counted by their two groups, once.
     """
@@ -66,14 +69,16 @@ def roc_auc(held: Mask, scores: Float32, groups: Groups, *, count: int) -> Stati
 def average_precision(
     correct: Mask, scores: Float32, groups: Groups, *, truths: Floats
 ) -> Statistic:
-    """Area under the precision-recall curve. truths: float64 [G], what there is to find in each group."""
+    """Return the area under the precision-recall curve. truths: float64 [G], the number of true
+    regions in each group.
+    """
     return _by_resample(metrics.average_precision, correct, scores, groups, truths)
 
 
 def coco_average_precision(
     correct: Mask, scores: Float32, groups: Groups, *, truths: Floats
 ) -> Statistic:
-    """Mean precision at COCO's 101 recalls. truths: as in average_precision."""
+    """Return the mean precision at COCO's 101 recalls. truths: as in average_precision."""
     return _by_resample(metrics.coco_average_precision, correct, scores, groups, truths)
 
 
@@ -85,14 +90,16 @@ def confusions(
     count: int,
     types: int,
 ) -> Floats:
-    """float64 [G, T, T]: how many items of a group and a type (row) are told to be of a type (column)."""
+    """Return float64 [G, T, T]: how many items of a group and a type (row) are predicted as a type
+    (column).
+    """
     counts = np.zeros((count, types, types))
     np.add.at(counts, (groups, truth, told), 1)
     return counts
 
 
 def macro_f1(counts: Floats) -> Statistic:
-    """Mean F1 over the types that occur in truth. counts: as `confusions` gives them."""
+    """Return the mean F1 over the types that occur in the truth. counts: of `confusions`."""
 
     def statistic(weights: Floats) -> Floats:
         confusion = np.tensordot(weights, counts, 1)
@@ -106,14 +113,18 @@ def macro_f1(counts: Floats) -> Statistic:
 
 
 def calibration_bin(probabilities: Float32) -> npt.NDArray[np.int64]:
-    """int64 [N], which of CALIBRATION_BINS of equal width each probability lies in; 1 is in the last."""
+    """Return int64 [N], the index of each probability among CALIBRATION_BINS of equal width; 1 is
+    in the last.
+    """
     return np.minimum(probabilities * CALIBRATION_BINS, CALIBRATION_BINS - 1).astype(np.int64)
 
 
 def calibration_error(
     held: Mask, probabilities: Float32, groups: Groups, *, count: int
 ) -> Statistic:
-    """Expected calibration error: |mean probability - share held| of each bin, weighted by its items."""
+    """Return the expected calibration error: |mean probability - share held| of each bin, weighted
+    by its items.
+    """
     excess = np.zeros((count, CALIBRATION_BINS))
     np.add.at(
         excess, (groups, calibration_bin(probabilities)), probabilities.astype(np.float64) - held
@@ -123,7 +134,7 @@ def calibration_error(
 
 
 def mean_of(statistics: Sequence[Statistic]) -> Statistic:
-    """Mean of those of the statistics that exist."""
+    """Return the mean of those statistics that exist."""
 
     def statistic(weights: Floats) -> Floats:
         if not statistics:
@@ -137,8 +148,8 @@ def mean_of(statistics: Sequence[Statistic]) -> Statistic:
 def _by_resample(
     measure: Callable[..., float], correct: Mask, scores: Float32, groups: Groups, truths: Floats
 ) -> Statistic:
-    """For a measure that nothing less than the whole ranking tells."""
-    # In order once, so that the measure's own sort of it takes no time.
+    """Return a statistic for a measure that needs the whole ranking."""
+    # Sorted once, so that the measure's own sort takes no time.
     order = np.argsort(-scores, kind="stable")
     correct, scores, groups = correct[order], scores[order], groups[order]
     return lambda weights: np.array(
@@ -150,7 +161,7 @@ def _by_resample(
 
 
 def _divide(numerator: Floats, denominator: npt.NDArray[np.floating | np.integer]) -> Floats:
-    """NaN where the denominator is 0."""
+    """Divide; NaN where the denominator is 0."""
     quotient: Floats = np.divide(
         numerator,
         denominator,

@@ -1,1 +1,1 @@
-"""The classifier of cell types, over several laboratories."""
+"""Train the classifier of cell types on several laboratories."""

@@ -1,4 +1,4 @@
-"""Patches of all laboratories for the classifier, drawn by step number alone."""
+"""Draw patches of all laboratories for the classifier, by step number alone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ __all__ = ["TypeBatch", "TypeDraws"]
 
 Indices = npt.NDArray[np.int64]
 
-# Size tells macrocytes from microcytes, so it may vary only a little; of other laboratories it is known less well.
+# Size distinguishes macrocytes from microcytes, so it may vary only a little; in other laboratories
+# it is less certain.
 _SIZE, _OTHER_SIZE, _ASPECT = 0.06, 0.10, 0.03
 _SHIFT = 0.07
 _DEVIATION = 40.0
@@ -33,17 +34,17 @@ _OUT_OF_FOCUS_PX, _OTHER_RESOLUTION_PX = 1.2, 1.6
 _BLUR_SHARE = 0.3
 _STAIN_SHARES = (0.5, 1.1)
 _UNLIKELY = 1e-4
-# In the counts of a step, beside the roles.
+# In the counts of a step, in addition to the roles.
 _CLUMPS = -1
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TypeBatch:
-    """What the classifier sees in a step; T types and then AUXILIARY.
+    """Hold what the classifier sees in a step; T types and then AUXILIARY.
 
     patches: float32 [B, 3, P, P], normalised, augmented.
     wanted: float32 [B, T + 2], 0..1. weights: float32 [B, T + 2], of each in the loss.
-    labelled: bool [B]; of any other patch `wanted` means nothing.
+    labelled: bool [B]; for any other patch `wanted` means nothing.
     """
 
     patches: Tensor
@@ -53,7 +54,7 @@ class TypeBatch:
 
 
 class TypeDraws:
-    """Draws batches of patches."""
+    """Draw batches of patches."""
 
     def __init__(
         self,
@@ -64,7 +65,9 @@ class TypeDraws:
         settings: ClassifierSettings,
         training: TypeTraining,
     ) -> None:
-        """fields: whose stains are put on the patches. normal: index of the type that weak normals have."""
+        """Prepare the draws. fields: whose stains are put on the patches. normal: index of the type
+        of weak normals.
+        """
         self._examples = examples
         self._normal = normal
         self._settings = settings
@@ -82,7 +85,9 @@ class TypeDraws:
         self._stains = list(stains.values())
 
     def frequencies(self) -> list[float]:
-        """T shares of the drawn red cells and regions, clumps left out, that hold each type."""
+        """Return T shares of the drawn red cells and regions, without clumps, that hold each
+        type.
+        """
         counts = self._counts()
         typed, normal = counts[Role.TYPED], counts[Role.WEAK_NORMAL]
         shares = typed * (self._chances @ self._typed_regions.types)
@@ -90,7 +95,7 @@ class TypeDraws:
         return [max(float(share), _UNLIKELY) for share in shares / (typed + normal)]
 
     def batch(self, step: int) -> TypeBatch:
-        """The patches of one step."""
+        """Return the patches of one step."""
         training, settings = self._training, self._settings
         rng = np.random.default_rng([training.seed, step])
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
@@ -126,7 +131,9 @@ class TypeDraws:
         )
 
     def _counts(self) -> dict[int, int]:
-        """Patches of a step by role, and of clumps; what cannot be drawn is made up for by typed regions."""
+        """Return the patches of a step by role, and of clumps; typed regions replace what cannot be
+        drawn.
+        """
         training = self._training
         shares = {
             Role.WEAK_NORMAL: training.weak_normal_share,
@@ -189,9 +196,9 @@ class TypeDraws:
         rng: np.random.Generator,
         generator: torch.Generator,
     ) -> Tensor:
-        """The patches under other stain, light, focus and colour, turned.
+        """Return the patches with another stain, light, focus and colour, rotated.
 
-        stain_of: int64 [B], the example whose stain each patch has.
+        stain_of: int64 [B], the example whose stain each patch gets.
         """
         training, settings = self._training, self._settings
         examples = self._examples
@@ -235,7 +242,7 @@ class TypeDraws:
 
 
 def _evenly(laboratories: npt.NDArray[np.str_]) -> npt.NDArray[np.float64]:
-    """float64 [N]: chances that draw each laboratory as often as any other."""
+    """Return chances that draw each laboratory as often as any other, float64 [N]."""
     _, laboratory, counts = np.unique(laboratories, return_inverse=True, return_counts=True)
     return np.asarray(1 / counts[laboratory] / max(len(counts), 1), np.float64)
 

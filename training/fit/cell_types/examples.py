@@ -1,4 +1,6 @@
-"""What the classifier learns from: regions with types, and of other laboratories what is known of their cells."""
+"""Gather what the classifier is trained on: regions with types, and what is known of other
+laboratories' cells.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 class Role(IntEnum):
-    """What is known of an example."""
+    """State what is known of an example."""
 
     TYPED = 0
     WEAK_NORMAL = 1
@@ -37,12 +39,12 @@ class Role(IntEnum):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Examples:
-    """Regions and cells of all laboratories.
+    """Hold regions and cells of all laboratories.
 
     regions: all of them; only those of Role.TYPED have types.
     roles: int8 [R], of Role.
     laboratories: R names.
-    background, density: float32 [R, 3], of the stain of the field that each lies in.
+    background, density: float32 [R, 3], of the stain of each one's field.
     """
 
     regions: RegionSet
@@ -55,7 +57,7 @@ class Examples:
         return len(self.roles)
 
     def of(self, role: Role) -> npt.NDArray[np.int64]:
-        """int64, the examples of a role."""
+        """Return the examples of a role, int64."""
         return np.flatnonzero(self.roles == role)
 
 
@@ -67,10 +69,11 @@ def gather_examples(
     short_side_px: int,
     cell_canvas_px: float,
 ) -> Examples:
-    """Gathers the examples of all fields.
+    """Gather the examples of all fields.
 
-    types: T. short_side_px: of a typed field on the canvas, which sets the scale of its windows: its cells keep their
-        true sizes. cell_canvas_px: side of the median cell of any other field there.
+    types: T. short_side_px: of a typed field on the canvas, which sets the scale of its windows:
+        its cells keep their true sizes. cell_canvas_px: side of the median cell of any other field
+        there.
 
     Raises ValueError if there is none with a known type.
     """
@@ -110,7 +113,7 @@ def gather_examples(
 
 
 def normal_type(types: Sequence[str], abnormal: Sequence[str]) -> int:
-    """Index of the one type that is not abnormal, which cells of healthy donors have.
+    """Return the index of the one type that is not abnormal, that of healthy donors' cells.
 
     Raises UsageError if there are more or none.
     """
@@ -118,15 +121,15 @@ def normal_type(types: Sequence[str], abnormal: Sequence[str]) -> int:
     if len(normal) != 1:
         raise UsageError(
             f"healthy donors teach the one normal type, and the data have {len(normal)} of them "
-            f"(types {list(types)}, abnormal {list(abnormal)}); correct the types, or leave the healthy "
-            f"datasets out with --without"
+            f"(types {list(types)}, abnormal {list(abnormal)}); correct the types, or leave the "
+            f"healthy datasets out with --without"
         )
     return normal[0]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _Part:
-    """Examples of one role in one field; group: as in RegionSet."""
+    """Hold examples of one role in one field; group: as in RegionSet."""
 
     field: CellField
     role: Role
@@ -156,7 +159,8 @@ def _typed(field: CellField, scale: float) -> list[_Part]:
 
 def _boxed(field: CellField, scale: float, *, types: int, healthy: bool) -> list[_Part]:
     clear, red = field.clear(), field.kinds == RED
-    # A neighbour in the window is another cell's word; a patch of such a cell is as good as any for a teacher.
+    # A neighbour in the window would have another cell's label; a patch of such a cell is as good
+    # as any for a teacher.
     lone = red & clear & field.lone()
     normal = lone if healthy else np.zeros_like(lone)
     chosen = {

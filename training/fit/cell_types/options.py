@@ -1,4 +1,4 @@
-"""How the classifier of cell types is trained on several laboratories."""
+"""Define how the classifier of cell types is trained on several laboratories."""
 
 from __future__ import annotations
 
@@ -10,26 +10,29 @@ from rbc_engine.training.networks.models import ClassifierTrunk
 __all__ = ["AUXILIARY", "SOFT_WEIGHT", "UNLABELLED_SHARE", "TypeTraining"]
 
 AUXILIARY = ("white_cell", "platelet")
-"""Outputs beside the types, which teach the trunk what is no red cell; export leaves them out."""
+"""Outputs besides the types, which teach the trunk what is not a red cell; export removes them."""
 
 SOFT_WEIGHT, UNLABELLED_SHARE = 0.7, 0.35
-"""What TypeTraining has of these with teachers; without, both are 0."""
+"""Defaults of these options of TypeTraining with teachers; without, both are 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TypeTraining(ClassifierTraining):
-    """How to train. Shares are of the patches of a step; what they leave is drawn from the regions with types.
+    """State how to train. Shares are of the patches of a step; the rest is drawn from the regions
+    with types.
 
-    weak_normal_share: whole red cells of healthy donors, which are normal but for a few.
-    weak_normal_target, weak_normal_weight: of their type `normal`, what it is to become, and what they weigh.
+    weak_normal_share: whole red cells of healthy donors, nearly all of which are normal.
+    weak_normal_target, weak_normal_weight: target of their type `normal`, and its weight.
     white_cell_share, platelet_share: of other laboratories, whose boxes name them.
     clump_share: composed of two typed single cells.
-    restain_share: of all patches, those that get the stain of some laboratory.
-    blurred_share: of the patches of other laboratories, those blurred as the typed one's are, lest focus tell them apart.
+    restain_share: of all patches, those that get the stain of another laboratory.
+    blurred_share: of the patches of other laboratories, those blurred like the typed one's, so that
+        focus does not distinguish them.
     colour_strength: see vary_colour; in units of 40 grey levels.
-    frozen_norms: BatchNorms keep the statistics that the trunk begins with.
-    unlabelled_share: with teachers only: cells and regions of which nobody told the type.
-    soft_weight: with teachers only: what their probabilities weigh beside a label, 0..1; all where there is no label.
+    frozen_norms: BatchNorms keep the trunk's initial statistics.
+    unlabelled_share: with teachers only: cells and regions without a type label.
+    soft_weight: with teachers only: weight of their probabilities relative to a label, 0..1; 1
+    where there is no label.
     """
 
     trunk: ClassifierTrunk = "efficientnet_lite0"

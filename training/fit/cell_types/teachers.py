@@ -1,4 +1,4 @@
-"""Trained classifiers whose probabilities another one learns."""
+"""Provide trained classifiers whose probabilities are targets of another one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ __all__ = ["Teachers"]
 
 
 class Teachers:
-    """Gives the mean of several classifiers' probabilities for the very patches that the student sees."""
+    """Return the mean of several classifiers' probabilities for the same patches that the student
+    sees.
+    """
 
     def __init__(
         self,
@@ -24,10 +26,11 @@ class Teachers:
         student: ClassifierSettings,
         device: torch.device,
     ) -> None:
-        """teachers: with all outputs of their training, auxiliary ones too, and the settings of their patches.
+        """Prepare the teachers: with all outputs of their training, auxiliary ones too, and the
+        settings of their patches.
 
-        student: settings of the patches that `__call__` gets; patches of another side or normalisation than a teacher's
-            own are brought to them.
+        student: settings of the patches that `__call__` gets; they are resized and normalised for a
+            teacher whose own differ.
 
         Raises ValueError if there is none.
         """
@@ -42,7 +45,9 @@ class Teachers:
 
     @torch.no_grad()
     def __call__(self, patches: Tensor) -> Tensor:
-        """patches: float32 [R, 3, P, P] on the device, normalised as the student's. Returns float32 [R, outputs]."""
+        """Return float32 [R, outputs] for patches float32 [R, 3, P, P] on the device, normalised
+        like the student's.
+        """
         # Depthwise convolutions are slow in bfloat16 on a CPU, and these are targets.
         with torch.autocast(self._device.type, enabled=False):
             answers = [

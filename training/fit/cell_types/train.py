@@ -1,4 +1,4 @@
-"""Trains the classifier of cell types on several laboratories, by labels or by teachers."""
+"""Train the classifier of cell types on several laboratories, with labels or teachers."""
 
 from __future__ import annotations
 
@@ -42,13 +42,14 @@ def train_type_classifier(
     device: torch.device = CPU,
     log: Log,
 ) -> Classifier:
-    """Trains trunk and heads, or goes on from `checkpoint`.
+    """Train trunk and heads, or resume from `checkpoint`.
 
-    types: T, of the data. settings: of its patches. start, trunk_weights: as in train_classifier; of a pack the trunk is
-    taken.
-    teachers: whose probabilities are learnt beside the labels, see TypeTraining.
+    types: T, of the data. settings: of its patches. start, trunk_weights: as in train_classifier;
+    from a pack only the trunk is taken.
+    teachers: whose probabilities are targets in addition to the labels, see TypeTraining.
 
-    Returns the averaged weights on the CPU, without the auxiliary outputs. See train_steps for what is raised.
+    Returns the averaged weights on the CPU, without the auxiliary outputs. See train_steps for what
+    is raised.
     """
     torch.manual_seed(training.seed)
     model = new_classifier(types + len(AUXILIARY), training)
@@ -98,7 +99,8 @@ def train_type_classifier(
 def load_type_classifier(
     checkpoint: Path, *, types: int, training: TypeTraining, auxiliary: bool = False
 ) -> Classifier:
-    """The averaged weights that a finished training left. Raises UsageError if there are none or it is not finished.
+    """Return the averaged weights of a finished training. Raises UsageError if there are none or it
+    is not finished.
 
     auxiliary: with all outputs of the training, as a teacher has them.
     """
@@ -112,10 +114,11 @@ def load_type_classifier(
 def loss_of(
     logits: Tensor, batch: TypeBatch, answers: Tensor | None, *, soft_weight: float
 ) -> Tensor:
-    """The mean binary cross-entropy of a batch, a number.
+    """Return the mean binary cross-entropy of a batch, a number.
 
-    logits: float [B, outputs]. answers: of the teachers, float [B, outputs], 0..1; None where there are none.
-    soft_weight: of the answers beside a label; where there is no label, they are all there is.
+    logits: float [B, outputs]. answers: of the teachers, float [B, outputs], 0..1; None if there
+    are none.
+    soft_weight: of the answers relative to a label; without a label they are the only target.
     """
     device = logits.device
     entropy = nn.functional.binary_cross_entropy_with_logits
@@ -129,7 +132,7 @@ def loss_of(
 
 
 def without_auxiliary(model: Classifier) -> Classifier:
-    """A copy in evaluation mode whose heads lack the auxiliary outputs."""
+    """Return a copy in evaluation mode whose heads lack the auxiliary outputs."""
     trimmed = copy.deepcopy(model)
     head = trimmed.head
     types = head.second.out_channels - len(AUXILIARY)
@@ -148,7 +151,7 @@ def without_auxiliary(model: Classifier) -> Classifier:
 
 
 def _freeze_norms(model: nn.Module) -> None:
-    """BatchNorms keep the statistics they have; their weights are trained."""
+    """Keep the statistics of the BatchNorms; their weights are trained."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()

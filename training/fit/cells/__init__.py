@@ -1,1 +1,1 @@
-"""The detector of single cells, by kind, over several laboratories."""
+"""Train the detector of single cells, by kind, on several laboratories."""

@@ -1,4 +1,6 @@
-"""A square canvas with the cells on it: a part of a field at a drawn scale, four of them, or a rendered smear."""
+"""Make a square canvas with its cells: a part of a field at a drawn scale, four of them, or a
+rendered smear.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +19,18 @@ from rbc_engine.types.arrays import Float32, UInt8
 __all__ = ["Canvas", "Crop", "crop_field", "render_canvas", "tile_canvases"]
 
 _NO_BOXES = np.zeros((0, 4), np.float32)
-# A cell that the canvas cuts stays a cell if at least this share of it is still there; else it is unknown.
+# A cell that the canvas cuts remains a cell if at least this share of it is still there; else it is
+# unknown.
 _VISIBLE = 0.25
 _SMALLEST_AREA_PX = 16.0
-# Of a canvas's area, the most that rendered cells cover together.
+# Largest share of a canvas's area that rendered cells cover together.
 _RENDERED_COVER = 0.3
 _SMALLEST_RENDERED_PX = 12.0
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Canvas:
-    """What the detector sees in a step.
+    """Hold what the detector sees in a step.
 
     pixels: uint8 [S, S, 3], RGB.
     boxes: float32 [N, 4], single cells, in canvas px.
@@ -43,10 +46,11 @@ class Canvas:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Crop:
-    """A part of a field on a canvas.
+    """Hold a part of a field on a canvas.
 
-    height, width: canvas px of the part; what lies beyond is margin.
-    cell_px: side of the field's median cell in canvas px. stain: that of the canvas, before its exposure.
+    height, width: canvas px of the part; the rest is margin.
+    cell_px: side of the field's median cell in canvas px. stain: of the canvas, before its
+    exposure.
     """
 
     canvas: Canvas
@@ -67,10 +71,11 @@ def crop_field(
     background_level: float | None,
     rng: np.random.Generator,
 ) -> Crop:
-    """Cuts a random square out of a field, or its middle, and puts it on a canvas as the engine's resize does.
+    """Cut a random square out of a field, or its middle, and put it on a canvas as the engine's
+    resize does.
 
     side_px: of the canvas. scale: canvas px per field px.
-    stain: of another laboratory, which the cut is given by `stain_share`; None leaves it.
+    stain: of another laboratory, applied to the crop by `stain_share`; None for no change.
     background_level: see DetectorSettings.
     """
     height, width = field.pixels.shape[:2]
@@ -112,7 +117,7 @@ def crop_field(
 
 
 def tile_canvases(canvases: Sequence[Canvas]) -> Canvas:
-    """Lays four canvases of side S out as one of side 2 S."""
+    """Arrange four canvases of side S as one of side 2 S."""
     side = canvases[0].pixels.shape[0]
     pixels = np.empty((2 * side, 2 * side, 3), np.uint8)
     boxes, unknown = [], []
@@ -131,7 +136,7 @@ def tile_canvases(canvases: Sequence[Canvas]) -> Canvas:
 
 
 def render_canvas(*, side_px: int, cell_px: float, rng: np.random.Generator) -> Canvas:
-    """Renders a smear of random stain and light, whose cells are known; where they touch, too.
+    """Render a smear of random stain and light, whose cells are known, even where they touch.
 
     cell_px: mean diameter of a cell.
     """
@@ -157,7 +162,9 @@ def render_canvas(*, side_px: int, cell_px: float, rng: np.random.Generator) -> 
 def _moved(
     boxes: Float32, move: Float32, size: tuple[int, int], factor: Float32
 ) -> tuple[Float32, npt.NDArray[np.float32]]:
-    """Boxes float32 [N, 4] in canvas px, cut at the crop's edges, and the share of each that is left, [N]."""
+    """Return boxes float32 [N, 4] in canvas px, cut at the crop's edges, and the remaining share of
+    each, [N].
+    """
     if not len(boxes):
         return _NO_BOXES, np.zeros(0, np.float32)
     moved = boxes - np.tile(move, 2)

@@ -1,4 +1,6 @@
-"""What the detector of cells is trained on: canvases of all laboratories, drawn by step number alone."""
+"""Draw what the detector of cells is trained on: canvases of all laboratories, by step number
+alone.
+"""
 
 from __future__ import annotations
 
@@ -26,17 +28,17 @@ __all__ = ["CellDraws"]
 
 Target = dict[str, Tensor]
 
-# Units of colour changes, in levels; those of vary_colour are such.
+# Units of colour changes, in levels, like those of vary_colour.
 _DEVIATION = 40.0
 _JPEG_QUALITY = (35, 96)
 _MOST_PASTED = 2
 
 
 class CellDraws:
-    """Draws batches of canvases.
+    """Draw batches of canvases.
 
-    Laboratories are drawn by their weights and fields of one alike. Close-ups, of which a canvas would show more margin
-    than field, are laid out four to a canvas.
+    Laboratories are drawn by their weights and fields of one uniformly. Close-ups, of which a
+    canvas would show more margin than field, are arranged four to a canvas.
     """
 
     def __init__(
@@ -48,7 +50,8 @@ class CellDraws:
         settings: DetectorSettings,
         training: CellDetectorTraining,
     ) -> None:
-        """kinds: those that the detector tells apart; cells of any other are left out, and so are background.
+        """Prepare the draws. kinds: those that the detector distinguishes; cells of any other are
+        background.
 
         entries: the laboratories of the fields; one without a field here is never drawn.
         """
@@ -71,10 +74,10 @@ class CellDraws:
         }
 
     def batch(self, step: int) -> tuple[Tensor, list[Target]]:
-        """The canvases of one step: float32 [B, 3, S, S], 0..1, and their targets.
+        """Return the canvases of one step: float32 [B, 3, S, S], 0..1, and their targets.
 
-        A target has `boxes` float32 [N, 4] and `unknown` float32 [U, 4] in canvas px, and `labels` int64 [N], 1 for the
-        first kind.
+        A target has `boxes` float32 [N, 4] and `unknown` float32 [U, 4] in canvas px, and `labels`
+        int64 [N], 1 for the first kind.
         """
         training, settings = self._training, self._settings
         rng = np.random.default_rng([training.seed, step])
@@ -152,7 +155,7 @@ class CellDraws:
         return crop.canvas
 
     def _cell_px(self, rng: np.random.Generator) -> float:
-        """Side of the median cell on a canvas."""
+        """Draw the side of the median cell on a canvas."""
         low, high = np.log(self._training.scale_range)
         return self._training.cell_canvas_px * float(np.exp(rng.uniform(low, high)))
 

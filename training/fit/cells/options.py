@@ -1,4 +1,4 @@
-"""How the detector of cells is trained."""
+"""Define how the detector of cells is trained."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ CELL_CANVAS_PX = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class CellDetectorTraining(DetectorTraining):
-    """How to train. Of DetectorTraining, `scale_range` is about the field's median cell at `cell_canvas_px`.
+    """State how to train. `scale_range` of DetectorTraining is relative to the field's median cell
+    at `cell_canvas_px`.
 
     tiled_share: of the canvases drawn from a laboratory of close-ups, those that show four.
-    middle_share: of the cuts, those from the middle of the field, where close-ups have what they show.
-    restain_share: of the cuts, those that get the stain of some laboratory.
-    pasted_share: of the canvases of laboratories without white cells, those into which some are pasted; of the others
-        a quarter as many.
+    middle_share: of the crops, those from the middle of the field, where close-ups have their
+    object.
+    restain_share: of the crops, those that get the stain of another laboratory.
+    pasted_share: of the canvases of laboratories without white cells, those into which some are
+        pasted; of the others a quarter as many.
     jpeg_share, blur_share: of the canvases.
     colour_strength: see vary_colour.
-    proposals, proposals_per_level: in training; the pack's own are for fields, which hold more cells.
+    proposals, proposals_per_level: in training; the pack's own are for fields, which hold more
+    cells.
     """
 
     scale_range: tuple[float, float] = (0.6, 1.6)

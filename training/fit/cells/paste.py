@@ -1,4 +1,6 @@
-"""White cells and platelets of one laboratory pasted into the fields of another: many laboratories show few of them."""
+"""Paste white cells and platelets of one laboratory into fields of another: many laboratories show
+few of them.
+"""
 
 from __future__ import annotations
 
@@ -16,31 +18,32 @@ from rbc_engine.types.arrays import Float32
 
 __all__ = ["Donor", "find_donors", "paste_cell"]
 
-# Field px beyond the box that are pasted too, fading out between these radii of the ellipse in the box.
+# Field px beyond the box that are pasted too, fading out between these radii of the ellipse in the
+# box.
 _MARGIN_PX = 4
 _OUTER, _FADE = 1.12, 0.14
 _SIZE_SPREAD = 0.2
-# Of the canvas's side: a larger cell is left out.
+# Relative to the canvas's side: a larger cell is not pasted.
 _LARGEST = 0.8
 _SMALLEST_PX = 4
 _DENSITY_RATIO = (0.3, 3.0)
-# How often the pasted cell hides what lies under it, as a thick one does; else light passes both.
+# How often the pasted cell hides those under it, as a thick one does; otherwise light passes both.
 _OPAQUE_SHARE = 0.75
 _BACKGROUND_PERCENTILE = 85
-# Of a cell under the pasted one, the share that it covers: from this on it is unknown, and from that on hidden.
+# Share of a cell that the pasted one covers: from this on it is unknown, and from that on hidden.
 _COVERED, _HIDDEN = 0.25, 0.8
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Donor:
-    """A cell of a field that may be pasted elsewhere: its index there."""
+    """Identify a cell of a field that may be pasted elsewhere, by its index there."""
 
     field: CellField
     index: int
 
 
 def find_donors(fields: Sequence[CellField]) -> list[Donor]:
-    """Lists the boxed cells of any kind but red that lie whole in their field."""
+    """List the boxed cells of any kind but red that lie whole in their field."""
     return [
         Donor(field=field, index=int(index))
         for field in fields
@@ -49,9 +52,10 @@ def find_donors(fields: Sequence[CellField]) -> list[Donor]:
 
 
 def paste_cell(crop: Crop, donor: Donor, rng: np.random.Generator) -> Crop:
-    """Puts the donor's cell somewhere on the crop, at the crop's scale; partly beyond its edge at times.
+    """Put the donor's cell somewhere on the crop, at the crop's scale; partly beyond its edge at
+    times.
 
-    Returns the crop as it was where the cell would be too large for it or hardly seen.
+    Returns the crop unchanged if the cell would be too large for it or barely visible.
     """
     side_px = crop.canvas.pixels.shape[0]
     scale = (
@@ -93,7 +97,9 @@ def paste_cell(crop: Crop, donor: Donor, rng: np.random.Generator) -> Crop:
 def _layers(
     donor: Donor, scale: float, *, most_px: float, rng: np.random.Generator
 ) -> Float32 | None:
-    """float32 [h, w, 4]: optical densities of the cell, fading out, and how far it covers, 0..1."""
+    """Return optical densities of the cell, fading out, and its coverage, 0..1: float32 [h, w,
+    4].
+    """
     field = donor.field
     height, width = field.pixels.shape[:2]
     x0, y0, x1, y1 = np.round(field.boxes[donor.index]).astype(int)

@@ -1,4 +1,4 @@
-"""Trains the detector of cells."""
+"""Train the detector of cells."""
 
 from __future__ import annotations
 
@@ -44,12 +44,14 @@ def train_cell_detector(
     device: torch.device = CPU,
     log: Log,
 ) -> FasterRCNN:
-    """Trains on the single cells of the fields, or goes on from `checkpoint`; a class for each of `kinds`.
+    """Train on the single cells of the fields, or resume from `checkpoint`; a class for each of
+    `kinds`.
 
-    entries: the laboratories of the fields, whose weights say how often each is drawn.
+    entries: the laboratories of the fields, whose weights set how often each is drawn.
     start, trunk_weights: as in train_detector.
 
-    Returns the averaged weights on the CPU. See train_steps for checkpoints, Ctrl-C and what is raised.
+    Returns the averaged weights on the CPU. See train_steps for checkpoints, Ctrl-C and what is
+    raised.
     """
     torch.manual_seed(training.seed)
     model = _new_detector(kinds, settings, training)
@@ -91,7 +93,7 @@ def train_cell_detector(
             start=None if isinstance(start, Pack) else start,
             log=log,
         )
-    # The classes of leave_out_unknown are of no use to whoever takes it.
+    # Users of the detector have no use for the classes of leave_out_unknown.
     trained = _new_detector(kinds, settings, training)
     trained.load_state_dict(average.module.state_dict())
     return _for_fields(trained, settings)
@@ -104,7 +106,9 @@ def load_cell_detector(
     settings: DetectorSettings,
     training: CellDetectorTraining,
 ) -> FasterRCNN:
-    """The detector that a finished training left. Raises UsageError if there is none or it is not finished."""
+    """Return the detector of a finished training. Raises UsageError if there is none or it is not
+    finished.
+    """
     state = load_finished(checkpoint, steps=training.steps)
     average = averaged(_new_detector(kinds, settings, training))
     average.load_state_dict(state["average"])
@@ -124,7 +128,7 @@ def _new_detector(
 
 
 def _for_fields(model: FasterRCNN, settings: DetectorSettings) -> FasterRCNN:
-    """In evaluation mode, for fields of the pack's own size."""
+    """Return the model in evaluation mode, for fields of the pack's own size."""
     model.transform.min_size = (settings.short_side_px,)
     model.rpn._pre_nms_top_n["testing"] = settings.proposals_per_level
     model.rpn._post_nms_top_n["testing"] = settings.proposals

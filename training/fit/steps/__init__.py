@@ -1,1 +1,3 @@
-"""The steps of every training: pace, batches drawn ahead, averaged weights, checkpoints, devices, options."""
+"""Run the steps of every training: pace, batches drawn ahead, averaged weights, checkpoints,
+devices, options.
+"""

@@ -1,4 +1,6 @@
-"""Checkpoints of a training: written whole or not at all, the one before kept, read without pickle."""
+"""Write and read checkpoints of a training: whole or not at all, with the previous one kept,
+without pickle.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ __all__ = ["load_checkpoint", "load_finished", "load_start", "refuse_divergence"
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Writes `state` beside `path`, then renames; what was at `path` becomes `path`.previous.
+    """Write `state` next to `path`, then rename; the previous file becomes `path`.previous.
 
     Raises OutputError if the disk is full or not writable; the old checkpoint is then still there.
     """
@@ -34,12 +36,15 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     except (OSError, RuntimeError) as error:
         beside.unlink(missing_ok=True)
         raise OutputError(
-            f"cannot write checkpoint {path}: {error}; free disk space and run the same command to resume"
+            f"cannot write checkpoint {path}: {error}; free disk space and run the same command to "
+            "resume"
         ) from error
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Any] | None, str]:
-    """The newest checkpoint that can be read, and a line that says which; (None, ...) if there is none."""
+    """Return the newest readable checkpoint, and a line that names it; (None, ...) if there is
+    none.
+    """
     damaged = ""
     for candidate in (path, _previous(path)):
         if not candidate.is_file():
@@ -54,30 +59,36 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Any] | None, str]:
 
 
 def load_finished(path: Path, *, steps: int) -> dict[str, Any]:
-    """The checkpoint of a training that took all its steps. Raises UsageError if there is none."""
+    """Return the checkpoint of a training that took all its steps. Raises UsageError if there is
+    none.
+    """
     state, line = load_checkpoint(path)
     step = 0 if state is None else int(state["step"])
     if state is None or step < steps:
         raise UsageError(
-            f"{path} is no finished training: it took {step} of {steps} steps ({line}); "
+            f"{path} is not a finished training: it took {step} of {steps} steps ({line}); "
             f"run `rbc-engine train {path.stem}` to finish it"
         )
     return state
 
 
 def load_start(path: Path, log: Callable[[str], None]) -> dict[str, Any]:
-    """The checkpoint of another training, to begin with. Raises UsageError if there is none that can be read."""
+    """Return the checkpoint of another training, to fine-tune. Raises UsageError if none can be
+    read.
+    """
     state, line = load_checkpoint(path)
     if state is None:
         raise UsageError(
             f"{path} holds no weights to start from ({line}); name a training's folder"
         )
-    log(f"beginning with the weights of {path}, step {state['step']}")
+    log(f"starting with the weights of {path}, step {state['step']}")
     return state
 
 
 def refuse_divergence(loss: Tensor, norm: Tensor, *, step: int, checkpoint: Path) -> None:
-    """Raises FloatingPointError if the loss or the norm of its gradient is not finite: no such step is taken."""
+    """Raise FloatingPointError if the loss or the norm of its gradient is not finite, before such a
+    step is taken.
+    """
     if math.isfinite(loss.item()) and math.isfinite(norm.item()):
         return
     kept = (
@@ -86,8 +97,8 @@ def refuse_divergence(loss: Tensor, norm: Tensor, *, step: int, checkpoint: Path
         else "no checkpoint was due yet; begin"
     )
     raise FloatingPointError(
-        f"the loss became {loss.item()} and its gradient's norm {norm.item()} in step {step}; {kept} "
-        f"again in another --work with a lower learning rate"
+        f"the loss became {loss.item()} and its gradient's norm {norm.item()} in step {step}; "
+        f"{kept} again in another --work with a lower learning rate"
     )
 
 

@@ -1,4 +1,4 @@
-"""What a training computes on."""
+"""Choose the device of a training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CPU = torch.device("cpu")
 
 
 def training_device(name: str) -> torch.device:
-    """The device that --device names: cpu, cuda or cuda:N.
+    """Return the device that --device names: cpu, cuda or cuda:N.
 
     Raises UsageError for any other, and for a GPU that this torch cannot use.
     """

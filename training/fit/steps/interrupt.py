@@ -1,4 +1,6 @@
-"""Ctrl-C during a training: the step in hand is finished, so that a resumed training takes the same steps."""
+"""Handle Ctrl-C during a training: finish the current step, so that a resumed training takes the
+same steps.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ __all__ = ["InterruptGuard"]
 
 
 class InterruptGuard:
-    """Notes the first Ctrl-C of a `with` block instead of raising it; the second raises KeyboardInterrupt.
+    """Note the first Ctrl-C of a `with` block instead of raising it; the second raises
+    KeyboardInterrupt.
 
     Outside the main thread, where Python delivers no signals, it notes nothing.
 

@@ -1,4 +1,6 @@
-"""The steps of every training: pace, averaged weights, checkpoints, Ctrl-C, and a stop when it diverges."""
+"""Run the steps of every training: pace, averaged weights, checkpoints, Ctrl-C, and a stop when it
+diverges.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +27,12 @@ _LARGEST_GRADIENT_NORM = 5.0
 
 
 def averaged(model: nn.Module, *, ema_decay: float = 0.0) -> AveragedModel:
-    """A copy of the model that follows it as an exponential moving average; a decay of 0 follows at once.
+    """Return a copy of the model that follows it as an exponential moving average; a decay of 0
+    follows at once.
 
-    The first steps weigh more than ema_decay gives them, so that the weights that a training begins with, random or
-    another training's, are soon forgotten (as tf.train.ExponentialMovingAverage does with num_updates).
+    The first steps weigh more than ema_decay gives them, so that the initial weights, random or
+    another training's, are soon forgotten (as tf.train.ExponentialMovingAverage does with
+    num_updates).
     """
 
     def follow(mean: Sequence[Tensor], current: Sequence[Tensor], updates: Tensor | int) -> None:
@@ -54,18 +58,20 @@ def train_steps(
     start: Path | None,
     log: Callable[[str], None],
 ) -> AveragedModel:
-    """Trains on the device that `model` is on, or goes on from `checkpoint`, and returns the averaged weights.
+    """Train on the device of `model`, or resume from `checkpoint`, and return the averaged weights.
 
-    loss_at: the loss of a step, which must depend on nothing but the weights, the step's number and torch's
-        generator: the latter is seeded by (seed, step), so that a resumed training takes the same steps.
+    loss_at: the loss of a step, which must depend only on the weights, the step's number and
+        torch's generator: the latter is seeded by (seed, step), so that a resumed training takes
+        the same steps.
     learning_rate: the highest, see one_cycle.
-    bf16: products and convolutions in bfloat16, all else in float32; faster on a processor that has it, and slower
-        on one that has not. The steps differ from those in float32.
-    start: another training's checkpoint, whose averaged weights this one begins with; None for the weights
-        that `model` has.
+    bf16: products and convolutions in bfloat16, everything else in float32; faster on a processor
+        that supports it, and slower on any other. The steps differ from those in float32.
+    start: another training's checkpoint, whose averaged weights are fine-tuned; None for the
+        weights of `model`.
 
-    Ctrl-C ends it after the step in hand, with a checkpoint and KeyboardInterrupt. Raises FloatingPointError when the
-    loss or a gradient is not finite; the last checkpoint is left as it is.
+    Ctrl-C ends it after the current step, with a checkpoint and KeyboardInterrupt. Raises
+    FloatingPointError if the loss or a gradient is not finite; the last checkpoint is left
+    unchanged.
     """
     device = next(model.parameters()).device
     average = averaged(model, ema_decay=ema_decay)
@@ -111,7 +117,8 @@ def train_steps(
             if interrupt.requested:
                 save(step + 1)
                 log(
-                    f"stopped after step {step + 1}; run the same command again to resume from {checkpoint}"
+                    f"stopped after step {step + 1}; run the same command again to resume from "
+                    f"{checkpoint}"
                 )
                 raise KeyboardInterrupt
             if clock.checkpoint_due():

@@ -1,4 +1,4 @@
-"""The batch of the next step is drawn while the step in hand is computed."""
+"""Draw the batch of the next step while the current one is computed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ T = TypeVar("T")
 
 
 class Prefetch(Generic[T]):
-    """Calls `draw` for the next step in another thread.
+    """Call `draw` for the next step in another thread.
 
-    draw: a batch must depend on nothing but the step's number, and on no generator that is shared between threads:
-        then a training that goes on from any step takes the same batches.
+    draw: a batch must depend only on the step's number, and on no generator shared between threads:
+        then a training that resumes from any step takes the same batches.
     steps: of the training; none is drawn beyond.
     """
 
@@ -27,7 +27,7 @@ class Prefetch(Generic[T]):
         self._next: tuple[int, Future[T]] | None = None
 
     def __call__(self, step: int) -> T:
-        """Returns the batch of a step. Raises what `draw` raised."""
+        """Return the batch of a step. Raises what `draw` raised."""
         if self._next is not None and self._next[0] == step:
             batch = self._next[1].result()
         else:

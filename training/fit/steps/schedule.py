@@ -1,4 +1,4 @@
-"""The pace of a training: learning rate, progress lines, and when to write a checkpoint."""
+"""Pace a training: learning rate, progress lines, and when to write a checkpoint."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ _WARM_UP = 0.05
 
 
 def one_cycle(done: float) -> float:
-    """Factor on the learning rate after a share `done` (0..1) of all steps: linear warm-up, then a cosine to 0."""
+    """Return the factor on the learning rate after a share `done` (0..1) of all steps: linear
+    warm-up, then a cosine to 0.
+    """
     if done < _WARM_UP:
         return (done + 1e-3) / _WARM_UP
     return 0.5 * (1 + math.cos(math.pi * (done - _WARM_UP) / (1 - _WARM_UP)))
 
 
 class StepClock:
-    """Turns steps into progress lines, twice a minute at most, and says when a checkpoint is due."""
+    """Turn steps into progress lines, at most twice a minute, and say when a checkpoint is due."""
 
     def __init__(self, steps: int, first_step: int, checkpoint_every_s: float) -> None:
         self._steps = steps
@@ -28,7 +30,7 @@ class StepClock:
         self._loss: float | None = None
 
     def tick(self, step: int, loss: float, rate: float) -> str | None:
-        """Counts a finished step; returns a line when half a minute has passed."""
+        """Count a finished step; return a line when half a minute has passed."""
         self._loss = loss if self._loss is None else 0.98 * self._loss + 0.02 * loss
         now = time.monotonic()
         if now - self._last_line < 30 and step + 1 < self._steps:
@@ -38,7 +40,7 @@ class StepClock:
         left_min = per_step_s * (self._steps - step - 1) / 60
         return (
             f"step {step + 1}/{self._steps}, loss {self._loss:.4f}, learning rate {rate:.1e}, "
-            f"{per_step_s:.2f} s a step, {left_min:.0f} min left"
+            f"{per_step_s:.2f} s per step, {left_min:.0f} min left"
         )
 
     def checkpoint_due(self) -> bool:
