@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from rbc_engine.errors import UsageError
 from rbc_engine.session.pixels import PixelFormat
-from rbc_engine.types.ends import Ended
+from rbc_engine.types.ends import Ended, PositionUm
 
 __all__ = ["ON_FULL", "ORDERS", "OnEnded", "SessionOptions"]
 
@@ -64,3 +64,13 @@ def check_seconds(name: str, seconds: float | None) -> None:
     """Raise UsageError for seconds that are infinite or negative; None is allowed."""
     if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
         raise UsageError(f"{name} must be a finite number of seconds, at least 0 (got {seconds})")
+
+
+def check_position(position_um: PositionUm | None) -> None:
+    """Raise UsageError for a position that is not two finite numbers; None is allowed."""
+    if position_um is None:
+        return
+    if len(position_um) != 2 or not all(math.isfinite(value) for value in position_um):
+        raise UsageError(
+            f"position_um must be two finite numbers, x and y in µm (got {position_um})"
+        )

@@ -13,7 +13,6 @@ import math
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,32 +28,16 @@ from rbc_engine.meter import Meter
 from rbc_engine.packs.pack import Pack
 from rbc_engine.session.admission import Flow, InFlight
 from rbc_engine.session.callback import Delivery
-from rbc_engine.session.options import OnEnded, SessionOptions, check_seconds
+from rbc_engine.session.options import OnEnded, SessionOptions, check_position, check_seconds
 from rbc_engine.session.pixels import PixelFormat, as_array, check_raw
 from rbc_engine.session.turns import Turns
 from rbc_engine.session.warm_up import warm_up
-from rbc_engine.types.ends import Ended, FrameCounts, FrameStatus, Latency, PositionUm
+from rbc_engine.types.ends import Ended, FrameCounts, FrameStatus, Latency, PositionUm, Ticket
 
-__all__ = ["Session", "Ticket"]
+__all__ = ["Session"]
 
 _LAST_CALLS_S = 0.5
 """What close leaves the callback for the last outcomes, even if the lanes took all its time."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ticket:
-    """Return value of submit.
-
-    number: of the frame, as in its Ended.
-    ended: its outcome, if known already: it was refused, or could not be used.
-    """
-
-    number: int
-    ended: Ended | None = None
-
-    @property
-    def accepted(self) -> bool:
-        return self.ended is None
 
 
 class Session(Closing):
@@ -131,9 +114,7 @@ class Session(Closing):
 
     @property
     def problems(self) -> dict[str, int]:
-        """Return the problems other than of frames (callbacks, warm-up, a lane that hangs), and how
-        often each occurred.
-        """
+        """Return how often each problem not of a frame occurred: callbacks, warm-up, hung lanes."""
         with self._changed:
             return self._flow.ledger.problems
 
@@ -195,7 +176,7 @@ class Session(Closing):
         not a position or time.
         """
         now = time.perf_counter()
-        _check_position(position_um)
+        check_position(position_um)
         check_seconds("deadline_s", deadline_s)
         check_seconds("timeout_s", timeout_s)
         limits_s = [s for s in (deadline_s, self.options.max_age_s) if s is not None]
@@ -233,9 +214,7 @@ class Session(Closing):
     def note_failed(
         self, reason: str, *, field: str, slide: str | None = None, path: str | Path = ""
     ) -> Ticket:
-        """Count a frame that could not even be read, as failed. Raises SessionClosedError, like
-        submit.
-        """
+        """Count an unreadable frame as failed. Raises SessionClosedError, like submit."""
         entry = InFlight(
             slide=self.options.slide if slide is None else slide,
             field=field,
@@ -246,9 +225,7 @@ class Session(Closing):
         return self._enter(entry, None, unusable=reason, until_s=entry.submitted_s, copy=False)
 
     def note_problem(self, text: str) -> None:
-        """Add to `problems` something that is not a frame's outcome. text: the same each time it
-        happens.
-        """
+        """Add to `problems` what is no frame's outcome. text: the same each time it happens."""
         with self._changed:
             self._flow.problem(text)
 
@@ -307,17 +284,13 @@ class Session(Closing):
     # ---- ending ----
 
     def cancel(self) -> int:
-        """Drop every waiting frame; those in a lane continue. Returns how many were dropped at
-        once.
-        """
+        """Drop every waiting frame; those in a lane continue. Returns how many were dropped."""
         with self._changed:
             self._flow.cancels += 1
             return self._flow.end_waiting(FrameStatus.DROPPED, "cancelled")
 
     def finish(self) -> None:
-        """Accept no more frames; those in flight continue. `results` ends after the last of
-        them.
-        """
+        """Accept no more frames; those in flight continue. `results` ends after the last."""
         with self._changed:
             self._flow.accepting = False
             self._flow.notify()
@@ -416,12 +389,3 @@ class Session(Closing):
                 self._flow.problem(f"the warm-up failed: {type(error).__name__}: {error}")
         self._ready.set()
         self._turns.start()
-
-
-def _check_position(position_um: PositionUm | None) -> None:
-    if position_um is None:
-        return
-    if len(position_um) != 2 or not all(math.isfinite(value) for value in position_um):
-        raise UsageError(
-            f"position_um must be two finite numbers, x and y in µm (got {position_um})"
-        )

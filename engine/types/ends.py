@@ -7,7 +7,7 @@ from enum import Enum
 
 from rbc_engine.types.results import FieldResult
 
-__all__ = ["Ended", "FrameCounts", "FrameStatus", "Latency", "PositionUm"]
+__all__ = ["Ended", "FrameCounts", "FrameStatus", "Latency", "PositionUm", "Ticket"]
 
 PositionUm = tuple[float, float]
 """Position of the stage, x and y in µm."""
@@ -115,3 +115,19 @@ class Latency:
     frames: int = 0
     p50_s: float = 0.0
     p99_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ticket:
+    """Return value of submit.
+
+    number: of the frame, as in its Ended.
+    ended: its outcome, if known already: it was refused, or could not be used.
+    """
+
+    number: int
+    ended: Ended | None = None
+
+    @property
+    def accepted(self) -> bool:
+        return self.ended is None
