@@ -4,17 +4,55 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.meter import Meter
+from rbc_engine.types.arrays import Float32, Int32
 
-__all__ = ["BuildWatch", "Device", "DeviceArray", "Network"]
+__all__ = [
+    "RGB",
+    "AnyDevice",
+    "Array",
+    "BuildWatch",
+    "Device",
+    "DeviceArray",
+    "HostArray",
+    "Network",
+    "Ops",
+]
 
-DeviceArray = Any
-"""An array in the memory of a device: numpy on the host, CudaArray on a GPU. Both have shape, dtype and a length, are
-cut along their first axis by slices, and take an array or 0 into such a slice."""
+RGB = tuple[float, float, float]
+
+HostArray = npt.NDArray[Any]
+
+Itself = TypeVar("Itself")
+
+
+class DeviceArray(Protocol):
+    """An array in the memory of a device: numpy on the host, CudaArray on a GPU."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self: Itself, rows: slice, /) -> Itself:
+        """Cuts along the first axis, in the same memory."""
+        ...
+
+    def __setitem__(self: Itself, rows: slice, value: Itself | int, /) -> None:
+        """Takes an array of the same shape and type, or 0, into a slice."""
+        ...
+
+
+Array = TypeVar("Array", bound=DeviceArray)
+"""The kind of array that one device has: what it makes, its networks and its ops take."""
 
 
 class BuildWatch(Protocol):
@@ -29,34 +67,118 @@ class BuildWatch(Protocol):
         ...
 
 
-class Network(Protocol):
+class Network(Protocol[Array]):
     """A compiled network. One object serves one lane at a time; `Device.load` gives each lane its own."""
 
-    def __call__(self, inputs: Mapping[str, DeviceArray]) -> dict[str, DeviceArray]:
+    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Runs it. Outputs are valid until the next call of this object."""
         ...
 
 
-class Device(Protocol):
+class Ops(Protocol[Array]):
+    """The kernels between the networks; rbc_engine.devices.cpu.ops says what each does, and is one of these.
+
+    A result may be overwritten by the next call of the same op in the same lane. Every op raises ValueError naming the
+    argument at fault. threads: CPU threads that it may use; a GPU needs none.
+    """
+
+    def resize_letterbox(
+        self,
+        frames: Sequence[Array],
+        resized_hw: Int32,
+        *,
+        canvas_hw: tuple[int, int],
+        background_level: float | None = None,
+        threads: int = 1,
+    ) -> Array: ...
+
+    def generate_proposals(
+        self,
+        objectness: Sequence[Array],
+        deltas: Sequence[Array],
+        *,
+        base_anchors: Sequence[Float32],
+        strides_px: Sequence[int],
+        image_hw: Int32,
+        per_level: int,
+        keep: int,
+        nms_iou: float,
+        threads: int = 1,
+    ) -> tuple[Array, Array]: ...
+
+    def roi_align(
+        self,
+        features: Sequence[Array],
+        boxes: Array,
+        counts: Array,
+        *,
+        strides_px: Sequence[int],
+        output_size: int,
+        sampling_ratio: int,
+        canonical_px: float,
+        canonical_level: int,
+        threads: int = 1,
+    ) -> Array: ...
+
+    def postprocess_detections(
+        self,
+        class_logits: Array,
+        box_deltas: Array,
+        proposals: Array,
+        counts: Array,
+        *,
+        image_hw: Int32,
+        frame_hw: Int32,
+        score_threshold: float,
+        nms_iou: float,
+        max_regions: int,
+        threads: int = 1,
+    ) -> tuple[Array, Array, Array, Array]: ...
+
+    def crop_resize(
+        self,
+        frames: Sequence[Array],
+        windows: Float32,
+        frame_index: Int32,
+        *,
+        size_px: int,
+        mean: RGB,
+        std: RGB,
+        threads: int = 1,
+    ) -> Array: ...
+
+
+class Device(Protocol[Array]):
     """A CPU or a GPU, as one lane sees it: its work is done in the order it was asked for.
 
     Used by one thread at a time; each calls `enter` before anything else.
     """
 
-    name: str
-    """What doctor and run.json call it, e.g. 'cpu: AMD EPYC'."""
-    backend: str
-    """Library and version that runs the networks, e.g. 'OpenVINO 2026.4'."""
-    precision: str
-    """'fp32', 'bf16', 'fp16', 'int8' or 'fp8': what the networks compute in."""
-    ops: Any
-    """The functions of rbc_engine.devices.cpu.ops for this device's arrays: same names, same arguments."""
+    @property
+    def name(self) -> str:
+        """Names it as doctor and run.json do, e.g. 'cpu: AMD EPYC'."""
+        ...
+
+    @property
+    def backend(self) -> str:
+        """Names the library that runs the networks, with its version, e.g. 'OpenVINO 2026.4'."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """Says what the networks compute in: 'fp32', 'bf16', 'fp16', 'int8' or 'fp8'."""
+        ...
+
+    @property
+    def ops(self) -> Ops[Array]:
+        """Gives the ops for this device's arrays."""
+        ...
 
     def enter(self) -> None:
         """Makes the device the current one of the calling thread."""
         ...
 
-    def lane(self) -> Device:
+    def lane(self) -> Device[Array]:
         """The same device for another lane, whose work is in no order with this one's."""
         ...
 
@@ -64,15 +186,15 @@ class Device(Protocol):
         """Memory that is free; None where nobody needs to know, on the host."""
         ...
 
-    def upload(self, array: npt.NDArray[Any] | DeviceArray) -> DeviceArray:
+    def upload(self, array: HostArray | Array) -> Array:
         """The array on this device; itself if it is there already. It may be changed after the next `download`."""
         ...
 
-    def empty(self, shape: Sequence[int], dtype: npt.DTypeLike) -> DeviceArray:
+    def empty(self, shape: Sequence[int], dtype: npt.DTypeLike) -> Array:
         """Memory with any content."""
         ...
 
-    def download(self, *arrays: DeviceArray) -> tuple[npt.NDArray[Any], ...]:
+    def download(self, *arrays: Array) -> tuple[HostArray, ...]:
         """Waits for everything asked for so far; then the arrays on the host."""
         ...
 
@@ -83,7 +205,7 @@ class Device(Protocol):
         outputs: Sequence[str],
         shapes: Mapping[str, tuple[int, ...]],
         meter: Meter | None = None,
-    ) -> Network:
+    ) -> Network[Array]:
         """Compiles an ONNX graph for fixed input shapes, keeping only the named outputs.
 
         Inputs and outputs are float32 or uint8 on the host whatever types the graph has, and of the graph's
@@ -100,7 +222,7 @@ class Device(Protocol):
         heads: bytes,
         shape: tuple[int, int, int, int],
         meter: Meter | None = None,
-    ) -> Network:
+    ) -> Network[Array]:
         """The classifier of a pack, `patches` [N, 3, P, P] -> `probabilities` float32 [N, T].
 
         On the host the whole graph; on a GPU the graph up to `feature_map`, and the kernel `fused_heads` with the
@@ -110,7 +232,7 @@ class Device(Protocol):
 
     def close(self) -> None: ...
 
-    def __enter__(self) -> Device: ...
+    def __enter__(self) -> Device[Array]: ...
 
     def __exit__(
         self,
@@ -118,3 +240,7 @@ class Device(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
+
+
+AnyDevice = Device[Any]
+"""A device for whoever does not touch its arrays."""

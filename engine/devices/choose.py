@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rbc_engine.devices.base import BuildWatch, Device
+from rbc_engine.devices.base import AnyDevice, BuildWatch
 from rbc_engine.devices.cuda.driver import ask_driver
 from rbc_engine.devices.cuda.needs import gpu_problems, usable_gpus
 from rbc_engine.errors import DeviceError, UsageError
@@ -48,7 +48,7 @@ class DeviceChoice:
     refuse: removes the compiled networks that are kept on the disk; called when they give wrong answers.
     """
 
-    device: Device
+    device: AnyDevice
     device_id: int | None = None
     lanes: int
     threads: int

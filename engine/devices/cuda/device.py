@@ -253,7 +253,7 @@ class CudaDevice(Closing):
         self.backend = gpu.backend
         self.precision = gpu.precision
         self.memory = LaneMemory(gpu.libraries.core, gpu.number, gpu.pool)
-        self.ops: Any = CudaOps(self.memory, gpu.libraries.kernels)
+        self.ops = CudaOps(self.memory, gpu.libraries.kernels)
         self._networks: list[CudaNetwork | ClassifierNetwork] = []
 
     def enter(self) -> None:
