@@ -13,7 +13,7 @@ from rbc_engine.devices.cuda.device import CudaDevice, open_gpu
 from rbc_engine.errors import DeviceError, DeviceMemoryError, UsageError
 from rbc_engine.meter import Meter
 
-from .fakes.machine import FakeMachine
+from ..fakes.machine import FakeMachine
 
 RNG = np.random.default_rng(0)
 WEIGHT = RNG.normal(size=(6, 5)).astype(np.float16)

@@ -11,7 +11,7 @@ from rbc_engine.devices.cpu.device import HostDevice
 from rbc_engine.training.networks.export import export_classifier, fold_batchnorm
 from rbc_engine.training.networks.models import Classifier
 
-from .conftest import ExportedDetector, with_float16_weights
+from ..conftest import ExportedDetector, with_float16_weights
 
 # Float32 sums in another order; values here are of the order of 1.
 TOLERANCE = 1e-4

@@ -21,7 +21,7 @@ from rbc_engine.training.fit.region_set import load_regions
 from rbc_engine.training.fit.schedule import StepClock
 from rbc_engine.training.recipes import CHULA12
 
-from .fake_chula import write_chula
+from ..fake_chula import write_chula
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from rbc_engine.meter import Meter
 from rbc_engine.types.arrays import Float32, UInt8
 from rbc_engine.types.frames import Frame
 
-from .conftest import ExportedDetector, draw_discs, margins_as_the_engine_has
+from ..conftest import ExportedDetector, draw_discs, margins_as_the_engine_has
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from rbc_engine.training.networks.from_pack import (
 from rbc_engine.training.networks.models import Classifier, build_detector
 from rbc_engine.training.recipes import CHULA12
 
-from .fake_chula import write_chula
+from ..fake_chula import write_chula
 
 
 @pytest.fixture(scope="module")

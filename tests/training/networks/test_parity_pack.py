@@ -18,8 +18,8 @@ from rbc_engine.sources.images.decode import read_image
 from rbc_engine.training.networks.restore import restore_classifier, restore_detector
 from rbc_engine.types.arrays import Float32, UInt8
 
-from ..kernels.reference import exposure_gain
-from .conftest import margins_as_the_engine_has
+from ...kernels.reference import exposure_gain
+from ..conftest import margins_as_the_engine_has
 
 _SCORE = 1e-3
 

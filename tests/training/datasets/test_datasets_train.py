@@ -16,7 +16,7 @@ from rbc_engine.errors import UsageError
 from rbc_engine.packs.pack import Pack
 from rbc_engine.sources.synthetic.field import TYPES
 
-from .fake_datasets import HEIGHT, write_synthetic
+from ..fake_datasets import HEIGHT, write_synthetic
 
 COMMON = ["--format", "synthetic", "--threads", "1", "--validation-share", "0.35"]
 SCRATCH = ["--trunk-weights", "scratch"]

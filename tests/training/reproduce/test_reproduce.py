@@ -24,8 +24,8 @@ from rbc_engine.training.reproduce.separation import cut_by_watershed
 from rbc_engine.training.reproduce.unet import CANVAS_PX, compose_clumps
 from rbc_engine.types.results import Regions
 
-from .fake_datasets import write_synthetic
-from .test_split import dataset, field
+from ..datasets.test_split import dataset, field
+from ..fake_datasets import write_synthetic
 
 rows = st.lists(
     st.tuples(st.sampled_from("pqrstuvw"), st.lists(st.integers(0, 2), min_size=1, max_size=6)),
@@ -197,7 +197,7 @@ def test_patch_sizes(data, tmp_path):
 
 @pytest.mark.slow
 def test_figure7_draws_what_it_counts(tmp_path):
-    from .fake_chula import write_chula
+    from ..fake_chula import write_chula
 
     write_chula(tmp_path / "data", groups=1, fields_per_group=1)
     result = invoke(

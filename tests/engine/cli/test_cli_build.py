@@ -22,8 +22,8 @@ from rbc_engine.runs.run import run_fields
 from rbc_engine.sinks.journal.run_journal import RunJournal
 from rbc_engine.sinks.output import RunOutput
 
-from .fakes.scripted import ScriptedDevice, scripted_pack
-from .test_lanes import source
+from ..fakes.scripted import ScriptedDevice, scripted_pack
+from ..lanes.test_lanes import source
 
 NO_DRIVER = DriverReport(problem="no NVIDIA driver; install one")
 

@@ -13,7 +13,7 @@ from rbc_engine.errors import UsageError
 from rbc_engine.training.datasets.check import Faults
 from rbc_engine.training.datasets.formats import load_dataset
 
-from .fake_datasets import (
+from ..fake_datasets import (
     render_fields,
     write_coco,
     write_masks,

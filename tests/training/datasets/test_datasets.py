@@ -10,7 +10,7 @@ from rbc_engine.sources.synthetic.field import TYPES as RENDERED
 from rbc_engine.training.datasets.chula12 import ABNORMAL, TYPES, load_chula12
 from rbc_engine.training.evaluation.measures.metrics import box_iou
 
-from .fake_chula import NAMES, write_chula
+from ..fake_chula import NAMES, write_chula
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from rbc_engine.training.datasets.base import LabelledField
 from rbc_engine.training.datasets.boxes import group_overlapping
 from rbc_engine.training.datasets.formats import FORMATS, load_dataset
 
-from .fake_datasets import (
+from ..fake_datasets import (
     HEIGHT,
     WIDTH,
     cell_names,

@@ -20,7 +20,7 @@ from rbc_engine.training.datasets.base import Dataset, LabelledField
 from rbc_engine.training.reproduce.robustness import LOOKS, measure_robustness
 from rbc_engine.types.results import FieldResult, Regions
 
-from .fake_chula import write_chula
+from ..fake_chula import write_chula
 
 SHAPE = (240, 320)
 

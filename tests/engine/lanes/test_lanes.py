@@ -17,7 +17,7 @@ from rbc_engine.packs.pack import Pack
 from rbc_engine.types.frames import Decoded, FieldRef, Frame
 from rbc_engine.types.results import FieldResult
 
-from .fakes.scripted import ScriptedDevice, scripted_pack
+from ..fakes.scripted import ScriptedDevice, scripted_pack
 
 COUNT = 60
 
