@@ -83,7 +83,7 @@ def _run(
         )
     else:
         source = FolderSource(entries, workers=workers, ahead=2 * workers)
-    with Engine(pack, choice) as engine, closing(source):
+    with Engine.on(pack, choice) as engine, closing(source):
         return {
             f"{result.slide}/{result.field}": result.regions
             for result in engine.run(source)

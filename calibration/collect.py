@@ -43,7 +43,7 @@ def observe_fields(
     entries = [FieldRef(slide=path.parent.name, field=path.name, path=path) for path in paths]
     regions = 0
     with (
-        Engine(pack, choice) as engine,
+        Engine.on(pack, choice) as engine,
         FolderSource(entries, workers=1, ahead=2) as source,
     ):
         for number, result in enumerate(engine.run(source), start=1):

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TypeVar
 
 from rbc_engine.closing import Closing
 from rbc_engine.devices.base import BuildWatch
 from rbc_engine.devices.choose import DeviceChoice, open_devices
-from rbc_engine.errors import DeviceError, DeviceMemoryError, ImageError, RbcError, UsageError
+from rbc_engine.errors import DeviceError, ImageError, UsageError
+from rbc_engine.lanes.base import Analyze
 from rbc_engine.lanes.batching import batches, outcome
-from rbc_engine.lanes.lane import Analyze, Lane
-from rbc_engine.lanes.pool import DeviceLanes, LanePool
-from rbc_engine.lanes.prove import check_golden
-from rbc_engine.lanes.stages.call import Caller
+from rbc_engine.lanes.lanes import Lanes, lane_maker
 from rbc_engine.lanes.stages.field_prior import FieldPrior
 from rbc_engine.meter import Meter
 from rbc_engine.packs.pack import Pack, find_pack
@@ -34,11 +30,6 @@ __all__ = ["Engine"]
 
 Result = TypeVar("Result")
 
-# Of a GPU's memory that is free: what lanes may take of it.
-_MEMORY_SHARE = 0.8
-# How long on_every_lane waits before it looks whether a lane was lost.
-_LANE_LOST_S = 0.2
-
 
 class Engine(Closing):
     """Detects and classifies the red cells of frames.
@@ -52,41 +43,39 @@ class Engine(Closing):
     def __init__(
         self,
         pack: Pack,
+        lanes: Lanes,
+        meter: Meter,
+        *,
+        estimate_scale: bool = False,
+        field_prior: FieldPrior | None = None,
+    ) -> None:
+        """See `Engine.open`, which most callers want. Takes over the lanes.
+
+        meter, estimate_scale, field_prior: what the lanes were made with.
+        """
+        self.pack = pack
+        self.meter = meter
+        self.estimate_scale = estimate_scale
+        self.field_prior = field_prior
+        self.choices = lanes.choices
+        self.choice = lanes.choices[0]
+        self._lanes = lanes
+
+    @classmethod
+    def on(
+        cls,
+        pack: Pack,
         *choices: DeviceChoice,
         estimate_scale: bool = False,
         field_prior: bool = True,
-    ) -> None:
-        """See `Engine.open`, which most callers want. Takes over the devices."""
-        self.pack = pack
-        self._estimate_scale = estimate_scale
-        self.field_prior = FieldPrior.of(pack.manifest.classifier) if field_prior else None
-        self.choices = choices
-        self.choice = choices[0]
-        self.meter = Meter()
-        self._notes: list[str] = []
-        caller = Caller(pack)
-        self._lanes = LanePool(
-            [
-                DeviceLanes(
-                    choice.device.name,
-                    choice.device_id,
-                    [self._lane(choice, caller) for _ in range(choice.lanes)],
-                )
-                for choice in choices
-            ],
-            say=self._notes.append,
+    ) -> Engine:
+        """Makes the engine of a pack on devices that are open already, and takes them over. Proves none of them."""
+        meter = Meter()
+        prior = FieldPrior.of(pack.manifest.classifier) if field_prior else None
+        make = lane_maker(pack, meter=meter, estimate_scale=estimate_scale, field_prior=prior)
+        return cls(
+            pack, Lanes(choices, make), meter, estimate_scale=estimate_scale, field_prior=prior
         )
-        self._workers = ThreadPoolExecutor(len(self._lanes), thread_name_prefix="rbc-lane")
-        self._closed = False
-        self._closing = threading.Lock()
-        self._taking_all = threading.Lock()
-        self._preparing: threading.Thread | None = None
-        if self.choice.device_id is None:
-            # While the caller reads the first frames and a lane compiles network A for them: it holds no lane.
-            self._preparing = threading.Thread(
-                target=self._prepare, args=(caller,), name="rbc-prepare"
-            )
-            self._preparing.start()
 
     @classmethod
     def open(
@@ -127,12 +116,9 @@ class Engine(Closing):
             cache_name=opened.name,
             watch=watch,
         )
-        engine = cls(opened, *choices, estimate_scale=estimate_scale, field_prior=field_prior)
+        engine = cls.on(opened, *choices, estimate_scale=estimate_scale, field_prior=field_prior)
         try:
-            for choice in choices:
-                if choice.device_id is not None:
-                    # No lane has taken any memory yet.
-                    engine._prove(choice)
+            engine._lanes.prove(opened)
         except BaseException:
             engine.close()
             raise
@@ -146,7 +132,7 @@ class Engine(Closing):
     @property
     def notes(self) -> list[str]:
         """Why no faster device or precision was taken, and what had to be given up since."""
-        return [*(note for choice in self.choices for note in choice.notes), *self._notes]
+        return self._lanes.notes
 
     def analyze(
         self, image: UInt8 | Frame, *, pixel_um: float | None = None, field: str = ""
@@ -235,8 +221,7 @@ class Engine(Closing):
 
         Several sessions of one engine take turns. Close a session before its engine: otherwise what waits fails.
         """
-        if self._closed:
-            raise RbcError("the engine is closed; open a new one")
+        self._lanes.check_open()
         options = SessionOptions(
             on_full=on_full,
             max_in_flight=max_in_flight,
@@ -252,138 +237,29 @@ class Engine(Closing):
             keep_frames=keep_frames,
             warm_up_hw=warm_up_hw,
         )
-        return Session(self, options, on_ended)
+        return Session(self._lanes, self.pack, self.meter, options, on_ended)
 
     def on_lane(self, work: Callable[[Analyze], Result]) -> Future[Result]:
         """Calls a function, in a worker, when a lane is free, with what analyses batches on lanes.
 
         Cancelled if the engine is closed first.
         """
-        if self._closed:
-            raise RbcError("the engine is closed; open a new one")
-        try:
-            return self._workers.submit(work, self._work)
-        except RuntimeError as error:  # closed since
-            raise RbcError("the engine is closed; open a new one") from error
-
-    def on_every_lane(self, work: Callable[[Lane], object]) -> None:
-        """Calls a function with each lane, here, as soon as it is free. Nothing else has a lane when it returns."""
-        held: list[Lane] = []
-        with self._taking_all:  # two at a time would each wait for what the other holds
-            if self._closed:
-                raise RbcError("the engine is closed; open a new one")
-            try:
-                # A device may be lost meanwhile, and its lanes with it.
-                while len(held) < self.lanes:
-                    lane = self._lanes.take(timeout_s=_LANE_LOST_S)
-                    if lane is not None:
-                        held.append(lane)
-                        work(lane)
-            finally:
-                for lane in held:
-                    self._lanes.give(lane)
+        return self._lanes.on_lane(work)
 
     def check_golden(self) -> list[Drift]:
         """Runs the pack's golden inputs, one by one and as full batches, and compares the answers.
 
         Returns what differs on each device, within what its precision allows. Raises DeviceError if more does.
         """
-        return [self._check_golden(choice) for choice in self.choices]
+        return self._lanes.check_golden(self.pack)
 
     def close(self) -> None:
         """Waits for the batches in flight and frees the devices. May be called again."""
-        with self._closing:
-            if self._closed:
-                return
-            self._closed = True
-        if self._preparing is not None:
-            self._preparing.join()
-        with self._taking_all:
-            self._workers.shutdown(wait=True, cancel_futures=True)
-            self._lanes.close()
-        for choice in self.choices:
-            # A device that is lost refuses this too; that it was lost has been said already.
-            with suppress(DeviceError):
-                choice.device.enter()
-                choice.device.close()
+        self._lanes.close()
 
     def __repr__(self) -> str:
         devices = ", ".join(repr(choice.device) for choice in self.choices)
         return f"Engine({self.pack!r}, {devices}, {self.lanes} lanes)"
 
-    def _lane(self, choice: DeviceChoice, caller: Caller) -> Lane:
-        return Lane(
-            choice.device,
-            self.pack,
-            caller,
-            batch_frames=choice.batch_frames,
-            batch_patches=choice.batch_patches,
-            threads=choice.threads,
-            meter=self.meter,
-            estimate_scale=self._estimate_scale,
-            field_prior=self.field_prior,
-        )
-
     def _submit(self, batch: Sequence[Decoded], *, keep_frames: bool) -> Future[list[FieldResult]]:
         return self.on_lane(lambda analyze: analyze(batch, keep_frames=keep_frames))
-
-    def _prepare(self, caller: Caller) -> None:
-        """Compiles what does not depend on the frames; the host keeps it, and its lanes find it there."""
-        # An error here comes up again where a lane needs what is missing.
-        with suppress(Exception):
-            self._lane(self.choice, caller).prepare()
-
-    def _work(
-        self,
-        batch: Sequence[Decoded],
-        *,
-        keep_frames: bool = False,
-        device_id: int | None = None,
-    ) -> list[FieldResult]:
-        """The results of a batch, on the GPU whose memory its frames are in, if they are in one's."""
-        if device_id is None:
-            held = {decoded.frame.device_id for decoded in batch if decoded.frame is not None}
-            device_id = next((number for number in held if number is not None), None)
-        return self._on_lane(lambda lane: lane.analyze(batch, keep_frames=keep_frames), device_id)
-
-    def _on_lane(self, work: Callable[[Lane], Result], device_id: int | None) -> Result:
-        """Does it on a free lane, and on another one if that fails. Raises DeviceError if none is left."""
-        while True:
-            lane = self._lanes.take(device_id)
-            try:
-                done = work(lane)
-            except DeviceMemoryError as error:
-                self._lanes.shrink(lane, error)
-            except DeviceError as error:
-                self._lanes.lose(lane, error)
-            except BaseException:
-                self._lanes.give(lane)
-                raise
-            else:
-                self._lanes.give(lane)
-                return done
-
-    def _check_golden(self, choice: DeviceChoice) -> Drift:
-        return check_golden(
-            self.pack, choice, lambda batch: self._work(batch, device_id=choice.device_id)
-        )
-
-    def _prove(self, choice: DeviceChoice) -> None:
-        """Golden inputs through a GPU: they compile what is not compiled yet, warm it up, show what memory a lane
-        takes, and must come out right."""
-        device = choice.device
-        device.enter()
-        before = device.free_bytes() or 0
-        self._on_lane(Lane.prepare, choice.device_id)
-        self._check_golden(choice)
-        device.enter()
-        free = device.free_bytes() or 0
-        taken = max(before - free, 1)
-        lane = self._lanes.take(choice.device_id)
-        most = 1 + int(_MEMORY_SHARE * free / taken)
-        self._lanes.limit(
-            lane,
-            most,
-            f"the first lane took {taken >> 20} MiB of GPU memory, and {free >> 20} MiB are left",
-        )
-        self._lanes.give(lane)

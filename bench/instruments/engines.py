@@ -41,7 +41,7 @@ def open_engine(
             )
             for choice in engine.choices
         ]
-        with Engine(engine.pack, *choices) as batched:
+        with Engine.on(engine.pack, *choices) as batched:
             yield batched
 
 
@@ -51,5 +51,5 @@ def watched_engine(engine: Engine, stopwatch: Stopwatch) -> Iterator[Engine]:
     choices = [
         replace(choice, device=WatchedDevice(choice.device, stopwatch)) for choice in engine.choices
     ]
-    with Engine(engine.pack, *choices) as watched:
+    with Engine.on(engine.pack, *choices) as watched:
         yield watched

@@ -5,17 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from unittest import mock
 
 import numpy as np
 
-from rbc_engine.devices.choose import open_device
+from rbc_engine.devices.choose import DeviceChoice, open_device
 from rbc_engine.engine import Engine
+from rbc_engine.lanes.base import AnyLane
+from rbc_engine.lanes.lanes import Lanes
+from rbc_engine.lanes.stages.field_prior import FieldPrior
+from rbc_engine.meter import Meter
 from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.types.frames import Decoded
 from rbc_engine.types.results import FieldResult, Regions
 
-__all__ = ["StubLane", "stub_engine", "stub_regions"]
+__all__ = ["StubLane", "engine_of_lanes", "stub_engine", "stub_regions"]
 
 
 class StubLane:
@@ -77,11 +80,20 @@ def stub_engine(
         open_device("cpu", lanes=lanes), lane_frames=lane_frames, batch_frames=batch_frames
     )
 
-    def make(*_: object, **__: object) -> StubLane:
-        return StubLane(types=len(pack.types), frame_s=frame_s, regions=regions, hook=hook)
+    types = len(pack.types)
+    return engine_of_lanes(
+        pack,
+        choice,
+        lambda _: StubLane(types=types, frame_s=frame_s, regions=regions, hook=hook),
+    )
 
-    with mock.patch("rbc_engine.engine.Lane", make):
-        return Engine(pack, choice)
+
+def engine_of_lanes(
+    pack: Pack, choice: DeviceChoice, make: Callable[[DeviceChoice], AnyLane]
+) -> Engine:
+    """An engine of a pack whose lanes are what `make` makes of the device. They tell its meter nothing."""
+    prior = FieldPrior.of(pack.manifest.classifier)
+    return Engine(pack, Lanes([choice], make), Meter(), field_prior=prior)
 
 
 def stub_regions(count: int, *, types: int, seed: int = 0) -> Regions:

@@ -6,7 +6,6 @@ import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,15 +27,7 @@ from rbc_engine.types.cells import count_cells
 from rbc_engine.types.frames import CanvasFit, Decoded, Frame
 from rbc_engine.types.results import FieldResult, RegionFlag, Regions
 
-__all__ = ["Analyze", "Lane"]
-
-
-class Analyze(Protocol):
-    """Lane.analyze."""
-
-    def __call__(
-        self, batch: Sequence[Decoded], *, keep_frames: bool = False
-    ) -> list[FieldResult]: ...
+__all__ = ["Lane"]
 
 
 class Lane:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import overload
 
 from rbc_engine.errors import DeviceError, DeviceMemoryError
-from rbc_engine.lanes.lane import Lane
+from rbc_engine.lanes.base import AnyLane
 
 __all__ = ["DeviceLanes", "LanePool"]
 
@@ -20,7 +20,7 @@ class DeviceLanes:
     wanted: how many there are to be; those beyond it are closed as they come back.
     """
 
-    def __init__(self, name: str, device_id: int | None, lanes: Sequence[Lane]) -> None:
+    def __init__(self, name: str, device_id: int | None, lanes: Sequence[AnyLane]) -> None:
         self.name = name
         self.device_id = device_id
         self.wanted = len(lanes)
@@ -47,12 +47,14 @@ class LanePool:
             return sum(device.wanted for device in self._devices)
 
     @overload
-    def take(self, device_id: int | None = None) -> Lane: ...
+    def take(self, device_id: int | None = None) -> AnyLane: ...
 
     @overload
-    def take(self, device_id: int | None = None, *, timeout_s: float) -> Lane | None: ...
+    def take(self, device_id: int | None = None, *, timeout_s: float) -> AnyLane | None: ...
 
-    def take(self, device_id: int | None = None, *, timeout_s: float | None = None) -> Lane | None:
+    def take(
+        self, device_id: int | None = None, *, timeout_s: float | None = None
+    ) -> AnyLane | None:
         """Waits for a free lane. device_id: only of this GPU, because the frames are in its memory.
 
         None if none was free within timeout_s, where that is given. Raises the DeviceError that ended the last device, if none is left.
@@ -75,7 +77,7 @@ class LanePool:
                 if not self._changed.wait(timeout_s):
                     return None
 
-    def give(self, lane: Lane) -> None:
+    def give(self, lane: AnyLane) -> None:
         """Takes back a lane that is whole."""
         with self._changed:
             device = self._owner[lane]
@@ -88,7 +90,7 @@ class LanePool:
         if surplus:
             _close(lane)
 
-    def shrink(self, lane: Lane, error: DeviceMemoryError) -> None:
+    def shrink(self, lane: AnyLane, error: DeviceMemoryError) -> None:
         """Closes a lane whose device had no memory left for it, and halves the lanes of that device.
 
         Raises DeviceError if it was the last one.
@@ -112,7 +114,7 @@ class LanePool:
         elif wanted < before:
             self._limited(device, f"lanes {wanted} instead of {before}: {error}")
 
-    def lose(self, lane: Lane, error: DeviceError) -> None:
+    def lose(self, lane: AnyLane, error: DeviceError) -> None:
         """Gives up the device of a lane. Its other lanes are closed as they come back."""
         with self._changed:
             device = self._owner[lane]
@@ -120,7 +122,7 @@ class LanePool:
         _close(lane)
         self._end(device, error)
 
-    def limit(self, lane: Lane, most: int, reason: str) -> None:
+    def limit(self, lane: AnyLane, most: int, reason: str) -> None:
         """Keeps at most so many lanes of the device that this one belongs to."""
         device = self._owner[lane]
         with self._changed:
@@ -164,7 +166,7 @@ class LanePool:
             _close(lane)
 
 
-def _close(lane: Lane) -> None:
+def _close(lane: AnyLane) -> None:
     """Frees what the lane holds. A device that is lost refuses that too, which changes nothing any more."""
     with suppress(DeviceError):
         lane.close()

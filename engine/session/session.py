@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,9 @@ import numpy.typing as npt
 from rbc_engine.closing import Closing
 from rbc_engine.devices.cuda.frame import CudaFrame
 from rbc_engine.errors import ImageError, UsageError
+from rbc_engine.lanes.lanes import Lanes
+from rbc_engine.meter import Meter
+from rbc_engine.packs.pack import Pack
 from rbc_engine.session.admission import Flow, InFlight
 from rbc_engine.session.callback import Delivery
 from rbc_engine.session.options import OnEnded, SessionOptions, check_seconds
@@ -30,9 +33,6 @@ from rbc_engine.session.pixels import PixelFormat, as_array, check_raw
 from rbc_engine.session.turns import Turns
 from rbc_engine.session.warm_up import warm_up
 from rbc_engine.types.ends import Ended, FrameCounts, FrameStatus, Latency, PositionUm
-
-if TYPE_CHECKING:
-    from rbc_engine.engine import Engine
 
 __all__ = ["Session", "Ticket"]
 
@@ -64,24 +64,31 @@ class Session(Closing):
     it by an error drops what waits.
     """
 
-    def __init__(self, engine: Engine, options: SessionOptions, on_ended: OnEnded | None) -> None:
+    def __init__(
+        self,
+        lanes: Lanes,
+        pack: Pack,
+        meter: Meter,
+        options: SessionOptions,
+        on_ended: OnEnded | None,
+    ) -> None:
         """See `Engine.session`, which callers want."""
-        choice = engine.choice
-        batch = options.max_batch or choice.batch_frames
-        limit = options.max_in_flight or 2 * engine.lanes * batch
+        batch = options.max_batch or lanes.choices[0].batch_frames
+        limit = options.max_in_flight or 2 * len(lanes) * batch
         self.options = options
         self.max_in_flight = limit
         # No batch so large that the other lanes starve, or that nothing waits for the next one.
-        self.max_batch = max(1, min(batch, limit // (2 * engine.lanes)))
+        self.max_batch = max(1, min(batch, limit // (2 * len(lanes))))
         if options.max_unread < limit:
             raise UsageError(
                 f"max_unread must be at least max_in_flight, {limit} (got {options.max_unread})"
             )
-        self._engine = engine
-        self._device_ids = [choice.device_id for choice in engine.choices]
+        self._lanes = lanes
+        self._pack = pack
+        self._device_ids = [choice.device_id for choice in lanes.choices]
         self._flow = Flow(options, limit=limit)
         self._changed = self._flow.changed
-        self._turns = Turns(engine, self._flow, max_batch=self.max_batch)
+        self._turns = Turns(lanes, meter, self._flow, max_batch=self.max_batch)
         self._ready = threading.Event()
         self._warm_up_error: BaseException | None = None
         self._delivery = None
@@ -369,7 +376,13 @@ class Session(Closing):
     def _warm_up(self) -> None:
         hw = self.options.warm_up_hw
         try:
-            warm_up(self._engine, hw=hw, pixel_um=self.options.pixel_um, batch=self.max_batch)
+            warm_up(
+                self._lanes,
+                self._pack,
+                hw=hw,
+                pixel_um=self.options.pixel_um,
+                batch=self.max_batch,
+            )
         except BaseException as error:
             self._warm_up_error = error
             with self._changed:

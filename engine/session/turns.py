@@ -6,18 +6,16 @@ import time
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rbc_engine.devices.cuda.frame import CudaFrame
 from rbc_engine.errors import RbcError
+from rbc_engine.lanes.base import Analyze
+from rbc_engine.lanes.lanes import Lanes
+from rbc_engine.meter import Meter
 from rbc_engine.session.admission import Flow, InFlight
 from rbc_engine.session.pixels import to_rgb
 from rbc_engine.types.ends import FrameStatus
 from rbc_engine.types.frames import Decoded, FieldRef, Frame
-
-if TYPE_CHECKING:
-    from rbc_engine.engine import Engine
-    from rbc_engine.lanes.lane import Analyze
 
 __all__ = ["Turns"]
 
@@ -30,11 +28,12 @@ class Turns:
     max_batch: frames of one turn.
     """
 
-    def __init__(self, engine: Engine, flow: Flow, *, max_batch: int) -> None:
-        self._engine = engine
+    def __init__(self, lanes: Lanes, meter: Meter, flow: Flow, *, max_batch: int) -> None:
+        self._lanes = lanes
+        self._meter = meter
         self._flow = flow
         self._max_batch = max_batch
-        self._lanes = engine.lanes
+        self._most = len(lanes)
         self._asked = 0
         """Turns that have not ended."""
         self._queued = 0
@@ -51,13 +50,13 @@ class Turns:
         with self._flow.changed:
             if not self._started:
                 return
-            turns = min(self._lanes - self._asked, len(self._flow.waiting) - self._queued)
+            turns = min(self._most - self._asked, len(self._flow.waiting) - self._queued)
             turns = max(turns, 0)
             self._asked += turns
             self._queued += turns
         for number in range(turns):
             try:
-                future = self._engine.on_lane(self._turn)
+                future = self._lanes.on_lane(self._turn)
             except RbcError as error:
                 self._lose(turns - number, str(error))
                 return
@@ -114,7 +113,7 @@ class Turns:
             pixel_um=options.pixel_um,
         )
         seconds = time.perf_counter() - started
-        self._engine.meter.add("decode", seconds)
+        self._meter.add("decode", seconds)
         ref = FieldRef(slide=entry.slide, field=entry.field, path=Path(entry.path))
         return Decoded(ref=ref, frame=frame, seconds=seconds)
 

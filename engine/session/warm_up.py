@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rbc_engine.lanes.base import AnyLane
+from rbc_engine.lanes.lanes import Lanes
 from rbc_engine.packs.golden import read_golden
+from rbc_engine.packs.pack import Pack
 from rbc_engine.types.arrays import UInt8
 from rbc_engine.types.frames import Decoded, FieldRef, Frame
-
-if TYPE_CHECKING:
-    from rbc_engine.engine import Engine
-    from rbc_engine.lanes.lane import Lane
 
 __all__ = ["warm_up"]
 
 
 def warm_up(
-    engine: Engine, *, hw: tuple[int, int] | None, pixel_um: float | None, batch: int
+    lanes: Lanes,
+    pack: Pack,
+    *,
+    hw: tuple[int, int] | None,
+    pixel_um: float | None,
+    batch: int,
 ) -> None:
     """Lets every lane analyse a frame of the coming size, alone and with as many as it will take at once.
 
@@ -28,25 +31,25 @@ def warm_up(
     batch: frames a lane will take at once.
     """
     if hw is None:
-        short = engine.pack.manifest.detector.short_side_px
+        short = pack.manifest.detector.short_side_px
         hw = (short, short * 4 // 3)
         pixel_um = None
-    frame = Frame(pixels=_pixels(engine, hw), field="warm-up", pixel_um=pixel_um)
+    frame = Frame(pixels=_pixels(pack, hw), field="warm-up", pixel_um=pixel_um)
     decoded = Decoded(ref=FieldRef(slide="", field="warm-up", path=Path()), frame=frame)
     # The detector compiles one network for each number of frames that it takes at once.
-    sizes = sorted({1, min(batch, engine.choice.batch_frames)})
+    sizes = sorted({1, min(batch, lanes.choices[0].batch_frames)})
 
-    def work(lane: Lane) -> None:
+    def work(lane: AnyLane) -> None:
         lane.prepare()
         for size in sizes:
             lane.analyze([decoded] * size)
 
-    engine.on_every_lane(work)
+    lanes.on_every_lane(work)
 
 
-def _pixels(engine: Engine, hw: tuple[int, int]) -> UInt8:
+def _pixels(pack: Pack, hw: tuple[int, int]) -> UInt8:
     """A golden frame of the pack, which has cells, stretched to the size; grey if the pack has none."""
-    cases = read_golden(engine.pack.read("golden.npz"))
+    cases = read_golden(pack.read("golden.npz"))
     if not cases:
         return np.full((*hw, 3), 200, np.uint8)
     golden = cases[0].frame

@@ -39,7 +39,7 @@ def small_pack() -> Pack:
     manifest = pack.manifest.model_copy(update={"detector": detector})
     pack = dataclasses.replace(pack, manifest=manifest)
     cases = []
-    with Engine(pack, *open_devices("cpu", precision="fp32")) as opened:
+    with Engine.on(pack, *open_devices("cpu", precision="fp32")) as opened:
         for decoded in source(2, width=256, height=192):
             regions = opened.analyze(decoded.frame).regions
             cases.append(GoldenCase(frame=decoded.frame.pixels, expected=expectation(regions)))
@@ -81,7 +81,7 @@ def expectation(regions: Regions) -> ExpectedRegions:
 
 @pytest.fixture(scope="module")
 def from_cpu(small_pack: Pack) -> list[FieldResult]:
-    with Engine(small_pack, *open_devices("cpu", precision="fp32")) as opened:
+    with Engine.on(small_pack, *open_devices("cpu", precision="fp32")) as opened:
         return list(opened.run(source(7)))
 
 

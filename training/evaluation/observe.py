@@ -40,7 +40,7 @@ def open_at_floor(pack: Pack, *, device: str, precision: str) -> tuple[Engine, f
         update={"detector": detector.model_copy(update={"score_threshold": floor})}
     )
     choice = open_device(device, precision=precision, calibration=pack.calibration)
-    return Engine(replace(pack, manifest=lowered), choice, estimate_scale=True), floor
+    return Engine.on(replace(pack, manifest=lowered), choice, estimate_scale=True), floor
 
 
 def judge_true_boxes(engine: Engine, fields: Sequence[LabelledField]) -> Findings:

@@ -15,8 +15,7 @@ import numpy.typing as npt
 
 from rbc_engine.closing import Closing
 from rbc_engine.devices.base import BuildWatch
-from rbc_engine.devices.cuda.array import CudaArray
-from rbc_engine.devices.cuda.memory import LaneMemory, explain_cuda
+from rbc_engine.devices.cuda.memory import CudaArray, LaneMemory, explain_cuda
 from rbc_engine.devices.cuda.network import ClassifierNetwork, CudaNetwork, HeadWeights
 from rbc_engine.devices.cuda.ops import CudaOps
 from rbc_engine.devices.cuda.plan_build import build_plan, make_log, tensorrt_failure

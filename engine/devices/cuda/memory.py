@@ -1,4 +1,4 @@
-"""The memory and the stream of one lane on a GPU, through NVIDIA's cuda.core.
+"""The memory and the stream of one lane on a GPU, and the arrays in it, through NVIDIA's cuda.core.
 
 Everything a lane does is put on its one stream, so it happens in order; nothing waits but `download`.
 """
@@ -6,6 +6,7 @@ Everything a lane does is put on its one stream, so it happens in order; nothing
 from __future__ import annotations
 
 import ctypes
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,11 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rbc_engine.devices.cuda.array import CudaArray
 from rbc_engine.errors import DeviceError, DeviceMemoryError, RbcError
 from rbc_engine.meter import Meter
 
-__all__ = ["LaneMemory", "explain_cuda"]
+__all__ = ["CudaArray", "LaneMemory", "explain_cuda"]
 
 _LEAST_STAGING_BYTES = 1 << 12
 # Mistakes of the caller, and what is explained already: not the GPU's doing.
@@ -39,6 +39,72 @@ def explain_cuda(what: str) -> Iterator[None]:
         raise DeviceError(
             f"{what}: {reason}; the GPU cannot be used any more by this process: check nvidia-smi and start again"
         ) from error
+
+
+class CudaArray:
+    """C-contiguous, in the memory of one lane: what is done with it happens in the order of that lane's stream.
+
+    address: of its first byte, in device memory.
+    stable: results of this kind come at the same address every time, so that a network may read them in place.
+    keeper: whatever must not be freed before this array is.
+    """
+
+    __slots__ = ("address", "dtype", "keeper", "memory", "shape", "stable")
+
+    def __init__(
+        self,
+        memory: LaneMemory,
+        address: int,
+        shape: Sequence[int],
+        dtype: npt.DTypeLike,
+        *,
+        keeper: Any,
+        stable: bool = False,
+    ) -> None:
+        self.memory = memory
+        self.address = address
+        self.shape = tuple(int(length) for length in shape)
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
+        self.keeper = keeper
+        self.stable = stable
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def device_id(self) -> int:
+        return self.memory.device_id
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> CudaArray:
+        """The rows of a slice, in the same memory."""
+        begin, end, step = rows.indices(len(self))
+        if step != 1:
+            raise ValueError(f"a slice of a CudaArray must have step 1 (got {step})")
+        row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
+        return CudaArray(
+            self.memory,
+            self.address + begin * row_bytes,
+            (max(end - begin, 0), *self.shape[1:]),
+            self.dtype,
+            keeper=self,
+        )
+
+    def __setitem__(self, rows: slice, value: CudaArray | int) -> None:
+        """Copies an array of the same shape and type into the rows of a slice, or sets them to 0."""
+        into = self[rows]
+        if not isinstance(value, CudaArray):
+            if value != 0:
+                raise ValueError(f"a CudaArray takes another one, or 0 (got {value!r})")
+            self.memory.zero(into)
+        else:
+            self.memory.copy(value, into)
+
+    def __repr__(self) -> str:
+        return f"CudaArray({self.dtype} {list(self.shape)} on cuda:{self.device_id})"
 
 
 class LaneMemory:

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rbc_engine.devices.cuda.array import CudaArray
-from rbc_engine.devices.cuda.memory import LaneMemory, explain_cuda
+from rbc_engine.devices.cuda.memory import CudaArray, LaneMemory, explain_cuda
 from rbc_engine.devices.cuda.ops import CudaOps
 from rbc_engine.errors import DeviceError, DeviceMemoryError
 from rbc_engine.meter import Meter

@@ -22,8 +22,7 @@ from rbc_engine.devices.checks import (
     check_sizes,
     check_windows,
 )
-from rbc_engine.devices.cuda.array import CudaArray
-from rbc_engine.devices.cuda.memory import LaneMemory, explain_cuda
+from rbc_engine.devices.cuda.memory import CudaArray, LaneMemory, explain_cuda
 from rbc_engine.types.arrays import Float32, Int32
 
 __all__ = ["CudaOps"]

@@ -102,7 +102,7 @@ def test_a_run_whose_gpu_is_lost_keeps_what_was_done(tmp_path: Path) -> None:
         import time
 
         with (
-            Engine(pack, device.choice(1, device_id=None)) as engine,
+            Engine.on(pack, device.choice(1, device_id=None)) as engine,
             RunOutput(out, pack) as output,
             RunJournal.create(out, run_head(engine, settings={}), types=len(pack.types)) as journal,
         ):

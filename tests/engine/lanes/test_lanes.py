@@ -96,7 +96,7 @@ def test_slow_steps_reorder_nothing(pack: Pack, lanes: int) -> None:
                 overlapping -= 1
 
     device = ScriptedDevice(pack, script)
-    with Engine(pack, device.choice(lanes)) as engine:
+    with Engine.on(pack, device.choice(lanes)) as engine:
         results = list(engine.run(source()))
     assert check(results) == 0
     assert most == lanes
@@ -121,7 +121,7 @@ def test_lanes_that_find_no_memory_are_halved(pack: Pack, fits: int, left: int) 
         time.sleep(0.001)
 
     device = ScriptedDevice(pack, script)
-    with Engine(pack, device.choice(4)) as engine:
+    with Engine.on(pack, device.choice(4)) as engine:
         results, error = drain(engine, source())
         assert error is None
         assert engine.lanes == left == lanes_left(device)
@@ -137,7 +137,7 @@ def test_memory_for_no_lane_at_all_is_an_error_with_a_remedy(pack: Pack) -> None
             raise DeviceMemoryError("no memory for a network")
 
     device = ScriptedDevice(pack, script)
-    with Engine(pack, device.choice(4)) as engine:
+    with Engine.on(pack, device.choice(4)) as engine:
         results, error = drain(engine, source())
         assert "does not hold one lane: free memory on it, or use another --device" in str(error)
         assert check(results, lost_to="no memory for a network") > 0
@@ -179,7 +179,7 @@ def test_a_device_lost_in_the_middle_leaves_no_frame_without_result(
             taken += 1
             yield decoded
 
-    with Engine(pack, device.choice(2)) as engine:
+    with Engine.on(pack, device.choice(2)) as engine:
         results, error = drain(engine, counted())
     assert f"stage {stage} on scripted:0: the GPU has fallen off the bus" in str(error)
     assert len(results) == taken < COUNT
@@ -198,7 +198,7 @@ def test_another_gpu_takes_over(pack: Pack) -> None:
             raise DeviceError("gone")
 
     devices = [ScriptedDevice(pack, script, number=number) for number in (0, 1)]
-    with Engine(pack, *(device.choice(2) for device in devices)) as engine:
+    with Engine.on(pack, *(device.choice(2) for device in devices)) as engine:
         assert engine.lanes == 4
         results, error = drain(engine, source())
         assert error is None
@@ -217,7 +217,7 @@ def test_work_spreads_over_all_gpus(pack: Pack) -> None:
         time.sleep(0.002)
 
     devices = [ScriptedDevice(pack, script, number=number) for number in (0, 1)]
-    with Engine(pack, *(device.choice(2) for device in devices)) as engine:
+    with Engine.on(pack, *(device.choice(2) for device in devices)) as engine:
         assert check(list(engine.run(source()))) == 0
     assert {(0, 0), (1, 0)} <= {(number, 0) for number, _ in used}
     assert len(used) >= 3
@@ -229,7 +229,7 @@ def test_frames_in_a_gpus_memory_stay_on_it(pack: Pack) -> None:
             assert device.number == 1
 
     devices = [ScriptedDevice(pack, script, number=number) for number in (0, 1)]
-    with Engine(pack, *(device.choice(2) for device in devices)) as engine:
+    with Engine.on(pack, *(device.choice(2) for device in devices)) as engine:
         assert check(list(engine.run(source(20, on=1)))) == 0
         with pytest.raises(DeviceError, match="memory of GPU 5, which this engine does not use"):
             list(engine.run(source(2, on=5)))
@@ -237,10 +237,10 @@ def test_frames_in_a_gpus_memory_stay_on_it(pack: Pack) -> None:
 
 def test_too_many_lanes_for_the_memory_are_not_begun(pack: Pack) -> None:
     device = ScriptedDevice(pack, lambda device, step: None)
-    with Engine(pack, device.choice(4)) as engine:
-        lane = engine._lanes.take()
-        engine._lanes.limit(lane, 3, "a lane takes 1 GiB")
-        engine._lanes.give(lane)
+    with Engine.on(pack, device.choice(4)) as engine:
+        lane = engine._lanes._pool.take()
+        engine._lanes._pool.limit(lane, 3, "a lane takes 1 GiB")
+        engine._lanes._pool.give(lane)
         assert engine.lanes == 3
         assert engine.notes == ["scripted:0: lanes 3 instead of 4: a lane takes 1 GiB"]
         assert check(list(engine.run(source()))) == 0

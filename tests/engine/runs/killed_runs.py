@@ -29,7 +29,7 @@ from unittest import mock
 
 # What the command imports late: once, before the forks.
 import rbc_engine.runs.run
-from rbc_engine.bench.instruments.stub_engine import StubLane, stub_regions
+from rbc_engine.bench.instruments.stub_engine import StubLane, engine_of_lanes, stub_regions
 from rbc_engine.cli import app
 from rbc_engine.engine import Engine
 from rbc_engine.errors import RbcError
@@ -113,12 +113,7 @@ def stub(log: str, frame_s: float, precision: str) -> Engine:
         threads=1, notes=[],
     )  # fmt: skip
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-
-    def lane(*_, **__):
-        return FieldLane(descriptor, frame_s)
-
-    with mock.patch("rbc_engine.engine.Lane", lane):
-        return Engine(PACK, choice)
+    return engine_of_lanes(PACK, choice, lambda _: FieldLane(descriptor, frame_s))
 
 
 def child(order: dict, answer: int) -> None:

@@ -94,7 +94,9 @@ def frame_engine():
     pack = dataclasses.replace(
         pack, manifest=pack.manifest.model_copy(update={"detector": detector})
     )
-    with Engine(pack, open_device("cpu", precision="fp32", lanes=1), field_prior=False) as engine:
+    with Engine.on(
+        pack, open_device("cpu", precision="fp32", lanes=1), field_prior=False
+    ) as engine:
         yield engine
 
 

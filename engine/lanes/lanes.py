@@ -1,0 +1,230 @@
+"""The lanes of an engine at work: a thread for each, the devices under them, and their proof before they are trusted."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import TypeVar
+
+from rbc_engine.closing import Closing
+from rbc_engine.devices.choose import DeviceChoice
+from rbc_engine.errors import DeviceError, DeviceMemoryError, RbcError
+from rbc_engine.lanes.base import Analyze, AnyLane
+from rbc_engine.lanes.lane import Lane
+from rbc_engine.lanes.pool import DeviceLanes, LanePool
+from rbc_engine.lanes.prove import check_golden
+from rbc_engine.lanes.stages.call import Caller
+from rbc_engine.lanes.stages.field_prior import FieldPrior
+from rbc_engine.meter import Meter
+from rbc_engine.packs.pack import Pack
+from rbc_engine.stats.drift import Drift
+from rbc_engine.types.frames import Decoded
+from rbc_engine.types.results import FieldResult
+
+__all__ = ["Lanes", "lane_maker"]
+
+Result = TypeVar("Result")
+
+# Of a GPU's memory that is free: what lanes may take of it.
+_MEMORY_SHARE = 0.8
+# How long on_every_lane waits before it looks whether a lane was lost.
+_LANE_LOST_S = 0.2
+
+
+def lane_maker(
+    pack: Pack,
+    *,
+    meter: Meter,
+    estimate_scale: bool = False,
+    field_prior: FieldPrior | None = None,
+) -> Callable[[DeviceChoice], Lane]:
+    """Returns what makes one lane of a pack on a device. Its lanes share the pack's caller.
+
+    estimate_scale, field_prior: as for Lane.
+    """
+    caller = Caller(pack)
+
+    def make(choice: DeviceChoice) -> Lane:
+        return Lane(
+            choice.device,
+            pack,
+            caller,
+            batch_frames=choice.batch_frames,
+            batch_patches=choice.batch_patches,
+            threads=choice.threads,
+            meter=meter,
+            estimate_scale=estimate_scale,
+            field_prior=field_prior,
+        )
+
+    return make
+
+
+class Lanes(Closing):
+    """Lanes on one or several devices, with a worker thread for each. `len` is how many are in use.
+
+    choices: the devices, which are taken over: closing the lanes closes them.
+    make: makes one lane on a device.
+    """
+
+    def __init__(
+        self, choices: Sequence[DeviceChoice], make: Callable[[DeviceChoice], AnyLane]
+    ) -> None:
+        self.choices = tuple(choices)
+        self._notes: list[str] = []
+        self._pool = LanePool(
+            [
+                DeviceLanes(
+                    choice.device.name,
+                    choice.device_id,
+                    [make(choice) for _ in range(choice.lanes)],
+                )
+                for choice in choices
+            ],
+            say=self._notes.append,
+        )
+        self._workers = ThreadPoolExecutor(len(self._pool), thread_name_prefix="rbc-lane")
+        self._closed = False
+        self._closing = threading.Lock()
+        self._taking_all = threading.Lock()
+        self._preparing: threading.Thread | None = None
+        if self.choices[0].device_id is None:
+            # While the caller reads the first frames and a lane compiles network A for them: it holds no lane.
+            self._preparing = threading.Thread(
+                target=self._prepare, args=(make,), name="rbc-prepare"
+            )
+            self._preparing.start()
+
+    def __len__(self) -> int:
+        return len(self._pool)
+
+    @property
+    def notes(self) -> list[str]:
+        """Why no faster device or precision was taken, and what had to be given up since."""
+        return [*(note for choice in self.choices for note in choice.notes), *self._notes]
+
+    def check_open(self) -> None:
+        """Raises RbcError if the lanes, and so their engine, are closed."""
+        if self._closed:
+            raise RbcError("the engine is closed; open a new one")
+
+    def on_lane(self, work: Callable[[Analyze], Result]) -> Future[Result]:
+        """Calls a function, in a worker, when a lane is free, with what analyses batches on lanes.
+
+        Cancelled if the lanes are closed first.
+        """
+        self.check_open()
+        try:
+            return self._workers.submit(work, self._analyze)
+        except RuntimeError as error:  # closed since
+            raise RbcError("the engine is closed; open a new one") from error
+
+    def on_every_lane(self, work: Callable[[AnyLane], object]) -> None:
+        """Calls a function with each lane, here, as soon as it is free. Nothing else has a lane when it returns."""
+        held: list[AnyLane] = []
+        with self._taking_all:  # two at a time would each wait for what the other holds
+            self.check_open()
+            try:
+                # A device may be lost meanwhile, and its lanes with it.
+                while len(held) < len(self):
+                    lane = self._pool.take(timeout_s=_LANE_LOST_S)
+                    if lane is not None:
+                        held.append(lane)
+                        work(lane)
+            finally:
+                for lane in held:
+                    self._pool.give(lane)
+
+    def check_golden(self, pack: Pack) -> list[Drift]:
+        """Runs the pack's golden inputs, one by one and as full batches, and compares the answers.
+
+        Returns what differs on each device, within what its precision allows. Raises DeviceError if more does.
+        """
+        return [self._check_golden(pack, choice) for choice in self.choices]
+
+    def prove(self, pack: Pack) -> None:
+        """Runs the golden inputs on every GPU, before it is trusted with frames. No lane has taken memory yet.
+
+        They compile what is not compiled yet, warm the GPU up, show what memory a lane takes, and must come out right.
+        """
+        for choice in self.choices:
+            if choice.device_id is not None:
+                self._prove(pack, choice)
+
+    def close(self) -> None:
+        """Waits for the batches in flight and frees the devices. May be called again."""
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+        if self._preparing is not None:
+            self._preparing.join()
+        with self._taking_all:
+            self._workers.shutdown(wait=True, cancel_futures=True)
+            self._pool.close()
+        for choice in self.choices:
+            # A device that is lost refuses this too; that it was lost has been said already.
+            with suppress(DeviceError):
+                choice.device.enter()
+                choice.device.close()
+
+    def _prepare(self, make: Callable[[DeviceChoice], AnyLane]) -> None:
+        """Compiles what does not depend on the frames; the host keeps it, and its lanes find it there."""
+        # An error here comes up again where a lane needs what is missing.
+        with suppress(Exception):
+            make(self.choices[0]).prepare()
+
+    def _analyze(
+        self,
+        batch: Sequence[Decoded],
+        *,
+        keep_frames: bool = False,
+        device_id: int | None = None,
+    ) -> list[FieldResult]:
+        """Gives the results of a batch, on the GPU whose memory its frames are in, if they are in one's."""
+        if device_id is None:
+            held = {decoded.frame.device_id for decoded in batch if decoded.frame is not None}
+            device_id = next((number for number in held if number is not None), None)
+        return self._do(lambda lane: lane.analyze(batch, keep_frames=keep_frames), device_id)
+
+    def _do(self, work: Callable[[AnyLane], Result], device_id: int | None) -> Result:
+        """Does it on a free lane, and on another one if that fails. Raises DeviceError if none is left."""
+        while True:
+            lane = self._pool.take(device_id)
+            try:
+                done = work(lane)
+            except DeviceMemoryError as error:
+                self._pool.shrink(lane, error)
+            except DeviceError as error:
+                self._pool.lose(lane, error)
+            except BaseException:
+                self._pool.give(lane)
+                raise
+            else:
+                self._pool.give(lane)
+                return done
+
+    def _check_golden(self, pack: Pack, choice: DeviceChoice) -> Drift:
+        return check_golden(
+            pack, choice, lambda batch: self._analyze(batch, device_id=choice.device_id)
+        )
+
+    def _prove(self, pack: Pack, choice: DeviceChoice) -> None:
+        device = choice.device
+        device.enter()
+        before = device.free_bytes() or 0
+        self._do(lambda lane: lane.prepare(), choice.device_id)
+        self._check_golden(pack, choice)
+        device.enter()
+        free = device.free_bytes() or 0
+        taken = max(before - free, 1)
+        lane = self._pool.take(choice.device_id)
+        most = 1 + int(_MEMORY_SHARE * free / taken)
+        self._pool.limit(
+            lane,
+            most,
+            f"the first lane took {taken >> 20} MiB of GPU memory, and {free >> 20} MiB are left",
+        )
+        self._pool.give(lane)
