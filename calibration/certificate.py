@@ -6,7 +6,8 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from rbc_engine.devices.choose import cores_here, open_device
+from rbc_engine.devices.choose import open_device
+from rbc_engine.devices.cpu.kind import cores_here
 from rbc_engine.engine import Engine
 from rbc_engine.errors import UsageError
 from rbc_engine.packs.pack import Pack
@@ -76,7 +77,7 @@ def _run(
             raise UsageError(f"--drift: {remedy}")
         source = DaliSource(
             entries,
-            device_ids=[choice.device_id],
+            places=[choice.place],
             batch_size=_BATCH,
             workers=workers,
             ahead=2 * _BATCH,

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rbc_engine.calibration.observe import ObservingDevice
-from rbc_engine.devices.choose import DeviceChoice, cores_here
+from rbc_engine.devices.base import DeviceChoice
+from rbc_engine.devices.cpu.kind import CPU, cores_here
 from rbc_engine.engine import Engine
 from rbc_engine.errors import UsageError
 from rbc_engine.packs.pack import Pack
@@ -33,6 +34,7 @@ def observe_fields(
     device = device or ObservingDevice()
     choice = DeviceChoice(
         device=device,
+        kind=CPU,
         lanes=1,
         threads=cores_here(),
         lane_frames=1,

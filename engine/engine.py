@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from rbc_engine.closing import Closing
-from rbc_engine.devices.base import BuildWatch
-from rbc_engine.devices.choose import DeviceChoice, open_devices
+from rbc_engine.devices.base import BuildWatch, DeviceChoice
+from rbc_engine.devices.choose import open_devices
 from rbc_engine.errors import DeviceError, ImageError, UsageError
 from rbc_engine.lanes.base import Analyze
 from rbc_engine.lanes.batching import batches, outcome

@@ -17,7 +17,7 @@ from rbc_engine.bench.instruments.measure import Fit, fit_power
 from rbc_engine.bench.instruments.stub_engine import stub_engine
 from rbc_engine.bench.instruments.whole_run import run_into
 from rbc_engine.bench.settings import BenchSettings, Size
-from rbc_engine.devices.choose import cores_here
+from rbc_engine.devices.cpu.kind import cores_here
 from rbc_engine.engine import Engine
 from rbc_engine.errors import RbcError
 

@@ -20,7 +20,7 @@ from rbc_engine.lanes.stages.field_prior import FieldPrior
 from rbc_engine.meter import Meter
 from rbc_engine.packs.pack import Pack
 from rbc_engine.sources.images.decode import read_image
-from rbc_engine.types.frames import Decoded, FieldRef, Frame
+from rbc_engine.types.frames import Decoded, DevicePixels, FieldRef, Frame
 from rbc_engine.types.results import Regions
 
 __all__ = ["OnnxRuntimePeer"]
@@ -83,8 +83,8 @@ class _OnnxRuntimeDevice(Closing):
     def free_bytes(self) -> None:
         """None: what the host has free does not decide about lanes."""
 
-    def upload(self, array: HostArray) -> HostArray:
-        return array
+    def upload(self, array: HostArray | DevicePixels) -> HostArray:
+        return array if isinstance(array, np.ndarray) else array.to_host()
 
     def empty(self, shape: Sequence[int], dtype: npt.DTypeLike) -> HostArray:
         return np.empty(tuple(shape), dtype)

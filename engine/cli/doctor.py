@@ -32,24 +32,15 @@ def _report() -> dict[str, Any]:
     from importlib.metadata import version
 
     from rbc_engine import _kernels
-    from rbc_engine.devices.choose import cores_here, open_device
-    from rbc_engine.devices.cuda.driver import ask_driver
-    from rbc_engine.devices.cuda.needs import DALI, gpu_needs, library_version
-    from rbc_engine.devices.cuda.plan_cache import cache_folder
+    from rbc_engine.devices.choose import open_device
+    from rbc_engine.devices.cpu.kind import cores_here
+    from rbc_engine.devices.table import KINDS
     from rbc_engine.errors import PackError
     from rbc_engine.packs.pack import Pack, shipped_packs
-    from rbc_engine.sources.open import dali_remedy
+    from rbc_engine.sources.open import DALI
 
-    driver = ask_driver()
-    gpu = [
-        str(need)
-        for number in range(max(len(driver.gpus), 1))
-        for need in gpu_needs(number, driver=driver)
-    ]
-    # Each line once: what the GPUs share is said for the first.
-    gpu = list(dict.fromkeys(gpu))
-    gpu.append(f"DALI: {dali_remedy() or library_version(*DALI)}")
-    gpu.append(f"compiled networks: {cache_folder()}")
+    gpu = [line for kind in KINDS.values() for line in kind.needs()]
+    gpu.append(f"DALI: {DALI.missing() or DALI.version()}")
     packs, calibration = [], None
     for name, folder in shipped_packs().items():
         try:

@@ -1,8 +1,9 @@
-"""What a device offers to the stages, and no more: memory, networks, and ops."""
+"""What a device offers to the stages, and no more: memory, networks, and ops; and its kind's own record."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from rbc_engine.meter import Meter
 from rbc_engine.types.arrays import Float32, Int32
+from rbc_engine.types.frames import HOST, DevicePixels, Place
 
 __all__ = [
     "RGB",
@@ -19,8 +21,11 @@ __all__ = [
     "BuildWatch",
     "Device",
     "DeviceArray",
+    "DeviceChoice",
+    "DeviceKind",
     "HostArray",
     "Network",
+    "OpenDevice",
     "Ops",
 ]
 
@@ -186,8 +191,11 @@ class Device(Protocol[Array]):
         """Memory that is free; None where nobody needs to know, on the host."""
         ...
 
-    def upload(self, array: HostArray | Array) -> Array:
-        """The array on this device; itself if it is there already. It may be changed after the next `download`."""
+    def upload(self, array: HostArray | Array | DevicePixels) -> Array:
+        """The array on this device; itself if it is there already. It may be changed after the next `download`.
+
+        Raises ValueError for pixels that lie in the memory of another device.
+        """
         ...
 
     def empty(self, shape: Sequence[int], dtype: npt.DTypeLike) -> Array:
@@ -244,3 +252,83 @@ class Device(Protocol[Array]):
 
 AnyDevice = Device[Any]
 """A device for whoever does not touch its arrays."""
+
+
+def _nothing() -> None:
+    """Where no compiled network is kept, none is removed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceChoice:
+    """An open device with the sizes that suit it.
+
+    kind: its kind's record. place: the memory in which its lanes take frames as they lie, beside the host's.
+    lanes: batches in flight. threads: CPU threads for each kernel of a lane.
+    lane_frames: frames a lane takes at once. batch_frames, batch_patches: batch sizes of the networks.
+    notes: why no faster device or precision was taken.
+    refuse: removes the compiled networks that are kept on the disk; called when they give wrong answers.
+    """
+
+    device: AnyDevice
+    kind: DeviceKind
+    place: Place = HOST
+    lanes: int
+    threads: int
+    lane_frames: int
+    batch_frames: int
+    batch_patches: tuple[int, ...]
+    notes: Sequence[str]
+    refuse: Callable[[], None] = _nothing
+
+
+class OpenDevice(Protocol):
+    """DeviceKind.open."""
+
+    def __call__(
+        self,
+        number: int,
+        *,
+        precision: str,
+        lanes: int | None,
+        notes: Sequence[str],
+        cache_name: str,
+        watch: BuildWatch | None,
+    ) -> DeviceChoice:
+        """Opens a device that has no problems.
+
+        precision: one that it offers. lanes: None for what suits it. notes: come before the device's own.
+        cache_name: a folder for the compiled networks of a pack. watch: see Engine.open.
+        """
+        ...
+
+
+def _none_lacking(_: int) -> Sequence[str]:
+    return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceKind:
+    """One kind of device: what has to be known of it before one is open. Its functions take the number of a device.
+
+    name: what --device and calibration.json call it. numbered: --device may name some of several, e.g. 'cuda:1'.
+    keeps_networks: compiling takes minutes, so networks are kept on the disk, and each device proves them on the
+        pack's golden inputs when it is opened; else they are compiled at each start, in seconds, once for all lanes.
+    decodes: images can be decoded into its memory.
+    found: numbers of those that are here. problems: everything that one lacks to run, each with its remedy.
+    precisions: what it computes in, fastest first. lacks: why not in one that others of its kind have, one line each.
+    needs: what doctor says of the kind, one line for each thing that is here or missing.
+    dlpack_type: of its memory, in DLPack's numbers. adopt: makes DevicePixels of a frame in it, without a copy.
+    """
+
+    name: str
+    numbered: bool
+    keeps_networks: bool
+    decodes: bool
+    found: Callable[[], Sequence[int]]
+    problems: Callable[[int], Sequence[str]]
+    precisions: Callable[[int], Sequence[str]]
+    lacks: Callable[[int], Sequence[str]] = _none_lacking
+    needs: Callable[[], Sequence[str]]
+    open: OpenDevice
+    dlpack_type: int | None = None
+    adopt: Callable[[object], DevicePixels] | None = None

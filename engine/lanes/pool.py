@@ -9,6 +9,7 @@ from typing import overload
 
 from rbc_engine.errors import DeviceError, DeviceMemoryError
 from rbc_engine.lanes.base import AnyLane
+from rbc_engine.types.frames import Place
 
 __all__ = ["DeviceLanes", "LanePool"]
 
@@ -16,13 +17,13 @@ __all__ = ["DeviceLanes", "LanePool"]
 class DeviceLanes:
     """The lanes of one device.
 
-    device_id: which GPU; None for the host.
+    place: the memory in which they take frames as they lie, beside the host's.
     wanted: how many there are to be; those beyond it are closed as they come back.
     """
 
-    def __init__(self, name: str, device_id: int | None, lanes: Sequence[AnyLane]) -> None:
+    def __init__(self, name: str, place: Place, lanes: Sequence[AnyLane]) -> None:
         self.name = name
-        self.device_id = device_id
+        self.place = place
         self.wanted = len(lanes)
         self.alive = len(lanes)
         self.free = list(lanes)
@@ -47,15 +48,13 @@ class LanePool:
             return sum(device.wanted for device in self._devices)
 
     @overload
-    def take(self, device_id: int | None = None) -> AnyLane: ...
+    def take(self, place: Place | None = None) -> AnyLane: ...
 
     @overload
-    def take(self, device_id: int | None = None, *, timeout_s: float) -> AnyLane | None: ...
+    def take(self, place: Place | None = None, *, timeout_s: float) -> AnyLane | None: ...
 
-    def take(
-        self, device_id: int | None = None, *, timeout_s: float | None = None
-    ) -> AnyLane | None:
-        """Waits for a free lane. device_id: only of this GPU, because the frames are in its memory.
+    def take(self, place: Place | None = None, *, timeout_s: float | None = None) -> AnyLane | None:
+        """Waits for a free lane. place: only on this device, because the frames are in its memory.
 
         None if none was free within timeout_s, where that is given. Raises the DeviceError that ended the last device, if none is left.
         """
@@ -64,11 +63,11 @@ class LanePool:
                 usable = [
                     device
                     for device in self._devices
-                    if device.wanted and device_id in (None, device.device_id)
+                    if device.wanted and place in (None, device.place)
                 ]
                 if not usable:
                     raise self._failure or DeviceError(
-                        f"the frames are in the memory of GPU {device_id}, which this engine does not use"
+                        f"the frames are in the memory of {place}, which this engine does not use"
                     )
                 # The device with the most lanes free: work spreads over all of them.
                 device = max(usable, key=lambda device: len(device.free))

@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import chain, takewhile
 from typing import Any, TypeVar
 
-from rbc_engine.devices.choose import cores_here
+from rbc_engine.devices.cpu.kind import cores_here
 from rbc_engine.engine import Engine
 from rbc_engine.errors import DeviceError
 from rbc_engine.runs.kept import KeptResults

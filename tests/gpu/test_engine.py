@@ -16,7 +16,7 @@ from rbc_engine.sources.find import find_fields
 from rbc_engine.sources.images.dali import DaliSource
 from rbc_engine.sources.open import dali_remedy
 from rbc_engine.sources.synthetic.field import render_field
-from rbc_engine.types.frames import Decoded, FieldRef, Frame
+from rbc_engine.types.frames import Decoded, FieldRef, Frame, Place
 from rbc_engine.types.results import FieldResult
 
 pytestmark = pytest.mark.gpu
@@ -130,13 +130,17 @@ def test_dali_leaves_the_frames_on_the_gpu(repository: Path) -> None:
     entries = find_fields([repository / "samples"]).entries
     with Engine.open("chula12", device="cuda") as engine:
         source = DaliSource(
-            entries, device_ids=[0], batch_size=engine.choice.lane_frames, workers=4, ahead=16
+            entries,
+            places=[Place("cuda", 0)],
+            batch_size=engine.choice.lane_frames,
+            workers=4,
+            ahead=16,
         )
         with source:
             items = list(source)
         jpegs = [d for d in items if d.ref.path.suffix == ".jpg"]
         assert jpegs
-        assert all(d.frame.device_id == 0 for d in jpegs)
+        assert all(d.frame.place == Place("cuda", 0) for d in jpegs)
         on_gpu = list(engine.run(items))
         on_host = list(
             engine.run(

@@ -22,6 +22,7 @@ from rbc_engine.devices.base import HostArray, Ops
 from rbc_engine.devices.cpu import ops
 from rbc_engine.errors import DeviceError, UsageError
 from rbc_engine.meter import Meter
+from rbc_engine.types.frames import DevicePixels
 
 __all__ = ["HostDevice", "HostNetwork", "host_precisions"]
 
@@ -148,8 +149,12 @@ class HostDevice(Closing):
     def free_bytes(self) -> None:
         """None: what the host has free does not decide about lanes."""
 
-    def upload(self, array: HostArray) -> HostArray:
+    def upload(self, array: HostArray | DevicePixels) -> HostArray:
         """The array itself: it is in this device's memory already."""
+        if not isinstance(array, np.ndarray):
+            raise ValueError(
+                f"array must be numpy's (got {type(array).__name__} in the memory of {array.place})"
+            )
         return array
 
     def empty(self, shape: Sequence[int], dtype: npt.DTypeLike) -> HostArray:

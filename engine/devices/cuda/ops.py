@@ -310,7 +310,7 @@ class CudaOps:
         return probabilities
 
     def _launch(self, op: str, **arguments: Any) -> None:
-        with explain_cuda(f"cuda:{self._memory.device_id}: kernel {op}"):
+        with explain_cuda(f"{self._memory.place}: kernel {op}"):
             getattr(self._kernels, op)(**arguments, stream=self._memory.stream_handle)
 
     def _workspace(self, op: str, **sizes: int) -> CudaArray:
