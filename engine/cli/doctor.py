@@ -37,7 +37,9 @@ def _report() -> dict[str, Any]:
     from rbc_engine.devices.table import KINDS
     from rbc_engine.errors import PackError
     from rbc_engine.packs.pack import Pack, shipped_packs
+    from rbc_engine.sources.images import table as images
     from rbc_engine.sources.open import DALI
+    from rbc_engine.sources.slides import table as slides
 
     gpu = [line for kind in KINDS.values() for line in kind.needs()]
     gpu.append(f"DALI: {DALI.missing() or DALI.version()}")
@@ -61,9 +63,8 @@ def _report() -> dict[str, Any]:
             "cores": cores_here(),
             "lanes": choice.lanes,
             "gpu": gpu,
-            "decoders": [
-                f"{name} {version(name)}" for name in ("simplejpeg", "pillow", "tifffile")
-            ],
+            "decoders": [f"{reader.name}: {reader.library}" for reader in images.READERS],
+            "slides": [f"{reader.name}: {reader.library}" for reader in slides.READERS],
             "packs": packs or ["none: no pack comes with this installation; give --pack PATH"],
             "notes": list(choice.notes),
         }

@@ -22,7 +22,8 @@ import numpy.typing as npt
 from rbc_engine.closing import Closing
 from rbc_engine.errors import ImageError
 from rbc_engine.sources.images.ahead import ReadAhead
-from rbc_engine.sources.images.decode import decode_image, plain_jpeg, read_bytes
+from rbc_engine.sources.images.decode import decode_image, read_bytes
+from rbc_engine.sources.images.jpeg import plain_jpeg
 from rbc_engine.types.arrays import UInt8
 from rbc_engine.types.frames import HOST, Decoded, FieldRef, Frame, Place
 

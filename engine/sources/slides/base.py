@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from rbc_engine.errors import ImageError
@@ -11,15 +12,13 @@ from rbc_engine.types.arrays import UInt8
 
 __all__ = [
     "MAX_SLIDE_SIDE_PX",
-    "SLIDES_REMEDY",
     "Box",
     "Level",
     "Slide",
+    "SlideModule",
     "checked_levels",
     "checked_pixel_um",
 ]
-
-SLIDES_REMEDY = "pip install 'rbc-engine[slides]'"
 
 MAX_SLIDE_SIDE_PX = 1 << 20
 """Longest side of a slide: scanners make less than a third of it."""
@@ -71,6 +70,23 @@ class Slide(Protocol):
 
     def close(self) -> None:
         """May be called again."""
+        ...
+
+
+class SlideModule(Protocol):
+    """A module of this room that reads slides; see rbc_engine.sources.slides.table."""
+
+    def is_slide(self, path: Path) -> bool:
+        """Tells a slide from an image, of a file that begins as the reader's files do. False if it cannot be read."""
+        ...
+
+    def open_file(self, path: Path, *, named: bool) -> Slide | None:
+        """Opens a slide; None if the file is none of this reader's.
+
+        named: its name says that it is one of this reader's.
+
+        Raises ImageError if it is one, and cannot be used.
+        """
         ...
 
 

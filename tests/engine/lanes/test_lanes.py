@@ -232,7 +232,9 @@ def test_frames_in_a_gpus_memory_stay_on_it(pack: Pack) -> None:
     devices = [ScriptedDevice(pack, script, number=number) for number in (0, 1)]
     with Engine.on(pack, *(device.choice(2) for device in devices)) as engine:
         assert check(list(engine.run(source(20, on=1)))) == 0
-        with pytest.raises(DeviceError, match="memory of scripted:5, which this engine does not use"):
+        with pytest.raises(
+            DeviceError, match="memory of scripted:5, which this engine does not use"
+        ):
             list(engine.run(source(2, on=5)))
 
 
