@@ -19,8 +19,7 @@ from rbc_engine.runs.resume import Plan, fields_first
 from rbc_engine.runs.whole_slides import WholeSlides
 from rbc_engine.sinks.journal.run_journal import RunJournal, field_key
 from rbc_engine.sinks.output import RunOutput
-from rbc_engine.sources.base import entry_ref
-from rbc_engine.sources.images.dali import DaliSource
+from rbc_engine.sources.base import Source, entry_ref
 from rbc_engine.sources.open import decoder_of, open_source
 from rbc_engine.sources.slides.tile_reader import SlideSource, SlideStart, SlideStep, TileRead
 from rbc_engine.types.frames import SlideRef
@@ -79,7 +78,7 @@ def run_fields(
         ahead=max(ahead, workers),
         pixel_um=pixel_um,
     )
-    tiles = SlideSource(
+    tiles: Source[SlideStep] = SlideSource(
         [entry for entry in pending if isinstance(entry, SlideRef)],
         settings=engine.pack.manifest.detector,
         pixel_um=pixel_um,
@@ -133,11 +132,7 @@ def run_fields(
         stated.append(
             f"{slide_count} whole slides have no picture in report.html and no overlay: they are too large for one"
         )
-    if isinstance(source, DaliSource) and source.given_up:
-        stated.append(
-            f"DALI could not decode {source.given_up} batches of {engine.choice.lane_frames} files as a whole; "
-            f"their files were decoded one by one on the CPU"
-        )
+    stated += [*source.notes, *tiles.notes]
     if lost is not None:
         stated.append(
             f"ended early: {total - counts.fields} of {total} fields were not run: {lost}"

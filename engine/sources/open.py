@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import version
 
 from rbc_engine.devices.base import DeviceChoice
 from rbc_engine.libraries import Library
+from rbc_engine.sources.base import Source
 from rbc_engine.sources.images.dali import DaliSource
 from rbc_engine.sources.images.files import FolderSource
+from rbc_engine.sources.images.table import READERS
 from rbc_engine.types.frames import Decoded, FieldRef
 
 __all__ = ["DALI", "cpu_decoders", "dali_remedy", "decoder_of", "open_source"]
@@ -24,8 +25,7 @@ DALI = Library(
 
 def cpu_decoders() -> str:
     """The libraries that decode on the CPU, with their versions."""
-    names = ("simplejpeg", "pillow", "tifffile")
-    return ", ".join(f"{name} {version(name)}" for name in names)
+    return ", ".join(dict.fromkeys(str(reader.library) for reader in READERS))
 
 
 def dali_remedy() -> str | None:
@@ -50,7 +50,7 @@ def open_source(
     workers: int,
     ahead: int,
     pixel_um: float | None,
-) -> FolderSource | DaliSource:
+) -> Source[Decoded]:
     """The frames of a run, decoded where that is fastest: by `decoder_of` the devices."""
     if not all(choice.kind.decodes for choice in choices) or dali_remedy() is not None:
         return FolderSource(entries, workers=workers, ahead=ahead, pixel_um=pixel_um)

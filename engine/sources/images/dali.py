@@ -108,7 +108,7 @@ class _Batch:
 
 
 class DaliSource(Closing):
-    """Frames of fields, decoded ahead on GPUs, in the order given; see rbc_engine.sources.images.files.FolderSource.
+    """Frames of fields, decoded ahead on GPUs: a Source of a Decoded for every entry.
 
     places: the GPUs' memory, each with a pipeline of its own; batches go to them in turn. `[HOST]` is the CPU.
     batch_size: files a batch: as many as a lane takes frames, so that a lane's frames are on one GPU.
@@ -144,6 +144,15 @@ class DaliSource(Closing):
                 threads=min(workers, _MOST_THREADS),
             )
             for index, place in enumerate(places)
+        ]
+
+    @property
+    def notes(self) -> Sequence[str]:
+        if not self.given_up:
+            return ()
+        return [
+            f"DALI could not decode {self.given_up} batches of {self._batch_size} files as a whole; "
+            f"their files were decoded one by one on the CPU"
         ]
 
     def __iter__(self) -> Iterator[Decoded]:

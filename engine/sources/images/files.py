@@ -16,15 +16,14 @@ __all__ = ["FolderSource"]
 
 
 class FolderSource(Closing):
-    """Frames of fields, decoded ahead in a few threads, in the order given.
-
-    Iterating, once, yields a Decoded for every entry: a file that cannot be used has its error there and stops
-    nothing. Use it in a `with` block, which stops the threads however the block ends.
+    """Frames of fields, decoded ahead in a few threads: a Source of a Decoded for every entry.
 
     workers: decoding threads.
     ahead: the most frames that are being decoded or wait, which bounds the memory used.
     pixel_um: width of a pixel in µm, the same for all frames, None if unknown.
     """
+
+    notes: Sequence[str] = ()
 
     def __init__(
         self,
