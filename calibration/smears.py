@@ -15,7 +15,7 @@ from rbc_engine.sources.images.decode import read_image
 __all__ = ["FEWEST_FIELDS", "choose_fields"]
 
 FEWEST_FIELDS = 8
-"""With fewer the ranges are those of a few cells (docs/calibration.md has the curve)."""
+"""With fewer the ranges are those of a few cells (docs/results/calibration.md has the curve)."""
 
 _LOOK_PX = 64
 

@@ -16,6 +16,7 @@ from rbc_engine.errors import (
     OutputError,
     PackError,
     RbcError,
+    ResultsError,
     SessionClosedError,
     UsageError,
 )
@@ -23,8 +24,10 @@ from rbc_engine.errors import (
 if TYPE_CHECKING:
     from rbc_engine.engine import Engine
     from rbc_engine.packs.pack import Pack
+    from rbc_engine.runs.run_folder import RunProgress, RunSummary, run_folder
     from rbc_engine.session.pixels import PixelFormat
     from rbc_engine.session.session import Session
+    from rbc_engine.sinks.run_json import RunRecord
     from rbc_engine.stats.monitor import SlideMonitor
     from rbc_engine.stats.stage_map import StageMap
     from rbc_engine.types.ends import Ended, FrameStatus
@@ -45,11 +48,16 @@ __all__ = [
     "PixelFormat",
     "RbcError",
     "Regions",
+    "ResultsError",
+    "RunProgress",
+    "RunRecord",
+    "RunSummary",
     "Session",
     "SessionClosedError",
     "SlideMonitor",
     "StageMap",
     "UsageError",
+    "run_folder",
 ]
 
 _HOME = {
@@ -61,9 +69,13 @@ _HOME = {
     "Pack": "rbc_engine.packs.pack",
     "PixelFormat": "rbc_engine.session.pixels",
     "Regions": "rbc_engine.types.results",
+    "RunProgress": "rbc_engine.runs.run_folder",
+    "RunRecord": "rbc_engine.sinks.run_json",
+    "RunSummary": "rbc_engine.runs.run_folder",
     "Session": "rbc_engine.session.session",
     "SlideMonitor": "rbc_engine.stats.monitor",
     "StageMap": "rbc_engine.stats.stage_map",
+    "run_folder": "rbc_engine.runs.run_folder",
 }
 
 
@@ -74,3 +86,8 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Lists the heavy names too, before their first use."""
+    return sorted({*globals(), *__all__})

@@ -10,6 +10,7 @@ def crop_resize(*arguments: Any) -> None: ...
 def generate_proposals(*arguments: Any) -> None: ...
 def roi_align(*arguments: Any) -> None: ...
 def postprocess_detections(*arguments: Any) -> None: ...
+def measure_field(frame: Any) -> dict[str, Any]: ...
 
 class cuda:  # noqa: N801
     """A submodule, there if `has_cuda`: the ops of rbc_engine.devices.cpu.ops as launches on a stream of the current context.
@@ -88,12 +89,13 @@ class cuda:  # noqa: N801
     @staticmethod
     def postprocess_detections(
         *,
-        class_logits: int,  # [N * K, 2]
-        box_deltas: int,  # [N * K, 8]
+        class_logits: int,  # [N * K, C]
+        box_deltas: int,  # [N * K, 4 C]
         proposals: int,  # float32 [N, K, 4]
         proposal_counts: int,  # int32 [N]
         images: int,
         slots: int,  # K, at most 4096
+        class_count: int,  # C, 2 to 16
         image_hw: int,  # int32 [N, 2]
         frame_hw: int,  # int32 [N, 2]
         score_threshold: float,
@@ -102,6 +104,7 @@ class cuda:  # noqa: N801
         workspace: int,
         boxes: int,  # float32 [N, D, 4]
         scores: int,  # float32 [N, D]
+        classes: int,  # uint8 [N, D]
         counts: int,  # int32 [N]
         saturated: int,  # bool [N], a byte each
         fp16: bool,

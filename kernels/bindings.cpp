@@ -10,6 +10,7 @@
 #include "bindings.h"
 #include "crop_resize.h"
 #include "generate_proposals.h"
+#include "measure_field.h"
 #include "postprocess_detections.h"
 #include "resize_letterbox.h"
 #include "roi_align.h"
@@ -104,21 +105,40 @@ void roi_align(const std::vector<Array<float>>& features, const Array<float>& bo
 void postprocess_detections(const Array<float>& class_logits, const Array<float>& box_deltas,
                             const Array<float>& proposals, const Array<int32_t>& proposal_counts,
                             const Array<int32_t>& image_hw, const Array<int32_t>& frame_hw, float score_threshold,
-                            double nms_iou, Array<float>& boxes, Array<float>& scores, Array<int32_t>& counts,
-                            Array<bool>& saturated, int threads) {
+                            double nms_iou, Array<float>& boxes, Array<float>& scores, Array<uint8_t>& classes,
+                            Array<int32_t>& counts, Array<bool>& saturated, int threads) {
   const rbc::DetectionSettings settings{score_threshold, rbc::round_down(nms_iou),
                                         static_cast<int32_t>(boxes.shape(1))};
   const float *logits = class_logits.data(), *deltas = box_deltas.data();
   const rbc::Box* in = boxes_of(proposals);
   const int32_t *in_counts = proposal_counts.data(), *image = image_hw.data(), *frame = frame_hw.data();
   const int64_t images = proposals.shape(0), slots = proposals.shape(1);
+  const auto class_count = static_cast<int32_t>(class_logits.shape(1));
   rbc::Box* out = boxes_of(boxes);
   float* out_scores = scores.mutable_data();
+  uint8_t* out_classes = classes.mutable_data();
   int32_t* out_counts = counts.mutable_data();
   bool* out_saturated = saturated.mutable_data();
   py::gil_scoped_release release;
-  rbc::postprocess_detections_cpu(logits, deltas, in, in_counts, images, slots, image, frame, settings, out,
-                                  out_scores, out_counts, out_saturated, threads);
+  rbc::postprocess_detections_cpu(logits, deltas, in, in_counts, images, slots, class_count, image, frame, settings,
+                                  out, out_scores, out_classes, out_counts, out_saturated, threads);
+}
+
+py::dict measure_field(const py::array_t<uint8_t>& frame) {
+  const rbc::FrameView view{frame.data(), static_cast<int32_t>(frame.shape(0)), static_cast<int32_t>(frame.shape(1)),
+                            frame.strides(0)};
+  rbc::FieldMeasure field;
+  {
+    py::gil_scoped_release release;
+    field = rbc::measure_field_cpu(view);
+  }
+  using namespace py::literals;
+  return py::dict("size_from"_a = static_cast<int32_t>(field.from), "cell_px"_a = field.cell_px,
+                  "confidence"_a = field.confidence, "round_count"_a = field.round_count, "round_px"_a = field.round_px,
+                  "round_spread"_a = field.round_spread, "arc_count"_a = field.arc_count, "arc_px"_a = field.arc_px,
+                  "arc_spread"_a = field.arc_spread, "lit_box"_a = field.lit_box, "lit_share"_a = field.lit_share,
+                  "surround"_a = field.surround, "background"_a = field.background, "density"_a = field.density,
+                  "foreground"_a = field.foreground, "edge_px"_a = field.edge_px, "scale"_a = field.scale);
 }
 
 }  // namespace
@@ -137,4 +157,5 @@ PYBIND11_MODULE(_kernels, module) {
   module.def("generate_proposals", &generate_proposals);
   module.def("roi_align", &roi_align);
   module.def("postprocess_detections", &postprocess_detections);
+  module.def("measure_field", &measure_field);
 }

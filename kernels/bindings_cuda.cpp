@@ -131,10 +131,10 @@ void roi_align(const Addresses& features, const std::vector<std::array<int32_t, 
 }
 
 void postprocess_detections(uintptr_t class_logits, uintptr_t box_deltas, uintptr_t proposals,
-                            uintptr_t proposal_counts, int64_t images, int64_t slots, uintptr_t image_hw,
-                            uintptr_t frame_hw, float score_threshold, double nms_iou, int32_t max_regions,
-                            uintptr_t workspace, uintptr_t boxes, uintptr_t scores, uintptr_t counts,
-                            uintptr_t saturated, bool fp16, uintptr_t stream) {
+                            uintptr_t proposal_counts, int64_t images, int64_t slots, int32_t class_count,
+                            uintptr_t image_hw, uintptr_t frame_hw, float score_threshold, double nms_iou,
+                            int32_t max_regions, uintptr_t workspace, uintptr_t boxes, uintptr_t scores,
+                            uintptr_t classes, uintptr_t counts, uintptr_t saturated, bool fp16, uintptr_t stream) {
   require_at_least(0, {{"images", images}});
   require_at_least(1, {{"slots", slots}, {"max_regions", max_regions}});
   if (images == 0) return;
@@ -143,10 +143,10 @@ void postprocess_detections(uintptr_t class_logits, uintptr_t box_deltas, uintpt
     launch_postprocess_detections(
         at<const T>("class_logits", class_logits), at<const T>("box_deltas", box_deltas),
         at<const Box>("proposals", proposals), at<const int32_t>("proposal_counts", proposal_counts), images, slots,
-        at<const int32_t>("image_hw", image_hw), at<const int32_t>("frame_hw", frame_hw),
+        class_count, at<const int32_t>("image_hw", image_hw), at<const int32_t>("frame_hw", frame_hw),
         {score_threshold, round_down(nms_iou), max_regions}, at<std::byte>("workspace", workspace, kWideLoad),
-        at<Box>("boxes", boxes), at<float>("scores", scores), at<int32_t>("counts", counts),
-        at<bool>("saturated", saturated), stream_at(stream));
+        at<Box>("boxes", boxes), at<float>("scores", scores), at<uint8_t>("classes", classes),
+        at<int32_t>("counts", counts), at<bool>("saturated", saturated), stream_at(stream));
   });
 }
 
@@ -221,8 +221,8 @@ void bind_cuda(py::module_ module) {
          "output_size", "sampling_ratio", "finest_level", "canonical_level", "canonical_px", "pooled", "fp16",
          "stream");
   define(module, "postprocess_detections", &postprocess_detections, "class_logits", "box_deltas", "proposals",
-         "proposal_counts", "images", "slots", "image_hw", "frame_hw", "score_threshold", "nms_iou", "max_regions",
-         "workspace", "boxes", "scores", "counts", "saturated", "fp16", "stream");
+         "proposal_counts", "images", "slots", "class_count", "image_hw", "frame_hw", "score_threshold", "nms_iou",
+         "max_regions", "workspace", "boxes", "scores", "classes", "counts", "saturated", "fp16", "stream");
   define(module, "postprocess_detections_workspace_bytes", &postprocess_detections_workspace, "images", "slots");
   define(module, "crop_resize", &crop_resize, "frames", "windows", "frame_index", "count", "size_px", "mean", "std",
          "patches", "fp16", "stream");

@@ -11,12 +11,13 @@ __device__ __forceinline__ bool suppresses(const Box& taken, const Box& other, f
 }
 
 // Greedy non-maximum suppression by one block, with the decisions of nms_cpu. `boxes`, best first, are thinned in place
-// with their scores: the first `limit` that are taken move to the front. Returns how many they are.
+// with their tags, whatever the caller wants to know of each: the first `limit` that are taken move to the front.
+// Returns how many they are.
 //   alive  a bit a box, up to a multiple of 32: zero for boxes that take no part; overwritten. In shared memory.
 // Boxes go by tiles of 32: all warps find which of a tile suppress each other, one settles by these bits which are taken,
 // and all strike out later boxes.
-__device__ inline int32_t nms_in_place(Box* boxes, float* scores, uint32_t* alive, int32_t count, float max_iou,
-                                       int32_t limit) {
+template <typename Tag>
+__device__ int32_t nms_in_place(Box* boxes, Tag* tags, uint32_t* alive, int32_t count, float max_iou, int32_t limit) {
   __shared__ uint32_t suppressed_by[kWarp];  // for each box of a tile the later ones of the tile that it suppresses
   __shared__ Box tile_boxes[kWarp];          // the boxes of a tile that are taken
   __shared__ int32_t tile_taken;
@@ -32,7 +33,7 @@ __device__ inline int32_t nms_in_place(Box* boxes, float* scores, uint32_t* aliv
     }
     __syncthreads();
     if (warp == 0) {
-      const float score = i < count ? scores[i] : 0.0f;
+      const Tag tag = i < count ? tags[i] : Tag{};
       const uint32_t suppressed = suppressed_by[lane];
       uint32_t waiting = alive[first / kWarp], taken = 0;
       while (waiting) {
@@ -40,12 +41,12 @@ __device__ inline int32_t nms_in_place(Box* boxes, float* scores, uint32_t* aliv
         taken |= 1u << best;
         waiting &= ~(__shfl_sync(~0u, suppressed, best) | 1u << best);
       }
-      __syncwarp();  // every lane has read its score: one may now be overwritten
+      __syncwarp();  // every lane has read its tag: one may now be overwritten
       const int32_t place = __popc(taken & ((1u << lane) - 1));
       if (taken >> lane & 1) {
         tile_boxes[place] = box;
         // Never beyond this tile, and that is in registers.
-        if (kept + place < limit) boxes[kept + place] = box, scores[kept + place] = score;
+        if (kept + place < limit) boxes[kept + place] = box, tags[kept + place] = tag;
       }
       if (lane == 0) tile_taken = __popc(taken);
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import runpy
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from rbc_engine.sinks.run_json import RunRecord
 
 
 def run(repository: Path, name: str, *arguments: str) -> str:
@@ -29,7 +32,9 @@ def test_every_example_has_its_test(repository: Path) -> None:
     assert names == {
         "embed.py",
         "live_demo_camera.py",
+        "own_sink.py",
         "read_geojson.py",
+        "run_from_python.py",
         "stop_when_sure.py",
         "technicians_afternoon.py",
     }
@@ -40,6 +45,29 @@ def test_embed_is_twenty_lines_and_runs(repository: Path) -> None:
     printed = run(repository, "embed.py")
     assert printed.count("done") == 7  # six fields, and the counts
     assert "'submitted': 6, 'done': 6" in printed
+
+
+def test_run_from_python_is_ten_lines_and_writes_a_run(repository: Path, tmp_path: Path) -> None:
+    lines = (repository / "examples" / "run_from_python.py").read_text().splitlines()
+    assert len([line for line in lines if line]) <= 10
+    out = tmp_path / "results"
+    printed = run(repository, "run_from_python.py", str(out)).splitlines()
+    assert printed[:7] == [f"{done} of 6" for done in range(7)]
+    record = RunRecord.read(out / "run.json")
+    assert sum(int(line.split()[1]) for line in printed[7:]) == record.counts.abnormal
+    assert len(printed) - 7 == record.counts.slides == 2
+    assert (out / "report.html").exists()
+
+
+def test_own_sink_writes_its_file_with_the_tables(repository: Path, tmp_path: Path) -> None:
+    out = tmp_path / "results"
+    printed = run(repository, "own_sink.py", str(out))
+    assert printed == (out / "look_first.txt").read_text()
+    with (out / "fields.csv").open(newline="", encoding="utf-8") as file:
+        abnormal = {row["field"]: int(row["abnormal"]) for row in csv.DictReader(file)}
+    told = [line.split(" abnormal: ") for line in printed.splitlines()]
+    assert {field: int(count) for count, field in told} == abnormal
+    assert [int(count) for count, _ in told] == sorted(abnormal.values(), reverse=True)
 
 
 def test_live_demo_camera_counts_every_frame(repository: Path) -> None:

@@ -19,8 +19,12 @@ from rbc_engine.types.frames import Decoded
 from rbc_engine.types.results import FieldResult
 
 __all__ = [
-    *("Latency", "Throughput", "measure_latency", "measure_throughput"),
-    *("pass_from_disk", "pass_from_memory"),
+    "Latency",
+    "Throughput",
+    "measure_latency",
+    "measure_throughput",
+    "pass_from_disk",
+    "pass_from_memory",
 ]
 
 

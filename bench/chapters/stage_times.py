@@ -9,6 +9,7 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
+import openvino as ov
 
 from rbc_engine.bench.chapters.end_to_end import pass_from_disk
 from rbc_engine.bench.instruments.bounds import Limits
@@ -207,12 +208,18 @@ def _works(
         "resize_letterbox": float(read) + 3 * canvas,
         "generate_proposals": 4 * (5 * anchors * cells + 4 * detector.proposals),
         "roi_align": 4.0 * (features + pooled),
-        "postprocess_detections": 4.0 * detector.proposals * (2 + 8 + 4),
+        "postprocess_detections": 4.0 * detector.proposals * (5 * _classes(engine.pack) + 4),
         "crop_resize": regions * (3 * float(window_px) ** 2 + 12 * classifier.patch_px**2),
         "call": 4 * regions * (types + 1),
         "write": written,
     }
     return {name: Work(bytes=float(count)) for name, count in moved.items()}
+
+
+def _classes(pack: Pack) -> int:
+    """Of the detector, background included."""
+    head = ov.Core().read_model(pack.read("box_head.onnx"))
+    return int(head.output("class_logits").get_partial_shape()[1].get_length())
 
 
 def _network_works(engine: Engine, stopwatch: Stopwatch, *, fields: int) -> dict[str, Work]:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rbc_engine.engine import Engine
 from rbc_engine.errors import RbcError
-from rbc_engine.runs.record import run_head
-from rbc_engine.runs.resume import fresh_plan
-from rbc_engine.runs.run import run_fields
-from rbc_engine.sinks.journal.run_journal import RunJournal
-from rbc_engine.sinks.output import RunOutput
+from rbc_engine.runs.run import run_entries
+from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sources.base import Entry
 from rbc_engine.types.results import FieldResult
 
@@ -28,26 +23,10 @@ def run_into(
     on_result: Callable[[FieldResult], None] = lambda result: None,
 ) -> None:
     """Raises RbcError if a field failed."""
-    began = time.perf_counter()
 
     def check(result: FieldResult, kept: bool) -> None:
         if result.error is not None:
             raise RbcError(f"{result.field} failed during the bench: {result.error}")
         on_result(result)
 
-    with (
-        RunOutput(folder, engine.pack, overwrite=True) as output,
-        RunJournal.create(
-            folder, run_head(engine, settings={}), types=len(engine.pack.types)
-        ) as journal,
-    ):
-        run_fields(
-            engine,
-            fresh_plan(entries),
-            output,
-            journal,
-            started=began,
-            settings={},
-            stop=threading.Event(),
-            on_result=check,
-        )
+    run_entries(engine, entries, claim(folder, "overwrite"), on_result=check)

@@ -27,6 +27,7 @@ import tifffile
 from rbc_engine.bench.settings import Size, parse_sizes
 from rbc_engine.devices.cpu.kind import cores_here
 from rbc_engine.errors import UsageError
+from rbc_engine.sinks.run_json import RUN_JSON, RunRecord
 from rbc_engine.sources.synthetic.field import render_field
 from rbc_engine.types.arrays import UInt8
 
@@ -198,19 +199,19 @@ def _measure(folder: Path, size: Size, *, cells_share: float) -> int:
     wall_s = time.perf_counter() - began
     if process.returncode:
         return int(process.returncode)
-    run = json.loads((results / "run.json").read_text(encoding="utf-8"))
-    [about] = run["whole_slides"]
+    run = RunRecord.read(results / RUN_JSON)
+    [about] = run.whole_slides
     spent, cpu = (sum(about[name].values()) for name in ("seconds", "cpu_seconds"))
     figures = {
         "size": str(size),
         "cells_share": cells_share,
-        "precision": run["precision"],
+        "precision": run.precision,
         "tiles": about["tiles"],
-        "regions": run["counts"]["regions"],
+        "regions": run.counts.regions,
         "wall_s": round(wall_s, 1),
-        "startup_s": round(run["startup_seconds"], 1),
+        "startup_s": round(run.startup_seconds, 1),
         "peak_mb": round(peak / 1e6),
-        "network_share": round(run["network_seconds"] / wall_s, 3),
+        "network_share": round(run.network_seconds / wall_s, 3),
         # Of threads that wait for the cores, beside the networks ...
         "read_and_tile_share": round(spent / wall_s, 3),
         # ... and what they compute themselves, of all that the cores could have done.

@@ -201,6 +201,15 @@ class TestPostprocessDetections:
             threshold=case.settings.score_threshold,
         )
 
+    def test_engine_with_four_classes(self, benchmark: BenchmarkFixture, case: _Case) -> None:
+        """As many regions as with two, in equal parts of three kinds."""
+        slots = len(case.class_logits)
+        logits = np.full((slots, 4), -9, np.float32)
+        logits[:, 0] = case.class_logits[:, 0]
+        logits[np.arange(slots), 1 + np.arange(slots) % 3] = case.class_logits[:, 1]
+        deltas = np.tile(case.box_deltas[:, 4:], 4)
+        benchmark(_engine_regions, case, logits, deltas, threshold=case.settings.score_threshold)
+
     def test_torchvision(self, benchmark: BenchmarkFixture, case: _Case, detector: Any) -> None:
         heads = detector.roi_heads
         logits, deltas = torch.from_numpy(case.class_logits), torch.from_numpy(case.box_deltas)

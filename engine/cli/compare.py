@@ -33,19 +33,28 @@ def compare(
 ) -> None:
     """Shows regions gained, lost and relabelled, and slides that are judged or graded otherwise."""
     from rbc_engine.runs.compare.compare import Change, compare_runs
-    from rbc_engine.runs.compare.comparison_files import CompareOutput, comparison_record
+    from rbc_engine.runs.compare.comparison_files import (
+        COMPARISON,
+        CompareOutput,
+        comparison_record,
+    )
     from rbc_engine.runs.finished_run import FinishedRun
-    from rbc_engine.sinks.out_folder import refuse_inputs
+    from rbc_engine.sinks.out_folder import claim
 
+    claimed = None
     if out is not None:
-        refuse_inputs(out, [run_a], name="RUN_A")
-        refuse_inputs(out, [run_b], name="RUN_B")
+        claimed = claim(
+            out,
+            "overwrite" if overwrite else "new",
+            inputs={"RUN_A": [run_a], "RUN_B": [run_b]},
+            contents=COMPARISON,
+        )
     with ExitStack() as stack:
         a = stack.enter_context(FinishedRun(run_a))
         b = stack.enter_context(FinishedRun(run_b))
         output = None
-        if out is not None:
-            output = stack.enter_context(CompareOutput(out, overwrite=overwrite))
+        if claimed is not None:
+            output = stack.enter_context(CompareOutput(claimed))
 
         def on_change(change: Change) -> None:
             if output is not None:

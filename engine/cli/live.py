@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from pathlib import Path
@@ -11,17 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rbc_engine.cli.terminal import options
-from rbc_engine.cli.terminal.exit_codes import (
-    EXIT_DONE,
-    EXIT_INTERRUPTED,
-    EXIT_NOTHING_DONE,
-    EXIT_SOME_FAILED,
-)
+from rbc_engine.cli.terminal.exit_codes import exit_code
 from rbc_engine.cli.terminal.stopping import stop_on_signal
 from rbc_engine.errors import OutputError, UsageError
+from rbc_engine.runs.given_scale import check_um_per_px, knows_scale
 
 if TYPE_CHECKING:
-    from rbc_engine.engine import Engine
     from rbc_engine.runs.live import Feed
     from rbc_engine.stats.stage_map import StageMap
 
@@ -99,12 +93,14 @@ def live(
         on_full=on_full,
     )
     folder = out or Path(time.strftime("live-%Y%m%d-%H%M%S"))
-    from rbc_engine.sinks.out_folder import refuse_foreign, refuse_inputs
+    from rbc_engine.sinks.out_folder import claim
 
-    for name, given in (("--replay", replay), ("--config", config)):
-        refuse_inputs(folder, [given] if given is not None else [], name=name)
-    if overwrite:
-        refuse_foreign(folder)
+    given = {"--replay": replay, "--config": config}
+    claimed = claim(
+        folder,
+        "overwrite" if overwrite else "new",
+        inputs={name: [path] for name, path in given.items() if path is not None},
+    )
     limits: dict[str, Any] = {"fps": fps, "seconds": seconds, "frames": frames}
     feed, stage, decoder = _source(config, replay, loop=loop, um_per_px=um_per_px, **limits)
     from rbc_engine.engine import Engine
@@ -118,18 +114,11 @@ def live(
     ) as engine:
         from rbc_engine.cli.terminal.live_table import LiveTable
         from rbc_engine.runs.live import live_head, run_live
-        from rbc_engine.sinks.journal.live_journal import LIVE_JOURNAL, LiveJournal
+        from rbc_engine.sinks.journal.live_journal import LiveJournal
         from rbc_engine.sinks.output import RunOutput
         from rbc_engine.stats.monitor import SlideMonitor
 
-        if (folder / LIVE_JOURNAL).exists() and not overwrite:
-            raise OutputError(
-                f"--out {folder} holds the {LIVE_JOURNAL} of a run that was cut short; "
-                f"`rbc-engine live --recover {folder}` completes it, --overwrite replaces it"
-            )
         settings = {
-            "estimate_scale": estimate_scale,
-            "field_prior": engine.field_prior is not None,
             **limits,
             "source": "replay" if replay else "config" if config else "DemoCamera",
             "on_full": on_full,
@@ -140,14 +129,14 @@ def live(
         stop_early = threading.Event()
         with (
             stop_on_signal() as interrupted,
-            RunOutput(folder, engine.pack, overwrite=overwrite) as output,
+            RunOutput(claimed, engine.pack) as output,
             engine.session(
                 on_full=on_full,
                 max_in_flight=max_in_flight,
                 max_age_s=max_age_s,
                 max_unread=_MAX_UNREAD,
                 slide=slide,
-                pixel_um=_scale_um(engine, um_per_px),
+                pixel_um=um_per_px if knows_scale(engine.pack) else None,
             ) as session,
             LiveTable(show=not (quiet or as_json)) as table,
         ):
@@ -162,7 +151,7 @@ def live(
 
             try:
                 head = live_head(engine, decoder=decoder, settings=settings)
-                with LiveJournal(folder, head) as journal:
+                with LiveJournal(claimed, head) as journal:
                     summary = run_live(
                         engine,
                         session,
@@ -182,10 +171,17 @@ def live(
                     f"`rbc-engine live --recover {folder}` makes its files"
                 ) from error
     if as_json:
-        print(json.dumps(summary, indent=2, ensure_ascii=False))
+        print(summary.text())
     elif not quiet:
         table.print_end(summary, folder)
-    raise typer.Exit(_exit_code(summary, interrupted=interrupted.is_set()))
+    ended = summary.frames or {}
+    raise typer.Exit(
+        exit_code(
+            done=ended["done"],
+            failed=ended["failed"] + (summary.source_error is not None),
+            interrupted=interrupted.is_set(),
+        )
+    )
 
 
 def _check(
@@ -206,7 +202,7 @@ def _check(
     for name, value in (("--fps", fps), ("--seconds", seconds)):
         if value is not None and not 0.001 <= value <= 1e6:
             raise UsageError(f"{name} must lie in 0.001..1000000 (got {value})")
-    options.check_um_per_px(um_per_px)
+    check_um_per_px(um_per_px)
     if enough_width is not None and not 0 < enough_width <= 1:
         raise UsageError(
             f"--enough-width must lie in 0..1 and not be 0 (got {enough_width}); 0.02 is 2 percentage points"
@@ -255,26 +251,12 @@ def _source(
     )
 
 
-def _scale_um(engine: Engine, um_per_px: float | None) -> float | None:
-    """For the detector, of a pack that knows its own scale."""
-    return um_per_px if engine.pack.manifest.detector.um_per_canvas_px is not None else None
-
-
 def _recover(folder: Path, pack: str, *, as_json: bool, quiet: bool) -> None:
     from rbc_engine.packs.pack import Pack, find_pack
     from rbc_engine.runs.live import recover
 
     summary = recover(folder, Pack.open(find_pack(pack)))
     if as_json:
-        print(json.dumps(summary, indent=2, ensure_ascii=False))
+        print(summary.text())
     elif not quiet:
-        print(f"{summary['counts']['fields']} fields recovered; results in {folder}")
-
-
-def _exit_code(summary: dict[str, Any], *, interrupted: bool) -> int:
-    if interrupted:
-        return EXIT_INTERRUPTED
-    frames = summary["frames"]
-    if not frames["done"]:
-        return EXIT_NOTHING_DONE
-    return EXIT_SOME_FAILED if frames["failed"] or summary["source_error"] else EXIT_DONE
+        print(f"{summary.counts.fields} fields recovered; results in {folder}")

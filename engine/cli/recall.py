@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -74,11 +73,11 @@ def recall(
     from rbc_engine.runs.finished_run import FinishedRun
     from rbc_engine.runs.recall import call_rules, pack_of, refuse_recalled
     from rbc_engine.runs.recall import recall as make
-    from rbc_engine.sinks.out_folder import refuse_inputs
+    from rbc_engine.sinks.out_folder import claim
     from rbc_engine.sinks.output import RunOutput
     from rbc_engine.stats.counts import SlideTally
 
-    refuse_inputs(out, [run_dir], name="RUN_DIR")
+    claimed = claim(out, "overwrite" if overwrite else "new", inputs={"RUN_DIR": [run_dir]})
     with FinishedRun(run_dir) as run:
         refuse_recalled(run)
         changed = call_rules(
@@ -96,12 +95,12 @@ def recall(
             tally.add(now)
             changes.add(before, now)
 
-        with RunOutput(out, changed.pack, overwrite=overwrite) as output:
+        with RunOutput(claimed, changed.pack) as output:
             summary = make(run, changed, output, started=started, on_result=on_result)
     if as_json:
-        print(json.dumps(summary, indent=2, ensure_ascii=False))
+        print(summary.text())
     elif not quiet:
-        print_summary(tally, summary["warnings"], out)
+        print_summary(tally.rows(), summary.warnings, out)
         changes.print()
 
 

@@ -138,7 +138,7 @@ class Ops(Protocol[Array]):
         nms_iou: float,
         max_regions: int,
         threads: int = 1,
-    ) -> tuple[Array, Array, Array, Array]: ...
+    ) -> tuple[Array, Array, Array, Array, Array]: ...
 
     def crop_resize(
         self,

@@ -13,6 +13,7 @@ __all__ = [
     "check_array",
     "check_at_least",
     "check_background_level",
+    "check_class_count",
     "check_counts",
     "check_fraction",
     "check_frames",
@@ -23,6 +24,7 @@ __all__ = [
 ]
 
 _FARTHEST_PX = 1e6
+_MOST_CLASSES = 16  # kMostClasses of postprocess_detections.h
 
 
 def check_array(
@@ -78,6 +80,13 @@ def check_background_level(level: float | None) -> float:
     if level is not None and not 1 <= level <= 255:
         raise ValueError(f"background_level must be None or lie in 1..255 (got {level})")
     return level or 0.0
+
+
+def check_class_count(count: int) -> int:
+    """How many classes the columns of class_logits stand for, background included: 2 to 16. Returns it."""
+    if not 2 <= count <= _MOST_CLASSES:
+        raise ValueError(f"class_logits must have 2 to {_MOST_CLASSES} columns (got {count})")
+    return count
 
 
 def check_sizes(name: str, sizes: Int32, count: int) -> None:

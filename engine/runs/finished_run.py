@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from rbc_engine.closing import Closing
 from rbc_engine.errors import ResultsError
 from rbc_engine.sinks.files.atomic import file_sha256
 from rbc_engine.sinks.journal.stored_result import check_result
-from rbc_engine.sinks.output import RUN_JSON
+from rbc_engine.sinks.run_json import RUN_JSON, RunRecord, damaged
 from rbc_engine.sinks.tables.fields_csv import FIELD_COLUMNS, FieldsCsv
 from rbc_engine.sinks.tables.regions_parquet import RegionsParquet, RegionsTable
 from rbc_engine.text import csv_text, encodable, plain_text
@@ -32,14 +31,11 @@ from rbc_engine.types.results import FieldResult, Regions
 
 __all__ = ["FieldRow", "FinishedRun"]
 
-_SCHEMA = 1
-_MOST_JSON_BYTES = 1 << 26
 _MOST_CSV_BYTES = 1 << 30
 _MOST_GROUP_BYTES = 1 << 31
 _MOST_TYPES = 256
 _MOST_CELL = 1 << 17
 _GROUPS_HELD = 2
-_AGAIN = "it is damaged or was changed since; put back what the run wrote, or run it again with --overwrite"
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,7 @@ class FieldRow:
 class FinishedRun(Closing):
     """A finished run. Close it, or use it in a `with` block.
 
-    run: run.json. sha256: of run.json, fields.csv and regions.parquet. types: of the pack, in its order.
+    run: what run.json holds. sha256: of run.json, fields.csv and regions.parquet. types: of the pack, in its order.
     abnormal_types: those of them that were taken as abnormal; None for a run of a version that did not say.
     rows: of fields.csv, in its order.
 
@@ -123,31 +119,11 @@ class FinishedRun(Closing):
     def close(self) -> None:
         self._file.close()
 
-    def _read_run(self) -> dict[str, Any]:
+    def _read_run(self) -> RunRecord:
         with self._open(RUN_JSON) as file:
-            data = file.read(_MOST_JSON_BYTES + 1)
             self.sha256[RUN_JSON] = file_sha256(file)
-        try:
-            if len(data) > _MOST_JSON_BYTES:
-                raise ValueError(f"it is larger than {_MOST_JSON_BYTES} bytes")
-            run = json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise self._wrong(RUN_JSON, f"no JSON of a run ({error})") from error
-        sections = ("pack", "program", "settings", "counts", "files")
-        if not isinstance(run, dict) or any(not isinstance(run.get(key), dict) for key in sections):
-            raise self._wrong(RUN_JSON, f"it must hold {', '.join(sections)}")
-        if run.get("schema") != _SCHEMA:
-            raise ResultsError(
-                f"{self._shown(RUN_JSON)} has schema {run.get('schema')!r:.40}, and this program reads {_SCHEMA}; use the "
-                f"version that wrote it"
-            )
-        for key in ("name", "version", "sha256"):
-            if not isinstance(run["pack"].get(key), str):
-                raise self._wrong(RUN_JSON, f"pack.{key} must be text")
-        for key in ("fields", "failed", "regions", "abnormal"):
-            if type(run["counts"].get(key)) is not int:
-                raise self._wrong(RUN_JSON, f"counts.{key} must be a number")
-        return run
+            file.seek(0)
+            return RunRecord.load(file, path=self.folder / RUN_JSON)
 
     def _read_fields(self) -> Iterator[FieldRow]:
         name = FieldsCsv.NAME
@@ -189,38 +165,36 @@ class FinishedRun(Closing):
         if not 1 <= len(types) <= _MOST_TYPES or not schema.equals(RegionsTable.schema(types)):
             raise self._wrong(RegionsParquet.NAME, "its columns are not those that a run writes")
         sha256 = (
-            (schema.metadata or {})
-            .get(b"rbc_engine.packs.pack.sha256", b"")
-            .decode("utf-8", "replace")
+            (schema.metadata or {}).get(b"rbc_engine.pack.sha256", b"").decode("utf-8", "replace")
         )
-        if sha256 != self.run["pack"]["sha256"]:
+        if sha256 != self.run.pack.sha256:
             raise self._wrong(
                 RegionsParquet.NAME, f"it was made with a pack that {RUN_JSON} does not name"
             )
         return types
 
     def _read_abnormal_types(self) -> frozenset[str] | None:
-        told = self.run.get("abnormal_types")
+        told = self.run.abnormal_types
         if told is None:
             return None
-        if not isinstance(told, list) or any(name not in self.types for name in told):
+        if any(name not in self.types for name in told):
             raise self._wrong(
-                RUN_JSON, f"abnormal_types must name types of the pack (got {told!r:.80})"
+                RUN_JSON, f"abnormal_types must name types of the pack (got {list(told)!r:.80})"
             )
         return frozenset(told)
 
     def _check_counts(self) -> None:
         regions = sum(row.regions or 0 for row in self.rows)
-        told = self.run["counts"]
+        told = self.run.counts
         for what, count, other in (
-            (f"fields in {FieldsCsv.NAME}", len(self.rows), told["fields"]),
+            (f"fields in {FieldsCsv.NAME}", len(self.rows), told.fields),
             (
                 f"failed fields in {FieldsCsv.NAME}",
                 sum(not row.ok for row in self.rows),
-                told["failed"],
+                told.failed,
             ),
-            (f"regions in {FieldsCsv.NAME}", regions, told["regions"]),
-            (f"regions in {RegionsParquet.NAME}", self._parquet.metadata.num_rows, told["regions"]),
+            (f"regions in {FieldsCsv.NAME}", regions, told.regions),
+            (f"regions in {RegionsParquet.NAME}", self._parquet.metadata.num_rows, told.regions),
         ):
             if count != other:
                 raise self._wrong(RUN_JSON, f"it counts {other} where there are {count} {what}")
@@ -291,12 +265,12 @@ class FinishedRun(Closing):
 
     def _check_sha256(self, name: str, file: BinaryIO) -> None:
         self.sha256[name] = file_sha256(file)
-        told = self.run["files"].get(name)
+        told = self.run.files.get(name)
         if told != self.sha256[name]:
             raise self._wrong(name, f"its sha256 is not the one in {RUN_JSON}")
 
     def _wrong(self, name: str, what: str) -> ResultsError:
-        return ResultsError(f"{self._shown(name)}: {what}: {_AGAIN}")
+        return damaged(self.folder / name, what)
 
     def _shown(self, name: str) -> str:
         return encodable(str(self.folder / name))

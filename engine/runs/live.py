@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,11 @@ from rbc_engine.packs.pack import Pack
 from rbc_engine.runs.record import RunCounts, run_record
 from rbc_engine.session.session import Session
 from rbc_engine.sinks.files.atomic import explain_os_errors
-from rbc_engine.sinks.journal.live_journal import LIVE_JOURNAL, LiveJournal, read_live_journal
+from rbc_engine.sinks.journal.live_journal import LiveJournal, read_live_journal
+from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
+from rbc_engine.sinks.own_files import LIVE_JOURNAL
+from rbc_engine.sinks.run_json import LatencySeconds, RunRecord
 from rbc_engine.stats.monitor import SlideMonitor
 from rbc_engine.types.ends import Ended, FrameCounts, FrameStatus, Latency
 
@@ -49,10 +52,10 @@ def run_live(
     *,
     decoder: str,
     started: float,
-    settings: dict[str, Any],
+    settings: Mapping[str, Any],
     stops: Sequence[threading.Event],
     on_tick: Callable[[LiveState], object],
-) -> dict[str, Any]:
+) -> RunRecord:
     """Runs a feed to its end and completes the output; then the journal is removed.
 
     started: time.perf_counter() of the start of the command; wall_seconds counts from it.
@@ -107,33 +110,36 @@ def run_live(
         settings=settings,
         warnings=_warnings(session, feeder),
     )
-    run["frames"] = session.counts.record()
-    run["source_error"] = feeder.failure
     latency = session.latency
-    run["latency_seconds"] = {"p50": latency.p50_s, "p99": latency.p99_s}
-    run["wall_seconds"] = time.perf_counter() - started
-    output.finish(run)
+    run = output.finish(
+        run.changed(
+            frames=session.counts.record(),
+            source_error=feeder.failure,
+            latency_seconds=LatencySeconds(p50=latency.p50_s, p99=latency.p99_s),
+            wall_seconds=time.perf_counter() - started,
+        )
+    )
     journal.remove()
     return run
 
 
-def recover(folder: Path, pack: Pack) -> dict[str, Any]:
+def recover(folder: Path, pack: Pack) -> RunRecord:
     """Completes the files of a live run that was cut short, from its journal.
 
-    Returns what run.json holds. Raises OutputError if there is no journal, PackError if it was written with another
-    pack.
+    Returns what run.json holds. Raises OutputError if there is no journal, ResultsError if it is damaged, PackError if
+    it was written with another pack.
     """
     head, _ = read_live_journal(folder)
-    run: dict[str, Any] = head["run"]
-    written = run["pack"]
-    if written["sha256"] != pack.sha256:
+    run = RunRecord.of_json(head.get("run"), path=folder / LIVE_JOURNAL)
+    written = run.pack
+    if written.sha256 != pack.sha256:
         raise PackError(
-            f"{folder} was written with pack {written['name']} {written['version']}, sha256 {written['sha256']}, "
+            f"{folder} was written with pack {written.name} {written.version}, sha256 {written.sha256}, "
             f"not with {pack.name} {pack.manifest.version}, {pack.sha256}; name that one with --pack"
         )
     counts = RunCounts()
     frames = dict.fromkeys((status.value for status in FrameStatus), 0)
-    with RunOutput(folder, pack, overwrite=True) as output:
+    with RunOutput(claim(folder, "overwrite"), pack) as output:
         lost = 0
         for ended in read_live_journal(folder, types=len(pack.types))[1]:
             if isinstance(ended, int):
@@ -142,26 +148,29 @@ def recover(folder: Path, pack: Pack) -> dict[str, Any]:
             frames[ended.status.value] += 1
             _write(ended, output, counts)
         frames["dropped"] += lost
-        run["counts"] = counts.record()
-        run["source_error"] = None
-        run["frames"] = {"submitted": sum(frames.values()), **frames}
-        run["warnings"] = [
-            *run["warnings"],
+        said = (
             "recovered from the journal of a run that was cut short: frames of its last second may be missing, and "
-            "its times are not known",
-        ]
-        output.finish(run)
+            "its times are not known"
+        )
+        run = output.finish(
+            run.changed(
+                counts=counts.record(),
+                warnings=[*run.warnings, said],
+                frames={"submitted": sum(frames.values()), **frames},
+                source_error=None,
+            )
+        )
     with explain_os_errors(folder):
         (folder / LIVE_JOURNAL).unlink()
     return run
 
 
-def live_head(engine: Engine, *, decoder: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """The head of a journal: run.json as far as it is known before the first frame."""
+def live_head(engine: Engine, *, decoder: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the head of a journal: run.json as far as it is known before the first frame."""
     run = run_record(
         engine, RunCounts(), decoder=decoder, startup_s=0.0, settings=settings, warnings=[]
     )
-    return {"run": run}
+    return {"run": run.to_json()}
 
 
 class _Feeder:

@@ -7,13 +7,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from rbc_engine import _kernels
 from rbc_engine.errors import PackError, ResultsError, UsageError
 from rbc_engine.lanes.stages.call import Caller, types_held
 from rbc_engine.meter import Meter
@@ -21,7 +19,8 @@ from rbc_engine.packs.manifest import ClassifierSettings
 from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.runs.finished_run import FinishedRun
 from rbc_engine.runs.record import RunCounts
-from rbc_engine.sinks.output import RUN_JSON, RunOutput
+from rbc_engine.sinks.output import RunOutput
+from rbc_engine.sinks.run_json import RUN_JSON, RecalledFrom, RunRecord
 from rbc_engine.sinks.tables.regions_parquet import RegionsParquet
 from rbc_engine.text import encodable
 from rbc_engine.types.results import FieldResult, Regions
@@ -69,18 +68,18 @@ def pack_of(run: FinishedRun, name_or_path: str | None) -> Pack:
 
     Raises PackError if it is not that very pack.
     """
-    wanted = run.run["pack"]
-    told = f"{wanted['name']} {wanted['version']}, sha256 {wanted['sha256']}"
+    wanted = run.run.pack
+    told = f"{wanted.name} {wanted.version}, sha256 {wanted.sha256}"
     shown = encodable(str(run.folder))
     try:
-        pack = Pack.open(find_pack(name_or_path or wanted["name"]))
+        pack = Pack.open(find_pack(name_or_path or wanted.name))
     except PackError as error:
         if name_or_path is not None:
             raise
         raise PackError(
             f"{shown} was made with pack {told:.200}, which is no shipped one; name its folder with --pack"
         ) from error
-    if pack.sha256 != wanted["sha256"]:
+    if pack.sha256 != wanted.sha256:
         raise PackError(
             f"{shown} was made with pack {told:.200}, not with {pack.name} {pack.manifest.version}, {pack.sha256}; "
             f"name that one with --pack"
@@ -171,7 +170,7 @@ def recall(
     *,
     started: float,
     on_result: Callable[[FieldResult, FieldResult], object],
-) -> dict[str, Any]:
+) -> RunRecord:
     """Writes the tables of a run with another verdict, field by field, and completes the output.
 
     started: time.perf_counter() of the start of the command. on_result: called with every result,
@@ -193,9 +192,7 @@ def recall(
         counts.add(result)
         on_result(before, result)
     record = _record(run, changed, counts, meter)
-    record["wall_seconds"] = time.perf_counter() - started
-    output.finish(record)
-    return record
+    return output.finish(record.changed(wall_seconds=time.perf_counter() - started))
 
 
 def _judge(changed: CallRules) -> Callable[[Regions], Regions]:
@@ -224,42 +221,43 @@ def _judge(changed: CallRules) -> Callable[[Regions], Regions]:
     return judge
 
 
-def _record(
-    run: FinishedRun, changed: CallRules, counts: RunCounts, meter: Meter
-) -> dict[str, Any]:
+def _record(run: FinishedRun, changed: CallRules, counts: RunCounts, meter: Meter) -> RunRecord:
     source = run.run
     stage_seconds = meter.stage_seconds
-    said = [line for line in source.get("warnings", []) if isinstance(line, str)]
-    stated = [f"of the run it came from: {line}" for line in said]
+    stated = [f"of the run it came from: {line}" for line in source.warnings]
     if changed.caller is not None:
         stated.append(
             f"abnormal_p is by the caller of pack {changed.caller.name} {changed.caller.manifest.version}, which was "
             f"trained on the probabilities of its own pack, not of these"
         )
-    return {
-        "schema": source["schema"],
-        "pack": source["pack"],
-        "program": {"version": version("rbc-engine"), "commit": _kernels.commit},
-        "abnormal_types": list(changed.pack.manifest.abnormal),
-        **{key: source.get(key) for key in ("device", "backend", "precision", "decoder")},
-        "settings": {**source["settings"], "recall": changed.record()},
-        "recalled_from": {
-            "sha256": run.sha256,
-            **{key: source.get(key) for key in ("pack", "program", "counts", "wall_seconds")},
-        },
-        "wall_seconds": 0.0,
-        "startup_seconds": 0.0,
-        "network_seconds": 0.0,
-        "stage_seconds": stage_seconds,
-        "bottleneck": max(stage_seconds, key=lambda stage: stage_seconds[stage]),
-        "counts": counts.record(),
-        "warnings": stated,
-    }
+    return RunRecord.of(
+        changed.pack,
+        abnormal_types=changed.pack.manifest.abnormal,
+        device=source.device,
+        backend=source.backend,
+        precision=source.precision,
+        decoder=source.decoder,
+        settings={**source.settings.to_json(), "recall": changed.record()},
+        recalled_from=RecalledFrom(
+            sha256=run.sha256,
+            pack=source.pack,
+            program=source.program,
+            counts=source.counts,
+            wall_seconds=source.wall_seconds,
+        ),
+        wall_seconds=0.0,
+        startup_seconds=0.0,
+        network_seconds=0.0,
+        stage_seconds=stage_seconds,
+        bottleneck=max(stage_seconds, key=lambda stage: stage_seconds[stage]),
+        counts=counts.record(),
+        warnings=stated,
+    )
 
 
 def refuse_recalled(run: FinishedRun) -> None:
     """Raises ResultsError for what was itself recalled: its abnormal_p may not be the run's any more."""
-    if "recalled_from" in run.run:
+    if run.run.recalled_from is not None:
         raise ResultsError(
             f"{encodable(str(run.folder / RUN_JSON))} was itself made by recall; recall the run that it came from"
         )

@@ -11,28 +11,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rbc_engine.errors import OutputError, ResultsError
+from rbc_engine.errors import ResultsError
 from rbc_engine.packs.pack import Pack
 from rbc_engine.runs.finished_run import FinishedRun
-from rbc_engine.sinks.journal.live_journal import LIVE_JOURNAL
-from rbc_engine.sinks.journal.run_journal import RUN_JOURNAL, FieldKey, RunJournal, field_key
-from rbc_engine.sinks.output import RUN_JSON
+from rbc_engine.sinks.journal.run_journal import FieldKey, RunJournal, field_key
+from rbc_engine.sinks.out_folder import OutFolder
+from rbc_engine.sinks.own_files import RUN_JOURNAL
+from rbc_engine.sinks.run_json import RUN_JSON, RunRecord
 from rbc_engine.sources.base import Entry, entry_ref, field_order
 from rbc_engine.text import encodable
 from rbc_engine.types.frames import FieldRef, FileStamp, SlideRef
 
 __all__ = ["Plan", "fields_first", "fresh_plan", "open_earlier", "resume_plan"]
-
-_NO_MATTER = {
-    "lanes",
-    "threads_per_lane",
-    "frames_per_lane",
-    "patch_batches",
-    "decode_workers",
-    "limit",
-    "formats",
-}
-"""Settings that change how fast results come, which fields are run, or what else is written: not the results."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,40 +63,29 @@ def fields_first(plan: Plan) -> Plan:
     )
 
 
-def open_earlier(folder: Path, pack: Pack, record: dict[str, Any]) -> RunJournal | None:
-    """The journal of the run in a folder, to go on with; None if there is no run yet, and nothing else either.
+def open_earlier(out: OutFolder, pack: Pack, record: RunRecord) -> RunJournal | None:
+    """Opens the journal of the run in a folder, to resume it; None if there is no run yet.
 
     A run that had ended gets a journal of its tables: they stay in place until new ones replace them.
 
-    record: what run.json is to hold of this run, as far as it is known.
+    out: claimed to be resumed. record: what run.json is to hold of this run, as far as it is known.
 
     Raises ResultsError if what is there is damaged, or was made with other settings; OutputError if it is still
     being written, or cannot be.
     """
-    shown = encodable(str(folder))
     types = len(pack.types)
 
-    def check(earlier: dict[str, Any]) -> None:
-        _refuse_differences(folder, earlier, record)
+    def check(head: dict[str, Any]) -> None:
+        earlier = RunRecord.of_json(head, path=out.path / RUN_JOURNAL)
+        _refuse_differences(out.path, earlier, record)
 
-    if (folder / RUN_JOURNAL).exists():
-        return RunJournal.reopen(folder, types=types, check=check)
-    if (folder / LIVE_JOURNAL).exists():
-        raise ResultsError(
-            f"--out {shown} holds the {LIVE_JOURNAL} of a live run that was cut short; "
-            f"`rbc-engine live --recover {shown}` completes it"
-        )
-    if (folder / RUN_JSON).exists():
-        with FinishedRun(folder) as earlier:
-            check(earlier.run)
-            return RunJournal.create(folder, record, types=types, results=earlier.results())
-    if folder.is_dir():
-        visible = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-        if visible:
-            raise OutputError(
-                f"--out {shown} is not empty, but holds neither {RUN_JOURNAL} nor {RUN_JSON} to go on with "
-                f"(it holds {encodable(visible[0])}); name another --out"
-            )
+    out.check()
+    if (out.path / RUN_JOURNAL).exists():
+        return RunJournal.reopen(out, types=types, check=check)
+    if (out.path / RUN_JSON).exists():
+        with FinishedRun(out.path) as earlier:
+            _refuse_differences(out.path, earlier.run, record)
+            return RunJournal.create(out, record.to_json(), types=types, results=earlier.results())
     return None
 
 
@@ -187,9 +166,9 @@ def _refuse_renamed(others: Sequence[FieldRef], entries: Sequence[Entry]) -> Non
             )
 
 
-def _refuse_differences(folder: Path, earlier: dict[str, Any], now: dict[str, Any]) -> None:
+def _refuse_differences(folder: Path, earlier: RunRecord, now: RunRecord) -> None:
     shown = encodable(str(folder))
-    if "recalled_from" in earlier:
+    if earlier.recalled_from is not None:
         raise ResultsError(
             f"--out {shown} holds what `rbc-engine recall` made of another run; resume that one, or name another --out"
         )
@@ -199,12 +178,9 @@ def _refuse_differences(folder: Path, earlier: dict[str, Any], now: dict[str, An
         for key in {**was, **wanted}
         if was.get(key) != wanted.get(key)
     ]
-    formats = _formats(now)
-    missing = [name for name in _formats(earlier) if name not in formats]
-    if missing:
-        differences.append(
-            f"formats were {','.join(_formats(earlier))}, now {','.join(formats) or 'none'}"
-        )
+    before, formats = earlier.settings.formats, now.settings.formats
+    if not set(before) <= set(formats):
+        differences.append(f"formats were {','.join(before)}, now {','.join(formats) or 'none'}")
     if differences:
         raise ResultsError(
             f"--resume cannot go on with the run in {shown}, which was made otherwise: {'; '.join(differences)}. "
@@ -212,27 +188,14 @@ def _refuse_differences(folder: Path, earlier: dict[str, Any], now: dict[str, An
         )
 
 
-def _identity(record: dict[str, Any]) -> dict[str, Any]:
-    """What must be the same of a record of run.json for its results to be the same."""
-
-    def section(name: str) -> dict[str, Any]:
-        found = record.get(name)
-        return found if isinstance(found, dict) else {}
-
-    pack, program = section("pack"), section("program")
+def _identity(record: RunRecord) -> dict[str, Any]:
+    """Returns what must be the same of a record for its results to be the same."""
+    pack, program = record.pack, record.program
     return {
-        "pack": f"{pack.get('name')} {pack.get('version')} (sha256 {pack.get('sha256')})",
-        "program": f"{program.get('version')} (commit {program.get('commit')})",
-        **{name: record.get(name) for name in ("backend", "precision", "decoder")},
-        **{
-            f"setting {name}": value
-            for name, value in section("settings").items()
-            if name not in _NO_MATTER
-        },
+        "pack": f"{pack.name} {pack.version} (sha256 {pack.sha256})",
+        "program": f"{program.version} (commit {program.commit})",
+        "backend": record.backend,
+        "precision": record.precision,
+        "decoder": record.decoder,
+        **{f"setting {name}": value for name, value in record.settings.changing_results().items()},
     }
-
-
-def _formats(record: dict[str, Any]) -> list[str]:
-    settings = record.get("settings")
-    formats = settings.get("formats") if isinstance(settings, dict) else None
-    return [str(name) for name in formats] if isinstance(formats, list) else []

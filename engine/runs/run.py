@@ -1,10 +1,14 @@
-"""A whole run: every field of a source through an engine into the output files, with what run.json says of it."""
+"""A whole run: every field of a source through an engine into the output files and run.json.
+
+`run_entries` is that with an open engine and a claimed folder; `run_fields` its inner part, once
+everything is open.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import chain, takewhile
@@ -12,20 +16,28 @@ from typing import Any, TypeVar
 
 from rbc_engine.devices.cpu.kind import cores_here
 from rbc_engine.engine import Engine
-from rbc_engine.errors import DeviceError
+from rbc_engine.errors import DeviceError, OutputError
 from rbc_engine.runs.kept import KeptResults
-from rbc_engine.runs.record import RunCounts, run_record
-from rbc_engine.runs.resume import Plan, fields_first
+from rbc_engine.runs.record import RunCounts, run_head, run_record
+from rbc_engine.runs.resume import (
+    Plan,
+    fields_first,
+    fresh_plan,
+    open_earlier,
+    resume_plan,
+)
 from rbc_engine.runs.whole_slides import WholeSlides
 from rbc_engine.sinks.journal.run_journal import RunJournal, field_key
-from rbc_engine.sinks.output import RunOutput
-from rbc_engine.sources.base import Source, entry_ref
+from rbc_engine.sinks.out_folder import OutFolder
+from rbc_engine.sinks.output import OpenSink, RunOutput
+from rbc_engine.sinks.run_json import RunRecord
+from rbc_engine.sources.base import Entry, Source, entry_ref
 from rbc_engine.sources.open import decoder_of, open_source
 from rbc_engine.sources.slides.tile_reader import SlideSource, SlideStart, SlideStep, TileRead
 from rbc_engine.types.frames import SlideRef
 from rbc_engine.types.results import FieldResult
 
-__all__ = ["run_fields"]
+__all__ = ["OnResult", "OnTile", "run_entries", "run_fields"]
 
 Item = TypeVar("Item")
 
@@ -36,6 +48,71 @@ OnTile = Callable[[int, int], object]
 """Called as a tile of a whole slide sets out: which one, from 1, and of how many."""
 
 
+def run_entries(
+    engine: Engine,
+    entries: Sequence[Entry],
+    out: OutFolder,
+    *,
+    formats: Sequence[str] = (),
+    sinks: Sequence[OpenSink] = (),
+    pixel_um: float | None = None,
+    limit: int | None = None,
+    started: float | None = None,
+    warnings: Sequence[str] = (),
+    stop: threading.Event | None = None,
+    on_plan: Callable[[Plan], object] = lambda plan: None,
+    on_result: OnResult = lambda result, kept: None,
+    on_tile: OnTile = lambda tile, of: None,
+) -> RunRecord:
+    """Runs entries into a folder, or those of them that are not done there if it is to be resumed.
+
+    formats, sinks: see RunOutput. pixel_um: µm, of all entries; None leaves them their own.
+    limit: how many fields were asked for, for run.json. started: see run_fields; None is now.
+    on_plan: called once, before the first field. The others: see run_fields.
+
+    Returns what run.json holds. Raises what run_fields raises; ResultsError if the folder cannot be
+    resumed.
+    """
+    started = time.perf_counter() if started is None else started
+    settings = {"um_per_px": pixel_um, "limit": limit, "formats": tuple(formats)}
+    head = run_head(engine, settings=settings)
+    with ExitStack() as stack:
+        out.refuse_running()
+        journal = open_earlier(out, engine.pack, head) if out.mode == "resume" else None
+        if journal is not None:
+            stack.enter_context(journal)
+            plan = resume_plan(entries, journal)
+        else:
+            plan = fresh_plan(entries)
+        on_plan(plan)
+        output = stack.enter_context(RunOutput(out, engine.pack, formats=formats, sinks=sinks))
+        if journal is None:
+            journal = stack.enter_context(
+                RunJournal.create(out, head.to_json(), types=len(engine.pack.types))
+            )
+        try:
+            return run_fields(
+                engine,
+                plan,
+                output,
+                journal,
+                pixel_um=pixel_um,
+                started=started,
+                settings=settings,
+                warnings=warnings,
+                stop=threading.Event() if stop is None else stop,
+                on_result=on_result,
+                on_tile=on_tile,
+            )
+        except OutputError as error:
+            if not journal.done:
+                raise
+            raise OutputError(
+                f"{error}; the {journal.done} fields done until then are kept: the same command with --resume "
+                f"goes on from there"
+            ) from error
+
+
 def run_fields(
     engine: Engine,
     plan: Plan,
@@ -44,23 +121,24 @@ def run_fields(
     *,
     pixel_um: float | None = None,
     started: float,
-    settings: dict[str, Any],
+    settings: Mapping[str, Any],
     warnings: Sequence[str] = (),
     stop: threading.Event,
     on_result: OnResult,
     on_tile: OnTile = lambda tile, of: None,
-) -> dict[str, Any]:
-    """Runs what is pending of a plan, fields first, then whole slides, takes the rest from the journal, and completes
-    the output; then the journal is removed.
+) -> RunRecord:
+    """Runs what is pending of a plan, fields first, then whole slides, takes the rest from the
+    journal, and completes the output; then the journal is removed.
 
     started: time.perf_counter() of the start of the run; wall_seconds counts from it.
     settings, warnings: for run.json, beside what is added here.
     stop: when set, fields in flight are finished and no more are begun.
-    on_result: called with every result, in order, after it was written. on_tile: from any thread.
+    on_result: called with every result, in order, after it was written. on_tile: called between
+    them.
 
-    Returns what run.json holds. Raises OutputError if the results cannot be written, DeviceError if the last device
-    failed: after the output was completed with what was done, unless that is nothing. The journal is left, with all
-    that was done until then, if the output is not completed.
+    Returns what run.json holds. Raises OutputError if the results cannot be written, DeviceError if
+    the last device failed: after the output was completed with what was done, unless that is
+    nothing. The journal is left, with all that was done until then, if the output is not completed.
     """
     plan = fields_first(plan)
     pending = plan.pending
@@ -148,10 +226,10 @@ def run_fields(
         warnings=stated,
     )
     if slides.records:
-        run["whole_slides"] = slides.records
-    run["first_result_seconds"] = first_result_s
-    run["wall_seconds"] = time.perf_counter() - started
-    output.finish(run)
+        run = run.changed(whole_slides=slides.records)
+    run = output.finish(
+        run.changed(first_result_seconds=first_result_s, wall_seconds=time.perf_counter() - started)
+    )
     journal.remove()
     if lost is not None:
         raise lost

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
+from rbc_engine.sinks.run_json import RunRecord
 from rbc_engine.types.results import FieldResult
 
 __all__ = ["DescribedSink", "FolderSink", "Sink"]
@@ -39,8 +40,8 @@ class Sink(Protocol):
 class DescribedSink(Sink, Protocol):
     """A sink that shows what run.json says."""
 
-    def describe(self, run: dict[str, Any]) -> None:
-        """run: what run.json will hold. Before complete."""
+    def describe(self, run: RunRecord) -> None:
+        """Takes what run.json will hold, before complete."""
         ...
 
 

@@ -1,81 +1,220 @@
-"""Whether a folder may take the results of a run: quick to ask, before networks are compiled."""
+"""The folder that results go to: what may be put there, and what is removed for it.
+
+`claim` is where every command begins: quick, before networks are compiled. What it returns is
+handed to all that writes there.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from rbc_engine.errors import OutputError, UsageError
-from rbc_engine.sinks.files.atomic import explain_os_errors
-from rbc_engine.sinks.journal.live_journal import LIVE_JOURNAL
-from rbc_engine.sinks.journal.run_journal import RUN_JOURNAL
-from rbc_engine.sinks.own_files import OWN_FILES, RUN_JSON, is_run_json, own_files
+from rbc_engine.errors import OutputError, ResultsError, UsageError
+from rbc_engine.sinks.files.atomic import explain_os_errors, remove_abandoned
+from rbc_engine.sinks.files.records import lock_for_reading
+from rbc_engine.sinks.own_files import (
+    LIVE_JOURNAL,
+    OWN_FILES,
+    RUN_JOURNAL,
+    is_run_json,
+    own_files,
+    refuse_in_the_way,
+)
+from rbc_engine.sinks.run_json import RUN_JSON
 from rbc_engine.text import encodable
 
-__all__ = ["RUN_JSON", "refuse_filled", "refuse_foreign", "refuse_inputs"]
+__all__ = ["RUN", "Contents", "Mode", "OutFolder", "claim"]
+
+Mode = Literal["new", "overwrite", "resume"]
+"""What becomes of results that are in the folder: refused, replaced, or completed."""
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
 
 
-def refuse_filled(folder: Path) -> None:
-    """Raises OutputError, which says what to do, if the folder holds anything or is none. It need not exist."""
-    with explain_os_errors(folder):
-        held = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-    if not held:
-        return
-    shown = encodable(str(folder))
-    for name, what in (
-        (RUN_JOURNAL, "a run that was cut short"),
-        (RUN_JSON, "the results of a run"),
-    ):
-        if name in held and holds_run(folder):
-            raise OutputError(
-                f"--out {shown} holds {what} ({name}); pass --resume to go on with it, --overwrite to replace "
-                f"it, or name another --out"
-            )
-    if holds_run(folder) or all(name == OWN_FILES or _TEMPORARY.fullmatch(name) for name in held):
-        raise OutputError(
-            f"--out {shown} holds what a run left that was cut short ({encodable(held[0])}); pass --overwrite to "
-            f"replace it, or name another --out"
-        )
-    refuse_foreign(folder)
-    raise OutputError(f"--out {shown} is not empty ({encodable(held[0])}); name another --out")
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What kind of results a folder is for.
 
-
-def refuse_foreign(folder: Path) -> None:
-    """Raises OutputError if the folder holds files, and no run that could be replaced. It need not exist."""
-    with explain_os_errors(folder):
-        if not folder.exists():
-            return
-        visible = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    if visible and not holds_run(folder):
-        raise OutputError(
-            f"--out {encodable(str(folder))} is not empty, and holds no run (it holds {encodable(visible[0])}); "
-            f"name another --out"
-        )
-
-
-def refuse_inputs(folder: Path, inputs: Sequence[Path], *, name: str = "INPUT") -> None:
-    """Raises UsageError if the folder is one of the inputs or contains one, links resolved.
-
-    name: what the inputs are called on the command line.
+    name: in messages. is_held: whether they are in a folder, whole or cut short. own_files: those
+    files of a folder that belong to them, relative to it.
     """
-    out = folder.resolve()
-    for given in inputs:
-        found = given.resolve()
-        if out == found or out in found.parents:
-            what = "is" if out == found else "contains"
-            raise UsageError(
-                f"--out {encodable(str(folder))} {what} {name} {encodable(str(given))}: results must not lie among "
-                f"what they are made from; name another folder"
-            )
+
+    name: str
+    is_held: Callable[[Path], bool]
+    own_files: Callable[[Path], frozenset[str]]
 
 
-def holds_run(folder: Path) -> bool:
-    """Whether there is a run, whole or cut short."""
+def _holds_run(folder: Path) -> bool:
     return (
         is_run_json(folder / RUN_JSON)
         or any((folder / name).is_file() for name in (RUN_JOURNAL, LIVE_JOURNAL))
         or any((folder / name).is_file() for name in own_files(folder))
     )
+
+
+RUN = Contents(name="run", is_held=_holds_run, own_files=own_files)
+"""The files of a run, or of one that was cut short."""
+
+
+class OutFolder:
+    """A folder that was claimed, see `claim`. It need not exist yet.
+
+    path: where it is. mode: as claimed.
+    """
+
+    def __init__(self, path: Path, mode: Mode, contents: Contents) -> None:
+        """Takes a folder without a question asked; `claim` asks them."""
+        self.path = path
+        self.mode = mode
+        self._contents = contents
+
+    def check(self) -> None:
+        """Refuses the folder for what it holds.
+
+        Raises OutputError if results must not be put there, ResultsError if there is something to
+        resume, but not by a run. Each says what to do instead.
+        """
+        if self.mode == "new":
+            self._refuse_filled()
+        elif self.mode == "resume":
+            self._refuse_unresumable()
+        else:
+            self._refuse_foreign()
+
+    def refuse_running(self) -> None:
+        """Raises OutputError if a run is writing its journal there at this moment."""
+        for name in (RUN_JOURNAL, LIVE_JOURNAL):
+            path = self.path / name
+            with suppress(FileNotFoundError, NotADirectoryError), path.open("rb") as file:
+                lock_for_reading(path, file)
+
+    def prepare(self, files: Sequence[str], *, abandoned: Sequence[str]) -> None:
+        """Makes the folder, and removes from it what killed runs left under hidden names.
+
+        files: that are to be put there; what is not the folder's own must not be in their place.
+        abandoned: of which files and folders the leftovers are removed.
+
+        Raises OutputError where `check` would, if a file is in the way, or if the disk refuses.
+        """
+        with explain_os_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            if self.mode == "new":
+                self._refuse_filled()
+                return
+            self._refuse_foreign()
+            for name in files:
+                if (self.path / name).is_dir():
+                    raise OutputError(
+                        f"{name} in {self._shown} is a folder; move it, or name another --out"
+                    )
+            refuse_in_the_way(self.path, files, self._contents.own_files(self.path))
+            for name in abandoned:
+                remove_abandoned(self.path / name)
+
+    @property
+    def _shown(self) -> str:
+        return f"--out {encodable(str(self.path))}"
+
+    def _held(self) -> list[str]:
+        with explain_os_errors(self.path):
+            if not self.path.exists():
+                return []
+            return sorted(path.name for path in self.path.iterdir())
+
+    def _refuse_filled(self) -> None:
+        held = self._held()
+        if not held:
+            return
+        if self._contents is not RUN:
+            self._refuse_foreign()
+            raise OutputError(
+                f"{self._shown} holds a {self._contents.name} ({encodable(held[-1])}); pass --overwrite to replace it, "
+                f"or name another --out"
+            )
+        holds_run = _holds_run(self.path)
+        if LIVE_JOURNAL in held and holds_run:
+            raise OutputError(
+                f"{self._shown} holds the {LIVE_JOURNAL} of a run that was cut short; `rbc-engine live --recover "
+                f"{encodable(str(self.path))}` completes it, --overwrite replaces it"
+            )
+        for name, what in (
+            (RUN_JOURNAL, "a run that was cut short"),
+            (RUN_JSON, "the results of a run"),
+        ):
+            if name in held and holds_run:
+                raise OutputError(
+                    f"{self._shown} holds {what} ({name}); pass --resume to go on with it, --overwrite to replace "
+                    f"it, or name another --out"
+                )
+        if holds_run or all(name == OWN_FILES or _TEMPORARY.fullmatch(name) for name in held):
+            raise OutputError(
+                f"{self._shown} holds what a run left that was cut short ({encodable(held[0])}); pass --overwrite to "
+                f"replace it, or name another --out"
+            )
+        self._refuse_foreign()
+        raise OutputError(f"{self._shown} is not empty ({encodable(held[0])}); name another --out")
+
+    def _refuse_foreign(self) -> None:
+        visible = [name for name in self._held() if not name.startswith(".")]
+        if visible and not self._contents.is_held(self.path):
+            raise OutputError(
+                f"{self._shown} is not empty, and holds no {self._contents.name} (it holds {encodable(visible[0])}); "
+                f"name another --out"
+            )
+
+    def _refuse_unresumable(self) -> None:
+        held = self._held()
+        if RUN_JOURNAL in held:
+            return
+        if LIVE_JOURNAL in held:
+            shown = encodable(str(self.path))
+            raise ResultsError(
+                f"{self._shown} holds the {LIVE_JOURNAL} of a live run that was cut short; "
+                f"`rbc-engine live --recover {shown}` completes it"
+            )
+        visible = [name for name in held if not name.startswith(".")]
+        if visible and RUN_JSON not in held:
+            raise OutputError(
+                f"{self._shown} is not empty, but holds neither {RUN_JOURNAL} nor {RUN_JSON} to go on with "
+                f"(it holds {encodable(visible[0])}); name another --out"
+            )
+
+
+def claim(
+    folder: Path,
+    mode: Mode = "new",
+    *,
+    inputs: Mapping[str, Sequence[Path]] | None = None,
+    contents: Contents = RUN,
+) -> OutFolder:
+    """Claims a folder for results, or refuses it if they must not be put there. Changes nothing.
+
+    inputs: what the results are made from, by what that is called on the command line. contents:
+    the kind of results.
+
+    Raises UsageError if the folder is one of the inputs or contains one, links resolved;
+    OutputError for what it holds, or if a run is writing there; ResultsError if it is to be
+    resumed, and cannot be.
+    """
+    out = OutFolder(folder, mode, contents)
+    for name, paths in (inputs or {}).items():
+        for given in paths:
+            _refuse_input(folder, given, name=name)
+    if mode != "new":
+        out.refuse_running()
+    out.check()
+    return out
+
+
+def _refuse_input(folder: Path, given: Path, *, name: str) -> None:
+    out, found = folder.resolve(), given.resolve()
+    if out == found or out in found.parents:
+        what = "is" if out == found else "contains"
+        raise UsageError(
+            f"--out {encodable(str(folder))} {what} {name} {encodable(str(given))}: results must not lie among "
+            f"what they are made from; name another folder"
+        )

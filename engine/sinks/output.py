@@ -2,71 +2,81 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-from rbc_engine.errors import OutputError
 from rbc_engine.packs.pack import Pack
 from rbc_engine.sinks.base import DescribedSink, FolderSink, Sink
-from rbc_engine.sinks.files.atomic import AtomicFile, explain_os_errors, remove_abandoned
+from rbc_engine.sinks.files.atomic import AtomicFile
 from rbc_engine.sinks.formats.table import FORMATS, check_formats, open_sink
-from rbc_engine.sinks.journal.live_journal import LIVE_JOURNAL
-from rbc_engine.sinks.journal.run_journal import RUN_JOURNAL
-from rbc_engine.sinks.out_folder import RUN_JSON, refuse_filled, refuse_foreign
+from rbc_engine.sinks.out_folder import OutFolder
 from rbc_engine.sinks.own_files import (
+    LIVE_JOURNAL,
     OWN_FILES,
+    RUN_JOURNAL,
     own_files,
     own_list,
     refuse_in_the_way,
     remove_own,
 )
+from rbc_engine.sinks.run_json import RUN_JSON, RunRecord
 from rbc_engine.sinks.tables.fields_csv import FieldsCsv
 from rbc_engine.sinks.tables.regions_parquet import RegionsParquet
 from rbc_engine.sinks.tables.slides_csv import SlidesCsv
-from rbc_engine.text import encodable
 from rbc_engine.types.results import FieldResult
 
-__all__ = ["RUN_JSON", "RunOutput"]
+__all__ = ["OpenSink", "RunOutput"]
+
+OpenSink = Callable[[Path, Pack], Sink]
+"""Begins a sink in a folder, which exists by then; a class of sinks is one. Raises OutputError."""
 
 _FILES = (
     *(RUN_JSON, RegionsParquet.NAME, FieldsCsv.NAME, SlidesCsv.NAME),
     *(chosen.output for chosen in FORMATS.values() if chosen.suffix is None),
 )
 _FOLDERS = tuple(chosen.output for chosen in FORMATS.values() if chosen.suffix is not None)
+_ABANDONED = (*_FILES, *_FOLDERS, RUN_JOURNAL, LIVE_JOURNAL, OWN_FILES)
 
 
 class RunOutput:
     """Takes the results of a run, in order, from one thread.
 
-        with RunOutput(out, pack, overwrite=True) as output:
+        with RunOutput(claim(out, "overwrite"), pack) as output:
             for result in results:
                 output.write(result)
             output.finish(run)
 
-    Nothing is visible before finish. A run.json in the folder means that the files beside it are complete and of
-    the same run. Leaving the block without finish, by an error or not, removes what was half-written.
+    Nothing is visible before finish. A run.json in the folder means that the files beside it are
+    complete and of the same run. Leaving the block without finish, by an error or not, removes what
+    was half-written.
     """
 
     def __init__(
-        self, folder: Path, pack: Pack, *, formats: Sequence[str] = (), overwrite: bool = False
+        self,
+        out: OutFolder,
+        pack: Pack,
+        *,
+        formats: Sequence[str] = (),
+        sinks: Sequence[OpenSink] = (),
     ) -> None:
         """Makes the folder if it does not exist.
 
+        out: the folder, as claimed. If it is not a new one, the run in it is replaced: the files
+            that it lists as its own, which stay as they are until finish. Others are not touched.
+            What an unfinished run has there under hidden names is removed at once; if it still
+            runs, it fails.
         formats: of FORMATS; the tables are always written.
-        overwrite: replace the run in the folder: the files that it lists as its own, which stay as they are until
-            finish. Others are not touched.
-            What an unfinished run has there under hidden names is removed at once; if it still runs, it fails.
+        sinks: of the caller's own; called here. Their files appear together with the others, but
+            are not the run's own: none is removed later.
 
-        Raises UsageError for an unknown format or one whose library is missing; OutputError if the folder holds anything and overwrite is not
-        set, if it holds files and no run, if a file that no run wrote is where one of this run belongs, or if it
-        cannot be written.
+        Raises UsageError for an unknown format or one whose library is missing; OutputError if a
+        new folder is filled by now, if another holds files and no run, if a file that no run wrote
+        is where one of this run belongs, or if it cannot be written.
         """
         check_formats(formats)
-        self._folder = folder
+        folder = self._folder = out.path
         self._sinks: list[Sink] = []
         self._tables: list[RegionsParquet | FieldsCsv | SlidesCsv] = []
         self._formats = tuple(dict.fromkeys(formats))
@@ -75,13 +85,16 @@ class RunOutput:
             FORMATS[name].output for name in self._formats if FORMATS[name].suffix is None
         ]
         self._records: list[AtomicFile] = []
-        _prepare(folder, self._single, overwrite=overwrite)
+        out.prepare(self._single, abandoned=_ABANDONED)
         try:
             self._add_table(RegionsParquet(folder, pack))
             self._add_table(FieldsCsv(folder))
             self._add_table(SlidesCsv(folder, pack.types))
             for name in self._formats:
                 self._sinks.append(open_sink(name, folder, pack))
+            self._own = len(self._sinks)
+            for opened in sinks:
+                self._sinks.append(opened(folder, pack))
         except BaseException:
             self.discard()
             raise
@@ -96,27 +109,26 @@ class RunOutput:
         for sink in self._sinks:
             sink.write(result)
 
-    def finish(self, run: dict[str, Any]) -> None:
+    def finish(self, run: RunRecord) -> RunRecord:
         """Puts every file in its place, run.json last of all.
 
-        Everything is on the disk before the first file is moved: a full disk leaves none of them behind.
+        Everything is on the disk before the first file is moved: a full disk leaves none of them
+        behind.
 
-        run: what run.json is to hold. Gets `files`: the sha256 of each table, by which it is known later whether they
-            are still what was written.
+        run: what run.json is to hold, but for its `files`.
 
-        Raises OutputError if the disk refuses, ValueError if `run` is no JSON.
+        Returns what it holds, with the sha256 of each table, by which it is known later whether
+        they are still what was written. Raises OutputError if the disk refuses.
         """
         try:
             for sink in self._sinks:
                 if isinstance(sink, DescribedSink):
                     sink.describe(run)
                 sink.complete()
-            run["files"] = {table.NAME: table.sha256() for table in self._tables}
-            text = json.dumps(run, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+            run = run.changed(files={table.NAME: table.sha256() for table in self._tables})
             record = AtomicFile(self._folder / RUN_JSON)
             self._records.append(record)
-            # A backslash escape is what JSON itself has for a lone surrogate.
-            record.write(text.encode("utf-8", "backslashreplace"))
+            record.write(f"{run.text()}\n".encode())
             record.complete()
             earlier, now = own_files(self._folder), self._own_files()
             refuse_in_the_way(self._folder, now, earlier)
@@ -131,6 +143,7 @@ class RunOutput:
                 sink.finish()
             record.finish()
             own.finish()
+            return run
         except BaseException:
             self.discard()
             raise
@@ -143,7 +156,9 @@ class RunOutput:
             record.discard()
 
     def _own_files(self) -> frozenset[str]:
-        in_folders = (sink.files() for sink in self._sinks if isinstance(sink, FolderSink))
+        in_folders = (
+            sink.files() for sink in self._sinks[: self._own] if isinstance(sink, FolderSink)
+        )
         return frozenset([*self._single, *chain.from_iterable(in_folders)])
 
     def _add_table(self, table: RegionsParquet | FieldsCsv | SlidesCsv) -> None:
@@ -160,21 +175,3 @@ class RunOutput:
         trace: TracebackType | None,
     ) -> None:
         self.discard()
-
-
-def _prepare(folder: Path, files: Sequence[str], *, overwrite: bool) -> None:
-    shown = encodable(str(folder))
-    with explain_os_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        if not overwrite:
-            refuse_filled(folder)
-            return
-        refuse_foreign(folder)
-        for name in files:
-            if (folder / name).is_dir():
-                raise OutputError(
-                    f"{name} in --out {shown} is a folder; move it, or name another --out"
-                )
-        refuse_in_the_way(folder, files, own_files(folder))
-        for name in (*_FILES, *_FOLDERS, RUN_JOURNAL, LIVE_JOURNAL, OWN_FILES):
-            remove_abandoned(folder / name)

@@ -5,19 +5,19 @@ A run lists them in .run.files, a path a line. A run of a version that did not h
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from rbc_engine.errors import OutputError
 from rbc_engine.sinks.files.atomic import AtomicFile, explain_os_errors
 from rbc_engine.sinks.formats.table import FORMATS
+from rbc_engine.sinks.run_json import RUN_JSON, peek
 from rbc_engine.text import encodable
 
 __all__ = [
+    "LIVE_JOURNAL",
     "OWN_FILES",
-    "RUN_JSON",
+    "RUN_JOURNAL",
     "is_run_json",
     "own_files",
     "own_list",
@@ -25,11 +25,11 @@ __all__ = [
     "remove_own",
 ]
 
-RUN_JSON = "run.json"
 OWN_FILES = ".run.files"
+RUN_JOURNAL = "run.journal"
+LIVE_JOURNAL = "live.journal"
 
 _TABLES = ("regions.parquet", "fields.csv", "slides.csv")
-_MOST_JSON_BYTES = 1 << 26
 
 
 def own_files(folder: Path) -> frozenset[str]:
@@ -46,7 +46,7 @@ def own_files(folder: Path) -> frozenset[str]:
 
 def is_run_json(path: Path) -> bool:
     """Whether a file is the run.json of a run, not one of another program."""
-    return _read_run_json(path) is not None
+    return peek(path) is not None
 
 
 def own_list(folder: Path, names: Iterable[str]) -> AtomicFile:
@@ -109,7 +109,7 @@ def _can_be_own(name: str) -> bool:
 
 
 def _of_run_json(folder: Path) -> frozenset[str]:
-    run = _read_run_json(folder / RUN_JSON)
+    run = peek(folder / RUN_JSON)
     if run is None:
         return frozenset()
     settings = run.get("settings")
@@ -120,12 +120,3 @@ def _of_run_json(folder: Path) -> frozenset[str]:
         if chosen.suffix is None and isinstance(formats, list) and name in formats
     ]
     return frozenset([RUN_JSON, *singles, *(name for name in run["files"] if name in _TABLES)])
-
-
-def _read_run_json(path: Path) -> dict[str, Any] | None:
-    try:
-        with path.open("rb") as file:
-            run = json.loads(file.read(_MOST_JSON_BYTES))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return run if isinstance(run, dict) and isinstance(run.get("files"), dict) else None

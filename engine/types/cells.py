@@ -1,6 +1,6 @@
 """How many cells a region may hold, judged by its box against those of the single cells around it.
 
-The numbers were chosen on smears with labelled cells, and tried on others; docs/formats.md has the result.
+The thresholds were chosen on smears with labelled cells; docs/results/accuracy.md measures them.
 """
 
 from __future__ import annotations

@@ -13,12 +13,14 @@ namespace {
 struct Regions {
   std::vector<rbc::Box> boxes;
   std::vector<float> scores;
+  std::vector<uint8_t> classes;
   std::vector<int32_t> counts;
   std::vector<uint8_t> saturated;
 
   Regions(int images, int most)
       : boxes(check::garbage<rbc::Box>(static_cast<size_t>(images) * most)),
         scores(check::garbage<float>(static_cast<size_t>(images) * most)),
+        classes(check::garbage<uint8_t>(static_cast<size_t>(images) * most)),
         counts(check::garbage<int32_t>(images)),
         saturated(check::garbage<uint8_t>(images)) {}
 
@@ -29,6 +31,7 @@ void run_case(unsigned seed) {
   check::Random random(seed);
   const bool ordinary = seed == 0;  // the first case has many candidates, and all of them are sound
   const int images = random.whole(1, 3), slots = random.whole(ordinary ? 100 : 0, 120);
+  const int class_count = ordinary ? 4 : std::vector<int>{2, 3, 4, 16}[random.whole(0, 3)];
   const double spoilt = ordinary ? 0.0 : std::vector<double>{0.0, 0.1, 1.0}[random.whole(0, 2)];
   const bool ties = random.chance(0.5);
   const auto draw = [&](float spread) {
@@ -37,8 +40,8 @@ void run_case(unsigned seed) {
     return static_cast<_Float16>(ties ? std::round(value) : value);
   };
   const size_t rows = static_cast<size_t>(images) * slots;
-  const auto half_logits = random.many<_Float16>(2 * rows, [&] { return draw(5); });
-  const auto half_deltas = random.many<_Float16>(8 * rows, [&] { return draw(2); });
+  const auto half_logits = random.many<_Float16>(class_count * rows, [&] { return draw(5); });
+  const auto half_deltas = random.many<_Float16>(4 * class_count * rows, [&] { return draw(2); });
   const std::vector<float> logits(half_logits.begin(), half_logits.end());
   const std::vector<float> deltas(half_deltas.begin(), half_deltas.end());
   const auto proposals = random.many<rbc::Box>(rows, [&] {
@@ -55,20 +58,22 @@ void run_case(unsigned seed) {
 
   Regions expected(images, settings.max_regions);
   rbc::postprocess_detections_cpu(logits.data(), deltas.data(), proposals.data(), counts.data(), images, slots,
-                                  image_hw.data(), frame_hw.data(), settings, expected.boxes.data(),
-                                  expected.scores.data(), expected.counts.data(), expected.flags(), 1);
+                                  class_count, image_hw.data(), frame_hw.data(), settings, expected.boxes.data(),
+                                  expected.scores.data(), expected.classes.data(), expected.counts.data(),
+                                  expected.flags(), 1);
   check::in_every_order([&](const std::string& order) {
     const auto compare = [&](const std::string& type, const auto* typed_logits, const auto* typed_deltas) {
       const std::string what = "seed " + std::to_string(seed) + ", " + order + ", " + type;
       Regions got(images, settings.max_regions);
       auto workspace = check::garbage<uint8_t>(rbc::postprocess_detections_workspace_bytes(images, slots));
       rbc::launch_postprocess_detections(typed_logits, typed_deltas, proposals.data(), counts.data(), images, slots,
-                                         image_hw.data(), frame_hw.data(), settings, workspace.data(),
-                                         got.boxes.data(), got.scores.data(), got.counts.data(), got.flags(),
-                                         nullptr);
+                                         class_count, image_hw.data(), frame_hw.data(), settings, workspace.data(),
+                                         got.boxes.data(), got.scores.data(), got.classes.data(), got.counts.data(),
+                                         got.flags(), nullptr);
       check::same(what + ", counts", expected.counts, got.counts);
       check::same(what + ", boxes", expected.boxes, got.boxes);
       check::same(what + ", scores", expected.scores, got.scores);
+      check::same(what + ", classes", expected.classes, got.classes);
       check::same(what + ", saturated", expected.saturated, got.saturated);
     };
     compare("float", logits.data(), deltas.data());

@@ -102,9 +102,16 @@ FAULTS = [
     Fault(
         "a workspace too small",
         *("postprocess_detections", "fibers", "postprocess_detections.cu"),
-        right="slots * (sizeof(Box) + sizeof(float));",
+        right="slots * (sizeof(Box) + sizeof(uint32_t));",
         wrong="slots * sizeof(Box);",
         shows_as=OUTSIDE,
+    ),
+    Fault(
+        "the deltas of another class",
+        *("postprocess_detections", "plain", "postprocess_detections.cuh"),
+        right="4 * (row * class_count + id % kMostClasses)",
+        wrong="4 * (row * class_count + 1)",
+        shows_as=WRONG,
     ),
     Fault(
         "a slot beyond the count",

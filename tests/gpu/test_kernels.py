@@ -194,15 +194,16 @@ def test_roi_align(machine, fp16):
 
 
 @FP16
+@pytest.mark.parametrize("class_count", [2, 4, 16])
 @pytest.mark.parametrize("ties", [False, True])
-def test_postprocess_detections(machine, fp16, ties):
+def test_postprocess_detections(machine, fp16, ties, class_count):
     rng = np.random.default_rng(4)
     images, slots, most = (8, 1000, 100) if machine.is_gpu else (2, 90, 20)
-    logits = rng.normal(0, 3, (images * slots, 2)).astype(H)
+    logits = rng.normal(0, 3, (images * slots, class_count)).astype(H)
     if ties:
         logits = np.round(logits)
     logits[3] = np.nan
-    deltas = rng.normal(0, 1, (images * slots, 8)).astype(H)
+    deltas = rng.normal(0, 1, (images * slots, 4 * class_count)).astype(H)
     proposals = random_boxes(rng, images, slots, 400 if machine.is_gpu else 100)
     counts = np.linspace(2, slots, images).astype(INT)
     image_hw = np.full((images, 2), (320, 416) if machine.is_gpu else (80, 100), INT)
@@ -223,12 +224,14 @@ def test_postprocess_detections(machine, fp16, ties):
         {
             "boxes": ((images, most, 4), F),
             "scores": ((images, most), F),
+            "classes": ((images, most), np.uint8),
             "counts": ((images,), INT),
             "saturated": ((images,), np.uint8),
         },
         workspace=machine.cuda.postprocess_detections_workspace_bytes(images=images, slots=slots),
         images=images,
         slots=slots,
+        class_count=class_count,
         fp16=fp16,
         **options,
     )
@@ -241,9 +244,13 @@ def test_postprocess_detections(machine, fp16, ties):
         frame_hw=frame_hw,
         **options,
     )
-    assert expected[3].any()
-    assert not expected[3].all()
-    for name, array in zip(("boxes", "scores", "counts", "saturated"), expected, strict=True):
+    names = ("boxes", "scores", "classes", "counts", "saturated")
+    assert expected[-1].any()
+    assert not expected[-1].all()
+    assert (
+        class_count // 2 < len(set(expected[2].flat)) <= class_count
+    )  # most kinds, and 0 where nothing is
+    for name, array in zip(names, expected, strict=True):
         np.testing.assert_array_equal(getattr(got, name), array, err_msg=name)
 
 

@@ -32,8 +32,15 @@ ARGUMENTS = {
     | {"output_size": 7, "sampling_ratio": 2, "finest_level": 2, "canonical_level": 4}
     | {"canonical_px": 224.0, "fp16": True, "stream": 0},
     "postprocess_detections": at("class_logits", "box_deltas", "proposals", "proposal_counts")
-    | at("image_hw", "frame_hw", "workspace", "boxes", "scores", "counts", "saturated")
-    | {"images": 0, "slots": 10, "score_threshold": 0.5, "nms_iou": 0.5, "max_regions": 5}
+    | at("image_hw", "frame_hw", "workspace", "boxes", "scores", "classes", "counts", "saturated")
+    | {
+        "images": 0,
+        "slots": 10,
+        "class_count": 4,
+        "score_threshold": 0.5,
+        "nms_iou": 0.5,
+        "max_regions": 5,
+    }
     | {"fp16": True, "stream": 0},
     "fused_heads": at("feature_map", "first_weight", "first_bias", "second_weight", "second_bias")
     | at("workspace", "probabilities")
@@ -76,6 +83,8 @@ def test_nothing_to_do_needs_no_gpu(op: str) -> None:
         ("roi_align", {"images": 1, "output_size": 129}, "at most 256 .got 258"),
         ("roi_align", {"images": 1, "features": []}, "level_hw must have one entry"),
         ("postprocess_detections", {"images": 1, "slots": 4097}, "slots must be at most 4096"),
+        ("postprocess_detections", {"images": 1, "class_count": 1}, "must lie in 2..16 .got 1"),
+        ("postprocess_detections", {"images": 1, "class_count": 17}, "must lie in 2..16 .got 17"),
         ("fused_heads", {"patches": 1, "features": 100}, "features must be a multiple of 64"),
         ("fused_heads", {"patches": 1, "hidden": 32}, "hidden must be a multiple of 64"),
         ("fused_heads", {"patches": 1, "types": 5000}, "types must be at most 4096"),

@@ -12,6 +12,7 @@ import pytest
 
 from rbc_engine.devices.anchors import base_anchors
 from rbc_engine.devices.cpu import ops
+from rbc_engine.lanes.measure import measure_field
 
 Call = Callable[[], object]
 
@@ -81,6 +82,11 @@ def postprocess_detections() -> Call:
     )
 
 
+def measure() -> Call:
+    noise = np.random.default_rng(0).integers(0, 256, (1600, 2400, 3), dtype=np.uint8)
+    return partial(measure_field, noise)
+
+
 def longest_silence(call: Call) -> float:
     """The longest time for which no other thread could run, as a share of the call."""
     ticks: list[float] = []
@@ -112,7 +118,7 @@ def longest_silence(call: Call) -> float:
 
 @pytest.mark.parametrize(
     "op",
-    [resize_letterbox, crop_resize, generate_proposals, roi_align, postprocess_detections],
+    [resize_letterbox, crop_resize, generate_proposals, roi_align, postprocess_detections, measure],
     ids=lambda op: op.__name__,
 )
 def test_other_threads_run_meanwhile(op: Callable[[], Call]) -> None:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from rbc_engine.errors import ImageError
 from rbc_engine.sources.images.decode import read_image
-from rbc_engine.sources.synthetic.field import TYPES as SCD6
+from rbc_engine.sources.synthetic.cells import TYPES as SCD6
 from rbc_engine.training.datasets.base import Dataset, LabelledField
 from rbc_engine.training.datasets.check import Faults, ListedImage, checked_dataset
 from rbc_engine.training.datasets.files import (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rbc_engine.errors import UsageError
+from rbc_engine.errors import ResultsError, UsageError
 from rbc_engine.packs.pack import Pack
-from rbc_engine.sinks.output import RUN_JSON
+from rbc_engine.sinks.run_json import RUN_JSON, RunRecord
 from rbc_engine.sinks.tables.fields_csv import FieldsCsv
 from rbc_engine.training.datasets.base import LabelledField
 from rbc_engine.training.evaluation.findings import Findings
@@ -46,7 +45,7 @@ def read_earlier_run(
     Raises UsageError if the files are damaged, of another pack, or lack a field.
     """
     run, rows, table = _read_files(regions_parquet)
-    sha256 = (table.schema.metadata or {}).get(b"rbc_engine.packs.pack.sha256", b"").decode()
+    sha256 = (table.schema.metadata or {}).get(b"rbc_engine.pack.sha256", b"").decode()
     if sha256 != pack.sha256:
         raise UsageError(
             f"--regions {regions_parquet} was made with another pack than {pack.name} {pack.manifest.version} "
@@ -68,20 +67,22 @@ def read_earlier_run(
             [found.get(name, none) for name in names],
             saturated=sum(by_name[name]["saturated"] == "true" for name in names),
         ),
-        device=str(run.get("device")),
-        backend=str(run.get("backend")),
-        precision=str(run.get("precision")),
+        device=str(run.device),
+        backend=str(run.backend),
+        precision=str(run.precision),
     )
 
 
-def _read_files(regions_parquet: Path) -> tuple[dict[str, Any], list[dict[str, str]], Any]:
+def _read_files(regions_parquet: Path) -> tuple[RunRecord, list[dict[str, str]], Any]:
     folder = regions_parquet.parent
     try:
-        run = json.loads((folder / RUN_JSON).read_text(encoding="utf-8"))
+        run = RunRecord.read(folder / RUN_JSON)
         with (folder / FieldsCsv.NAME).open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         # Through memory, so that a fault is told as one of this file.
         table = pq.read_table(pa.BufferReader(regions_parquet.read_bytes()))
+    except ResultsError as error:
+        raise UsageError(f"--regions {regions_parquet}: {error}") from error
     except OSError as error:
         raise UsageError(
             f"--regions {regions_parquet}: cannot read {error.filename or 'it'}: {error.strerror or error}; "

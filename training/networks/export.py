@@ -34,8 +34,8 @@ def export_detector(model: FasterRCNN) -> tuple[bytes, bytes]:
     `objectness_0`… float16 [N, A, h, w] and `deltas_0`… float16 [N, 4 A, h, w] (every level). N, H and W are
     dynamic; H and W are multiples of the coarsest stride.
 
-    Network B: `roi_features` float16 [R, C, S, S] -> `class_logits` float16 [R, 2], `box_deltas` float16 [R, 8].
-    R is dynamic.
+    Network B: `roi_features` float16 [R, C, S, S] -> `class_logits` float16 [R, classes], `box_deltas`
+    float16 [R, 4 * classes], dx dy dw dh of class c in columns 4c..4c+3. R is dynamic; class 0 is the background.
 
     Returns both as ONNX. The model is left as it was.
     """

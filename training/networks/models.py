@@ -19,6 +19,7 @@ from rbc_engine.packs.manifest import DetectorSettings
 
 __all__ = [
     "IMAGE_STD",
+    "MOST_CLASSES",
     "Classifier",
     "DetectorTrunk",
     "TypeHeads",
@@ -31,8 +32,10 @@ ClassifierTrunk = Literal["resnet18", "resnet34", "resnet50"]
 IMAGE_STD = 0.25
 """What the detector divides its input by, after 0..255 has become 0..1 and the mean colour is subtracted."""
 
+MOST_CLASSES = 16
+"""Of a detector, background included: what the engine's postprocess_detections takes."""
+
 _FIRST_STRIDE_PX = 4
-_CLASSES = 2  # background and red cell
 _LONGEST_SIDE_PX = (
     1 << 16
 )  # the short side alone sets the scale: the engine knows no longest side either
@@ -43,15 +46,22 @@ def build_detector(
     trunk: DetectorTrunk = "resnet18",
     settings: DetectorSettings,
     representation: int = 512,
+    classes: int = 2,
 ) -> FasterRCNN:
     """A Faster R-CNN with random weights whose `forward` is, step by step, the engine's detection path.
 
     settings: S strides use the first S - 1 stages of the trunk; the last level is a max-pooling of the one
         before it. `(4, 8, 16, 32)` therefore leaves the trunk's fourth stage out.
     representation: width of the box head's two layers.
+    classes: 2 to MOST_CLASSES, of which class 0 is the background. With more than 2 the last step is not the engine's:
+        torchvision makes each proposal a candidate for every class and suppresses overlaps within a class, the engine
+        for its likeliest class and over all classes.
 
-    Takes images float32 [3, H, W], 0..1, of any sizes. Raises ValueError if the strides do not fit a ResNet.
+    Takes images float32 [3, H, W], 0..1, of any sizes. Raises ValueError if the strides do not fit a ResNet, or
+    for a number of classes that the engine does not take.
     """
+    if not 2 <= classes <= MOST_CLASSES:
+        raise ValueError(f"classes must lie in 2..{MOST_CLASSES} (got {classes})")
     strides = settings.strides_px
     stages = len(strides) - 1
     if strides[0] != _FIRST_STRIDE_PX or not 1 <= stages <= 4:
@@ -84,7 +94,7 @@ def build_detector(
             canonical_level=settings.roi_canonical_level,
         ),
         box_head=TwoMLPHead(settings.feature_channels * settings.roi_size**2, representation),
-        box_predictor=FastRCNNPredictor(representation, _CLASSES),
+        box_predictor=FastRCNNPredictor(representation, classes),
         box_score_thresh=settings.score_threshold,
         box_nms_thresh=settings.nms_iou,
         box_detections_per_img=settings.max_regions,

@@ -16,6 +16,7 @@ from rbc_engine.errors import PackError
 from rbc_engine.packs.pack import Pack
 from rbc_engine.training.networks.export import fold_batchnorm
 from rbc_engine.training.networks.models import (
+    MOST_CLASSES,
     Classifier,
     ClassifierTrunk,
     DetectorTrunk,
@@ -37,12 +38,14 @@ def restore_detector(pack: Pack) -> FasterRCNN:
     """
     state = _weights(pack, "detector.onnx", _DETECTOR) | _weights(pack, "box_head.onnx", _BOX_HEAD)
     representation = len(state.get("roi_heads.box_head.fc6.weight", ()))
+    classes = len(state.get("roi_heads.box_predictor.cls_score.weight", ()))
 
     def build(trunk: str) -> nn.Module:
         model: nn.Module = build_detector(
             trunk=cast(DetectorTrunk, trunk),
             settings=pack.manifest.detector,
             representation=representation,
+            classes=min(max(classes, 2), MOST_CLASSES),  # the weights of any other number fit none
         )
         return model
 

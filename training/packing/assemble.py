@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 import subprocess
 import tempfile
@@ -14,7 +15,6 @@ from typing import Any
 import numpy as np
 from torchvision.models.detection import FasterRCNN
 
-import rbc_engine
 from rbc_engine.engine import Engine
 from rbc_engine.errors import RbcError, UsageError
 from rbc_engine.lanes.stages.field_prior import FieldPrior
@@ -243,7 +243,7 @@ def _exported(
 def checkout_commit() -> str | None:
     """The git commit of the checkout that this program runs from, with -dirty if it was changed; None outside one."""
     git = shutil.which("git")
-    source = Path(rbc_engine.__file__)
+    source = Path(inspect.getfile(Engine))
     if git is None:
         return None
     for arguments in (

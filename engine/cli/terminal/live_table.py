@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -12,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from rbc_engine.runs.live import LiveState
+from rbc_engine.sinks.run_json import RunRecord
 
 __all__ = ["LiveTable"]
 
@@ -32,11 +32,11 @@ class LiveTable:
         if self._live is not None:
             self._live.update(_table(state), refresh=True)
 
-    def print_end(self, summary: dict[str, Any], folder: Path) -> None:
+    def print_end(self, summary: RunRecord, folder: Path) -> None:
         """The last state, what to know, and where the results are."""
         if self._last is not None:
             self._console.print(_table(self._last))
-        for warning in summary["warnings"]:
+        for warning in summary.warnings:
             self._console.print(f"note: {escape(warning)}", soft_wrap=True)
         self._console.print(f"results in {escape(str(folder))}", soft_wrap=True)
 

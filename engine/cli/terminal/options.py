@@ -6,8 +6,6 @@ from typing import Annotated
 
 import typer
 
-from rbc_engine.errors import UsageError
-
 __all__ = [
     "Device",
     "EstimateScale",
@@ -21,7 +19,6 @@ __all__ = [
     "Precision",
     "Quiet",
     "Resume",
-    "check_um_per_px",
     "names",
 ]
 
@@ -54,12 +51,6 @@ HeldOut = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print run.json, and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print only errors.")]
-
-
-def check_um_per_px(um_per_px: float | None) -> None:
-    """Raises UsageError for a width of a pixel, in µm, that no microscope gives."""
-    if um_per_px is not None and not 0.001 <= um_per_px <= 100:
-        raise UsageError(f"--um-per-px must lie in 0.001..100 µm (got {um_per_px})")
 
 
 def names(text: str) -> list[str]:

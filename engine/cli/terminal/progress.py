@@ -6,16 +6,16 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rbc_engine.types.results import FieldResult
+    from rbc_engine.runs.run_folder import RunProgress
 
-__all__ = ["RunProgress"]
+__all__ = ["ProgressBar"]
 
 
-class RunProgress:
+class ProgressBar:
     """A bar with fields, slides, the tile of a whole slide, regions per second and time left; nothing where stderr is no
-    terminal."""
+    terminal. Use it in a `with` block, which takes the bar away."""
 
-    def __init__(self, fields: int, *, show: bool) -> None:
+    def __init__(self, *, show: bool) -> None:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -37,35 +37,28 @@ class RunProgress:
             transient=True,
             disable=not (show and console.is_terminal),
         )
-        self._task = self._bar.add_task("", total=fields, slides=0, tile="", regions_per_s=0.0)
-        self._done = 0
-        self._slides: set[str] = set()
-        self._regions = 0
+        self._task = self._bar.add_task("", total=None, slides=0, tile="", regions_per_s=0.0)
         self._started = time.perf_counter()
 
-    def add(self, result: FieldResult, *, kept: bool) -> None:
-        """kept: it was there already, so that it says nothing of the speed."""
-        self._slides.add(result.slide)
-        if result.regions is not None and not kept:
-            self._regions += len(result.regions)
-        seconds = time.perf_counter() - self._started
-        self._done += 1
+    def show(self, progress: RunProgress) -> None:
+        """Shows how far the run is; tile by tile within the field that a whole slide is."""
+        if progress.begins:
+            self._started = time.perf_counter()
+            self._bar.start()
+        part, tile = 0.0, ""
+        if progress.tile:
+            part = (progress.tile - 1) / progress.tiles
+            tile = f", tile {progress.tile} of {progress.tiles}"
         self._bar.update(
             self._task,
-            completed=self._done,
-            slides=len(self._slides),
-            tile="",
-            regions_per_s=self._regions / max(seconds, 1e-6),
+            total=progress.fields,
+            completed=progress.done + part,
+            slides=progress.slides,
+            tile=tile,
+            regions_per_s=progress.regions / max(time.perf_counter() - self._started, 1e-6),
         )
 
-    def add_tile(self, tile: int, of: int) -> None:
-        """Tile by tile the bar goes on within the field that a whole slide is."""
-        self._bar.update(
-            self._task, completed=self._done + (tile - 1) / of, tile=f", tile {tile} of {of}"
-        )
-
-    def __enter__(self) -> RunProgress:
-        self._bar.start()
+    def __enter__(self) -> ProgressBar:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -12,9 +12,12 @@ __all__ = ["stop_on_signal"]
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[threading.Event]:
-    """The first Ctrl-C or SIGTERM lets the fields in flight finish; a second one ends the program."""
-    stop = threading.Event()
+def stop_on_signal(stop: threading.Event | None = None) -> Iterator[threading.Event]:
+    """Lets the first Ctrl-C or SIGTERM finish the fields in flight; a second one ends the program.
+
+    stop: is set then; None makes one.
+    """
+    stop = threading.Event() if stop is None else stop
 
     def handle(number: int, _frame: object) -> None:
         if stop.is_set():

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rbc_engine.stats.counts import SlideTally
+    from rbc_engine.runs.run_folder import RunSummary
+    from rbc_engine.stats.counts import SlideCounts
 
-__all__ = ["print_summary"]
+__all__ = ["print_run", "print_summary"]
 
 _TABLE_ROWS = 40
 
 
+def print_run(summary: RunSummary) -> None:
+    """Prints what a run did."""
+    print_summary(
+        summary.slides,
+        summary.record.warnings,
+        summary.out,
+        failures=summary.failures,
+        report="report" in summary.record.settings.formats,
+    )
+
+
 def print_summary(
-    tally: SlideTally,
-    warnings: list[str],
+    slides: Iterable[SlideCounts],
+    warnings: Sequence[str],
     out: Path,
     *,
     failures: Sequence[str] = (),
     report: bool = False,
 ) -> None:
-    """A table of the slides, and what there is to know.
+    """Prints a table of the slides, and what there is to know.
 
     failures: the first fields that failed, with why. report: whether there is a page to open.
     """
@@ -38,7 +50,7 @@ def print_summary(
     for column in table.columns[1:]:
         column.justify = "right"
         column.no_wrap = True
-    rows = list(tally.rows())
+    rows = list(slides)
     for row in rows[:_TABLE_ROWS]:
         table.add_row(
             escape(printable(row.slide)),

@@ -17,6 +17,7 @@ from rbc_engine.devices.checks import (
     check_array,
     check_at_least,
     check_background_level,
+    check_class_count,
     check_counts,
     check_fraction,
     check_frames,
@@ -216,14 +217,16 @@ def postprocess_detections(
     nms_iou: float,
     max_regions: int,
     threads: int = 1,
-) -> tuple[Float32, Float32, Int32, npt.NDArray[np.bool_]]:
+) -> tuple[Float32, Float32, UInt8, Int32, npt.NDArray[np.bool_]]:
     """Turns the outputs of the box head into regions of the full-resolution frame, surest first.
 
-    torchvision's RoIHeads.postprocess_detections and GeneralizedRCNNTransform.postprocess for one class beside
-    the background. Equal scores rank by slot. A NaN drops its candidate.
+    torchvision's RoIHeads.postprocess_detections and GeneralizedRCNNTransform.postprocess, but that a proposal is a
+    candidate for its likeliest class alone (of equal logits the first), and that regions of different classes
+    suppress each other, too: no cell comes out as two things. For one class beside the background there is no
+    difference. Equal scores rank by slot. A NaN in a logit or in its class's deltas drops a candidate.
 
-    class_logits: float32 [N * K, 2], background and region.
-    box_deltas: float32 [N * K, 8]; dx dy dw dh of the region class come last.
+    class_logits: float32 [N * K, C], C from 2 to 16; class 0 is the background.
+    box_deltas: float32 [N * K, 4 C]; dx dy dw dh of class c in columns 4c..4c+3.
     proposals: float32 [N, K, 4], x0 y0 x1 y1 in canvas px; the first counts[n] of image n are read.
     counts: int32 [N], 0..K.
     image_hw: int32 [N, 2], height and width of the part of the canvas that holds the image.
@@ -232,13 +235,15 @@ def postprocess_detections(
     nms_iou: 0..1; of two boxes that overlap by more, the less sure is dropped.
     max_regions: D, size of the fixed output.
 
-    Returns boxes float32 [N, D, 4] in frame px and scores float32 [N, D], both zero from the count on; counts
-    int32 [N]; saturated bool [N], true where more than D survived, so that the least sure were left out.
+    Returns boxes float32 [N, D, 4] in frame px, scores float32 [N, D] and classes uint8 [N, D], 1..C-1, all three
+    zero from the count on; counts int32 [N]; saturated bool [N], true where more than D survived, so that the least
+    sure were left out.
     """
     check_array("proposals", proposals, np.float32, ("N", "K", 4))
     images, slots, _ = proposals.shape
-    check_array("class_logits", class_logits, np.float32, (images * slots, 2))
-    check_array("box_deltas", box_deltas, np.float32, (images * slots, 8))
+    check_array("class_logits", class_logits, np.float32, (images * slots, "C"))
+    class_count = check_class_count(class_logits.shape[1])
+    check_array("box_deltas", box_deltas, np.float32, (images * slots, 4 * class_count))
     check_counts("counts", counts, images, slots)
     check_sizes("image_hw", image_hw, images)
     check_sizes("frame_hw", frame_hw, images)
@@ -248,6 +253,7 @@ def postprocess_detections(
     check_at_least("threads", threads, 1)
     boxes = np.empty((images, max_regions, 4), np.float32)
     scores = np.empty((images, max_regions), np.float32)
+    classes = np.empty((images, max_regions), np.uint8)
     region_counts = np.empty(images, np.int32)
     saturated = np.empty(images, np.bool_)
     _kernels.postprocess_detections(
@@ -261,11 +267,12 @@ def postprocess_detections(
         nms_iou,
         boxes,
         scores,
+        classes,
         region_counts,
         saturated,
         threads,
     )
-    return boxes, scores, region_counts, saturated
+    return boxes, scores, classes, region_counts, saturated
 
 
 def crop_resize(

@@ -17,6 +17,7 @@ from rbc_engine.devices.base import RGB
 from rbc_engine.devices.checks import (
     check_at_least,
     check_background_level,
+    check_class_count,
     check_fraction,
     check_levels,
     check_sizes,
@@ -188,13 +189,14 @@ class CudaOps:
         nms_iou: float,
         max_regions: int,
         threads: int = 1,
-    ) -> tuple[CudaArray, CudaArray, CudaArray, CudaArray]:
+    ) -> tuple[CudaArray, CudaArray, CudaArray, CudaArray, CudaArray]:
         """See rbc_engine.devices.cpu.ops.postprocess_detections."""
         _check("proposals", proposals, _FLOAT, (None, None, 4))
         images, slots, _ = proposals.shape
         dtype = class_logits.dtype
-        _check("class_logits", class_logits, dtype, (images * slots, 2))
-        _check("box_deltas", box_deltas, dtype, (images * slots, 8))
+        _check("class_logits", class_logits, dtype, (images * slots, None))
+        class_count = check_class_count(class_logits.shape[1])
+        _check("box_deltas", box_deltas, dtype, (images * slots, 4 * class_count))
         _check("counts", counts, _INT, (images,))
         check_sizes("image_hw", image_hw, images)
         check_sizes("frame_hw", frame_hw, images)
@@ -206,8 +208,9 @@ class CudaOps:
         name = "postprocess_detections"
         boxes = self._memory.result(name, 1, (images, max_regions, 4), _FLOAT)
         scores = self._memory.result(name, 2, (images, max_regions), _FLOAT)
-        kept = self._memory.result(name, 3, (images,), _INT)
-        saturated = self._memory.result(name, 4, (images,), np.bool_)
+        classes = self._memory.result(name, 3, (images, max_regions), _BYTE)
+        kept = self._memory.result(name, 4, (images,), _INT)
+        saturated = self._memory.result(name, 5, (images,), np.bool_)
         self._launch(
             name,
             class_logits=class_logits.address,
@@ -216,6 +219,7 @@ class CudaOps:
             proposal_counts=counts.address,
             images=images,
             slots=slots,
+            class_count=class_count,
             image_hw=image_sizes.address,
             frame_hw=frame_sizes.address,
             score_threshold=score_threshold,
@@ -224,11 +228,12 @@ class CudaOps:
             workspace=workspace.address,
             boxes=boxes.address,
             scores=scores.address,
+            classes=classes.address,
             counts=kept.address,
             saturated=saturated.address,
             fp16=_is_half(dtype),
         )
-        return boxes, scores, kept, saturated
+        return boxes, scores, classes, kept, saturated
 
     def crop_resize(
         self,

@@ -14,7 +14,7 @@ from rbc_engine.lanes.stages.patch_batches import split_batches
 from rbc_engine.meter import Meter
 from rbc_engine.packs.networks import network_of
 from rbc_engine.packs.pack import Pack
-from rbc_engine.types.arrays import Float32
+from rbc_engine.types.arrays import Float32, UInt8
 from rbc_engine.types.frames import CanvasFit, Frame
 
 __all__ = ["Detect", "Detections"]
@@ -26,11 +26,13 @@ class Detections:
 
     boxes: float32 [R, 4], x0 y0 x1 y1 in frame pixels.
     scores: float32 [R], 0..1.
+    classes: uint8 [R], which of the pack's kinds each is, from 0: the detector's class less the background.
     saturated: more regions were found than the fixed-size output holds.
     """
 
     boxes: Float32
     scores: Float32
+    classes: UInt8
     saturated: bool
 
 
@@ -153,7 +155,7 @@ class Detect(Generic[Array]):
             threads=threads,
         )
         heads = self._box_head(len(frames))({"roi_features": roi_features})
-        boxes, scores, kept, saturated = self._device.download(
+        boxes, scores, classes, kept, saturated = self._device.download(
             *ops.postprocess_detections(
                 heads["class_logits"],
                 heads["box_deltas"],
@@ -171,6 +173,7 @@ class Detect(Generic[Array]):
             Detections(
                 boxes=boxes[n, : kept[n]].copy(),
                 scores=scores[n, : kept[n]].copy(),
+                classes=classes[n, : kept[n]] - np.uint8(1),
                 saturated=bool(saturated[n]),
             )
             for n in range(len(frames))

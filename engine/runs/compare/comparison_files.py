@@ -8,16 +8,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rbc_engine.errors import OutputError
 from rbc_engine.runs.compare.compare import LEAST_IOU, Change, Comparison, SlideDifference
 from rbc_engine.runs.compare.comparison_page import comparison_page
 from rbc_engine.runs.finished_run import FinishedRun
-from rbc_engine.sinks.files.atomic import AtomicFile, explain_os_errors, remove_abandoned
+from rbc_engine.sinks.files.atomic import AtomicFile
+from rbc_engine.sinks.out_folder import Contents, OutFolder
 from rbc_engine.sinks.tables.csv_file import CsvFile
 from rbc_engine.stats.counts import SlideCounts
 from rbc_engine.text import csv_text, encodable
 
-__all__ = ["CompareOutput", "comparison_record"]
+__all__ = ["COMPARISON", "CompareOutput", "comparison_record"]
 
 _FILES = _JSON, _CSV, _HTML = ("compare.json", "changes.csv", "compare.html")
 _COLUMNS = (
@@ -26,32 +26,33 @@ _COLUMNS = (
 )
 
 
+def _is_held(folder: Path) -> bool:
+    try:
+        record = json.loads((folder / _JSON).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and {"a", "b", "least_iou"} <= record.keys()
+
+
+COMPARISON = Contents(
+    name="comparison",
+    is_held=_is_held,
+    own_files=lambda folder: frozenset(_FILES if _is_held(folder) else ()),
+)
+"""What CompareOutput leaves in a folder."""
+
+
 class CompareOutput:
     """The three files, which appear together at the end. Use it in a `with` block, and call finish.
 
-    Raises OutputError if the folder holds anything and overwrite is not set, if it holds files and no comparison, or if
-    the disk refuses.
+    Raises OutputError if the disk refuses.
     """
 
-    def __init__(self, folder: Path, *, overwrite: bool = False) -> None:
-        self._folder = folder
-        with explain_os_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            held = sorted(path.name for path in folder.iterdir())
-            visible = [name for name in held if not name.startswith(".")]
-            if visible and not _is_comparison(folder / _JSON):
-                raise OutputError(
-                    f"--out {encodable(str(folder))} is not empty, and holds no comparison (it holds "
-                    f"{encodable(visible[0])}); name another --out"
-                )
-            if held and not overwrite:
-                raise OutputError(
-                    f"--out {encodable(str(folder))} holds a comparison ({encodable(held[-1])}); pass --overwrite to replace it, or "
-                    f"name another --out"
-                )
-            for name in _FILES:
-                remove_abandoned(folder / name)
-        self._changes = CsvFile(folder / _CSV, _COLUMNS)
+    def __init__(self, out: OutFolder) -> None:
+        """out: claimed for COMPARISON. Raises OutputError where it must not be written to by now."""
+        out.prepare(_FILES, abandoned=_FILES)
+        self._folder = out.path
+        self._changes = CsvFile(out.path / _CSV, _COLUMNS)
         self._files: list[CsvFile | AtomicFile] = [self._changes]
 
     def write(self, change: Change) -> None:
@@ -137,16 +138,8 @@ def comparison_record(a: FinishedRun, b: FinishedRun, found: Comparison) -> dict
     }
 
 
-def _is_comparison(path: Path) -> bool:
-    try:
-        record = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(record, dict) and {"a", "b", "least_iou"} <= record.keys()
-
-
 def _run(folder: FinishedRun) -> dict[str, Any]:
-    run = folder.run
+    run = folder.run.to_json()
     kept = ("pack", "program", "backend", "precision", "decoder", "settings", "counts")
     return {
         "folder": encodable(str(folder.folder)),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 from rbc_engine.packs.pack import Pack
 from rbc_engine.sinks.files.atomic import AtomicFile
 from rbc_engine.sinks.report.findings import Findings
 from rbc_engine.sinks.report.page import render
+from rbc_engine.sinks.run_json import RunRecord
 from rbc_engine.types.results import FieldResult
 
 __all__ = ["ReportPage"]
@@ -25,15 +25,15 @@ class ReportPage:
     def __init__(self, folder: Path, pack: Pack) -> None:
         self._pack = pack
         self._findings = Findings(pack.types)
-        self._run: dict[str, Any] = {}
+        self._run = RunRecord.of(pack)
         self._written = False
         self._file = AtomicFile(folder / self.NAME)
 
     def write(self, result: FieldResult) -> None:
         self._findings.add(result)
 
-    def describe(self, run: dict[str, Any]) -> None:
-        """What run.json will hold. Before complete."""
+    def describe(self, run: RunRecord) -> None:
+        """Takes what run.json will hold, before complete."""
         self._run = run
 
     def complete(self) -> None:

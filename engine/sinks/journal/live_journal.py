@@ -13,14 +13,14 @@ from typing import Any
 from rbc_engine.closing import Closing
 from rbc_engine.errors import OutputError
 from rbc_engine.sinks.files.atomic import explain_os_errors
-from rbc_engine.sinks.journal.records import Record, RecordReader, RecordWriter, lock_for_reading
+from rbc_engine.sinks.files.records import Record, RecordReader, RecordWriter, lock_for_reading
 from rbc_engine.sinks.journal.stored_result import pack_result, unpack_result
+from rbc_engine.sinks.out_folder import OutFolder
+from rbc_engine.sinks.own_files import LIVE_JOURNAL
 from rbc_engine.text import encodable
 from rbc_engine.types.ends import Ended, FrameStatus
 
-__all__ = ["LIVE_JOURNAL", "LiveJournal", "read_live_journal"]
-
-LIVE_JOURNAL = "live.journal"
+__all__ = ["LiveJournal", "read_live_journal"]
 
 _SCHEMA = 2
 
@@ -28,10 +28,10 @@ _SCHEMA = 2
 class LiveJournal(Closing):
     """Written by one thread; see RecordWriter for what outlives what. write raises OutputError if the disk refuses."""
 
-    def __init__(self, folder: Path, head: dict[str, Any]) -> None:
-        """folder: exists. head: JSON; what there is to know of the run before its first frame."""
+    def __init__(self, out: OutFolder, head: dict[str, Any]) -> None:
+        """out: exists by now. head: JSON; what there is to know of the run before its first frame."""
         self._lost = 0
-        self._records = RecordWriter.create(folder / LIVE_JOURNAL, {"schema": _SCHEMA, **head})
+        self._records = RecordWriter.create(out.path / LIVE_JOURNAL, {"schema": _SCHEMA, **head})
         self._records.publish()
 
     def write(self, ended: Ended) -> None:

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from rbc_engine.closing import Closing
 from rbc_engine.errors import OutputError, ResultsError
 from rbc_engine.sinks.files.atomic import explain_os_errors
-from rbc_engine.sinks.journal.records import (
+from rbc_engine.sinks.files.records import (
     Record,
     RecordReader,
     RecordWriter,
@@ -23,13 +22,13 @@ from rbc_engine.sinks.journal.records import (
     read_record,
 )
 from rbc_engine.sinks.journal.stored_result import check_result, pack_result, unpack_result
+from rbc_engine.sinks.out_folder import OutFolder
+from rbc_engine.sinks.own_files import RUN_JOURNAL
 from rbc_engine.text import encodable
 from rbc_engine.types.frames import FieldRef, FileStamp
 from rbc_engine.types.results import FieldResult
 
-__all__ = ["RUN_JOURNAL", "FieldKey", "RunJournal", "StoredField", "field_key", "refuse_if_running"]
-
-RUN_JOURNAL = "run.journal"
+__all__ = ["FieldKey", "RunJournal", "StoredField", "field_key"]
 
 _SCHEMA = 1
 
@@ -73,13 +72,18 @@ class RunJournal(Closing):
 
     @classmethod
     def create(
-        cls, folder: Path, head: dict[str, Any], *, types: int, results: Iterable[FieldResult] = ()
+        cls,
+        out: OutFolder,
+        head: dict[str, Any],
+        *,
+        types: int,
+        results: Iterable[FieldResult] = (),
     ) -> RunJournal:
-        """A new journal in the place of any old one, as a whole with all of `results`.
+        """Makes a new journal in the place of any old one, as a whole with all of `results`.
 
         head: JSON; what there is to know of the run before its first field. types: of the pack, T.
         """
-        records = RecordWriter.create(folder / RUN_JOURNAL, {"schema": _SCHEMA, "run": head})
+        records = RecordWriter.create(out.path / RUN_JOURNAL, {"schema": _SCHEMA, "run": head})
         journal = cls(records, {}, types=types)
         try:
             for result in results:
@@ -92,7 +96,7 @@ class RunJournal(Closing):
 
     @classmethod
     def reopen(
-        cls, folder: Path, *, types: int, check: Callable[[dict[str, Any]], object]
+        cls, out: OutFolder, *, types: int, check: Callable[[dict[str, Any]], object]
     ) -> RunJournal:
         """Goes on with a journal, after its last whole record.
 
@@ -100,7 +104,7 @@ class RunJournal(Closing):
 
         Raises ResultsError if it is no journal of this version; OutputError if it is still being written.
         """
-        path = folder / RUN_JOURNAL
+        path = out.path / RUN_JOURNAL
         stored: dict[FieldKey, StoredField] = {}
         with explain_os_errors(path):
             file = path.open("rb")
@@ -165,13 +169,6 @@ class RunJournal(Closing):
 
 def field_key(named: FieldRef | FieldResult) -> FieldKey:
     return encodable(named.slide), encodable(named.field)
-
-
-def refuse_if_running(folder: Path) -> None:
-    """Raises OutputError if a run is writing the journal of this folder."""
-    path = folder / RUN_JOURNAL
-    with suppress(FileNotFoundError, NotADirectoryError), path.open("rb") as file:
-        lock_for_reading(path, file)
 
 
 def _stored(offset: int, result: FieldResult) -> StoredField:

@@ -21,6 +21,7 @@ from rbc_engine.sinks.report.findings import (
     SlideFindings,
 )
 from rbc_engine.sinks.report.pictures import FIELD_LONG_SIDE_PX
+from rbc_engine.sinks.run_json import RunRecord
 from rbc_engine.stats.grade import CAVEAT, ICSH_2015, TypeShare, cut_offs, type_shares
 from rbc_engine.text import printable
 
@@ -30,10 +31,10 @@ _FOLDER = Path(__file__).parent
 _SCRIPTS = ("dom.js", "table.js", "slides.js", "gallery.js", "viewer.js", "fields.js", "main.js")
 
 
-def render(findings: Findings, pack: Pack, run: dict[str, Any], *, written: str) -> Iterator[bytes]:
+def render(findings: Findings, pack: Pack, run: RunRecord, *, written: str) -> Iterator[bytes]:
     """UTF-8 pieces of one HTML file that loads nothing from anywhere.
 
-    run: what run.json holds; may lack keys. written: when, for people.
+    run: what run.json holds. written: when, for people.
     """
     from jinja2 import Environment, FileSystemLoader
     from markupsafe import Markup
@@ -59,8 +60,8 @@ def render(findings: Findings, pack: Pack, run: dict[str, Any], *, written: str)
         written=written,
         stages=_stages(run),
         facts=_facts(run, pack),
-        settings=_flat(run.get("settings", {})),
-        field_prior=run.get("settings", {}).get("field_prior", False),
+        settings=_flat(run.settings.to_json()),
+        field_prior=run.settings.field_prior,
         drift=_drift(run, pack),
         types=[
             {"label": _label(name), "abnormal": name in pack.manifest.abnormal, **_cuts(name)}
@@ -264,30 +265,32 @@ def _left_out(findings: Findings, pictured: list[PicturedField]) -> list[str]:
     return stated
 
 
-def _facts(run: dict[str, Any], pack: Pack) -> list[tuple[str, str]]:
+def _facts(run: RunRecord, pack: Pack) -> list[tuple[str, str]]:
     """Provenance, as label and text."""
-    program = run.get("program", {})
     known = [
         ("Pack", f"{pack.name} {pack.manifest.version}"),
         ("Pack SHA-256", pack.sha256),
-        ("Program", " ".join(["rbc-engine", str(program.get("version", ""))])),
-        ("Commit", program.get("commit")),
-        *((key.title(), run.get(key)) for key in ("device", "backend", "precision", "decoder")),
+        ("Program", " ".join(["rbc-engine", run.program.version or ""])),
+        ("Commit", run.program.commit),
+        *(
+            (key.title(), getattr(run, key))
+            for key in ("device", "backend", "precision", "decoder")
+        ),
     ]
     return [(label, printable(str(value))) for label, value in known if value]
 
 
-def _drift(run: dict[str, Any], pack: Pack) -> list[tuple[str, str]]:
+def _drift(run: RunRecord, pack: Pack) -> list[tuple[str, str]]:
     """What the pack's calibration found of the run's device and precision beside fp32; empty if it has nothing."""
     if pack.calibration is None:
         return []
-    kind = str(run.get("device", "")).partition(":")[0]
-    verdict = pack.calibration.verdicts.get(f"{kind}:{run.get('precision')}")
+    kind = (run.device or "").partition(":")[0]
+    verdict = pack.calibration.verdicts.get(f"{kind}:{run.precision}")
     return [] if verdict is None else _flat(verdict.model_dump(mode="json"))
 
 
-def _stages(run: dict[str, Any]) -> list[dict[str, Any]]:
-    seconds = run.get("stage_seconds", {})
+def _stages(run: RunRecord) -> list[dict[str, Any]]:
+    seconds = run.stage_seconds
     total = sum(seconds.values()) or 1.0
     return [
         {"name": stage, "seconds": took, "share": took / total} for stage, took in seconds.items()
@@ -307,13 +310,13 @@ def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
     return [(printable(prefix), printable(text))]
 
 
-def _plain(run: dict[str, Any]) -> dict[str, Any]:
+def _plain(run: RunRecord) -> dict[str, Any]:
     """What the template reads by name."""
     return {
-        "wall_seconds": run.get("wall_seconds"),
-        "startup_seconds": run.get("startup_seconds"),
-        "network_seconds": run.get("network_seconds"),
-        "bottleneck": run.get("bottleneck"),
-        "counts": run.get("counts", {}),
-        "warnings": [printable(str(text)) for text in run.get("warnings", [])],
+        "wall_seconds": run.wall_seconds,
+        "startup_seconds": run.startup_seconds,
+        "network_seconds": run.network_seconds,
+        "bottleneck": run.bottleneck,
+        "counts": run.counts,
+        "warnings": [printable(text) for text in run.warnings],
     }

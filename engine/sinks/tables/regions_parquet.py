@@ -31,7 +31,7 @@ class RegionsParquet:
     cells_high, flags.
 
     region counts from 0 within its field. Boxes are px of the full-resolution image, origin top left. flags are
-    names joined by ';'. The file's metadata name the pack, under rbc_engine.packs.pack.name, .version and .sha256.
+    names joined by ';'. The file's metadata name the pack, under rbc_engine.pack.name, .version and .sha256.
     """
 
     NAME = "regions.parquet"
@@ -45,7 +45,7 @@ class RegionsParquet:
         self._writer = pq.ParquetWriter(
             self._file.file,
             region_schema(pack.types).with_metadata(
-                {f"rbc_engine.packs.pack.{key}": value for key, value in described.items()}
+                {f"rbc_engine.pack.{key}": value for key, value in described.items()}
             ),
             compression="zstd",
             use_dictionary=["slide", "field", "flags"],

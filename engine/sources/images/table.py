@@ -19,8 +19,7 @@ class ImageReader:
 
     name: as messages call it. suffixes: of the files in a folder that count as such images.
     magic: how one begins. That alone decides what a file is, never its name.
-    module, function: what decodes the bytes of a file, in rbc_engine.sources.images: takes bytes, gives uint8
-        [H, W, 3] RGB, sides MIN_SIDE_PX..MAX_SIDE_PX, and raises ImageError, or whatever its library raises.
+    module, function: what decodes the bytes of a file: takes bytes, gives uint8 [H, W, 3] RGB, sides MIN_SIDE_PX..MAX_SIDE_PX, and raises ImageError, or whatever its library raises.
     library: what it needs.
     """
 
@@ -33,8 +32,7 @@ class ImageReader:
 
     def load(self) -> Callable[[bytes], UInt8]:
         """Imports what decodes."""
-        module = import_module(f"rbc_engine.sources.images.{self.module}")
-        decode: Callable[[bytes], UInt8] = getattr(module, self.function)
+        decode: Callable[[bytes], UInt8] = getattr(import_module(self.module), self.function)
         return decode
 
 
@@ -54,7 +52,7 @@ READERS = (
         name="JPEG",
         suffixes=(".jpg", ".jpeg"),
         magic=re.compile(rb"\xff\xd8\xff"),
-        module="jpeg",
+        module="rbc_engine.sources.images.jpeg",
         function="decode_jpeg",
         library=_SIMPLEJPEG,
     ),
@@ -62,7 +60,7 @@ READERS = (
         name="PNG",
         suffixes=(".png",),
         magic=re.compile(rb"\x89PNG\r\n\x1a\n"),
-        module="pillow",
+        module="rbc_engine.sources.images.pillow",
         function="decode_png",
         library=_PILLOW,
     ),
@@ -70,7 +68,7 @@ READERS = (
         name="TIFF",
         suffixes=(".tif", ".tiff"),
         magic=re.compile(rb"II[*+]\0|MM\0[*+]"),
-        module="tiff_image",
+        module="rbc_engine.sources.images.tiff_image",
         function="decode_tiff",
         library=_TIFFFILE,
     ),
@@ -78,7 +76,7 @@ READERS = (
         name="BMP",
         suffixes=(".bmp",),
         magic=re.compile(rb"BM"),
-        module="pillow",
+        module="rbc_engine.sources.images.pillow",
         function="decode_bmp",
         library=_PILLOW,
     ),
@@ -86,7 +84,7 @@ READERS = (
         name="WebP",
         suffixes=(".webp",),
         magic=re.compile(rb"RIFF.{4}WEBP", re.DOTALL),
-        module="pillow",
+        module="rbc_engine.sources.images.pillow",
         function="decode_webp",
         library=_PILLOW,
     ),

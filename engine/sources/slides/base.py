@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from rbc_engine.errors import ImageError
+from rbc_engine.libraries import Library
 from rbc_engine.types.arrays import UInt8
 
 __all__ = [
     "MAX_SLIDE_SIDE_PX",
+    "OPENSLIDE",
     "Box",
     "Level",
     "Slide",
@@ -24,6 +26,13 @@ MAX_SLIDE_SIDE_PX = 1 << 20
 """Longest side of a slide: scanners make less than a third of it."""
 
 _PIXEL_UM = (0.01, 10.0)
+
+OPENSLIDE = Library(
+    name="OpenSlide",
+    module="openslide",
+    distributions=("openslide-python",),
+    remedy="pip install 'rbc-engine[slides]'",
+)
 
 
 class Box(NamedTuple):

@@ -11,12 +11,12 @@ import numpy as np
 
 from rbc_engine.errors import ImageError
 from rbc_engine.sources.slides.base import (
+    OPENSLIDE,
     Box,
     Level,
     checked_levels,
     checked_pixel_um,
 )
-from rbc_engine.sources.slides.table import OPENSLIDE
 from rbc_engine.text import printable
 from rbc_engine.types.arrays import UInt8
 

@@ -8,9 +8,9 @@ from importlib import import_module
 from typing import cast
 
 from rbc_engine.libraries import Library
-from rbc_engine.sources.slides.base import SlideModule
+from rbc_engine.sources.slides.base import OPENSLIDE, SlideModule
 
-__all__ = ["OPENSLIDE", "READERS", "SLIDE_SUFFIXES", "SlideReader"]
+__all__ = ["READERS", "SLIDE_SUFFIXES", "SlideReader"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class SlideReader:
 
     name: what it reads, as doctor says it. suffixes: names of files that are slides, whatever is in them.
     magic: how its files begin; None if its library has to be asked about any file.
-    module: a SlideModule in rbc_engine.sources.slides. library: what it needs.
+    module: a SlideModule. library: what it needs.
     """
 
     name: str
@@ -30,29 +30,22 @@ class SlideReader:
 
     def load(self) -> SlideModule:
         """Imports its module."""
-        return cast(SlideModule, import_module(f"rbc_engine.sources.slides.{self.module}"))
+        return cast(SlideModule, import_module(self.module))
 
-
-OPENSLIDE = Library(
-    name="OpenSlide",
-    module="openslide",
-    distributions=("openslide-python",),
-    remedy="pip install 'rbc-engine[slides]'",
-)
 
 READERS = (
     SlideReader(
         name="vendors' formats",
         suffixes=(".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".czi"),
         magic=None,
-        module="openslide",
+        module="rbc_engine.sources.slides.openslide",
         library=OPENSLIDE,
     ),
     SlideReader(
         name="generic and OME TIFF",
         suffixes=(),
         magic=re.compile(rb"II[*+]\0|MM\0[*+]"),
-        module="tiff",
+        module="rbc_engine.sources.slides.tiff",
         library=Library(
             name="tifffile",
             module="tifffile",

@@ -20,7 +20,7 @@ from rbc_engine.sources.synthetic.look import Look, draw_look, expose
 from rbc_engine.sources.synthetic.truth import label_regions
 from rbc_engine.types.arrays import Float32, Int32, UInt8
 
-__all__ = ["DEFAULT_MIX", "TYPES", "SyntheticField", "check_mix", "render_field"]
+__all__ = ["DEFAULT_MIX", "SyntheticField", "check_mix", "render_field"]
 
 DEFAULT_MIX: Mapping[str, float] = {
     "oval_disc": 0.6,

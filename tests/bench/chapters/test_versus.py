@@ -14,11 +14,13 @@ from rbc_engine.bench.chapters.agreement import agreement
 from rbc_engine.bench.chapters.versus import compare_with_peers
 from rbc_engine.bench.instruments.fields import BenchFields
 from rbc_engine.bench.instruments.stub_engine import stub_engine, stub_regions
-from rbc_engine.bench.peers import base, boosting
-from rbc_engine.bench.peers.base import PeerMissingError, open_peer
+from rbc_engine.bench.peers import boosting
+from rbc_engine.bench.peers import open as opening
+from rbc_engine.bench.peers.base import PeerMissingError
 from rbc_engine.bench.peers.boosting import sklearn_caller
 from rbc_engine.bench.peers.fp32_graph import as_fp32
 from rbc_engine.bench.peers.onnxruntime import OnnxRuntimePeer
+from rbc_engine.bench.peers.open import open_peer
 from rbc_engine.bench.peers.torch_pipeline import TorchPipeline
 from rbc_engine.engine import Engine
 from rbc_engine.packs.pack import Pack, find_pack
@@ -156,7 +158,7 @@ def test_agreement_pairs_each_region_once():
 
 
 def test_missing_libraries_are_named(pack, monkeypatch):
-    monkeypatch.setattr(base, "find_spec", lambda name: None if name == "sklearn" else object())
+    monkeypatch.setattr(opening, "find_spec", lambda name: None if name == "sklearn" else object())
     with pytest.raises(PeerMissingError, match=r"sklearn is not installed; pip install"):
         open_peer("reference", pack, threads=1)
 

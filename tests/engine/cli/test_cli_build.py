@@ -16,11 +16,8 @@ from rbc_engine.devices.cuda import needs
 from rbc_engine.devices.cuda.driver import DriverReport
 from rbc_engine.engine import Engine
 from rbc_engine.errors import OutputError
-from rbc_engine.runs.record import run_head
-from rbc_engine.runs.resume import fresh_plan
-from rbc_engine.runs.run import run_fields
-from rbc_engine.sinks.journal.run_journal import RunJournal
-from rbc_engine.sinks.output import RunOutput
+from rbc_engine.runs.run import run_entries
+from rbc_engine.sinks.out_folder import claim
 
 from ..fakes.scripted import ScriptedDevice, scripted_pack
 from ..lanes.test_lanes import source
@@ -98,24 +95,8 @@ def test_a_run_whose_gpu_is_lost_keeps_what_was_done(tmp_path: Path) -> None:
 
     def run(out: Path) -> None:
         device = ScriptedDevice(pack, script)
-        import threading
-        import time
-
-        with (
-            Engine.on(pack, device.choice(1)) as engine,
-            RunOutput(out, pack) as output,
-            RunJournal.create(out, run_head(engine, settings={}), types=len(pack.types)) as journal,
-        ):
-            run_fields(
-                engine,
-                fresh_plan(list(source(40))),
-                output,
-                journal,
-                started=time.perf_counter(),
-                settings={},
-                stop=threading.Event(),
-                on_result=lambda result, kept: None,
-            )
+        with Engine.on(pack, device.choice(1)) as engine:
+            run_entries(engine, list(source(40)), claim(out))
 
     out = tmp_path / "out"
     with pytest.raises(DeviceError, match="stage classify on scripted:0: the GPU has fallen"):

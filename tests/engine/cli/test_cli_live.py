@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from rbc_engine.sinks.journal.live_journal import LIVE_JOURNAL
-from rbc_engine.sinks.journal.records import RecordReader
+from rbc_engine.sinks.files.records import RecordReader
+from rbc_engine.sinks.own_files import LIVE_JOURNAL
 from rbc_engine.sources.synthetic.field import render_field
 
 FILES = {".run.files", "regions.parquet", "fields.csv", "slides.csv", "run.json"}
@@ -222,7 +222,9 @@ def test_a_full_disk_keeps_what_was_written(tmp_path, smear):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
 
-    done = live("--replay", smear, "--loop", "--fps", 40, "--out", out, preexec_fn=limit_files)
+    done = live(
+        "--replay", smear, "--loop", "--on-full", "block", "--out", out, preexec_fn=limit_files
+    )
     assert done.returncode == 1, done.stderr
     assert done.stderr.startswith("rbc-engine: cannot write")
     assert "--recover" in done.stderr

@@ -107,8 +107,9 @@ def make_kernels(gpus) -> SimpleNamespace:
         stream.put(work)
 
     def postprocess_detections(
-        *, class_logits, box_deltas, proposals, proposal_counts, images, slots, image_hw, frame_hw,
-        score_threshold, nms_iou, max_regions, workspace, boxes, scores, counts, saturated, fp16, stream,
+        *, class_logits, box_deltas, proposals, proposal_counts, images, slots, class_count, image_hw,
+        frame_hw, score_threshold, nms_iou, max_regions, workspace, boxes, scores, classes, counts,
+        saturated, fp16, stream,
     ):  # fmt: skip
         stream = gpus.streams[stream]
         read = reader(stream)
@@ -117,8 +118,8 @@ def make_kernels(gpus) -> SimpleNamespace:
             kind = network(fp16)
             read(workspace, (_WORKSPACE_BYTES,), np.uint8)[:] = 2
             results = ops.postprocess_detections(
-                read(class_logits, (images * slots, 2), kind).astype(np.float32),
-                read(box_deltas, (images * slots, 8), kind).astype(np.float32),
+                read(class_logits, (images * slots, class_count), kind).astype(np.float32),
+                read(box_deltas, (images * slots, 4 * class_count), kind).astype(np.float32),
                 read(proposals, (images, slots, 4), np.float32),
                 read(proposal_counts, (images,), np.int32),
                 image_hw=read(image_hw, (images, 2), np.int32),
@@ -127,7 +128,8 @@ def make_kernels(gpus) -> SimpleNamespace:
                 nms_iou=nms_iou,
                 max_regions=max_regions,
             )
-            for address, result in zip((boxes, scores, counts, saturated), results, strict=True):
+            addresses = (boxes, scores, classes, counts, saturated)
+            for address, result in zip(addresses, results, strict=True):
                 read(address, result.shape, result.dtype)[:] = result
 
         stream.put(work)

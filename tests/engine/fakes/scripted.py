@@ -159,7 +159,8 @@ class ScriptedDevice(Closing):
         boxes[:, 0, :2] = proposals[:, None]
         boxes[:, 0, 2:] = proposals[:, None] + 20
         scores = np.full((images, 3), 0.9, np.float32)
-        return boxes, scores, np.ones(images, np.int32), np.zeros(images, np.bool_)
+        classes = np.ones((images, 3), np.uint8)
+        return boxes, scores, classes, np.ones(images, np.int32), np.zeros(images, np.bool_)
 
     def _crop_resize(self, frames, windows, frame_index, **_):
         self.step("crop_resize")

@@ -151,7 +151,12 @@ def test_boxes_that_are_as_large_on_any_canvas_change_nothing():
         sides = [np.float32(90) / np.float32(fit.scale) for fit in fits]  # 26 µm on the first
         boxes = [np.hstack([corners, corners + side]).astype(np.float32) for side in sides]
         ones = np.ones(len(corners), np.float32)
-        return [Detections(boxes=box, scores=ones, saturated=False) for box in boxes]
+        return [
+            Detections(
+                boxes=box, scores=ones, classes=np.zeros(len(box), np.uint8), saturated=False
+            )
+            for box in boxes
+        ]
 
     fit = fit_canvas((480, 640), pixel_um=None, settings=settings)
     [found] = detect([frame], [fit])

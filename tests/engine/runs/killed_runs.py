@@ -29,13 +29,14 @@ from unittest import mock
 
 # What the command imports late: once, before the forks.
 import rbc_engine.runs.run
+import rbc_engine.runs.run_folder
 from rbc_engine.bench.instruments.stub_engine import StubLane, engine_of_lanes, stub_regions
 from rbc_engine.cli import app
 from rbc_engine.devices.cpu.kind import CPU
 from rbc_engine.engine import Engine
 from rbc_engine.errors import RbcError
 from rbc_engine.packs.pack import Pack, find_pack
-from rbc_engine.sinks.journal.records import RecordWriter
+from rbc_engine.sinks.files.records import RecordWriter
 from rbc_engine.types.frames import HOST
 
 import rbc_engine.cli.terminal.compile_watch  # noqa: F401  isort: skip

@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 
 from rbc_engine.cli import app
 from rbc_engine.errors import OutputError
+from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
+from rbc_engine.sinks.run_json import RunRecord
 from rbc_engine.types.results import FieldResult, Regions
 
 EVIL = "<script>alert('x')</script>&\"é"
@@ -47,19 +49,16 @@ def write(folder, pack, *results: FieldResult) -> None:
         "regions": sum(map(len, done)),
         "abnormal": sum(int(each.abnormal.sum()) for each in done),
     }
-    record = {"name": pack.name, "version": pack.manifest.version, "sha256": pack.sha256}
-    with RunOutput(folder, pack) as output:
+    with RunOutput(claim(folder), pack) as output:
         for result in results:
             output.write(result)
         output.finish(
-            {
-                "schema": 1,
-                "pack": record,
-                "abnormal_types": list(pack.manifest.abnormal),
-                "program": {},
-                "settings": {"x": EVIL},
-                "counts": counts,
-            }
+            RunRecord.of(
+                pack,
+                abnormal_types=pack.manifest.abnormal,
+                settings={"x": EVIL},
+                counts=counts,
+            )
         )
 
 

@@ -13,16 +13,11 @@ import pytest
 
 from rbc_engine.errors import ResultsError
 from rbc_engine.runs.finished_run import FinishedRun
+from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
+from rbc_engine.sinks.run_json import RunRecord
 from rbc_engine.types.frames import FileStamp
 from rbc_engine.types.results import Regions
-
-RUN = {
-    "schema": 1,
-    "pack": {"name": "toy", "version": "1.2.3", "sha256": "ab" * 32},
-    "program": {},
-    "settings": {},
-}
 
 
 @pytest.fixture
@@ -59,10 +54,10 @@ def write(folder, pack, results, **changed):
         "regions": sum(map(len, regions)),
         "abnormal": sum(int(each.abnormal.sum()) for each in regions),
     }
-    with RunOutput(folder, pack) as output:
+    with RunOutput(claim(folder), pack) as output:
         for result in results:
             output.write(result)
-        output.finish(RUN | {"counts": counts} | changed)
+        output.finish(RunRecord.of(pack, counts=counts, **changed))
 
 
 def same(one: Regions | None, other: Regions | None) -> None:

@@ -12,8 +12,10 @@ import pytest
 from rbc_engine.bench.instruments.stub_engine import stub_engine
 from rbc_engine.errors import DeviceError, OutputError, PackError
 from rbc_engine.runs.live import live_head, recover, run_live
-from rbc_engine.sinks.journal.live_journal import LIVE_JOURNAL, LiveJournal
+from rbc_engine.sinks.journal.live_journal import LiveJournal
+from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
+from rbc_engine.sinks.own_files import LIVE_JOURNAL
 from rbc_engine.stats.monitor import SlideMonitor
 
 FRAME = np.zeros((48, 64, 3), np.uint8)
@@ -28,10 +30,11 @@ def engine():
 
 def run(engine, folder, feed, *, stops=(), on_tick=lambda state: None, **options):
     settings = {}
+    claimed = claim(folder)
     with (
         engine.session(on_full="drop_oldest", **options) as session,
-        RunOutput(folder, engine.pack) as output,
-        LiveJournal(folder, live_head(engine, decoder="none", settings=settings)) as journal,
+        RunOutput(claimed, engine.pack) as output,
+        LiveJournal(claimed, live_head(engine, decoder="none", settings=settings)) as journal,
     ):
         return run_live(
             engine,
@@ -60,7 +63,7 @@ def test_a_camera_that_fails_keeps_what_it_gave(engine, tmp_path):
         session.note_lost(4, cause="buffer")
         raise DeviceError("unplugged")
 
-    record = run(engine, tmp_path, feed)
+    record = run(engine, tmp_path, feed).to_json()
     assert names(tmp_path) == FILES
     assert record == json.loads((tmp_path / "run.json").read_text())
     assert record["frames"]["submitted"] == 9
@@ -84,7 +87,7 @@ def test_a_stop_ends_the_feed_and_ticks_tell(engine, tmp_path):
         if len(states) == 3:
             stop.set()
 
-    record = run(engine, tmp_path, feed, stops=(threading.Event(), stop), on_tick=on_tick)
+    record = run(engine, tmp_path, feed, stops=(threading.Event(), stop), on_tick=on_tick).to_json()
     assert len(states) >= 3
     assert states[-1].frames.in_flight == 0
     assert states[-1].frames.record() == record["frames"]
@@ -114,16 +117,16 @@ def test_a_disk_that_fails_leaves_the_journal(engine, tmp_path, monkeypatch):
         run(engine, tmp_path, feed)
     assert threads() <= before
     assert names(tmp_path) == [LIVE_JOURNAL]
-    record = recover(tmp_path, engine.pack)
+    record = recover(tmp_path, engine.pack).to_json()
     assert names(tmp_path) == FILES
     assert record["frames"]["submitted"] == 6
 
 
 def test_frames_lost_by_the_camera_are_recovered(engine, tmp_path):
-    with LiveJournal(tmp_path, live_head(engine, decoder="none", settings={})) as journal:
+    with LiveJournal(claim(tmp_path), live_head(engine, decoder="none", settings={})) as journal:
         journal.note_lost(3)
         journal.note_lost(8)
-    assert recover(tmp_path, engine.pack)["frames"] == {
+    assert recover(tmp_path, engine.pack).frames == {
         "submitted": 8,
         "done": 0,
         "dropped": 8,
@@ -134,7 +137,7 @@ def test_frames_lost_by_the_camera_are_recovered(engine, tmp_path):
 
 
 def test_another_pack_is_refused(engine, tmp_path, toy_pack):
-    with LiveJournal(tmp_path, live_head(engine, decoder="none", settings={})):
+    with LiveJournal(claim(tmp_path), live_head(engine, decoder="none", settings={})):
         pass
     with pytest.raises(PackError, match="name that one with --pack"):
         recover(tmp_path, toy_pack)

@@ -16,10 +16,10 @@ from rbc_engine.cli import app
 from rbc_engine.errors import PackError, RbcError, ResultsError, UsageError
 from rbc_engine.lanes.stages.call import Caller, types_held
 from rbc_engine.packs.pack import Pack, find_pack
+from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
+from rbc_engine.sinks.run_json import RunRecord
 from rbc_engine.types.results import FieldResult
-
-RUN = {"schema": 1, "program": {"version": "0"}, "settings": {"limit": None}, "warnings": ["w"]}
 
 
 @pytest.fixture(scope="module")
@@ -52,19 +52,17 @@ def source(pack, tmp_path_factory):
     ]  # fmt: skip
     results.append(FieldResult(slide="s1", field="bad", error="bad: damaged"))
     abnormal = sum(int(r.regions.abnormal.sum()) for r in results[:-1])
-    with RunOutput(out, pack) as output:
+    with RunOutput(claim(out), pack) as output:
         for result in results:
             output.write(result)
         output.finish(
-            RUN
-            | {
-                "pack": {
-                    "name": pack.name,
-                    "version": pack.manifest.version,
-                    "sha256": pack.sha256,
-                },
-                "counts": {"fields": 11, "failed": 1, "regions": 1000, "abnormal": abnormal},
-            }
+            RunRecord.of(
+                pack,
+                program={"version": "0"},
+                settings={"limit": None},
+                counts={"fields": 11, "failed": 1, "regions": 1000, "abnormal": abnormal},
+                warnings=["w"],
+            )
         )
     return out
 

@@ -28,8 +28,10 @@ from rbc_engine.sinks.files import work_behind
 from rbc_engine.sinks.formats.geojson import type_colours
 from rbc_engine.sinks.formats.table import FORMATS
 from rbc_engine.sinks.formats.webdataset import WebDatasetFolder
+from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sinks.own_files import OWN_FILES
+from rbc_engine.sinks.run_json import RunRecord
 from rbc_engine.types.frames import Frame
 from rbc_engine.types.results import RegionFlag
 
@@ -55,10 +57,10 @@ def framed(result, *, width=480, height=480):
 
 
 def write(out, pack, results, *names, **options):
-    with RunOutput(out, pack, formats=names, **options) as output:
+    with RunOutput(claim(out, **options), pack, formats=names) as output:
         for result in results:
             output.write(framed(result) if output.needs_frames and result.ok else result)
-        output.finish({})
+        output.finish(RunRecord.of(pack))
 
 
 def files(folder):
@@ -346,7 +348,7 @@ def test_overwrite_removes_every_format_of_an_earlier_run(tmp_path, toy_pack, re
     elsewhere.mkdir(exist_ok=True)
     (elsewhere / "kept.geojson").write_text("mine")
     (tmp_path / "geojson/linked").symlink_to(elsewhere)
-    write(tmp_path, toy_pack, results[:1], "csv", overwrite=True)
+    write(tmp_path, toy_pack, results[:1], "csv", mode="overwrite")
     assert set(files(tmp_path)) == TABLES | {"regions.csv", "patches/a/1.jpg/mine.txt"}
     assert (elsewhere / "kept.geojson").exists()
     assert not (tmp_path / "webdataset").exists()

@@ -13,31 +13,33 @@ import pytest
 from rbc_engine.errors import OutputError, UsageError
 from rbc_engine.sinks.formats import table
 from rbc_engine.sinks.formats.table import FORMATS, check_formats
+from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
+from rbc_engine.sinks.run_json import RunRecord
 
 
 def test_what_cannot_be_made_is_refused_before_anything_is(tmp_path, toy_pack, monkeypatch):
     with pytest.raises(
         UsageError, match=r"csv, geojson, coco, anndata, overlay, patches, webdataset"
     ):
-        RunOutput(tmp_path / "out", toy_pack, formats=["qupath"])
+        RunOutput(claim(tmp_path / "out"), toy_pack, formats=["qupath"])
     missing = dataclasses.replace(FORMATS["anndata"], library="no_such_library")
     monkeypatch.setattr(table, "FORMATS", {**FORMATS, "anndata": missing})
     with pytest.raises(
         UsageError, match=r"needs no_such_library.*pip install 'rbc-engine\[anndata\]'"
     ):
         check_formats(["csv", "anndata"])
-    with RunOutput(tmp_path, toy_pack) as output:
-        output.finish({})
+    with RunOutput(claim(tmp_path), toy_pack) as output:
+        output.finish(RunRecord.of(toy_pack))
     (tmp_path / "coco.json").mkdir()
     with pytest.raises(OutputError, match=r"coco.json .* is a folder"):
-        RunOutput(tmp_path, toy_pack, formats=["coco"], overwrite=True)
+        RunOutput(claim(tmp_path, "overwrite"), toy_pack, formats=["coco"])
     assert (tmp_path / "run.json").exists()
 
 
 @pytest.mark.parametrize("name", ["patches", "webdataset"])
 def test_patches_need_frames(tmp_path, toy_pack, make_result, name):
-    with RunOutput(tmp_path, toy_pack, formats=[name]) as output:
+    with RunOutput(claim(tmp_path), toy_pack, formats=[name]) as output:
         assert output.needs_frames
         with pytest.raises(ValueError, match="carry their frame"):
             output.write(make_result())
@@ -49,17 +51,19 @@ FULL_DISK = """
 import pickle, resource, sys
 from pathlib import Path
 from rbc_engine.errors import OutputError
+from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
+from rbc_engine.sinks.run_json import RunRecord
 _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 pack, results, cases = pickle.load(sys.stdin.buffer)
 for name, limit in cases:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     out = Path(sys.argv[1], f"{name}-{limit}")
     try:
-        with RunOutput(out, pack, formats=[name]) as output:
+        with RunOutput(claim(out), pack, formats=[name]) as output:
             for result in results:
                 output.write(result)
-            output.finish({})
+            output.finish(RunRecord.of(pack))
         print("done", flush=True)
     except OutputError as error:
         print(error, flush=True)

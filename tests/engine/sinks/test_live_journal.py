@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from rbc_engine.errors import OutputError
-from rbc_engine.sinks.journal.live_journal import LIVE_JOURNAL, LiveJournal, read_live_journal
+from rbc_engine.sinks.journal.live_journal import LiveJournal, read_live_journal
+from rbc_engine.sinks.out_folder import claim
+from rbc_engine.sinks.own_files import LIVE_JOURNAL
 from rbc_engine.types.ends import Ended, FrameStatus
 
 
@@ -26,7 +28,7 @@ def ends(make_result, make_failure):
 
 
 def write(folder, ends):
-    with LiveJournal(folder, {"run": {"x": 1}}) as journal:
+    with LiveJournal(claim(folder), {"run": {"x": 1}}) as journal:
         for ended in ends:
             journal.write(ended)
         journal.note_lost(3)
@@ -101,7 +103,7 @@ def test_missing_foreign_and_open_journals_are_refused(tmp_path):
     with pytest.raises(OutputError, match="no journal that this version reads"):
         read_live_journal(tmp_path)
     with (
-        LiveJournal(tmp_path, {}),
+        LiveJournal(claim(tmp_path, "overwrite"), {}),
         pytest.raises(OutputError, match="still being written"),
     ):
         read_live_journal(tmp_path)

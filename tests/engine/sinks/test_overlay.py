@@ -19,8 +19,10 @@ from rbc_engine.sinks.formats.overlay_drawing import (
     draw_overlay,
 )
 from rbc_engine.sinks.formats.overlay_labels import place_labels
+from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sinks.own_files import OWN_FILES
+from rbc_engine.sinks.run_json import RunRecord
 from rbc_engine.types.frames import Frame
 from rbc_engine.types.results import RegionFlag, Regions
 
@@ -60,11 +62,11 @@ def files(folder):
 
 
 def write(out, pack, results, **options):
-    with RunOutput(out, pack, formats=["overlay"], **options) as output:
+    with RunOutput(claim(out, **options), pack, formats=["overlay"]) as output:
         assert output.needs_frames
         for result in results:
             output.write(with_frame(result))
-        output.finish({})
+        output.finish(RunRecord.of(pack))
 
 
 def test_boxes_are_drawn_just_inside_their_pixels(toy_pack):
@@ -194,12 +196,12 @@ def test_fields_of_one_name_all_have_their_picture(tmp_path, toy_pack, make_resu
 def test_overwrite_removes_pictures_of_the_earlier_run(tmp_path, toy_pack, make_result):
     write(tmp_path, toy_pack, [make_result("A", "1.jpg"), make_result("B", "2.jpg")])
     (tmp_path / "overlays/A/notes.txt").write_text("mine")
-    write(tmp_path, toy_pack, [make_result("A", "3.jpg")], overwrite=True)
+    write(tmp_path, toy_pack, [make_result("A", "3.jpg")], mode="overwrite")
     assert files(tmp_path / "overlays") == ["A/3.jpg.png", "A/notes.txt"]
     assert not (tmp_path / "overlays/B").exists()
-    with RunOutput(tmp_path, toy_pack, overwrite=True) as output:
+    with RunOutput(claim(tmp_path, "overwrite"), toy_pack) as output:
         assert not output.needs_frames
-        output.finish({})
+        output.finish(RunRecord.of(toy_pack))
     assert files(tmp_path / "overlays") == ["A/notes.txt"]
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == [OWN_FILES]
 
@@ -209,12 +211,12 @@ def test_a_file_in_the_way_is_named_at_once(tmp_path, toy_pack):
     (tmp_path / "overlays").rmdir()
     (tmp_path / "overlays").write_text("mine")
     with pytest.raises(OutputError, match=r"overlays: .*a file is in the way"):
-        RunOutput(tmp_path, toy_pack, formats=["overlay"], overwrite=True)
+        RunOutput(claim(tmp_path, "overwrite"), toy_pack, formats=["overlay"])
     assert (tmp_path / "overlays").read_text() == "mine"
 
 
 def test_a_result_without_its_frame_is_refused(tmp_path, toy_pack, make_result):
-    output = RunOutput(tmp_path, toy_pack, formats=["overlay"])
+    output = RunOutput(claim(tmp_path), toy_pack, formats=["overlay"])
     with pytest.raises(ValueError, match="carry their frame"):
         output.write(make_result())
     output.discard()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -13,16 +12,20 @@ from typer.testing import CliRunner
 
 from rbc_engine.cli import app
 from rbc_engine.errors import OutputError, UsageError
+from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
+from rbc_engine.sinks.run_json import RunRecord
 
 PICTURES = ("overlays/A/mine.png", "patches/A/mine.jpg", "geojson/mine.geojson")
 
 
 def write(folder, pack, results=(), *formats, overwrite=False):
-    with RunOutput(folder, pack, formats=formats, overwrite=overwrite) as output:
+    with RunOutput(
+        claim(folder, "overwrite" if overwrite else "new"), pack, formats=formats
+    ) as output:
         for result in results:
             output.write(result)
-        output.finish({"settings": {"formats": list(formats)}})
+        output.finish(RunRecord.of(pack, settings={"formats": list(formats)}))
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -120,11 +123,9 @@ def test_an_out_that_is_an_input_or_contains_one_is_refused(tmp_path):
 
 
 def test_compare_replaces_a_comparison_only(tmp_path, toy_pack, make_result):
-    pack = json.loads(json.dumps({"name": "toy", "version": "1", "sha256": toy_pack.sha256}))
     run = tmp_path / "a"
-    counts = {"fields": 0, "failed": 0, "regions": 0, "abnormal": 0}
-    with RunOutput(run, toy_pack) as output:
-        output.finish({"schema": 1, "pack": pack, "program": {}, "settings": {}, "counts": counts})
+    with RunOutput(claim(run), toy_pack) as output:
+        output.finish(RunRecord.of(toy_pack))
     shutil.copytree(run, tmp_path / "b")
     out = tmp_path / "out"
     out.mkdir()

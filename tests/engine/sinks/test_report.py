@@ -20,10 +20,12 @@ from scipy.stats import binomtest
 from rbc_engine.errors import UsageError
 from rbc_engine.packs.calibration import NETWORKS, Acceptance, Calibration, NetworkRanges
 from rbc_engine.sinks.formats.report_page import ReportPage
+from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sinks.report import findings as findings_module
 from rbc_engine.sinks.report.findings import Findings
 from rbc_engine.sinks.report.page import embedded
+from rbc_engine.sinks.run_json import RunRecord
 from rbc_engine.text import printable
 from rbc_engine.types.frames import Frame
 
@@ -39,10 +41,10 @@ RUN = {
 
 
 def write(folder, pack, results, run=RUN):
-    with RunOutput(folder, pack, formats=["report"], overwrite=True) as output:
+    with RunOutput(claim(folder, "overwrite"), pack, formats=["report"]) as output:
         for result in results:
             output.write(result)
-        output.finish(run)
+        output.finish(RunRecord.of(pack, **run))
     return folder / "report.html"
 
 
@@ -337,15 +339,15 @@ def test_a_page_of_an_empty_run_stands(tmp_path, toy_pack, make_failure):
 
 def test_the_report_goes_with_the_run_that_made_it(tmp_path, toy_pack, make_result):
     write(tmp_path, toy_pack, [make_result()])
-    with RunOutput(tmp_path, toy_pack, overwrite=True) as output:
-        output.finish({})
+    with RunOutput(claim(tmp_path, "overwrite"), toy_pack) as output:
+        output.finish(RunRecord.of(toy_pack))
     assert not (tmp_path / "report.html").exists()
     page = ReportPage(tmp_path, toy_pack)
     page.write(make_result())
     page.discard()
     assert not list(tmp_path.glob("*report*"))
     with pytest.raises(UsageError, match="may name report, csv"):
-        RunOutput(tmp_path / "new", toy_pack, formats=["reports"])
+        RunOutput(claim(tmp_path / "new"), toy_pack, formats=["reports"])
 
 
 def test_memory_does_not_grow_with_the_fields(with_frame, make_result, monkeypatch):

@@ -16,8 +16,10 @@ import pytest
 
 from rbc_engine.errors import OutputError, UsageError
 from rbc_engine.sinks.files.atomic import AtomicFile, explain_os_errors
+from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sinks.own_files import OWN_FILES
+from rbc_engine.sinks.run_json import RunRecord
 
 ALL_FILES = ["fields.csv", "regions.parquet", "run.json", "slides.csv"]
 
@@ -26,12 +28,13 @@ FULL_DISK = """
 import pickle, resource, sys
 from pathlib import Path
 from rbc_engine.errors import OutputError
+from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
 _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 for name, (limit, pack, results, run) in pickle.load(sys.stdin.buffer).items():
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
-        with RunOutput(Path(sys.argv[1], name), pack) as output:
+        with RunOutput(claim(Path(sys.argv[1], name)), pack) as output:
             for result in results:
                 output.write(result)
             output.finish(run)
@@ -42,9 +45,10 @@ for name, (limit, pack, results, run) in pickle.load(sys.stdin.buffer).items():
 KILLED = """
 import pickle, sys, time
 from pathlib import Path
+from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
 pack, results = pickle.load(sys.stdin.buffer)
-with RunOutput(Path(sys.argv[1]), pack) as output:
+with RunOutput(claim(Path(sys.argv[1])), pack) as output:
     for result in results:
         output.write(result)
     print("half-way", flush=True)
@@ -61,7 +65,7 @@ def test_a_filled_folder_is_refused(tmp_path, toy_pack):
     (tmp_path / "notes.txt").write_text("mine")
     for overwrite in (False, True):
         with pytest.raises(OutputError, match=rf"{tmp_path} is not empty.*notes.txt") as refused:
-            RunOutput(tmp_path, toy_pack, overwrite=overwrite)
+            RunOutput(claim(tmp_path, "overwrite" if overwrite else "new"), toy_pack)
         assert "--overwrite" not in str(refused.value)
     assert names(tmp_path) == ["notes.txt"]
 
@@ -70,23 +74,23 @@ def test_overwrite_replaces_only_the_runs_files_and_only_at_the_end(
     tmp_path, toy_pack, make_result
 ):
     (tmp_path / ".regions.parquet.0123abcd.partial").write_text("left by a killed run")
-    with RunOutput(tmp_path, toy_pack, overwrite=True) as output:
+    with RunOutput(claim(tmp_path, "overwrite"), toy_pack) as output:
         output.write(make_result(count=2))
-        output.finish({"run": 1})
+        output.finish(RunRecord.of(toy_pack, warnings=["1"]))
     (tmp_path / "notes.txt").write_text("mine")
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     assert names(tmp_path) == sorted([*ALL_FILES, "notes.txt"])
-    with RunOutput(tmp_path, toy_pack, overwrite=True) as output:
+    with RunOutput(claim(tmp_path, "overwrite"), toy_pack) as output:
         output.write(make_result(count=5))
-        with pytest.raises(TypeError):
-            output.finish({"not JSON": object()})
+        with pytest.raises(ValueError, match="files"):
+            output.finish(RunRecord.of(toy_pack, files="no table"))
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
-    with RunOutput(tmp_path, toy_pack, overwrite=True) as output:
+    with RunOutput(claim(tmp_path, "overwrite"), toy_pack) as output:
         output.write(make_result(count=5))
-        output.finish({"run": 2})
+        output.finish(RunRecord.of(toy_pack, warnings=["2"]))
     assert pq.read_table(tmp_path / "regions.parquet").num_rows == 5
     run = json.loads((tmp_path / "run.json").read_text())
-    assert run["run"] == 2
+    assert run["warnings"] == ["2"]
     tables = [name for name in ALL_FILES if name != "run.json"]
     assert run["files"] == {
         name: hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in tables
@@ -100,22 +104,22 @@ def test_out_that_cannot_be_a_folder_is_refused(tmp_path, toy_pack, overwrite):
     file.write_text("mine")
     for out in (file, file / "below"):
         with pytest.raises(OutputError, match=rf"cannot write {out}: .*name another --out"):
-            RunOutput(out, toy_pack, overwrite=overwrite)
+            RunOutput(claim(out, "overwrite" if overwrite else "new"), toy_pack)
     (tmp_path / "fields.csv").mkdir()
     with pytest.raises(OutputError):
-        RunOutput(tmp_path, toy_pack, overwrite=overwrite)
+        RunOutput(claim(tmp_path, "overwrite" if overwrite else "new"), toy_pack)
     assert names(tmp_path) == ["fields.csv", "file"]
 
 
 def test_unknown_format_is_refused_before_anything_is_made(tmp_path, toy_pack):
     with pytest.raises(UsageError, match=r"may name report, csv, geojson, .* \(got 'xml'\)"):
-        RunOutput(tmp_path / "out", toy_pack, formats=["xml"])
+        RunOutput(claim(tmp_path / "out"), toy_pack, formats=["xml"])
     assert names(tmp_path) == []
 
 
 def test_an_error_leaves_nothing_behind(tmp_path, toy_pack, make_failure):
     def run():
-        with RunOutput(tmp_path, toy_pack, formats=["overlay"]) as output:
+        with RunOutput(claim(tmp_path), toy_pack, formats=["overlay"]) as output:
             output.write(make_failure())
             assert len(names(tmp_path)) == 4
             assert all(name.startswith(".") for name in names(tmp_path))
@@ -127,15 +131,15 @@ def test_an_error_leaves_nothing_behind(tmp_path, toy_pack, make_failure):
 
 
 def test_leaving_without_finish_leaves_nothing_behind(tmp_path, toy_pack, make_result):
-    with RunOutput(tmp_path, toy_pack) as output:
+    with RunOutput(claim(tmp_path), toy_pack) as output:
         output.write(make_result())
     output.discard()
     assert names(tmp_path) == []
 
 
 def test_discard_after_finish_removes_nothing(tmp_path, toy_pack):
-    output = RunOutput(tmp_path, toy_pack)
-    output.finish({})
+    output = RunOutput(claim(tmp_path), toy_pack)
+    output.finish(RunRecord.of(toy_pack))
     output.discard()
     assert names(tmp_path) == ALL_FILES
 
@@ -145,12 +149,13 @@ def test_a_disk_that_refuses_leaves_nothing_behind(tmp_path, toy_pack, make_resu
     fields = [make_result(field=f"{i:0300}", count=0) for i in range(400)]
     types = tuple(f"type_{i:030}" for i in range(256))
     wide = replace(toy_pack, manifest=toy_pack.manifest.model_copy(update={"types": types}))
+    short = RunRecord.of(toy_pack)
     cases = {
-        "regions.parquet": (1_000_000, toy_pack, regions, {}),
-        "fields.csv": (100_000, toy_pack, fields, {}),
-        "fields.csv at the end": (10_000, toy_pack, fields[:30], {}),
-        "regions.parquet, its header": (5_000, wide, [], {}),
-        "run.json": (10_000, toy_pack, [], {"long": "x" * 20_000}),
+        "regions.parquet": (1_000_000, toy_pack, regions, short),
+        "fields.csv": (100_000, toy_pack, fields, short),
+        "fields.csv at the end": (10_000, toy_pack, fields[:30], short),
+        "regions.parquet, its header": (5_000, wide, [], short),
+        "run.json": (10_000, toy_pack, [], RunRecord.of(toy_pack, warnings=["x" * 20_000])),
     }
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", FULL_DISK, str(tmp_path)],
@@ -167,13 +172,13 @@ def test_a_disk_that_refuses_leaves_nothing_behind(tmp_path, toy_pack, make_resu
 
 
 def test_an_interrupted_finish_leaves_no_run_json(tmp_path, toy_pack):
-    with RunOutput(tmp_path, toy_pack) as output:
-        output.finish({"run": 1})
-    with RunOutput(tmp_path, toy_pack, overwrite=True) as output:
+    with RunOutput(claim(tmp_path), toy_pack) as output:
+        output.finish(RunRecord.of(toy_pack, warnings=["1"]))
+    with RunOutput(claim(tmp_path, "overwrite"), toy_pack) as output:
         (tmp_path / "slides.csv").unlink()
         (tmp_path / "slides.csv").mkdir()
         with pytest.raises(OutputError, match=r"slides\.csv: .*a folder is in the way"):
-            output.finish({"run": 2})
+            output.finish(RunRecord.of(toy_pack, warnings=["2"]))
     assert names(tmp_path) == ["fields.csv", "regions.parquet", "slides.csv"]
 
 
@@ -185,11 +190,11 @@ def test_a_full_device_is_named_with_its_remedy(tmp_path):
 
 
 def test_a_file_removed_by_another_run_is_an_output_error(tmp_path, toy_pack):
-    output = RunOutput(tmp_path, toy_pack)
-    with RunOutput(tmp_path, toy_pack, overwrite=True) as other:
-        other.finish({"run": "other"})
+    output = RunOutput(claim(tmp_path), toy_pack)
+    with RunOutput(claim(tmp_path, "overwrite"), toy_pack) as other:
+        other.finish(RunRecord.of(toy_pack))
     with pytest.raises(OutputError, match="another run with the same --out"):
-        output.finish({"run": "first"})
+        output.finish(RunRecord.of(toy_pack))
     for name in ("regions.parquet", "fields.csv", "slides.csv"):
         assert (tmp_path / name).is_file()
     assert [name for name in names(tmp_path) if name.startswith(".")] == []
@@ -211,8 +216,8 @@ def test_a_killed_run_shows_no_file(tmp_path, toy_pack, make_result, number, lef
         assert run.wait(30) != 0
     assert all(name.startswith(".") and name.endswith(".partial") for name in names(tmp_path))
     assert bool(names(tmp_path)) == left
-    with RunOutput(tmp_path, toy_pack, overwrite=left) as output:
-        output.finish({})
+    with RunOutput(claim(tmp_path, "overwrite" if left else "new"), toy_pack) as output:
+        output.finish(RunRecord.of(toy_pack))
     assert names(tmp_path) == ALL_FILES
 
 

@@ -14,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
+from rbc_engine.sinks.run_json import RunRecord
 from rbc_engine.sinks.tables.csv_file import CsvFile
 from rbc_engine.sinks.tables.regions_parquet import RegionsParquet
 from rbc_engine.stats.counts import SlideTally
@@ -38,10 +40,10 @@ def names(folder):
 def test_regions_read_back_as_they_were(tmp_path, toy_pack, make_result, make_failure):
     results = [make_result(field="a/1.jpg", count=4), make_failure(), make_result(count=0)]
     results += [make_result("s2", "a/2.jpg", count=7)]
-    with RunOutput(tmp_path, toy_pack) as output:
+    with RunOutput(claim(tmp_path), toy_pack) as output:
         for result in results:
             output.write(result)
-        output.finish({})
+        output.finish(RunRecord.of(toy_pack))
     table = pq.read_table(tmp_path / "regions.parquet")
     assert table.schema.names == [
         *("slide", "field", "region", "x0", "y0", "x1", "y1", "score"),
@@ -54,7 +56,7 @@ def test_regions_read_back_as_they_were(tmp_path, toy_pack, make_result, make_fa
     assert {kinds.pop(name) for name in list(kinds) if "has_" in name} == {"bool"}
     assert kinds.pop("abnormal") == "bool"
     assert set(kinds.values()) == {"float"}
-    described = {key: table.schema.metadata[f"rbc_engine.packs.pack.{key}".encode()] for key in
+    described = {key: table.schema.metadata[f"rbc_engine.pack.{key}".encode()] for key in
                  ("name", "version", "sha256")}  # fmt: skip
     assert described == {"name": b"toy", "version": b"1.2.3", "sha256": b"ab" * 32}
 
@@ -82,9 +84,9 @@ def test_regions_read_back_as_they_were(tmp_path, toy_pack, make_result, make_fa
 
 
 def test_a_run_without_regions_has_all_files(tmp_path, toy_pack, make_failure):
-    with RunOutput(tmp_path / "new" / "out", toy_pack) as output:
+    with RunOutput(claim(tmp_path / "new" / "out"), toy_pack) as output:
         output.write(make_failure())
-        output.finish({"schema": 1})
+        output.finish(RunRecord.of(toy_pack))
     out = tmp_path / "new" / "out"
     assert names(out) == ALL_FILES
     table = pq.read_table(out / "regions.parquet")
@@ -101,10 +103,10 @@ def test_a_run_without_regions_has_all_files(tmp_path, toy_pack, make_failure):
 def test_fields_csv_has_a_row_an_image(tmp_path, toy_pack, make_result, make_failure):
     stamp = FileStamp(12345, 1_700_000_000_123_456_789)
     done = make_result(count=5, saturated=True, stamp=stamp)
-    with RunOutput(tmp_path, toy_pack) as output:
+    with RunOutput(claim(tmp_path), toy_pack) as output:
         output.write(done)
         output.write(make_failure(error='no "image", see\nthere'))
-        output.finish({})
+        output.finish(RunRecord.of(toy_pack))
     first, second = read_csv(tmp_path / "fields.csv")
     assert first == {
         "slide": "s", "field": "f.jpg", "path": "/in/f.jpg", "width": "640", "height": "480",
@@ -122,11 +124,11 @@ def test_slides_csv_adds_up_fields(tmp_path, toy_pack, make_result, make_failure
     results = [make_result("z", "1", 40), make_failure("z"), make_result("a", "1", 9)]
     results += [make_result("z", "2", 25)]
     tally = SlideTally()
-    with RunOutput(tmp_path, toy_pack) as output:
+    with RunOutput(claim(tmp_path), toy_pack) as output:
         for result in results:
             output.write(result)
             tally.add(result)
-        output.finish({})
+        output.finish(RunRecord.of(toy_pack))
     rows = read_csv(tmp_path / "slides.csv")
     assert [row["slide"] for row in rows] == ["z", "a"] == [row.slide for row in tally.rows()]
     for row, counts in zip(rows, tally.rows(), strict=True):
@@ -147,14 +149,17 @@ def test_slides_csv_adds_up_fields(tmp_path, toy_pack, make_result, make_failure
 
 
 def test_run_json_is_strict_json(tmp_path, toy_pack):
-    run = {"schema": 1, "device": "é \udc80", "counts": {"fields": 1}}
-    with RunOutput(tmp_path, toy_pack) as output:
+    run = RunRecord.of(toy_pack, device="é \udc80")
+    with RunOutput(claim(tmp_path), toy_pack) as output:
         output.finish(run)
     data = (tmp_path / "run.json").read_bytes()
-    assert json.loads(data.decode("utf-8")) == run
+    held = json.loads(data.decode("utf-8"))
+    assert list(held)[:3] == ["schema", "pack", "program"]
+    assert held["device"] == "é \\udc80"
+    assert RunRecord.read(tmp_path / "run.json") == run.changed(files=held["files"])
     assert "é".encode() in data
-    with pytest.raises(ValueError), RunOutput(tmp_path, toy_pack, overwrite=True) as output:
-        output.finish({"seconds": float("nan")})
+    with pytest.raises(ValueError), RunOutput(claim(tmp_path, "overwrite"), toy_pack) as output:
+        output.finish(run.changed(wall_seconds=float("nan")))
     assert (tmp_path / "run.json").read_bytes() == data
     assert names(tmp_path) == ALL_FILES
 
@@ -165,11 +170,11 @@ def test_any_name_comes_back_in_safe_text(
     tmp_path_factory, toy_pack, make_result, make_failure, texts
 ):
     out = tmp_path_factory.mktemp("names")
-    with RunOutput(out, toy_pack) as output:
+    with RunOutput(claim(out), toy_pack) as output:
         for slide, field, error in texts:
             output.write(make_failure(slide, field, error or "?"))
             output.write(make_result(slide, field, 1, path=field))
-        output.finish({})
+        output.finish(RunRecord.of(toy_pack))
 
     def held(text):
         return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -15,7 +15,8 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 from rbc_engine.errors import UsageError
-from rbc_engine.sources.synthetic.field import TYPES, SyntheticField, check_mix, render_field
+from rbc_engine.sources.synthetic.cells import TYPES
+from rbc_engine.sources.synthetic.field import SyntheticField, check_mix, render_field
 from rbc_engine.sources.synthetic.truth import label_regions
 
 EIGHT = np.ones((3, 3), int)

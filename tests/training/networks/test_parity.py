@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
-from torchvision.ops import box_iou
+from torchvision.models.detection._utils import BoxCoder
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+from torchvision.ops import box_iou, clip_boxes_to_image, nms
 
 from rbc_engine.devices.cpu.device import HostDevice
 from rbc_engine.lanes.canvas import fit_canvas
 from rbc_engine.lanes.stages.detect import Detect, Detections
 from rbc_engine.meter import Meter
+from rbc_engine.training.networks.export import export_detector
+from rbc_engine.training.networks.models import build_detector
+from rbc_engine.training.networks.restore import restore_detector
 from rbc_engine.types.arrays import Float32, UInt8
 from rbc_engine.types.frames import Frame
 
-from ..conftest import ExportedDetector, draw_discs, margins_as_the_engine_has
+from ..conftest import (
+    SETTINGS,
+    ExportedDetector,
+    draw_discs,
+    margins_as_the_engine_has,
+    with_float16_weights,
+)
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +99,76 @@ def test_is_close_to_torchvision_when_resizing(
         assert len(set(partner[sure])) == sure.sum()
         np.testing.assert_allclose(got.boxes[partner][sure], boxes[sure], rtol=0, atol=0.1)
         np.testing.assert_allclose(got.scores[partner][sure], scores[sure], rtol=0, atol=5e-3)
+
+
+@pytest.fixture(scope="module")
+def of_kinds(detector: ExportedDetector) -> ExportedDetector:
+    """The detector with its region class split into three kinds, that differ at random."""
+    torch.manual_seed(1)
+    model = copy.deepcopy(detector.reference)
+    old, new = model.roi_heads.box_predictor, FastRCNNPredictor(64, 4)
+    split = [0, 1, 1, 1]
+    with torch.no_grad():
+        weight, bias = old.cls_score.weight[split], old.cls_score.bias[split]
+        new.cls_score.weight.copy_(weight + 0.3 * weight.std() * torch.randn(4, 64))
+        new.cls_score.bias.copy_(bias)
+        for name in ("weight", "bias"):
+            values = getattr(old.bbox_pred, name).unflatten(0, (2, 4))[split].flatten(0, 1)
+            getattr(new.bbox_pred, name).copy_(
+                values + 0.1 * values.std() * torch.randn_like(values)
+            )
+    model.roi_heads.box_predictor = new
+    return ExportedDetector(SETTINGS, with_float16_weights(model), *export_detector(model))
+
+
+def over_all_kinds(class_logits, box_deltas, proposals, sizes):
+    """RoIHeads.postprocess_detections for one image as the engine has it: the likeliest kind, and one suppression."""
+    scores, kinds = class_logits.softmax(1)[:, 1:].max(1)
+    decoded = BoxCoder((10.0, 10.0, 5.0, 5.0)).decode(box_deltas, proposals)
+    boxes = clip_boxes_to_image(decoded[torch.arange(len(kinds)), 1 + kinds], sizes[0])
+    sound = (scores > SETTINGS.score_threshold) & ((boxes[:, 2:] - boxes[:, :2]) >= 0.01).all(1)
+    boxes, scores, kinds = boxes[sound], scores[sound], kinds[sound]
+    kept = nms(boxes, scores, SETTINGS.nms_iou)[: SETTINGS.max_regions]
+    return [boxes[kept]], [scores[kept]], [1 + kinds[kept]]
+
+
+def test_finds_kinds(of_kinds: ExportedDetector, device: HostDevice):
+    images = draw(96, 128, count=3)
+    seen = set()
+    heads = of_kinds.reference.roi_heads
+    for image, got in zip(images, detect(device, of_kinds, images, batch=2), strict=True):
+        with (
+            patch.object(heads, "postprocess_detections", over_all_kinds),
+            margins_as_the_engine_has(of_kinds.reference, image),
+            torch.no_grad(),
+        ):
+            found = of_kinds.reference([torch.from_numpy(image).permute(2, 0, 1) / 255])[0]
+        assert len(got.scores) == len(found["scores"]) >= 5
+        boxes = found["boxes"].numpy()
+        order = np.abs(got.boxes[:, None] - boxes[None]).max(2).argmin(1)
+        assert sorted(order) == list(range(len(boxes)))
+        np.testing.assert_allclose(got.boxes, boxes[order], rtol=0, atol=1e-3)
+        np.testing.assert_allclose(got.scores, found["scores"].numpy()[order], rtol=0, atol=1e-5)
+        assert got.classes.dtype == np.uint8
+        # Kinds are counted from 0, without the background.
+        np.testing.assert_array_equal(got.classes, found["labels"].numpy()[order] - 1)
+        seen |= set(got.classes.tolist())
+    assert seen == {0, 1, 2}
+
+
+def test_restores_a_detector_of_kinds(of_kinds: ExportedDetector):
+    graphs = {"detector.onnx": of_kinds.network_a, "box_head.onnx": of_kinds.network_b}
+    pack = SimpleNamespace(
+        manifest=SimpleNamespace(detector=SETTINGS), read=graphs.__getitem__, folder="a folder"
+    )
+    restored = restore_detector(pack).state_dict()
+    expected = of_kinds.reference.state_dict()
+    assert restored.keys() == expected.keys()
+    for name, values in expected.items():
+        torch.testing.assert_close(restored[name], values, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("classes", [1, 17])
+def test_says_how_many_classes_there_may_be(classes: int):
+    with pytest.raises(ValueError, match=rf"classes must lie in 2..16 \(got {classes}\)"):
+        build_detector(settings=SETTINGS, classes=classes)

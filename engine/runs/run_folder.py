@@ -1,0 +1,268 @@
+"""The product's main act as a function: images and whole slides in, tables out."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from rbc_engine.devices.base import BuildWatch
+from rbc_engine.engine import Engine
+from rbc_engine.errors import RbcError, UsageError
+from rbc_engine.runs.given_scale import check_um_per_px, refuse_unused
+from rbc_engine.sinks.formats.table import check_formats
+from rbc_engine.sinks.out_folder import Mode, claim
+from rbc_engine.sinks.run_json import RunRecord
+from rbc_engine.sources.find import Found, find_fields
+from rbc_engine.stats.counts import SlideCounts, SlideTally
+from rbc_engine.types.results import FieldResult
+
+if TYPE_CHECKING:
+    from rbc_engine.runs.resume import Plan
+    from rbc_engine.sinks.output import OpenSink
+
+__all__ = ["RunProgress", "RunSummary", "run_folder"]
+
+_FAILURES_KEPT = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunProgress:
+    """How far a run is.
+
+    fields: of the whole run. done: of them, those that have their result, the failed ones too.
+    kept: of the done ones, those that an earlier run had done. slides: of the done ones. regions:
+    found by this run.
+    tile, tiles: which tile of a whole slide is being run, from 1, and of how many; 0 between
+    slides.
+    notes: what is to be said of a run that is resumed.
+    """
+
+    fields: int
+    done: int = 0
+    kept: int = 0
+    slides: int = 0
+    regions: int = 0
+    tile: int = 0
+    tiles: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def begins(self) -> bool:
+        """Whether nothing has been done yet: true once a run."""
+        return self.done == 0 and self.tile == 0
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RunSummary:
+    """What a run did.
+
+    out: the folder with its files. record: what run.json holds. slides: what the fields of each add
+    up to, as slides.csv has them. failures: the first ten fields that failed, with why; fields.csv
+    has all.
+    stopped: whether the run was told to stop.
+    """
+
+    out: Path
+    record: RunRecord
+    slides: tuple[SlideCounts, ...]
+    failures: tuple[str, ...]
+    stopped: bool
+
+
+def run_folder(
+    inputs: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    pack: str | Path = "chula12",
+    device: str = "auto",
+    precision: str = "auto",
+    lanes: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    limit: int | None = None,
+    um_per_px: float | None = None,
+    estimate_scale: bool = True,
+    field_prior: bool = True,
+    formats: Sequence[str] = ("report",),
+    sinks: Sequence[OpenSink] = (),
+    stop: threading.Event | None = None,
+    on_progress: Callable[[RunProgress], object] = lambda progress: None,
+    on_result: Callable[[FieldResult], object] = lambda result: None,
+    watch: BuildWatch | None = None,
+    names: Literal["arguments", "options"] = "arguments",
+) -> RunSummary:
+    """Finds the red cells of all images and writes the tables and run.json.
+
+        summary = run_folder("smears", "results")
+        print(summary.record.counts.regions)
+
+    inputs: images, whole slides, folders of images (one slide each), or folders of folders (one
+    slide each).
+    out: the folder for the results; made if it does not exist.
+    pack, device, precision, lanes, estimate_scale, field_prior, watch: see Engine.open.
+    resume: go on with the run in `out`, keeping what is done there. overwrite: replace it.
+    limit: run only the first so many fields.
+    um_per_px: width of a pixel in µm, the same for all images and slides; None leaves each its own,
+    if it has one.
+    formats: further outputs, of rbc_engine.sinks.formats.table.FORMATS.
+    sinks: outputs of one's own, see rbc_engine.sinks.base.Sink: each is called with the folder and
+    the pack.
+    stop: when set, from any thread, the fields in flight are finished and no more are begun; what
+    is done is written.
+    on_progress: called before the first field, after each one, and as a tile of a whole slide sets
+    out.
+    on_result: called with every result in order, kept ones too, after it was written. Both are
+        called in this thread; an error of theirs ends the run, which can be resumed.
+    names: whether errors speak of arguments of this function, or of options of the command line.
+
+    A field that fails has its row and reason, and the run goes on. Raises UsageError for an
+    argument that breaks its rule, OutputError if `out` holds something else or the disk refuses,
+    ResultsError if the run there cannot be resumed, PackError for a damaged pack, DeviceError for a
+    device that is missing or, once what was done is written, failed.
+    """
+    with nullcontext() if names == "options" else _arguments_named():
+        started = time.perf_counter()
+        given = (
+            [Path(inputs)] if isinstance(inputs, str | Path) else [Path(each) for each in inputs]
+        )
+        formats = [formats] if isinstance(formats, str) else list(formats)
+        _check(resume=resume, overwrite=overwrite, limit=limit, um_per_px=um_per_px)
+        check_formats(formats)
+        found = find_fields(given)
+        mode: Mode = "overwrite" if overwrite else "resume" if resume else "new"
+        claimed = claim(Path(out), mode, inputs={"INPUT": given})
+        entries = found.entries[:limit]
+        told = _Told(on_progress, on_result)
+        stop = threading.Event() if stop is None else stop
+        with Engine.open(
+            pack,
+            device=device,
+            precision=precision,
+            lanes=lanes,
+            estimate_scale=estimate_scale,
+            field_prior=field_prior,
+            watch=watch,
+        ) as engine:
+            refuse_unused(um_per_px, engine.pack)
+            # Half a second of imports, while the engine compiles its networks.
+            from rbc_engine.runs.run import run_entries
+
+            record = run_entries(
+                engine,
+                entries,
+                claimed,
+                formats=formats,
+                sinks=sinks,
+                pixel_um=um_per_px,
+                limit=limit,
+                started=started,
+                warnings=_left_out(found, limit),
+                stop=stop,
+                on_plan=told.begin,
+                on_result=told.add,
+                on_tile=told.add_tile,
+            )
+    return RunSummary(
+        out=Path(out),
+        record=record,
+        slides=tuple(told.tally.rows()),
+        failures=tuple(told.failures),
+        stopped=stop.is_set(),
+    )
+
+
+def _check(*, resume: bool, overwrite: bool, limit: int | None, um_per_px: float | None) -> None:
+    check_um_per_px(um_per_px)
+    if limit is not None and limit < 1:
+        raise UsageError(f"--limit must be at least 1 (got {limit})")
+    if resume and overwrite:
+        raise UsageError(
+            "--resume keeps what is done in --out and --overwrite replaces it; leave one of them out"
+        )
+
+
+def _left_out(found: Found, limit: int | None) -> list[str]:
+    warnings = []
+    if found.skipped:
+        warnings.append(
+            f"{found.skipped} files or folders were passed over: hidden, links, or no images"
+        )
+    if limit is not None and limit < len(found.entries):
+        warnings.append(f"--limit {limit}: {len(found.entries) - limit} fields were left out")
+    return warnings
+
+
+class _Told:
+    """Adds up what a run tells, and tells the caller."""
+
+    def __init__(
+        self,
+        on_progress: Callable[[RunProgress], object],
+        on_result: Callable[[FieldResult], object],
+    ) -> None:
+        self.tally = SlideTally()
+        self.failures: list[str] = []
+        self._on_progress = on_progress
+        self._on_result = on_result
+        self._progress = RunProgress(fields=0)
+        self._slides: set[str] = set()
+
+    def begin(self, plan: Plan) -> None:
+        self._progress = RunProgress(fields=len(plan.entries), notes=tuple(plan.notes))
+        self._on_progress(self._progress)
+
+    def add(self, result: FieldResult, kept: bool) -> None:
+        self.tally.add(result)
+        self._slides.add(result.slide)
+        if result.error is not None and len(self.failures) < _FAILURES_KEPT:
+            self.failures.append(_failure(result.field, result.error))
+        before = self._progress
+        found = 0 if kept or result.regions is None else len(result.regions)
+        self._progress = replace(
+            before,
+            done=before.done + 1,
+            kept=before.kept + kept,
+            slides=len(self._slides),
+            regions=before.regions + found,
+            tile=0,
+            tiles=0,
+        )
+        self._on_result(result)
+        self._on_progress(self._progress)
+
+    def add_tile(self, tile: int, of: int) -> None:
+        self._progress = replace(self._progress, tile=tile, tiles=of)
+        self._on_progress(self._progress)
+
+
+def _failure(field: str, error: str) -> str:
+    """Most errors name their file themselves."""
+    return error if error.startswith(field) else f"{field}: {error}"
+
+
+@contextmanager
+def _arguments_named() -> Iterator[None]:
+    """Turns errors of the block that name options of the command line into ones of arguments."""
+    try:
+        yield
+    except RbcError as error:
+        text = _in_arguments(str(error))
+        if text == str(error):
+            raise
+        raise type(error)(text) from error
+
+
+def _in_arguments(text: str) -> str:
+    """What stands between backticks is a command, and stays one."""
+    parts = text.split("`")
+    for index in range(0, len(parts), 2):
+        part = re.sub(r"--(resume|overwrite)\b", r"\1=True", parts[index])
+        part = re.sub(r"--([a-z][a-z-]*)", lambda match: match[1].replace("-", "_"), part)
+        parts[index] = re.sub(r"\bINPUT\b", "inputs", part).replace("same command", "same call")
+    return "`".join(parts)
