@@ -13,18 +13,17 @@ __all__ = ["DEVICES", "open_device", "open_devices", "precisions_of"]
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8", "fp8")
 
-_SPELLINGS = (
-    "auto",
-    *(kind.name for kind in KINDS.values() if not kind.numbered),
-    *(
-        f"{kind.name}{which}"
-        for kind in KINDS.values()
-        if kind.numbered
-        for which in ("", ":N", ":N,M", ":all")
-    ),
-)
 
-DEVICES = f"{', '.join(_SPELLINGS[:-1])} or {_SPELLINGS[-1]}"
+def _spelled(*which: str, also: Sequence[str] = ()) -> str:
+    """Lists what --device may be. which: what may follow the name of a kind that is numbered."""
+    words = [*also, *(kind.name for kind in KINDS.values() if not kind.numbered)]
+    words += [
+        f"{kind.name}{part}" for kind in KINDS.values() if kind.numbered for part in ("", *which)
+    ]
+    return f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+DEVICES = _spelled(":N", ":N,M", ":all", also=["auto"])
 """What --device may be."""
 
 
@@ -103,13 +102,14 @@ def precisions_of(device: str) -> Sequence[str]:
 
     Raises UsageError for another name, DeviceError for a device that is not here.
     """
-    kind, which = _named(device)
-    number = _numbers(kind, which, device)
-    if len(number) != 1:
-        raise UsageError(f"--device must be one device here (got {device!r})")
-    if problems := kind.problems(number[0]):
+    name, colon, which = device.partition(":")
+    kind = KINDS.get(name)
+    number = which if colon else "0"
+    if kind is None or (colon and not kind.numbered) or not number.isdecimal():
+        raise UsageError(f"--device must be {_spelled(':N')} here (got {device!r})")
+    if problems := kind.problems(int(number)):
         raise DeviceError(f"--device {device}: {'; '.join(problems)}")
-    return kind.precisions(number[0])
+    return kind.precisions(int(number))
 
 
 def _fastest() -> tuple[DeviceKind, list[str]]:
