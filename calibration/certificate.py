@@ -13,7 +13,7 @@ from rbc_engine.packs.pack import Pack
 from rbc_engine.sources.base import Source
 from rbc_engine.sources.find import find_fields
 from rbc_engine.sources.images.dali import DaliSource
-from rbc_engine.sources.images.files import FolderSource
+from rbc_engine.sources.images.files import FileSource
 from rbc_engine.sources.open import dali_remedy
 from rbc_engine.stats.drift import Drift
 from rbc_engine.types.frames import Decoded
@@ -84,7 +84,7 @@ def _run(
             ahead=2 * _BATCH,
         )
     else:
-        source = FolderSource(entries, workers=workers, ahead=2 * workers)
+        source = FileSource(entries, workers=workers, ahead=2 * workers)
     with Engine.on(pack, choice) as engine, source:
         return {
             f"{result.slide}/{result.field}": result.regions

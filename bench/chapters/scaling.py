@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rbc_engine.bench.instruments.counters import counted
 from rbc_engine.bench.instruments.fields import BenchFields, render_fields
-from rbc_engine.bench.instruments.measure import Fit, fit_power
+from rbc_engine.bench.instruments.spreads import Fit, fit_power
 from rbc_engine.bench.instruments.stub_engine import stub_engine
 from rbc_engine.bench.instruments.whole_run import run_into
 from rbc_engine.bench.settings import BenchSettings, Size

@@ -307,8 +307,8 @@ def robustness(
 ) -> None:
     """Other microscopes, as far as your fields can play them: what is found of them enlarged, recoloured and blurred."""
     from rbc_engine.engine import Engine
-    from rbc_engine.training.datasets.choose import choose_fields
     from rbc_engine.training.datasets.formats import load_dataset
+    from rbc_engine.training.datasets.judging_smears import choose_fields
     from rbc_engine.training.reproduce.robustness import (
         LOOKS,
         measure_robustness,

@@ -62,7 +62,7 @@ def synth(
     ] = False,
 ) -> None:
     """Render slides of red cells: ovals, sickles, reticulocytes, granular cells, echinocytes, stomatocytes."""
-    from rbc_engine.sources.synthetic.cells import TYPES
+    from rbc_engine.sources.synthetic.drawn_cells import TYPES
     from rbc_engine.sources.synthetic.field import render_field
 
     width, height = _parse_size(size)
@@ -199,7 +199,7 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
 
 def _truth_of(field: SyntheticField) -> dict[str, Any]:
     """Regions and cells of a field: boxes x0 y0 x1 y1 in px, far edges exclusive, and names of types."""
-    from rbc_engine.sources.synthetic.cells import TYPES
+    from rbc_engine.sources.synthetic.drawn_cells import TYPES
 
     height, width = field.mask.shape
     return {

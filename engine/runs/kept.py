@@ -10,7 +10,7 @@ from rbc_engine.errors import ResultsError
 from rbc_engine.runs.resume import Plan
 from rbc_engine.sinks.journal.run_journal import RunJournal, field_key
 from rbc_engine.sources.base import Entry, Source, entry_ref
-from rbc_engine.sources.images.files import FolderSource
+from rbc_engine.sources.images.files import FileSource
 from rbc_engine.types.frames import Decoded, FileStamp, SlideRef
 from rbc_engine.types.results import FieldResult, TileCounts
 
@@ -37,7 +37,7 @@ class KeptResults(Closing):
                 if not isinstance(entry, SlideRef) and field_key(entry_ref(entry)) in plan.kept
             ]
             self._refuse_missing(kept)
-            self._source = FolderSource(kept, workers=workers, ahead=workers)
+            self._source = FileSource(kept, workers=workers, ahead=workers)
             self._frames = iter(self._source)
 
     def read(self, entry: Entry) -> FieldResult:

@@ -15,9 +15,9 @@ import numpy as np
 
 from rbc_engine.errors import SessionClosedError
 from rbc_engine.session.ledger import Ledger
-from rbc_engine.session.options import SessionOptions
 from rbc_engine.session.outbox import Outbox
 from rbc_engine.session.pixels import BufferPool, PixelFormat, RawArray
+from rbc_engine.session.session_options import SessionOptions
 from rbc_engine.types.ends import Ended, FrameStatus, PositionUm
 from rbc_engine.types.frames import DevicePixels
 from rbc_engine.types.results import FieldResult

@@ -27,8 +27,8 @@ from rbc_engine.meter import Meter
 from rbc_engine.packs.pack import Pack
 from rbc_engine.session.admission import Flow, InFlight
 from rbc_engine.session.callback import Delivery
-from rbc_engine.session.options import OnEnded, SessionOptions, check_seconds
 from rbc_engine.session.pixels import PixelFormat, as_array, check_raw
+from rbc_engine.session.session_options import OnEnded, SessionOptions, check_seconds
 from rbc_engine.session.turns import Turns
 from rbc_engine.session.warm_up import warm_up
 from rbc_engine.types.ends import Ended, FrameCounts, FrameStatus, Latency, PositionUm

@@ -8,7 +8,7 @@ from rbc_engine.devices.base import DeviceChoice
 from rbc_engine.libraries import Library
 from rbc_engine.sources.base import Source
 from rbc_engine.sources.images.dali import DaliSource
-from rbc_engine.sources.images.files import FolderSource
+from rbc_engine.sources.images.files import FileSource
 from rbc_engine.sources.images.table import READERS
 from rbc_engine.types.frames import Decoded, FieldRef
 
@@ -53,7 +53,7 @@ def open_source(
 ) -> Source[Decoded]:
     """The frames of a run, decoded where that is fastest: by `decoder_of` the devices."""
     if not all(choice.kind.decodes for choice in choices) or dali_remedy() is not None:
-        return FolderSource(entries, workers=workers, ahead=ahead, pixel_um=pixel_um)
+        return FileSource(entries, workers=workers, ahead=ahead, pixel_um=pixel_um)
     return DaliSource(
         entries,
         places=[choice.place for choice in choices],

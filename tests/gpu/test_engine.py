@@ -97,9 +97,9 @@ def test_real_smears_are_as_on_the_cpu(real_data: Path) -> None:
     entries = find_fields([real_data / "slides"]).entries
     with Engine.open("chula12", device="cpu", precision="fp32") as engine:
         threshold = engine.pack.manifest.detector.score_threshold
-        from rbc_engine.sources.images.files import FolderSource
+        from rbc_engine.sources.images.files import FileSource
 
-        with FolderSource(entries, workers=2, ahead=4) as source:
+        with FileSource(entries, workers=2, ahead=4) as source:
             items = list(source)
         expected = list(engine.run(items))
     with Engine.open("chula12", device="cuda") as engine:

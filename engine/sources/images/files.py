@@ -12,10 +12,10 @@ from rbc_engine.sources.images.ahead import ReadAhead
 from rbc_engine.sources.images.decode import read_image
 from rbc_engine.types.frames import Decoded, Frame
 
-__all__ = ["FolderSource"]
+__all__ = ["FileSource"]
 
 
-class FolderSource(Closing):
+class FileSource(Closing):
     """Frames of fields, decoded ahead in a few threads: a Source of a Decoded for every entry.
 
     workers: decoding threads.

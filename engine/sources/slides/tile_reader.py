@@ -111,7 +111,7 @@ class SlideSource(Closing):
     After a damaged tile no more of that slide are read.
 
     settings: the pack's, for the scale. pixel_um: width of a level-0 pixel in µm, instead of what the files say.
-    workers, ahead: as in FolderSource, in tiles. tile_canvas_px, overlap_canvas_px: as in plan_tiles.
+    workers, ahead: as in FileSource, in tiles. tile_canvas_px, overlap_canvas_px: as in plan_tiles.
     """
 
     notes: Sequence[str] = ()  # those of a slide come with its SlideStart

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from rbc_engine.sources.images.dali import DaliImage, DaliSource, build_pipeline
-from rbc_engine.sources.images.files import FolderSource
+from rbc_engine.sources.images.files import FileSource
 from rbc_engine.sources.synthetic.field import render_field
 from rbc_engine.types.frames import HOST, Decoded, FieldRef, Frame, Place
 
@@ -31,7 +31,7 @@ def both(
     refs: Sequence[FieldRef | Decoded], *, batch: int = 4, pipelines: int = 1
 ) -> tuple[list[Decoded], list[Decoded], int]:
     """What DALI's source and the CPU's make of the same files, and how many batches DALI gave up."""
-    with FolderSource(refs, workers=2, ahead=4) as folder:
+    with FileSource(refs, workers=2, ahead=4) as folder:
         expected = list(folder)
     source = DaliSource(
         refs, places=[HOST] * pipelines, batch_size=batch, workers=2, ahead=8, pixel_um=0.1
