@@ -1,4 +1,4 @@
-"""A whole bench: everything that the settings ask for, one after the other, into a report."""
+"""Run a whole bench: everything that the settings ask for, in turn, into a report."""
 
 from __future__ import annotations
 
@@ -42,23 +42,27 @@ SCHEMA = 1
 _LATENCY_FRAMES = 40
 _STAGE_REPEATS = 2
 _BUSY_LOAD = 0.3
-"""Of a core, by other programs, before the bench begins: more than that makes its figures doubtful."""
+"""Largest load per core by other programs before the bench begins; above it the figures are
+doubtful.
+"""
 
 Say = Callable[[str], None]
 
 
 def run_bench(settings: BenchSettings, *, say: Say) -> dict[str, Any]:
-    """What bench.json holds. say: is told what is measured, one line each.
+    """Measure, and return the content of bench.json. say: called with a line on each thing
+    measured.
 
-    Raises UsageError if nothing could be measured: an unknown device or precision, no size that the detector takes.
+    Raises UsageError if nothing can be measured: an unknown device or precision, or no size that
+    the detector takes.
     """
     machine = describe_machine()
     gaps: list[str] = []
     load = machine["load_1min"]
     if load > _BUSY_LOAD * machine["cores_used"]:
         gaps.append(
-            f"other programs were running: a load of {load:.1f} on {machine['cores_used']} cores before the bench; "
-            f"speeds are too low, ratios uncertain"
+            f"other programs were running: a load of {load:.1f} on {machine['cores_used']} cores "
+            f"before the bench; speeds are too low, ratios uncertain"
         )
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rbc-bench-")))
@@ -79,12 +83,15 @@ def run_bench(settings: BenchSettings, *, say: Say) -> dict[str, Any]:
             "machine": machine,
             "engine": _engine_record(engine),
             "settings": settings.record(),
-            "warm_up": "the first pass of everything is left out",
+            "warm_up": "the first pass of everything is excluded",
             "limits": asdict(limits) if limits else None,
-            "end_to_end": {fields.name: _end_to_end(engine, fields, settings, folder, gaps, say) for fields in sets},
+            "end_to_end": {
+                fields.name: _end_to_end(engine, fields, settings, folder, gaps, say)
+                for fields in sets
+            },
             "stages": None,
             "bottleneck": None,
-        }  # fmt: skip
+        }
         if limits is not None:
             say(f"stages, {main_set.name}")
             repeats = 1 if settings.short else _STAGE_REPEATS
@@ -97,8 +104,13 @@ def run_bench(settings: BenchSettings, *, say: Say) -> dict[str, Any]:
         else:
             gaps.append("stages and limits: measured on the host only")
         report["peers"] = compare_with_peers(
-            engine, main_set, settings.peers, folder=folder / "versus", repeats=settings.repeats, say=say
-        )  # fmt: skip
+            engine,
+            main_set,
+            settings.peers,
+            folder=folder / "versus",
+            repeats=settings.repeats,
+            say=say,
+        )
         report["sweep"] = None
         if settings.plots:
             report["sweep"] = measure_sweep(settings, main_set, say=say)
@@ -136,7 +148,7 @@ def _field_sets(
     for size in settings.sizes:
         problem = check_size(size, detector)
         if problem is not None:
-            problems.append(f"size {size} is left out: {problem}")
+            problems.append(f"size {size} is skipped: {problem}")
             continue
         say(f"rendering fields, {size}")
         sets.append(_rendered(folder, size, settings))
@@ -169,13 +181,13 @@ def _end_to_end(
     gaps: list[str],
     say: Say,
 ) -> dict[str, Any]:
-    """Of one set of fields: `memory`, `disk` and `latency`."""
+    """Measure one set of fields: `memory`, `disk` and `latency`."""
     count = len(fields.refs)
     say(f"end to end, {fields.name}, from memory")
     memory = measure_throughput(
         lambda: pass_from_memory(engine, fields.decoded), fields=count, repeats=settings.repeats
     )
-    say(f"end to end, {fields.name}, from the disk into tables")
+    say(f"end to end, {fields.name}, from disk into tables")
     disk = measure_throughput(
         lambda: pass_from_disk(engine, fields, folder / "disk"),
         fields=count,

@@ -1,4 +1,6 @@
-"""The plots of a bench, as PNG. Each has its own canvas, so that no window system is touched."""
+"""Draw the plots of a bench as PNG, each on a canvas of its own, so that no window system is
+needed.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ Report = Mapping[str, Any]
 
 
 def draw_plots(report: Report) -> dict[str, bytes]:
-    """PNG files by name: stages.png (where the stages were measured), throughput.png, latency.png."""
+    """Return PNG files by name: stages.png (if the stages were measured), throughput.png,
+    latency.png.
+    """
     plots = {"latency.png": _latency(report["end_to_end"])}
     if report["stages"] is not None:
         plots["stages.png"] = _stages(report["stages"])
@@ -26,7 +30,9 @@ def draw_plots(report: Report) -> dict[str, bytes]:
 
 
 def _stages(stages: Mapping[str, Any]) -> bytes:
-    """A waterfall: each part begins where the one before it ends; beside it, darker, the machine's limit for it."""
+    """Draw a waterfall: each part begins where the previous one ends; next to it, darker, the
+    machine's limit.
+    """
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
     parts = [part for part in stages["parts"] if part["seconds"] > 0]
@@ -36,10 +42,12 @@ def _stages(stages: Mapping[str, Any]) -> bytes:
         if part["limit_seconds"] is not None:
             axes.barh(row, part["limit_seconds"] * 1e3, left=begin, height=0.4, color="tab:blue")
         begin += part["seconds"] * 1e3
-    axes.barh(len(parts), stages["idle"] * stages["wall_seconds"] * 1e3, left=begin, color="tab:grey")  # fmt: skip
+    axes.barh(
+        len(parts), stages["idle"] * stages["wall_seconds"] * 1e3, left=begin, color="tab:grey"
+    )
     axes.set_yticks(range(len(parts) + 1), [*(part["name"] for part in parts), "idle"])
     axes.invert_yaxis()
-    axes.set_xlabel("ms of all cores, a field (dark: at the machine's limit)")
+    axes.set_xlabel("ms of all cores per field (dark: at the machine's limit)")
     axes.set_title(f"Where a field's time goes, {stages['fields']}")
     return _png(figure)
 
@@ -61,14 +69,14 @@ def _throughput(sweep: Any) -> bytes:
         )
     axes.set_xscale("log", base=2)
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("frames a lane takes at once")
+    axes.set_xlabel("frames per batch of a lane")
     axes.set_ylabel("fields/s, from memory")
     axes.legend()
     return _png(figure)
 
 
 def _latency(sets: Mapping[str, Any]) -> bytes:
-    """Cumulative: what share of the frames was done within so many milliseconds."""
+    """Draw the cumulative share of frames done within each number of milliseconds."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
     for name, entry in sets.items():

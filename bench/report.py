@@ -1,4 +1,4 @@
-"""A report as tables for people, and as files."""
+"""Print a report as tables, and write it as files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ Report = Mapping[str, Any]
 
 
 def write_report(folder: Path, report: Report, plots: Mapping[str, bytes]) -> None:
-    """The plots, then bench.json: where that is, everything is. Raises OutputError if the disk refuses."""
+    """Write the plots, then bench.json: where that is, everything is. Raises OutputError if writing
+    fails.
+    """
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     files = {**plots, BENCH_JSON: text.encode("utf-8", "backslashreplace")}
     for name, data in files.items():
@@ -36,18 +38,19 @@ def write_report(folder: Path, report: Report, plots: Mapping[str, bytes]) -> No
 
 
 def report_console() -> Console:
-    """Standard output; in a file or a pipe as wide as the tables are."""
+    """Return a console on standard output; in a file or a pipe it is as wide as the tables."""
     console = Console()
     return console if console.is_terminal else Console(width=_FILE_WIDTH)
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Everything that was measured, as tables."""
+    """Print everything that was measured, as tables."""
     machine, engine = report["machine"], report["engine"]
     console.print(
-        f"{escape(str(machine['cpu']))}, {machine['cores_used']} cores; {escape(engine['backend'])}, "
-        f"{engine['precision']}, {engine['lanes']} lanes of {engine['frames_per_lane']} frames; "
-        f"pack {report['pack']['name']} {report['pack']['version']}",
+        f"{escape(str(machine['cpu']))}, {machine['cores_used']} cores; "
+        f"{escape(engine['backend'])}, {engine['precision']}, {engine['lanes']} lanes of "
+        f"{engine['frames_per_lane']} frames; pack {report['pack']['name']} "
+        f"{report['pack']['version']}",
         soft_wrap=True,
     )
     console.print(_end_to_end(report["end_to_end"]))
@@ -80,7 +83,9 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _range(spread: Mapping[str, float], *, digits: int = 2) -> str:
-    return f"{spread['median']:.{digits}f} ({spread['min']:.{digits}f} to {spread['max']:.{digits}f})"  # fmt: skip
+    return (
+        f"{spread['median']:.{digits}f} ({spread['min']:.{digits}f} to {spread['max']:.{digits}f})"
+    )
 
 
 def _end_to_end(sets: Mapping[str, Any]) -> Table:
@@ -122,7 +127,8 @@ def _limits(limits: Mapping[str, Any]) -> str:
 
 def _stages(stages: Mapping[str, Any]) -> Table:
     table = _table(
-        f"Stages of a field, {escape(stages['fields'])}: the time in which each would keep all cores busy",
+        f"Stages of a field, {escape(stages['fields'])}: the time in which each would keep all "
+        "cores busy",
         *("part", "ms", "share", "GFLOP", "MB", "GFLOP/s", "GB/s", "limit ms", "of limit"),
     )
     for part in stages["parts"]:
@@ -139,7 +145,11 @@ def _stages(stages: Mapping[str, Any]) -> Table:
             "" if limit is None else f"{limit * 1e3:.2f}",
             "" if part["of_limit"] is None else f"{part['of_limit']:.0%}",
         )
-    table.add_row("idle cores", f"{stages['idle'] * stages['wall_seconds'] * 1e3:.2f}", f"{stages['idle']:.1%}")  # fmt: skip
+    table.add_row(
+        "idle cores",
+        f"{stages['idle'] * stages['wall_seconds'] * 1e3:.2f}",
+        f"{stages['idle']:.1%}",
+    )
     table.add_row("wall", f"{stages['wall_seconds'] * 1e3:.2f}")
     return table
 
@@ -191,7 +201,9 @@ def _print_curve(curve: Mapping[str, Any], console: Console) -> None:
     fit = curve["fit"]
     if fit is not None:
         error = f" ± {fit['error']:.3f}" if fit["error"] is not None else ""
-        console.print(f"cost grows with {curve['name']} to the power of {fit['exponent']:.3f}{error}")  # fmt: skip
+        console.print(
+            f"cost grows with {curve['name']} to the power of {fit['exponent']:.3f}{error}"
+        )
     if curve["gap"]:
         console.print(f"note: {escape(curve['gap'])}", soft_wrap=True)
 
@@ -199,8 +211,8 @@ def _print_curve(curve: Mapping[str, Any], console: Console) -> None:
 def _plan(plan: Mapping[str, Any]) -> Table:
     assumed = plan["assumed"]
     table = _table(
-        f"On paper: {assumed['fields_per_slide']} fields a slide, {assumed['slides_per_hour']:g} slides an hour and "
-        f"scanner, machines like this one used at {assumed['used']:.0%}",
+        f"On paper: {assumed['fields_per_slide']} fields per slide, {assumed['slides_per_hour']:g} "
+        f"slides per hour and scanner, machines like this one used at {assumed['used']:.0%}",
         *("what", "fields/s", "machines", "machine hours", "images TB", "results GB"),
     )
     for one in plan["plans"]:

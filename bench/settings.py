@@ -1,4 +1,4 @@
-"""What a bench is to measure."""
+"""Define what a bench measures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIZES = "640x480,1280x960,1920x1080"
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """Of a field, px."""
+    """Hold the size of a field, px."""
 
     width: int
     height: int
@@ -28,12 +28,13 @@ class Size:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchSettings:
-    """data: a folder of images; None for rendered fields of `sizes`.
+    """Hold the settings of a bench.
 
-    batch: frames a lane takes at once; None for what suits the device. lanes: likewise.
+    data: a folder of images; None for rendered fields of `sizes`.
+    batch: frames per batch of a lane; None for what suits the device. lanes: likewise.
     regions_per_field: cells of a rendered field, none of which touch.
-    fields: of one pass. repeats: passes that count.
-    short: only enough to show that everything works; its figures are rough.
+    fields: per pass. repeats: measured passes.
+    short: just enough to check that everything works; its figures are rough.
     """
 
     pack: str = "chula12"
@@ -52,7 +53,7 @@ class BenchSettings:
     short: bool = False
 
     def record(self) -> dict[str, object]:
-        """`settings` of bench.json: no path."""
+        """Return `settings` of bench.json, without paths."""
         return {
             "fields_from": "rendered" if self.data is None else "data",
             "sizes": [str(size) for size in self.sizes],
@@ -68,7 +69,7 @@ class BenchSettings:
 
 
 def parse_sizes(text: str) -> tuple[Size, ...]:
-    """Raises UsageError unless it is a list of WIDTHxHEIGHT."""
+    """Parse a list of WIDTHxHEIGHT; raise UsageError for anything else."""
     sizes = []
     for part in text.split(","):
         match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", part.strip())
@@ -81,7 +82,9 @@ def parse_sizes(text: str) -> tuple[Size, ...]:
 
 
 def parse_peers(text: str) -> tuple[str, ...]:
-    """Raises UsageError for an unknown name; 'none' and an empty list are no peers, 'all' is every one."""
+    """Parse names of peers; 'none' or an empty list is none, 'all' is every one. Raises UsageError
+    for an unknown name.
+    """
     names = [part.strip() for part in text.split(",") if part.strip()]
     if names == ["none"]:
         return ()

@@ -1,1 +1,1 @@
-"""Lower precisions, and the proof that they keep the answer."""
+"""Calibrate packs for lower precisions, and test that they keep the results."""

@@ -1,4 +1,4 @@
-"""A pack's calibration from beginning to end: ranges, then a verdict on every precision."""
+"""Calibrate a pack: find the ranges, then test every precision."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ Log = Callable[[str], None]
 
 
 Judged = tuple[str, Mapping[str, float], Sequence[Regions]]
-"""Of a pack in one precision: the device's name, the measures of guard.LARGEST_FALLS, the regions of every field."""
+"""A pack in one precision: name of the device, measures of guard.LARGEST_FALLS, regions of every
+field.
+"""
 
 
 class Judges(Protocol):
-    """Labelled fields that judge a pack."""
+    """Score a pack on labelled fields."""
 
     smear_groups: int
 
@@ -41,13 +43,14 @@ def calibrate(
     notes: Mapping[str, str | int | float | bool],
     log: Log,
 ) -> Calibration:
-    """Ranges from fields, and verdicts by other, labelled ones.
+    """Find the ranges on some fields and test the precisions on other, labelled ones.
 
-    paths: images to take the ranges from. judges: None leaves the verdicts out.
-    precisions: device and precision of each verdict, e.g. ('cpu', 'int8') or ('cuda:1', 'fp8').
+    paths: images to take the ranges from. judges: None skips the tests.
+    precisions: device and precision of each test, e.g. ('cpu', 'int8') or ('cuda:1', 'fp8').
     notes: for the record.
 
-    Where int8 on the CPU is refused, layers are left in float, the worst first, as few as make it acceptable.
+    If int8 on the CPU is refused, layers are left in float, the worst first and as few as make it
+    acceptable.
     """
     observed, regions = observe_fields(pack, paths, log=log)
     probes = {name: NetworkProbe(name, pack.read(name), observed.inputs(name)) for name in NETWORKS}
@@ -72,7 +75,10 @@ def calibrate(
 def rank_layers(
     probes: Mapping[str, NetworkProbe], networks: Mapping[str, NetworkRanges]
 ) -> list[tuple[str, str, float]]:
-    """Network, layer, and by how much its network's outputs change if it alone is quantised; worst first."""
+    """Rank layers by how much the outputs of their network change if only they are quantised.
+
+    Returns network, layer and change, worst first.
+    """
     ranked = [
         (name, layer, error)
         for name in networks
@@ -84,7 +90,7 @@ def rank_layers(
 def keep_worst(
     networks: Mapping[str, NetworkRanges], ranked: Sequence[tuple[str, str, float]], count: int
 ) -> dict[str, NetworkRanges]:
-    """The ranges with the worst `count` layers left in float."""
+    """Return the ranges with the worst `count` layers left in float."""
     return {
         name: network.model_copy(
             update={
@@ -104,7 +110,7 @@ def _leave_in_float(
     exact: Judged,
     log: Log,
 ) -> tuple[dict[str, NetworkRanges], Acceptance]:
-    """The fewest layers in float with which int8 is accepted: doubled until it is, then halved back."""
+    """Find the fewest layers in float with which int8 is accepted: double, then bisect."""
     log("int8 is refused: looking for the layers that cost most")
     ranked = rank_layers(probes, networks)
     best: tuple[dict[str, NetworkRanges], Acceptance] | None = None

@@ -1,4 +1,4 @@
-"""The drift certificate: the same images, computed in two ways."""
+"""Certify drift: run the same images in two ways and compare the results."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _BATCH = 4
 def certify(
     pack: Pack, data: Path, ways: tuple[str, str], *, limit: int, log: Callable[[str], None]
 ) -> Drift:
-    """Runs the first `limit` images of a folder in both ways.
+    """Run the first `limit` images of a folder in both ways.
 
     ways: each DEVICE:PRECISION, or DEVICE:PRECISION:DECODER with decoder 'cpu' or 'dali'.
 
-    Raises UsageError for a way that is none of these, DeviceError for a device that is not here.
+    Raises UsageError for a way of another form, DeviceError for a device that is not available.
     """
     parsed = [_parse(way) for way in ways]
     first, second = (
@@ -44,7 +44,7 @@ def certify(
         if name in second:
             drift.add(regions, second[name])
     if failed := len(first.keys() ^ second.keys()):
-        log(f"{failed} images were read in one of the two ways only")
+        log(f"{failed} images could be read in only one of the two ways")
     return drift
 
 
@@ -53,7 +53,8 @@ def _parse(way: str) -> tuple[str, str, str]:
     decoder = parts.pop() if parts[-1] in _DECODERS and len(parts) > 2 else "cpu"
     if len(parts) < 2:
         raise UsageError(
-            f"--drift takes DEVICE:PRECISION or DEVICE:PRECISION:DECODER, twice, e.g. cpu:fp32 cuda:0:int8:dali "
+            "--drift takes DEVICE:PRECISION or DEVICE:PRECISION:DECODER, twice, e.g. cpu:fp32 "
+            "cuda:0:int8:dali "
             f"(got {way!r})"
         )
     return ":".join(parts[:-1]), parts[-1], decoder

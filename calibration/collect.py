@@ -1,4 +1,4 @@
-"""Real fields through the fp32 networks, watched."""
+"""Run real fields through the fp32 networks and collect statistics of their tensors."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def observe_fields(
     device: ObservingDevice | None = None,
     log: Callable[[str], None],
 ) -> tuple[ObservingDevice, int]:
-    """What flows through the networks of a pack, on the fields and on the patches that the detector cuts from them.
+    """Observe the networks of a pack on fields and on the patches that the detector cuts from them.
 
-    device: one that has seen other fields before.
+    device: one that has observed other fields before.
 
-    Returns the device that looked on, and how many regions there were. Raises UsageError if a field cannot be read,
-    or none holds a cell.
+    Returns the observing device and the number of regions. Raises UsageError if a field cannot be
+    read, or if no field has a cell.
     """
     device = device or ObservingDevice()
     choice = DeviceChoice(
@@ -56,6 +56,7 @@ def observe_fields(
                 log(f"{number} of {len(paths)} fields observed, {regions} regions")
     if not regions:
         raise UsageError(
-            f"the detector finds no cell in any of {len(paths)} fields; calibrate with fields that hold cells"
+            f"the detector finds no cell in any of {len(paths)} fields; calibrate with fields that "
+            "hold cells"
         )
     return device, regions

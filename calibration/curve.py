@@ -1,4 +1,4 @@
-"""How many fields are enough: what ranges of ever more of them cost, on the same inputs."""
+"""Measure how many fields are enough: the error of ranges from more and more fields."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _METHOD = "mse"
 def field_curve(
     pack: Pack, paths: Sequence[Path], *, log: Callable[[str], None]
 ) -> list[tuple[int, dict[str, float]]]:
-    """For 1, 2, 4, ... fields, and for all: by how much int8 with their ranges changes each network's outputs.
+    """Measure how much int8 changes each network's outputs, with ranges from 1, 2, 4... fields.
 
-    Judged on inputs from all the fields.
+    All are measured on the same inputs, which come from all the fields.
     """
     counts = [2**power for power in range(len(paths).bit_length()) if 2**power < len(paths)]
     counts.append(len(paths))

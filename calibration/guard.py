@@ -1,4 +1,4 @@
-"""The accuracy guard: whether a precision may be taken for a pack, by the task's own measures."""
+"""Guard accuracy: accept a precision for a pack only if its measures hold."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ LARGEST_FALLS = {
     "exact_match": 0.01,
     "abnormal_accuracy": 0.005,
 }
-"""By how much each measure may fall against fp32."""
+"""Largest fall of each measure against fp32."""
 
 MOST_FLIPS = {"labels": 0.01, "abnormal": 0.01}
-"""Shares that may change against fp32: of all labels of the regions, and of the verdicts abnormal or not."""
+"""Largest shares that may change against fp32: of the labels of all regions, and of their calls."""
 
 
 def judge_precision(
@@ -29,9 +29,10 @@ def judge_precision(
     device: str,
     smear_groups: int,
 ) -> Acceptance:
-    """Accepts a precision if no measure falls too far and few labels flip.
+    """Accept a precision if no measure falls too far and few labels flip.
 
-    fp32, measured: the measures of LARGEST_FALLS. drift: from fp32 to the precision. device: its name.
+    fp32, measured: the measures of LARGEST_FALLS. drift: from fp32 to the precision. device: its
+    name.
     """
     shares = drift.shares()
     reasons = [
@@ -41,7 +42,7 @@ def judge_precision(
     ]
     reasons += [
         f"{shares[name]:.2%} of {what} flip, more than {MOST_FLIPS[name]:.0%}"
-        for name, what in (("labels", "the labels"), ("abnormal", "the abnormal verdicts"))
+        for name, what in (("labels", "the labels"), ("abnormal", "the calls"))
         if not shares[name] <= MOST_FLIPS[name]
     ]
     return Acceptance(

@@ -1,4 +1,6 @@
-"""How large the values of a tensor are, over any number of runs, and the range that quantises them best."""
+"""Collect the magnitudes of a tensor over many runs, and choose the range that quantises it
+best.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,9 @@ import numpy.typing as npt
 
 __all__ = ["METHODS", "Histogram", "choose_range"]
 
-# The upper half of a float32 without its sign: eight bits of exponent and seven of mantissa. Bins are 0.8 % wide,
-# wherever a value lies, so that no range has to be known beforehand.
-# What comes after them is infinite or no number.
+# Bins are the upper half of a float32 without its sign: eight bits of exponent, seven of mantissa.
+# Each is 0.8 % wide wherever the value lies, so no range has to be known beforehand.
+# Everything after the last bin is infinite or NaN.
 _BINS = 0x7F80
 _LEVELS = 127  # of int8, without its sign
 _ENTROPY_BINS = 2048
@@ -20,10 +22,11 @@ Counts = npt.NDArray[np.int64]
 
 
 class Histogram:
-    """Counts of absolute values.
+    """Count absolute values.
 
-    counts: int64 [32640], by the upper bits of the float32. largest: the largest absolute value so far.
-    infinite: whether a value was no finite number.
+    counts: int64 [32640], by the upper bits of the float32. largest: the largest absolute value so
+    far.
+    infinite: whether a value was not finite.
     """
 
     def __init__(self) -> None:
@@ -32,7 +35,7 @@ class Histogram:
         self.infinite = False
 
     def add(self, values: npt.NDArray[np.generic]) -> None:
-        """values: floats of any shape."""
+        """Count more values: floats of any shape."""
         flat = np.ascontiguousarray(values, np.float32).ravel()
         if not flat.size:
             return
@@ -45,13 +48,13 @@ class Histogram:
 
     @property
     def centres(self) -> npt.NDArray[np.float64]:
-        """float64 [32640], the value in the middle of each bin."""
+        """Return the value in the middle of each bin, float64 [32640]."""
         bits = (np.arange(_BINS, dtype=np.uint32) << 16) | np.uint32(1 << 15)
         return np.asarray(bits.view(np.float32), np.float64)
 
 
 def choose_range(histogram: Histogram, method: str) -> float:
-    """The absolute value up to which a tensor is quantised; what is larger is cut off.
+    """Choose the absolute value up to which a tensor is quantised; larger ones are clipped.
 
     method: one of METHODS.
     """
@@ -67,7 +70,9 @@ def _percentile(share: float) -> Callable[[Histogram], float]:
 
 
 def _mse(histogram: Histogram) -> float:
-    """The range whose rounding and cutting off, squared and summed over all values, is least."""
+    """Return the range with the least squared error of rounding and clipping, summed over all
+    values.
+    """
     there = np.flatnonzero(histogram.counts)
     values, counts = histogram.centres[there], histogram.counts[there]
     best, least = histogram.largest, np.inf
@@ -81,11 +86,12 @@ def _mse(histogram: Histogram) -> float:
 
 
 def _entropy(histogram: Histogram) -> float:
-    """The range whose 128 levels tell least less than the values, by Kullback and Leibler's divergence.
+    """Return the range whose 128 levels lose the least information, by Kullback-Leibler divergence.
 
     S. Migacz, 8-bit inference with TensorRT, GTC 2017.
     """
-    # Zeros, half of what follows a ReLU, are told exactly at any range; spread over a level they would decide alone.
+    # Zeros, half of what follows a ReLU, are represented exactly at any range; spread over a level
+    # they would decide alone.
     there = 1 + np.flatnonzero(histogram.counts[1:])
     edges = np.linspace(0.0, histogram.largest, _ENTROPY_BINS + 1)
     linear, _ = np.histogram(
@@ -122,4 +128,4 @@ METHODS: dict[str, Callable[[Histogram], float]] = {
     "mse": _mse,
     "entropy": _entropy,
 }
-"""Ways to choose a range, from the widest on."""
+"""Methods of choosing a range, the widest first."""

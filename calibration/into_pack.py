@@ -1,4 +1,4 @@
-"""Puts a calibration into a pack. At every moment the pack on the disk is a whole one."""
+"""Put a calibration into a pack. The pack on disk is complete at every moment."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["write_calibration"]
 
 
 def write_calibration(pack: Pack, calibration: Calibration, *, out: Path | None) -> Pack:
-    """Writes calibration.json and the pack.toml that vouches for it.
+    """Write calibration.json and the pack.toml that refers to it by hash.
 
     out: a folder for a copy of the pack; None for the pack itself.
 
-    Returns the pack as it now is. Raises OutputError if `out` exists or the disk refuses.
+    Returns the pack as it now is. Raises OutputError if `out` exists or writing fails.
     """
     folder = pack.folder if out is None else out
     data = (calibration.model_dump_json(by_alias=True, indent=1) + "\n").encode()
@@ -35,7 +35,8 @@ def write_calibration(pack: Pack, calibration: Calibration, *, out: Path | None)
             out.mkdir(parents=True)
             for name in FILES:
                 (out / name).write_bytes(pack.read(name))
-        # The old calibration is let go of before the new one takes its place: every step leaves a whole pack.
+        # The old calibration is removed before the new one takes its place: the pack is complete at
+        # every step.
         _write(folder / MANIFEST_NAME, _toml(bare))
         _write(folder / CALIBRATION_NAME, data)
         _write(folder / MANIFEST_NAME, _toml(whole))

@@ -1,4 +1,4 @@
-"""A CPU in fp32 that looks at what flows through the networks while the engine analyses real fields."""
+"""Observe the tensors of the networks on a CPU in fp32 while the engine analyses real fields."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from rbc_engine.packs.quantize import observed_tensors
 __all__ = ["INPUTS", "ObservingDevice"]
 
 INPUTS = {"canvas": "detector.onnx", "roi_features": "box_head.onnx", "patches": "classifier.onnx"}
-"""Which network of a pack has which input."""
+"""The networks of a pack that take each input."""
 
 _KEPT_ROWS = {"detector.onnx": 8, "box_head.onnx": 2000, "classifier.onnx": 256}
 
 
 class ObservingDevice(HostDevice):
-    """A HostDevice in fp32, for one lane.
+    """Observe the networks on one lane of a HostDevice in fp32.
 
-    histograms: by network and tensor, of everything that `quantize` needs a range of.
-    kept: by network some of its inputs, float32 or uint8 [N, ...], spread over all that came.
+    histograms: by network and tensor, of everything that `quantize` needs a range for.
+    kept: by network, some of its inputs, float32 or uint8 [N, ...], spread over all that came.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class ObservingDevice(HostDevice):
         shapes: Mapping[str, tuple[int, ...]],
         meter: Meter | None = None,
     ) -> Any:
-        """The network, which tells this device of every run."""
+        """Load a network that reports every run to this device."""
         model = onnx.load_model_from_string(data)
         (given,) = shapes
         network = INPUTS[given]
@@ -62,16 +62,18 @@ class ObservingDevice(HostDevice):
     def see(
         self, network: str, given: npt.NDArray[Any], values: Mapping[str, npt.NDArray[Any]]
     ) -> None:
-        """given: the network's input. values: the tensors that need a range."""
+        """Record one run; given: the network's input; values: the tensors that need a range."""
         for name, array in values.items():
             self.histograms[network].setdefault(name, Histogram()).add(array)
-        # Every run leaves a few rows, so that what is kept comes of all fields alike.
+        # Every run leaves a few rows, so that all fields contribute alike.
         few = {"detector.onnx": 1, "box_head.onnx": 100, "classifier.onnx": 8}[network]
         rows = self._random.permutation(len(given))[:few]
         self.kept[network].append(given[rows].copy())
 
     def inputs(self, network: str) -> npt.NDArray[Any]:
-        """Inputs of one network, of different fields. Canvases of another size than the first are left out."""
+        """Return inputs of one network, of different fields, without canvases unlike the first in
+        size.
+        """
         arrays = self.kept[network]
         same = [array for array in arrays if array.shape[1:] == arrays[0].shape[1:]]
         stacked = np.concatenate(same)
@@ -80,7 +82,7 @@ class ObservingDevice(HostDevice):
 
 
 class _Watched:
-    """See rbc_engine.devices.base.Network."""
+    """Wrap a network to record its tensors; see rbc_engine.devices.base.Network."""
 
     def __init__(
         self,
@@ -109,7 +111,9 @@ class _Watched:
 
 
 def _without_padding(given: npt.NDArray[Any]) -> int:
-    """Rows before the zeros that fill a batch up: no canvas, proposal or patch is all zero."""
+    """Count the rows before the zeros that pad a batch: no canvas, proposal or patch is all
+    zero.
+    """
     rows = len(given)
     while rows > 1 and not given[rows - 1].any():
         rows -= 1

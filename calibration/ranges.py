@@ -1,4 +1,4 @@
-"""Ranges for the networks of a pack: which way of choosing them costs least, measured on the networks' own outputs."""
+"""Choose ranges for a pack's networks by the error that they cause in the networks' own outputs."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _OUTPUTS = {
 
 
 class NetworkProbe:
-    """One network with some of its inputs, to measure what quantising it changes.
+    """Measure what quantising one network changes on some of its inputs.
 
-    name: one of calibrated.NETWORKS. data: its ONNX as the pack has it. inputs: [N, ...] as it takes them.
+    name: one of NETWORKS. data: its ONNX as the pack has it. inputs: [N, ...] as it takes them.
     """
 
     def __init__(self, name: str, data: bytes, inputs: npt.NDArray[Any]) -> None:
@@ -42,7 +42,9 @@ class NetworkProbe:
         self._exact = self._run(data, "fp32")
 
     def error(self, ranges: Mapping[str, float], *, keep_float: Sequence[str] = ()) -> float:
-        """Root mean square of what int8 changes, over that of the fp32 outputs; the mean over the outputs."""
+        """Return the RMS change by int8 relative to the RMS of the fp32 outputs, averaged over the
+        outputs.
+        """
         data = quantize(self.data, ranges, keep_float=keep_float)
         changed = self._run(data, "int8")
         return float(
@@ -64,16 +66,17 @@ class NetworkProbe:
 
 
 def ranges_by(histograms: Mapping[str, Histogram], method: str) -> dict[str, float]:
-    """The range of every tensor, by one of METHODS.
+    """Return the range of every tensor, by one of METHODS.
 
     Raises UsageError for a tensor that was always zero, or infinite.
     """
     for name, histogram in histograms.items():
         if histogram.infinite or not histogram.largest > 0:
-            what = "infinite or no number" if histogram.infinite else "always zero"
+            what = "infinite or not a number" if histogram.infinite else "always zero"
             raise UsageError(
-                f"tensor {name} was {what} on these fields, so that it has no range; "
-                f"calibrate with fields that hold cells, or look at the pack with `rbc-engine packs verify`"
+                f"tensor {name} was {what} on these fields, so it has no range; "
+                "calibrate with fields that hold cells, or check the pack with `rbc-engine packs "
+                "verify`"
             )
     return {name: choose_range(histogram, method) for name, histogram in histograms.items()}
 
@@ -81,7 +84,7 @@ def ranges_by(histograms: Mapping[str, Histogram], method: str) -> dict[str, flo
 def choose_ranges(
     probe: NetworkProbe, histograms: Mapping[str, Histogram], log: Callable[[str], None]
 ) -> NetworkRanges:
-    """Tries every method and takes the one whose network differs least from fp32."""
+    """Try every method and take the one whose network differs least from fp32."""
     errors: dict[str, float] = {}
     for method in METHODS:
         errors[method] = round(probe.error(ranges_by(histograms, method)), 6)
@@ -94,7 +97,7 @@ def choose_ranges(
 
 
 def layer_errors(probe: NetworkProbe, ranges: NetworkRanges) -> dict[str, float]:
-    """By how much the outputs change if one layer alone is quantised, worst first."""
+    """Measure how much the outputs change if only one layer is quantised, worst first."""
     errors = {
         layer: probe.error(
             ranges.ranges, keep_float=[other for other in probe.layers if other != layer]

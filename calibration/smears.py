@@ -1,4 +1,4 @@
-"""Which fields to calibrate with: of every smear, in every light and stain that there is."""
+"""Choose fields to calibrate with: from every smear, in every light and stain."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from rbc_engine.sources.images.decode import read_image
 __all__ = ["FEWEST_FIELDS", "choose_fields"]
 
 FEWEST_FIELDS = 8
-"""With fewer the ranges are those of a few cells (docs/results/calibration.md has the curve)."""
+"""Fewer would take the ranges from a few cells only (curve: docs/results/calibration.md)."""
 
 _LOOK_PX = 64
 
 
 def choose_fields(paths_by_smear: Mapping[str, Sequence[Path]], *, count: int) -> list[Path]:
-    """Takes smears in turn, and of each the field whose light and stain are furthest from those already taken.
+    """Take smears in turn, from each the field whose light and stain differ most from those taken.
 
     paths_by_smear: image files of each smear.
 
-    Returns `count` paths, or all there are. Raises UsageError if they are fewer than FEWEST_FIELDS, ImageError for
-    an image that cannot be read.
+    Returns `count` paths, or all there are. Raises UsageError if there are fewer than
+    FEWEST_FIELDS, ImageError for an image that cannot be read.
     """
     there = sum(map(len, paths_by_smear.values()))
     if min(there, count) < FEWEST_FIELDS:
         raise UsageError(
-            f"calibrating takes at least {FEWEST_FIELDS} fields (got {there}, --fields {count}); add images to --data"
+            f"calibrating takes at least {FEWEST_FIELDS} fields (got {there}, --fields {count}); "
+            "add images to --data"
         )
     if there <= count:
         return [path for paths in paths_by_smear.values() for path in paths]
@@ -57,7 +58,7 @@ def _furthest(
 
 
 def _look(path: Path) -> npt.NDArray[np.float64]:
-    """float64 [6], grey levels: mean and spread of the colours."""
+    """Return the look of an image: mean and spread of its colours in grey levels, float64 [6]."""
     pixels = read_image(path, name=path.name)
     if not pixels.size:
         raise ImageError(f"{path.name}: the image is empty")

@@ -11,10 +11,10 @@ __all__ = ["Library"]
 
 @dataclass(frozen=True, kw_only=True)
 class Library:
-    """One library that something needs.
+    """Describe one library that something needs.
 
-    name: as people call it. module: what is imported. distributions: the packages that bring it; any of them will do.
-    remedy: how to get it.
+    name: as people call it. module: what is imported. remedy: how to get it.
+    distributions: the packages that bring it; any of them will do.
     """
 
     name: str
@@ -23,7 +23,7 @@ class Library:
     remedy: str
 
     def version(self) -> str | None:
-        """Finds its version without importing it; None if it is not installed."""
+        """Find its version without importing it; None if it is not installed."""
         try:
             if find_spec(self.module) is None:
                 return None
@@ -37,7 +37,7 @@ class Library:
         return "of unknown version"
 
     def missing(self) -> str | None:
-        """Says that it is missing, and the remedy; None if it is here."""
+        """Say that it is missing, and the remedy; None if it is here."""
         return None if self.version() else f"{self.name} is not installed; {self.remedy}"
 
     def __str__(self) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from rbc_engine.packs.pack import Pack, find_pack
+
 settings.register_profile(
     "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
@@ -30,6 +32,12 @@ def real_data() -> Path:
     if not (folder / "chula12").is_dir():
         pytest.skip(f"no real smear images at {folder}; set RBC_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def pack() -> Pack:
+    """The pack that is shipped."""
+    return Pack.open(find_pack("chula12"))
 
 
 @pytest.hookimpl(wrapper=True)

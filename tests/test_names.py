@@ -1,4 +1,4 @@
-"""One name, one thing: modules that are called alike do alike, and only devices/ knows a device by its name."""
+"""One name, one thing: modules called alike do alike; only devices/ knows a device by its name."""
 
 from __future__ import annotations
 
@@ -9,17 +9,25 @@ from collections.abc import Iterator
 from .house import REPOSITORY, modules
 
 CONVENTIONS = {"__init__", "base", "table", "open"}
-"""Modules that rooms have by convention: the face, the protocol, the table of what there is, how one is opened."""
+"""Modules that rooms have by convention: face, protocol, table, how to open one."""
 
-MIRRORED = ("rbc_engine.devices.cpu", "rbc_engine.devices.cuda")
-"""Rooms whose modules mirror each other by name."""
+MIRRORED = {
+    "rbc_engine.devices.cpu": "a device",
+    "rbc_engine.devices.cuda": "a device",
+    "rbc_engine.training.fit.cells": "a training",
+    "rbc_engine.training.fit.cell_types": "a training",
+}
+"""Rooms whose modules mirror each other by name, and what each room is one of."""
 
 COMMANDS = "rbc_engine.cli"
 """One file a command, each called as the module that does its work."""
 
+NVIDIA = "rbc_engine.devices.cuda"
+
 KNOW_NVIDIA = {
     "bench/peers/torch_tensorrt.py": "torch's device",
     "training/networks/export_check.py": "torch's device",
+    "training/fit/steps/devices.py": "torch's device",
     "bench/instruments/counters.py": "NVIDIA's counters",
     "bench/instruments/machine.py": "the GPUs of the machine, used or not",
 }
@@ -32,13 +40,13 @@ def test_modules_that_are_called_alike_do_alike() -> None:
         room = module.rpartition(".")[0]
         if path.stem in CONVENTIONS or room == COMMANDS:
             continue
-        called[path.stem].add("devices" if room in MIRRORED else module)
+        called[path.stem].add(MIRRORED.get(room, module))
     twice = {name: sorted(found) for name, found in called.items() if len(found) > 1}
     assert not twice, f"rename all but one of each: {twice}"
 
 
 def test_only_devices_know_a_device_by_its_name() -> None:
-    """Others ask its record, rbc_engine.devices.base.DeviceKind, or for a Place. Help texts and docstrings may name it."""
+    """Others ask its DeviceKind, or for a Place. Help texts and docstrings may name it."""
     wrong = []
     for path in modules().values():
         name = path.relative_to(REPOSITORY).as_posix()
@@ -58,7 +66,7 @@ def _named_devices(source: str) -> Iterator[tuple[int, str]]:
                 yield node.lineno, repr(node.value)
         elif isinstance(node, ast.Attribute) and node.attr == "device_id":
             yield node.lineno, ".device_id"
-        elif isinstance(node, ast.ImportFrom) and str(node.module).startswith(MIRRORED[1]):
+        elif isinstance(node, ast.ImportFrom) and str(node.module).startswith(NVIDIA):
             yield node.lineno, f"import of {node.module}"
 
 

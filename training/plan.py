@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -17,7 +16,7 @@ from rbc_engine.packs.pack import MANIFEST_NAME, Pack, shipped_packs
 from rbc_engine.training.datasets.base import Dataset, LabelledField
 from rbc_engine.training.datasets.formats import check_format, load_dataset
 from rbc_engine.training.datasets.judging_smears import held_out_fields
-from rbc_engine.training.datasets.split import SPLITS, split_fields
+from rbc_engine.training.datasets.split import SPLITS, check_sides, split_fields
 from rbc_engine.training.fit.classifier import (
     ClassifierTraining,
     draw_chances,
@@ -26,6 +25,15 @@ from rbc_engine.training.fit.classifier import (
 )
 from rbc_engine.training.fit.detector import DetectorTraining, load_detector, train_detector
 from rbc_engine.training.fit.region_set import load_regions
+from rbc_engine.training.fit.steps.devices import CPU
+from rbc_engine.training.fit.steps.option_notes import (
+    START,
+    as_tuples,
+    check_choice,
+    check_stages,
+    given,
+    noted_options,
+)
 from rbc_engine.training.networks.imagenet import TrunkWeights
 from rbc_engine.training.networks.models import Classifier, ClassifierTrunk, DetectorTrunk
 from rbc_engine.training.packing.assemble import assemble_final_pack, assemble_pack, checkout_commit
@@ -38,7 +46,6 @@ __all__ = ["TrainingPlan"]
 Log = Callable[[str], None]
 Notes = dict[str, str | int | float | bool]
 
-_START = "start_sha256"
 # Of a type: one without an example is refused before, but a share has to be over 0 all the same.
 _RAREST = 1e-4
 
@@ -53,6 +60,7 @@ class TrainingPlan:
     held_out: Sequence[LabelledField]
     workspace: Workspace
     seed: int
+    device: torch.device
     log: Log
 
     @classmethod
@@ -66,6 +74,7 @@ class TrainingPlan:
         threads: int,
         validation_share: float,
         split: str = "smears",
+        device: torch.device = CPU,
         log: Log,
     ) -> TrainingPlan:
         """Reads the data, splits it, and checks that `work` was begun with the same split.
@@ -75,7 +84,7 @@ class TrainingPlan:
         Raises UsageError for data that are not of this format, a split with an empty side, and another `work`.
         """
         check_format(data_format)
-        _check_choice("--split", split, SPLITS)
+        check_choice("--split", split, SPLITS)
         torch.set_num_threads(threads)
         workspace = Workspace(work)
         log(f"reading {data}")
@@ -86,13 +95,7 @@ class TrainingPlan:
         train, held_out = split_fields(
             dataset, split=split, validation_share=validation_share, seed=seed
         )
-        for side, fields in (("training", train), ("held-out", held_out)):
-            wanted = side == "training" or validation_share > 0
-            if wanted and not any(field.known.any() for field in fields):
-                raise UsageError(
-                    f"no {side} smear has a labelled region with --validation-share {validation_share:g} "
-                    f"and --seed {seed}; change them, or label more smears"
-                )
+        check_sides(train, held_out, validation_share=validation_share, seed=seed)
         workspace.begin(
             "data",
             {
@@ -122,6 +125,7 @@ class TrainingPlan:
             held_out=held_out,
             workspace=workspace,
             seed=seed,
+            device=device,
             log=log,
         )
 
@@ -139,18 +143,18 @@ class TrainingPlan:
 
         start: the folder of another training, or of a pack, with whose detector this one begins.
         """
-        _check_choice("--preset", preset, tuple(DETECTOR_PRESETS))
-        _check_choice("--detector-trunk", trunk, get_args(DetectorTrunk))
-        _check_choice("--trunk-weights", trunk_weights, get_args(TrunkWeights))
-        given = _given(steps=steps, trunk=trunk)
-        training = replace(DETECTOR_PRESETS[preset], seed=self.seed, bf16=bf16, **given)
+        check_choice("--preset", preset, tuple(DETECTOR_PRESETS))
+        check_choice("--detector-trunk", trunk, get_args(DetectorTrunk))
+        check_choice("--trunk-weights", trunk_weights, get_args(TrunkWeights))
+        chosen = given(steps=steps, trunk=trunk)
+        training = replace(DETECTOR_PRESETS[preset], seed=self.seed, bf16=bf16, **chosen)
         begin = self._start(start, "detector")
         if len(self.train) < training.batch:
             raise UsageError(
                 f"the detector takes {training.batch} fields at once, and {len(self.train)} are there to train on; "
                 f"add images or lower --validation-share"
             )
-        self.workspace.begin("detector", _options(training, begin))
+        self.workspace.begin("detector", noted_options(training, begin))
         train_detector(
             self.train,
             settings=self.recipe.detector,
@@ -158,6 +162,7 @@ class TrainingPlan:
             checkpoint=self.workspace.checkpoint("detector"),
             start=begin,
             trunk_weights=cast(TrunkWeights, trunk_weights),
+            device=self.device,
             log=self.log,
         )
 
@@ -174,19 +179,14 @@ class TrainingPlan:
         start: Path | None = None,
     ) -> None:
         """Trains, or goes on. None leaves what the preset has; start: as in train_detector."""
-        _check_choice("--preset", preset, tuple(CLASSIFIER_PRESETS))
-        _check_choice("--classifier-trunk", trunk, get_args(ClassifierTrunk))
-        _check_choice("--trunk-weights", trunk_weights, get_args(TrunkWeights))
-        given = _given(stages=stages, trunk=trunk, learning_rate=learning_rate, batch=batch)
-        training = replace(CLASSIFIER_PRESETS[preset], seed=self.seed, bf16=bf16, **given)
+        check_choice("--preset", preset, tuple(CLASSIFIER_PRESETS))
+        check_choice("--classifier-trunk", trunk, get_args(ClassifierTrunk))
+        check_choice("--trunk-weights", trunk_weights, get_args(TrunkWeights))
+        chosen = given(stages=stages, trunk=trunk, learning_rate=learning_rate, batch=batch)
+        training = replace(CLASSIFIER_PRESETS[preset], seed=self.seed, bf16=bf16, **chosen)
         begin = self._start(start, "classifier")
-        for patch_px, patches in training.stages:
-            if patch_px < 16 or patches < training.batch:
-                raise UsageError(
-                    f"--stages needs patches of at least 16 px, and at least {training.batch} of them "
-                    f"(got {patch_px}:{patches})"
-                )
-        self.workspace.begin("classifier", _options(training, begin))
+        check_stages(training.stages, batch=training.batch)
+        self.workspace.begin("classifier", noted_options(training, begin))
         train_classifier(
             load_regions(self.train, short_side_px=self.recipe.detector.short_side_px),
             settings=_with_patches_of(training, self.recipe).classifier,
@@ -195,6 +195,7 @@ class TrainingPlan:
             start=begin,
             types=self.dataset.types,
             trunk_weights=cast(TrunkWeights, trunk_weights),
+            device=self.device,
             log=self.log,
         )
 
@@ -304,7 +305,7 @@ class TrainingPlan:
     def _finished_detector(self) -> tuple[FasterRCNN, DetectorTraining, Notes]:
         options = self.workspace.options("detector")
         started = _started(options, "detector")
-        training = DetectorTraining(**_tuples(options))
+        training = DetectorTraining(**as_tuples(options))
         model = load_detector(
             self.workspace.checkpoint("detector"),
             settings=self.recipe.detector,
@@ -315,7 +316,7 @@ class TrainingPlan:
     def _finished_classifier(self) -> tuple[Classifier, ClassifierTraining, Notes]:
         options = self.workspace.options("classifier")
         started = _started(options, "classifier")
-        training = ClassifierTraining(**_tuples(options))
+        training = ClassifierTraining(**as_tuples(options))
         model = load_classifier(
             self.workspace.checkpoint("classifier"),
             types=len(self.dataset.types),
@@ -357,42 +358,11 @@ class TrainingPlan:
 
 def _started(options: dict[str, Any], network: str) -> Notes:
     """Takes the mark of an earlier training's weights out of a network's options, as a note."""
-    sha256 = options.pop(_START, None)
+    sha256 = options.pop(START, None)
     return {} if sha256 is None else {f"{network}_started_from_sha256": sha256}
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def _with_patches_of(training: ClassifierTraining, recipe: PackRecipe) -> PackRecipe:
     """The recipe with patches of the size that the training ends with."""
     patch_px = training.stages[-1][0]
     return replace(recipe, classifier=recipe.classifier.model_copy(update={"patch_px": patch_px}))
-
-
-def _check_choice(option: str, trunk: str | None, choices: Sequence[str]) -> None:
-    if trunk is not None and trunk not in choices:
-        raise UsageError(f"{option} must be one of {', '.join(choices)} (got {trunk!r})")
-
-
-def _options(
-    training: DetectorTraining | ClassifierTraining, start: Path | Pack | None
-) -> Mapping[str, Any]:
-    """All but how often a checkpoint is written, which changes no result."""
-    options = asdict(training)
-    del options["checkpoint_every_s"]
-    if start is not None:
-        options[_START] = (
-            start.sha256
-            if isinstance(start, Pack)
-            else hashlib.sha256(start.read_bytes()).hexdigest()
-        )
-    return options
-
-
-def _tuples(value: Any) -> Any:
-    """JSON has lists only; options hold tuples."""
-    if isinstance(value, dict):
-        return {name: _tuples(item) for name, item in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from rbc_engine.training.fit.cell_types.training_options import TypeTraining
+from rbc_engine.training.fit.cells.training_options import CellDetectorTraining
 from rbc_engine.training.fit.classifier import ClassifierTraining
 from rbc_engine.training.fit.detector import DetectorTraining
 
-__all__ = ["CLASSIFIER_PRESETS", "DETECTOR_PRESETS"]
+__all__ = [
+    "CELL_DETECTOR_PRESETS",
+    "CLASSIFIER_PRESETS",
+    "DETECTOR_PRESETS",
+    "TYPE_CLASSIFIER_PRESETS",
+]
+
+CELL_DETECTOR_PRESETS = {"best": CellDetectorTraining()}
+"""Of a training on a collection of laboratories, as are the next."""
+
+TYPE_CLASSIFIER_PRESETS = {"best": TypeTraining()}
 
 DETECTOR_PRESETS = {
     "best": DetectorTraining(),

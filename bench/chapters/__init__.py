@@ -1,1 +1,1 @@
-"""The chapters of `rbc-engine bench`."""
+"""Hold the chapters of `rbc-engine bench`."""

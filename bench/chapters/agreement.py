@@ -1,4 +1,4 @@
-"""Whether a peer finds what the engine finds: only then its time counts."""
+"""Check that a peer finds what the engine finds: only then does its time count."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ from rbc_engine.types.results import Regions
 __all__ = ["LEAST_ALIKE", "LEAST_FOUND", "Agreement", "agreement"]
 
 LEAST_FOUND = 0.95
-"""Of the regions of either, that the other must have too, at an IoU of at least 0.5."""
+"""Least share of the regions of either that the other must have too, at an IoU of at least 0.5."""
 LEAST_ALIKE = 0.9
-"""Of the regions that both have, in which both must see the same set of types. bf16 and int8 move a probability that
-lies near its threshold to its other side."""
+"""Least share of the common regions in which both must see the same set of types. bf16 and int8
+move a probability near its threshold to the other side.
+"""
 _IOU = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """regions: of the engine. peer_regions: of the peer. matched: pairs of one each, at an IoU of at least 0.5.
+    """Compare the regions of an engine and a peer.
+
+    regions: of the engine. peer_regions: of the peer. matched: pairs of one each, at an IoU of at
+    least 0.5.
 
     same_types, same_verdict: pairs with equal sets of types, and both abnormal or both not.
     """
@@ -35,32 +39,32 @@ class Agreement:
 
     @property
     def found(self) -> float:
-        """0..1; 1 if neither has a region."""
+        """Return the share of regions that both found, 0..1; 1 if neither has a region."""
         most = max(self.regions, self.peer_regions)
         return self.matched / most if most else 1.0
 
     @property
     def alike(self) -> float:
-        """0..1; 1 without a pair."""
+        """Return the share of pairs with the same types, 0..1; 1 without a pair."""
         return self.same_types / self.matched if self.matched else 1.0
 
     def problem(self) -> str | None:
-        """Why the peer is refused; None if it agrees."""
+        """Return why the peer is refused; None if it agrees."""
         if self.found < LEAST_FOUND:
             return (
-                f"of {self.regions} regions of the engine and {self.peer_regions} of the peer, {self.matched} are "
-                f"the same, {self.found:.1%}; at least {LEAST_FOUND:.0%} must be"
+                f"of {self.regions} regions of the engine and {self.peer_regions} of the peer, "
+                f"{self.matched} are the same, {self.found:.1%}; at least {LEAST_FOUND:.0%} must be"
             )
         if self.alike < LEAST_ALIKE:
             return (
-                f"of {self.matched} regions that both have, {self.same_types} have the same types, {self.alike:.1%}; "
-                f"at least {LEAST_ALIKE:.0%} must"
+                f"of {self.matched} regions that both have, {self.same_types} have the same types, "
+                f"{self.alike:.1%}; at least {LEAST_ALIKE:.0%} must"
             )
         return None
 
 
 def agreement(engine: Sequence[Regions], peer: Sequence[Regions]) -> Agreement:
-    """Of the same fields in the same order."""
+    """Compare the regions of the same fields in the same order."""
     matched = same_types = same_verdict = 0
     for mine, theirs in zip(engine, peer, strict=True):
         for i, j in _pairs(mine.boxes, theirs.boxes):
@@ -77,7 +81,7 @@ def agreement(engine: Sequence[Regions], peer: Sequence[Regions]) -> Agreement:
 
 
 def _pairs(a: Float32, b: Float32) -> list[tuple[int, int]]:
-    """Each box in one pair at most, the best overlaps first."""
+    """Return pairs in which each box occurs at most once, the best overlaps first."""
     if not len(a) or not len(b):
         return []
     low = np.maximum(a[:, None, :2], b[None, :, :2])

@@ -1,4 +1,6 @@
-"""What limits the engine: the part that takes most of the time, what a faster one would give, and how far it could go."""
+"""Find what limits the engine: the part with most of the time, what a faster one would give, and
+the limit.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,14 @@ __all__ = ["Bottleneck", "find_bottleneck"]
 
 @dataclass(frozen=True, kw_only=True)
 class Bottleneck:
-    """part: its name. share: of the wall time.
+    """Describe the limiting part of the engine.
 
-    fields_per_s: of the run that was taken apart. if_twice_as_fast: if this part were. at_its_limit: if it ran at
-        the machine's limit. all_at_their_limits: if every part with a known limit did, and the others as they do.
-    outside_networks: share of the time of everything but the networks, idle cores included.
+    part: its name. share: of the wall time.
+    fields_per_s: of the measured run. if_twice_as_fast: if this part were. at_its_limit: if it ran
+    at
+        the machine's limit. all_at_their_limits: if every part with a known limit did, and the
+        others as they do.
+    outside_networks: share of the time outside the networks, idle cores included.
     """
 
     part: str
@@ -42,7 +47,9 @@ class Bottleneck:
 
 
 def find_bottleneck(report: StageReport) -> Bottleneck:
-    """Parts share the cores, so that what one saves the others get."""
+    """Find the part with most of the time. Parts share the cores, so time saved in one goes to the
+    others.
+    """
     worst = max(report.parts, key=lambda part: part.seconds)
     rate = 1 / report.wall_seconds
     best_s = report.wall_seconds - sum(

@@ -1,4 +1,4 @@
-"""Fields through the whole engine: from memory, from the disk into tables, and one at a time."""
+"""Run fields through the whole engine: from memory, from disk into tables, and one at a time."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Throughput:
-    """Of passes over all fields. regions: of one pass. regions_per_s counts a clump of cells as one.
+    """Hold the throughput over all fields. regions: of one pass. regions_per_s counts a clump of
+    cells as one.
 
-    counted: over all passes that count.
+    counted: over all measured passes.
     """
 
     fields_per_s: Spread
@@ -44,7 +45,7 @@ class Throughput:
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """From a frame in memory to its regions, one at a time, milliseconds."""
+    """Hold the time from a frame in memory to its regions, one at a time, in milliseconds."""
 
     p50_ms: float
     p95_ms: float
@@ -54,7 +55,9 @@ class Latency:
 
 
 def measure_throughput(run: Callable[[], int], *, fields: int, repeats: int) -> Throughput:
-    """run: one pass over `fields` fields; returns the regions found. The first pass, which warms up, is left out."""
+    """Time passes over `fields` fields; run: one pass, returns the regions found. The first pass, a
+    warm-up, is excluded.
+    """
     regions = run()
     seconds = []
     with counted() as counts:
@@ -72,7 +75,7 @@ def measure_throughput(run: Callable[[], int], *, fields: int, repeats: int) -> 
 
 
 def measure_latency(engine: Engine, fields: BenchFields, *, frames: int) -> Latency:
-    """The first pass over the fields is left out."""
+    """Time frames one at a time, excluding the first pass over the fields."""
     items = [item.frame for item in fields.decoded if item.frame is not None]
     for frame in items:
         engine.analyze(frame)
@@ -92,12 +95,16 @@ def measure_latency(engine: Engine, fields: BenchFields, *, frames: int) -> Late
 
 
 def pass_from_memory(engine: Engine, decoded: Sequence[Decoded]) -> int:
-    """Frames that lie ready. Returns the regions found. Raises RbcError if a field failed."""
+    """Analyse decoded frames and return the number of regions. Raises RbcError if a field
+    failed.
+    """
     return sum(_regions(result) for result in engine.run(iter(decoded)))
 
 
 def pass_from_disk(engine: Engine, fields: BenchFields, folder: Path) -> int:
-    """What `rbc-engine run` does once its engine is open: files in, tables out. See pass_from_memory."""
+    """Do what `rbc-engine run` does once its engine is open: files in, tables out. See
+    pass_from_memory.
+    """
     regions = 0
 
     def on_result(result: FieldResult) -> None:

@@ -1,8 +1,8 @@
-"""The engine's rate on some cores only, in a process of its own.
+"""Measure the engine's rate on some of the cores, in a process of its own.
 
     python -m rbc_engine.bench.chapters.on_cores CORES SECONDS PACK DEVICE PRECISION
 
-Prints {"fields_per_s": ...}: rendered fields of 640x480 px in memory, after a pass that does not count.
+Prints {"fields_per_s": ...}: rendered fields of 640x480 px in memory, after a warm-up pass.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _AT_ONCE = 8
 def main(arguments: list[str]) -> int:
     cores, seconds, pack, device, precision = arguments
     os.sched_setaffinity(0, {int(core) for core in cores.split(",")})
-    # Only now: the libraries make a thread for each core that they see.
+    # Only now: the libraries create a thread for each core that they see.
     from pathlib import Path
 
     from rbc_engine.engine import Engine

@@ -1,4 +1,4 @@
-"""A plan on paper: how many machines like this one it takes, from the rate that was measured."""
+"""Plan on paper: compute how many machines like this one are needed, from the measured rate."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["Assumptions", "Plan", "make_plan"]
 
 @dataclass(frozen=True, kw_only=True)
 class Assumptions:
-    """What the plan takes for granted, beside the measured rate.
+    """Hold the assumptions of the plan, apart from the measured rate.
 
-    fields_per_slide: images of one slide. slides_per_hour: of one scanner. slides: of the archive; days: until it must
-    be done. used: share of a machine's measured rate that it is planned to be used at.
+    fields_per_slide: images of one slide. slides_per_hour: of one scanner. slides: of the archive;
+    days: its deadline. used: share of a machine's measured rate at which it is planned to be used.
     """
 
     fields_per_slide: int = 200
@@ -26,10 +26,11 @@ class Assumptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """fields_per_s: that are needed. machines: like the one measured, at the assumed use.
+    """Hold one plan.
 
-    machine_hours: of the whole, None where it never ends. image_terabytes, result_gigabytes: of the whole, or an hour
-    where it never ends.
+    fields_per_s: needed. machines: like the measured one, at the assumed use.
+    machine_hours: of the whole, None if it never ends. image_terabytes, result_gigabytes: of the
+    whole, or per hour if it never ends.
     """
 
     name: str
@@ -47,7 +48,7 @@ def make_plan(
     result_bytes: float,
     assumed: Assumptions | None = None,
 ) -> list[Plan]:
-    """One scanner, ten, and an archive of a million slides.
+    """Plan for one scanner, ten, and an archive of a million slides.
 
     fields_per_s: of one machine, measured. image_bytes, result_bytes: of one field, measured.
     """
@@ -58,7 +59,7 @@ def make_plan(
         hourly = scanners * assumed.slides_per_hour * assumed.fields_per_slide
         plans.append(
             Plan(
-                name=f"{scanners} slide scanner{'s' if scanners > 1 else ''}, an hour",
+                name=f"{scanners} slide scanner{'s' if scanners > 1 else ''}, per hour",
                 fields_per_s=hourly / 3600,
                 machines=math.ceil(hourly / 3600 / usable),
                 machine_hours=None,

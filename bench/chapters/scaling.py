@@ -1,4 +1,4 @@
-"""How the cost grows: with fields, with cells a field, and with cores."""
+"""Measure how the cost grows: with fields, with cells per field, and with cores."""
 
 from __future__ import annotations
 
@@ -34,7 +34,11 @@ _CORE_SECONDS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """size: fields, regions a field, or cores. seconds: of the whole, or a field; see Curve. peak_bytes: of memory."""
+    """Hold one measurement.
+
+    size: fields, regions per field, or cores. seconds: of the whole, or per field; see Curve.
+    peak_bytes: of memory.
+    """
 
     size: float
     seconds: float
@@ -43,8 +47,10 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """cost: what `seconds` of the points are. fit: of them as a power of size, None where it has no meaning.
+    """Hold the measurements of one curve.
 
+    cost: what `seconds` of the points are. fit: cost as a power of size, None where it has no
+    meaning.
     gap: why points are missing.
     """
 
@@ -56,7 +62,7 @@ class Curve:
 
 
 def field_counts(most: int) -> list[int]:
-    """10, 32, 100, 316, ... up to `most`, and that."""
+    """Return 10, 32, 100, 316, ... up to `most`, and `most` itself."""
     steps = [round(10 ** (1 + half / 2)) for half in range(20)]
     return sorted({*(step for step in steps if step < most), most})
 
@@ -64,7 +70,7 @@ def field_counts(most: int) -> list[int]:
 def measure_scaling(
     settings: BenchSettings, engine: Engine, *, folder: Path, say: Callable[[str], None]
 ) -> list[Curve]:
-    """All curves. folder: for rendered fields and tables."""
+    """Measure all curves. folder: for rendered fields and tables."""
     most = settings.scaling_fields or 1000
     say(f"scaling with fields, to {most}")
     small = render_fields(folder / "few-cells", FIELD_SIZE, count=10, cells=_FIELD_CELLS)
@@ -74,7 +80,7 @@ def measure_scaling(
         _with_fields("fields", engine, small, counts, folder),
         _without_networks(small, counts, folder),
     ]
-    say("scaling with cells a field")
+    say("scaling with cells per field")
     curves.append(_with_cells(engine, settings, folder))
     say("scaling with cores")
     curves.append(_with_cores(settings))
@@ -90,19 +96,23 @@ def _with_fields(
             seconds = _run(engine, fields, count, folder)
         points.append(Point(size=count, seconds=seconds, peak_bytes=counts_of.peak_bytes))
     fit = fit_power([p.size for p in points], [p.seconds for p in points])
-    return Curve(name=name, cost="seconds of the run, from memory into tables", points=points, fit=fit)  # fmt: skip
+    return Curve(
+        name=name, cost="seconds of the run, from memory into tables", points=points, fit=fit
+    )
 
 
 def _without_networks(fields: BenchFields, counts: Sequence[int], folder: Path) -> Curve:
-    """The engine's own cost alone: what it would be if networks took no time."""
+    """Measure the engine's own cost only: what it would be if networks took no time."""
     with stub_engine(frame_s=0.0, lanes=cores_here(), regions=_STUB_REGIONS) as engine:
         _run(engine, fields, 10, folder)
         curve = _with_fields("fields, without networks", engine, fields, counts, folder)
-    return replace(curve, cost=f"{curve.cost}, {_STUB_REGIONS} regions a field, no networks")
+    return replace(curve, cost=f"{curve.cost}, {_STUB_REGIONS} regions per field, no networks")
 
 
 def _with_cells(engine: Engine, settings: BenchSettings, folder: Path) -> Curve:
-    """Seconds a field against the regions that were found; the fit is of what they add to an empty field."""
+    """Measure seconds per field against the regions found; the fit is of what they add to an empty
+    field.
+    """
     points = []
     fields = 2 if settings.short else _CELL_FIELDS
     for cells in CELLS[::3] if settings.short else CELLS:
@@ -120,15 +130,17 @@ def _with_cells(engine: Engine, settings: BenchSettings, folder: Path) -> Curve:
     ]
     enough = len({size for size, _ in added}) >= 2
     return Curve(
-        name="regions a field",
-        cost="seconds a field of 1920x1080; the fit is of what the regions add to an empty field",
+        name="regions per field",
+        cost="seconds per field of 1920x1080; the fit is of what the regions add to an empty field",
         points=points,
         fit=fit_power([size for size, _ in added], [cost for _, cost in added]) if enough else None,
     )
 
 
 def _with_cores(settings: BenchSettings) -> Curve:
-    """Each number of cores in a process of its own: threads are made for the cores that there are at the start."""
+    """Measure each number of cores in a process of its own: threads are made for the cores there at
+    the start.
+    """
     cores = cores_here()
     wanted = sorted({1, *(1 << n for n in range(10) if 1 << n < cores), cores})
     points, gap = [], None
@@ -139,21 +151,33 @@ def _with_cores(settings: BenchSettings) -> Curve:
             gap = f"{count} cores: {error}"
             break
         points.append(Point(size=count, seconds=1 / rate))
-    fit = fit_power([p.size for p in points], [p.seconds for p in points]) if len(points) > 1 else None  # fmt: skip
-    return Curve(name="cores", cost="seconds a field", points=points, fit=fit, gap=gap)
+    fit = (
+        fit_power([p.size for p in points], [p.seconds for p in points])
+        if len(points) > 1
+        else None
+    )
+    return Curve(name="cores", cost="seconds per field", points=points, fit=fit, gap=gap)
 
 
 def _in_process(settings: BenchSettings, *, cores: int) -> float:
-    """Fields a second on the first `cores` cores of this process."""
+    """Return fields per second on the first `cores` cores of this process."""
     own = sorted(os.sched_getaffinity(0))[:cores]
     seconds = 1 if settings.short else _CORE_SECONDS
     done = subprocess.run(
-        [sys.executable, "-m", "rbc_engine.bench.chapters.on_cores", ",".join(map(str, own)), str(seconds),
-         settings.pack, settings.device, settings.precision],
+        [
+            sys.executable,
+            "-m",
+            "rbc_engine.bench.chapters.on_cores",
+            ",".join(map(str, own)),
+            str(seconds),
+            settings.pack,
+            settings.device,
+            settings.precision,
+        ],
         capture_output=True,
         text=True,
         check=False,
-    )  # fmt: skip
+    )
     if done.returncode:
         raise RbcError((done.stderr.strip().splitlines() or ["it gave no reason"])[-1])
     rate: float = json.loads(done.stdout)["fields_per_s"]
@@ -161,7 +185,7 @@ def _in_process(settings: BenchSettings, *, cores: int) -> float:
 
 
 def _run(engine: Engine, fields: BenchFields, count: int, folder: Path) -> float:
-    """Seconds of a whole run of frames that lie in memory, tables included."""
+    """Return the seconds of a whole run of frames in memory, tables included."""
     entries = fields.repeated(count)
     began = time.perf_counter()
     run_into(folder / "scaling", engine, entries)

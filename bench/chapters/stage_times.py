@@ -1,4 +1,6 @@
-"""Each part of the path in a run of the whole engine: its time, its rate, and the machine's limit for it."""
+"""Measure each part of the path in a run of the whole engine: time, rate, and the machine's limit
+for it.
+"""
 
 from __future__ import annotations
 
@@ -36,15 +38,18 @@ _STAGE_OF = {
     **{"crop_resize": "crop", "classifier": "classify"},
 }
 PARTS = ("decode", *_STAGE_OF, "call", "write", "between")
-"""In the order of the path. `between` is what the lanes do between ops and networks: Python, batching, copies."""
+"""In the order of the path. `between` is what the lanes do between ops and networks: Python,
+batching, copies.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One part of the path, a field.
+    """Hold one part of the path, per field.
 
-    seconds: in which it would keep all cores busy. share: of the wall time.
-    flops, bytes: its work. limit_seconds: the least time for that on this machine, None where no work is counted.
+    seconds: time in which it would keep all cores busy. share: of the wall time.
+    flops, bytes: its work. limit_seconds: the least time for that on this machine, None where no
+    work is counted.
     of_limit: limit_seconds over seconds, 0..1 if the limits are right.
     """
 
@@ -59,9 +64,12 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class StageReport:
-    """wall_seconds: a field, in a run from the disk into tables. idle: share of the time that no part accounts for.
+    """Hold the times of all parts.
 
-    networks_alone_seconds: a field, of the same networks on the same shapes in as many lanes and nothing else.
+    wall_seconds: per field, in a run from disk into tables. idle: share of the time that no part
+    accounts for.
+    networks_alone_seconds: per field, of the same networks on the same shapes in as many lanes and
+    nothing else.
     """
 
     wall_seconds: float
@@ -77,7 +85,7 @@ class StageReport:
 def measure_stages(
     engine: Engine, fields: BenchFields, *, limits: Limits, folder: Path, repeats: int
 ) -> StageReport:
-    """Runs the fields `repeats` times, after once for warming up, on a device whose ops are timed.
+    """Run the fields `repeats` times, after one warm-up, on a device whose ops are timed.
 
     engine: on the host. folder: for the tables.
     """
@@ -124,7 +132,8 @@ def measure_stages(
 
 
 def networks_alone_s(stopwatch: Stopwatch, *, lanes: int) -> float:
-    """The wall time of all network calls since the stopwatch was reset, made again with nothing between them.
+    """Return the wall time of all network calls since the stopwatch was reset, repeated with
+    nothing between them.
 
     Each object serves one thread, as it served one lane.
     """
@@ -177,7 +186,9 @@ def _part(
 def _works(
     engine: Engine, fields: BenchFields, *, regions: float, written: float
 ) -> dict[str, Work]:
-    """The bytes that each part but the networks must move for a field: what it reads and writes, each once."""
+    """Return the bytes that each part except the networks must move per field: its inputs and
+    outputs, each once.
+    """
     manifest = engine.pack.manifest
     detector, classifier = manifest.detector, manifest.classifier
     frames = [item.frame for item in fields.decoded if item.frame is not None]
@@ -217,7 +228,7 @@ def _works(
 
 
 def _classes(pack: Pack) -> int:
-    """Of the detector, background included."""
+    """Return the number of the detector's classes, background included."""
     head = ov.Core().read_model(pack.read("box_head.onnx"))
     return int(head.output("class_logits").get_partial_shape()[1].get_length())
 

@@ -1,4 +1,4 @@
-"""Throughput against how many frames a lane takes at once, and how many lanes there are."""
+"""Measure throughput against the frames per batch of a lane and the number of lanes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BATCHES = (1, 2, 4, 8)
 def measure_sweep(
     settings: BenchSettings, fields: BenchFields, *, say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """`sweep` of bench.json: fields/s from memory for each pair."""
+    """Measure `sweep` of bench.json: fields/s from memory for each pair."""
     cores = cores_here()
     lanes = sorted({1, max(1, cores // 2), cores, 2 * cores})
     batches = list(_BATCHES)
@@ -33,7 +33,9 @@ def measure_sweep(
             with open_engine(settings, lanes=lane_count, batch=batch) as engine:
                 frames = fields.repeated(max(len(fields.decoded), 2 * lane_count * batch))
                 measured = measure_throughput(
-                    lambda engine=engine, frames=frames: pass_from_memory(engine, frames),  # type: ignore[misc]
+                    lambda engine=engine, frames=frames: pass_from_memory(  # type: ignore[misc]
+                        engine, frames
+                    ),
                     fields=len(frames),
                     repeats=1 if settings.short else 2,
                 )

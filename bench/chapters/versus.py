@@ -1,4 +1,4 @@
-"""The engine and its peers on the same files, in turn."""
+"""Measure the engine and its peers on the same files, in turn."""
 
 from __future__ import annotations
 
@@ -34,9 +34,11 @@ def compare_with_peers(
     say: Callable[[str], None],
     open_one: OpenPeer = open_peer,
 ) -> dict[str, dict[str, Any]]:
-    """`peers` of bench.json. The engine reads files and writes tables, a peer reads files and writes nothing.
+    """Measure `peers` of bench.json. The engine reads files and writes tables, a peer reads files
+    and writes nothing.
 
-    A peer that is not here or disagrees has `left_out` or `refused`, which say why, and the rest goes on.
+    A peer that is missing or disagrees has `left_out` or `refused`, which say why; the others are
+    measured.
     folder: for the tables. open_one: as open_peer.
     """
     report: dict[str, dict[str, Any]] = {}
@@ -57,7 +59,8 @@ def compare_with_peers(
             "engine": lambda: pass_from_disk(engine, fields, folder)
         }
         runs |= {name: _pass(peer, fields.refs) for name, peer in opened.items()}
-        # All have run these fields already, the peers for the agreement, the engine for its own figures.
+        # All have run these fields already, the peers for the agreement, the engine for its own
+        # figures.
         seconds = in_turn(runs, warm_up=0, repeats=repeats)
     count = len(fields.refs)
     for name in opened:
@@ -74,7 +77,7 @@ def compare_with_peers(
 def _admit(
     engine: Engine, fields: BenchFields, name: str, open_one: OpenPeer
 ) -> tuple[dict[str, Any], Peer | None]:
-    """What is known of a peer before its time is taken, and the peer, if it could be opened."""
+    """Return what is known of a peer before it is timed, and the peer, if it could be opened."""
     try:
         peer = open_one(name, engine.pack, threads=cores_here())
     except PeerMissingError as error:
@@ -82,7 +85,7 @@ def _admit(
     entry: dict[str, Any] = {"description": peer.description, "precision": peer.precision}
     try:
         theirs = [peer.analyze(ref) for ref in fields.refs]
-    except Exception as error:  # whatever a peer's libraries raise is its own end, not the bench's
+    except Exception as error:  # whatever a peer's libraries raise ends the peer, not the bench
         peer.close()
         return entry | {"left_out": f"it failed: {type(error).__name__}: {error}"}, None
     mine = [_own(engine, fields, index) for index in range(len(fields.refs))]

@@ -1,1 +1,1 @@
-"""What measures, and what is measured with."""
+"""Provide instruments, and what they measure with."""

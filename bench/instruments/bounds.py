@@ -1,4 +1,6 @@
-"""The machine's own limits, measured: how fast it multiplies matrices, and how fast it moves bytes."""
+"""Measure the machine's own limits: how fast it multiplies matrices, and how fast it moves
+bytes.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ _LAYERS = 6
 _CHANNELS = 256
 _MAP_PX = 40
 _MATRIX_S = 0.6
-"""How long each product is repeated; the best pass counts."""
+"""Seconds for which each product is repeated; the best pass counts."""
 _LEAST_BYTES = 128 * 2**20
 _LEVELS = 255
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "bf16"}
@@ -29,9 +31,9 @@ _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "bf16"}
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What the machine can do at best.
+    """Hold what the machine can do at best.
 
-    flops_per_s: by precision, of those that were measured. bytes_per_s: of memory, reading and writing.
+    flops_per_s: by precision, of those measured. bytes_per_s: of memory, reading and writing.
     gaps: what was not measured, and why.
     """
 
@@ -40,18 +42,19 @@ class Limits:
     gaps: list[str] = field(default_factory=list)
 
     def seconds(self, work: Work, *, precision: str | None) -> float:
-        """The least time for it: its operations at the full rate or its bytes at the full rate, whichever is longer.
+        """Return the least time for it: operations or bytes at the full rate, whichever takes
+        longer.
 
-        precision: of the matrix products; None where there are none, or their rate was not measured.
+        precision: of the matrix products; None if there are none, or their rate was not measured.
         """
         rate = self.flops_per_s.get(precision or "")
         return max(work.flops / rate if rate else 0.0, work.bytes / self.bytes_per_s)
 
 
 def measure_limits(*, precision: str, threads: int, short: bool = False) -> Limits:
-    """All limits of the CPU.
+    """Measure all limits of the CPU.
 
-    precision: whose rate is wanted, beside fp32. threads: how many cores there are for it.
+    precision: whose rate is wanted, besides fp32. threads: how many cores there are for it.
     """
     flops, gaps = {}, []
     for name in dict.fromkeys(("fp32", "bf16", "int8", precision)):
@@ -74,9 +77,11 @@ def measure_limits(*, precision: str, threads: int, short: bool = False) -> Limi
 def matrix_flops_per_s(
     precision: str, *, threads: int, seconds: float = _MATRIX_S
 ) -> tuple[float | None, str | None]:
-    """The best rate of two kinds of products, matrices of 1024 by 1024 and convolutions of 3 by 3 over 256 channels.
+    """Measure the better rate of two kinds of products: matrices of 1024 by 1024, and 3 by 3
+    convolutions of 256 channels.
 
-    Returns it, or None, and why there is none: OpenVINO does not compute in that precision here.
+    Returns the rate or None, and the reason for None: OpenVINO does not compute in that precision
+    here.
     """
     hint = _HINTS.get(precision)
     if hint is None:
@@ -100,14 +105,16 @@ def matrix_flops_per_s(
         if not all(found.replace("u8", "i8") == wanted for found in ran):
             return None, f"matrix rate of {precision}: OpenVINO ran the products in {sorted(ran)}"
         request = compiled.create_infer_request()
-        request.infer()  # with the zeros that it has; the speed does not depend on the values
+        request.infer()  # on its zeros; the speed does not depend on the values
         least_s = _best(request.infer, seconds=seconds)
         best = max(best, flops / least_s)
     return best, None
 
 
 def memory_bytes_per_s(*, threads: int, passes: int = 7) -> float:
-    """The best rate of copying an array much larger than the caches, in as many threads; bytes read and written."""
+    """Measure the best rate of copying an array much larger than the caches, in `threads` threads,
+    in bytes read and written.
+    """
     largest = max(cache_bytes().values(), default=0)
     count = max(4 * largest, _LEAST_BYTES) // 8
     source, target = np.ones(count), np.empty(count)
@@ -119,7 +126,7 @@ def memory_bytes_per_s(*, threads: int, passes: int = 7) -> float:
         def copy() -> None:
             list(pool.map(lambda part: np.copyto(target[part], source[part]), parts))
 
-        copy()  # the pages are made here
+        copy()  # allocates the pages
         least_s = min(_seconds(copy) for _ in range(passes))
     return 2 * source.nbytes / least_s
 
@@ -142,8 +149,13 @@ def _convolutions(*, quantised: bool) -> tuple[ov.Model, float]:
         shape = (_CHANNELS, _CHANNELS, 3, 3)
         weights = op.constant(rng.normal(0, 0.03, shape).astype(np.float32))
         node = op.convolution(
-            _quantised(node, quantised), _quantised(weights, quantised), [1, 1], [1, 1], [1, 1], [1, 1]
-        )  # fmt: skip
+            _quantised(node, quantised),
+            _quantised(weights, quantised),
+            [1, 1],
+            [1, 1],
+            [1, 1],
+            [1, 1],
+        )
     flops = 2.0 * _MAP_PX**2 * _CHANNELS**2 * 9 * _LAYERS
     return ov.Model([node], [given], "convolutions"), flops
 
@@ -156,7 +168,7 @@ def _quantised(node: ov.Node, wanted: bool) -> ov.Node:
 
 
 def _product_precisions(compiled: ov.CompiledModel) -> set[str]:
-    """What the products were really compiled to."""
+    """Return the precisions that the products were really compiled to."""
     found = set()
     for layer in compiled.get_runtime_model().get_ops():
         info = layer.get_rt_info()

@@ -1,4 +1,4 @@
-"""What the machine counted while a block ran: busy cores, peak memory, energy, and what its GPUs did."""
+"""Count over a block: busy cores, peak memory, energy, and what the GPUs did."""
 
 from __future__ import annotations
 
@@ -24,15 +24,18 @@ _STATUS = Path("/proc/self/status")
 _SAMPLE_S = 0.05
 
 Gap = str
-"""Why a figure is not there."""
+"""Why a figure is missing."""
 
 
 @dataclass(kw_only=True)
 class Counted:
-    """seconds: of the block. cpu_busy: 0..1, of the cores that this process may use. peak_bytes: of host memory.
+    """Hold the counts of a block.
 
-    energy_joules: of the processor packages, everything on the machine included. gpu_busy: 0..1, mean over time and
-        GPUs. gpu_peak_bytes: over all GPUs. gpu_joules: likewise. None where `gaps` says why.
+    seconds: of the block. cpu_busy: 0..1, of the cores that this process may use. peak_bytes: of
+    host memory.
+    energy_joules: of the processor packages, everything on the machine included. gpu_busy: 0..1,
+    mean over time and
+        GPUs. gpu_peak_bytes: over all GPUs. gpu_joules: likewise. None if `gaps` says why.
     """
 
     seconds: float = 0.0
@@ -47,7 +50,7 @@ class Counted:
 
 @contextmanager
 def counted(*, powercap: Path = _POWERCAP) -> Iterator[Counted]:
-    """Counts over a block; the figures are there after it."""
+    """Count over a block; the figures are available after it."""
     result = Counted()
     before_uj = read_energy_uj(powercap)
     if isinstance(before_uj, Gap):
@@ -57,7 +60,9 @@ def counted(*, powercap: Path = _POWERCAP) -> Iterator[Counted]:
         result.gaps.append(f"GPU: {gpus}")
     peak_is_own = _reset_peak()
     if not peak_is_own:
-        result.gaps.append("peak memory: since the process began, the kernel does not reset it")
+        result.gaps.append(
+            "peak memory: since the start of the process, the kernel does not reset it"
+        )
     times = os.times()
     began = time.perf_counter()
     with gpus if isinstance(gpus, _GpuSampler) else _nothing():
@@ -78,7 +83,9 @@ def counted(*, powercap: Path = _POWERCAP) -> Iterator[Counted]:
 
 
 def read_energy_uj(powercap: Path = _POWERCAP) -> dict[str, int] | Gap:
-    """The counters of all processor packages in µJ, by the names of their folders; or why there are none."""
+    """Return the counters of all processor packages in µJ, by folder name; or why there are
+    none.
+    """
     packages = sorted(powercap.glob("intel-rapl:?")) + sorted(powercap.glob("intel-rapl:??"))
     if not packages:
         return "not available: this machine shows no RAPL counter (virtual machines hide it)"
@@ -94,7 +101,7 @@ def _spent_joules(before: dict[str, int], after: dict[str, int], powercap: Path)
     spent = 0
     for name, start in before.items():
         delta = after.get(name, start) - start
-        if delta < 0:  # the counter began again
+        if delta < 0:  # the counter wrapped around
             with suppress(OSError, ValueError):
                 delta += int((powercap / name / "max_energy_range_uj").read_text())
         spent += delta
@@ -125,7 +132,7 @@ def _nothing() -> Iterator[None]:
 
 
 class _GpuSampler:
-    """Asks NVML again and again in a thread. nvml: the module pynvml, started. handles: of the GPUs."""
+    """Poll NVML in a thread. nvml: the module pynvml, initialised. handles: of the GPUs."""
 
     def __init__(self, nvml: Any, handles: list[Any]) -> None:
         self._nvml = nvml
@@ -148,7 +155,7 @@ class _GpuSampler:
         self._seconds = time.perf_counter() - self._seconds
 
     def figures(self) -> tuple[float | None, int | None, float | None]:
-        """Busy share, peak bytes and joules."""
+        """Return busy share, peak bytes and joules."""
         if not self._busy:
             return None, None, None
         busy = sum(self._busy) / len(self._busy)

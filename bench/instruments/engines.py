@@ -1,4 +1,4 @@
-"""Engines to be measured."""
+"""Open engines to be measured."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["open_engine", "watched_engine"]
 def open_engine(
     settings: BenchSettings, *, lanes: int | None = None, batch: int | None = None
 ) -> Iterator[Engine]:
-    """The engine as `run` would open it. lanes, batch: instead of those of the settings.
+    """Open the engine as `run` would. lanes, batch: instead of those of the settings.
 
-    Raises UsageError for an unknown device or precision, DeviceError for one that is not here.
+    Raises UsageError for an unknown device or precision, DeviceError for one that is not available.
     """
     batch = batch or settings.batch
     with Engine.open(
@@ -27,7 +27,7 @@ def open_engine(
         device=settings.device,
         precision=settings.precision,
         lanes=lanes or settings.lanes,
-        estimate_scale=False,  # every field the same work, and the peers estimate nothing
+        estimate_scale=False,  # the same work for every field, and the peers estimate nothing
     ) as engine:
         if batch is None:
             yield engine
@@ -36,7 +36,7 @@ def open_engine(
             replace(
                 choice,
                 lane_frames=batch,
-                # Where the networks take one frame at a time, they go on doing so.
+                # Networks that take one frame at a time continue to do so.
                 batch_frames=batch if choice.batch_frames > 1 else 1,
             )
             for choice in engine.choices
@@ -47,7 +47,7 @@ def open_engine(
 
 @contextmanager
 def watched_engine(engine: Engine, stopwatch: Stopwatch) -> Iterator[Engine]:
-    """The same pack on the same device, with every op and network of every lane timed."""
+    """Open the same pack on the same device, with every op and network of every lane timed."""
     choices = [
         replace(choice, device=WatchedDevice(choice.device, stopwatch)) for choice in engine.choices
     ]

@@ -1,4 +1,4 @@
-"""The fields of a bench: files on the disk, and the same decoded in memory."""
+"""Provide the fields of a bench: files on disk, and the same decoded in memory."""
 
 from __future__ import annotations
 
@@ -25,14 +25,18 @@ __all__ = ["BenchFields", "cell_px_for", "check_size", "read_fields", "render_fi
 _JPEG_QUALITY = 92
 _SMALLEST_CELL_PX = 12.0
 _FILLED = 0.35
-"""Of a field's area, what its cells may take: more do not fit without touching."""
+"""Largest share of a field's area that cells may take: more do not fit without touching."""
 _MOST_DIFFERENT = 10
-"""Rendering takes as long as analysing; after so many, fields come again under other names."""
+"""Rendering takes as long as analysing; after this many, fields are repeated under other names."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class BenchFields:
-    """name: of the set, in the report. decoded: in memory. refs: the files. bytes: of a file, on average."""
+    """Hold a set of fields.
+
+    name: of the set, in the report. decoded: in memory. refs: the files. bytes: of a file, on
+    average.
+    """
 
     name: str
     decoded: list[Decoded]
@@ -40,7 +44,7 @@ class BenchFields:
     bytes: float
 
     def repeated(self, count: int) -> list[Decoded]:
-        """As many frames in memory, the same pixels again and again under names of their own."""
+        """Return `count` frames in memory, repeating the same pixels under different names."""
         return [
             replace(item, ref=replace(item.ref, field=f"{index}"))
             for index, item in zip(range(count), itertools.cycle(self.decoded), strict=False)
@@ -48,7 +52,7 @@ class BenchFields:
 
 
 def check_size(size: Size, settings: DetectorSettings) -> str | None:
-    """Why the detector cannot take a field of this size; None if it can."""
+    """Return why the detector cannot take a field of this size; None if it can."""
     if min(size.width, size.height) < MIN_SIDE_PX or max(size.width, size.height) > MAX_SIDE_PX:
         return f"its sides must lie in {MIN_SIDE_PX}..{MAX_SIDE_PX} px"
     try:
@@ -59,7 +63,7 @@ def check_size(size: Size, settings: DetectorSettings) -> str | None:
 
 
 def render_fields(folder: Path, size: Size, *, count: int, cells: int) -> BenchFields:
-    """Rendered smears as JPEG files in `folder`, and decoded again. The same every time.
+    """Render smears as JPEG files in `folder` and decode them. The same every time.
 
     Raises UsageError if the field is too small for that many cells.
     """
@@ -82,11 +86,13 @@ def render_fields(folder: Path, size: Size, *, count: int, cells: int) -> BenchF
         list(pool.map(render, range(different)))
     for index in range(different, count):
         paths[index].write_bytes(paths[index % different].read_bytes())
-    return _fields(str(size), [FieldRef(slide="bench", field=path.name, path=path) for path in paths])  # fmt: skip
+    return _fields(
+        str(size), [FieldRef(slide="bench", field=path.name, path=path) for path in paths]
+    )
 
 
 def read_fields(data: Path, *, count: int, settings: DetectorSettings) -> BenchFields:
-    """The images of a folder, over again until there are `count`.
+    """Read the images of a folder, repeated until there are `count`.
 
     Raises UsageError if it has none that the engine can use.
     """
@@ -109,7 +115,7 @@ def read_fields(data: Path, *, count: int, settings: DetectorSettings) -> BenchF
 
 
 def cell_px_for(size: Size, cells: int) -> float | None:
-    """The mean diameter at which so many cells fit; None for the usual one."""
+    """Return the mean diameter at which `cells` cells fit; None for the usual one."""
     usual = min(size.width, size.height) / 12
     if not cells:
         return None
@@ -130,7 +136,7 @@ def _decode(refs: list[FieldRef]) -> Iterator[Decoded]:
     seen: dict[bytes, Frame] = {}
     for ref in refs:
         data = ref.path.read_bytes()
-        if data not in seen:  # fields that come again share their pixels
+        if data not in seen:  # repeated fields share their pixels
             seen[data] = Frame(pixels=read_image(ref.path, name=ref.field))
         frame = replace(seen[data], slide=ref.slide, field=ref.field)
         yield Decoded(ref=ref, frame=frame)

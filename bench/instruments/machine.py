@@ -1,4 +1,4 @@
-"""The machine that was measured, as far as speed depends on it. No paths and no names of its user."""
+"""Describe the measured machine, as far as speed depends on it, without paths or user names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LIBRARIES = (
     *("torch", "torchvision", "scikit-learn", "onnx", "onnxruntime", "opencv-python-headless"),
     *("tensorrt", "torch-tensorrt", "nvidia-ml-py"),
 )
-"""Those whose versions change a measured speed."""
+"""Packages whose versions change a measured speed."""
 
 _CPU = Path("/proc/cpuinfo")
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
@@ -26,7 +26,7 @@ _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
 def describe_machine() -> dict[str, Any]:
-    """`machine` of bench.json; what cannot be found out is None."""
+    """Describe `machine` of bench.json; what cannot be found out is None."""
     driver = ask_driver()
     return {
         "cpu": _cpu_model(),
@@ -44,7 +44,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def cache_bytes(folder: Path = _CACHES) -> dict[str, int]:
-    """Sizes of the caches that the first core sees, as {'L1d': 32768, ...}."""
+    """Return sizes of the caches that the first core sees, as {'L1d': 32768, ...}."""
     sizes = {}
     for cache in sorted(folder.glob("index*")):
         try:

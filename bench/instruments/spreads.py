@@ -1,4 +1,4 @@
-"""Repeated measurements: warm-up left out, several things in turn, medians with their spread."""
+"""Repeat measurements: without the warm-up, several things in turn, medians with their spread."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Fit", "Spread", "fit_power", "in_turn", "ratio_spread", "spread", "t
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """The distribution of `n` measurements; q1 and q3 are quartiles."""
+    """Hold the distribution of `n` measurements; q1 and q3 are quartiles."""
 
     median: float
     q1: float
@@ -27,7 +27,9 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """cost = factor * size ** exponent. error: standard error of the exponent; None with fewer than three points."""
+    """Hold cost = factor * size ** exponent. error: standard error of the exponent; None with fewer
+    than three points.
+    """
 
     exponent: float
     factor: float
@@ -35,7 +37,7 @@ class Fit:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Raises UsageError without a value."""
+    """Summarise values; raise UsageError if there are none."""
     if not len(values):
         raise UsageError("a spread needs at least one measurement (got none)")
     low, q1, median, q3, high = np.quantile(np.asarray(values, np.float64), [0, 0.25, 0.5, 0.75, 1])
@@ -50,12 +52,14 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def ratio_spread(numerators: Sequence[float], denominators: Sequence[float]) -> Spread:
-    """Of the ratios of measurements that were taken one after the other: what slows both leaves their ratio alone."""
+    """Summarise ratios of measurements taken in turn: what slows both leaves their ratio
+    unchanged.
+    """
     return spread([a / b for a, b in zip(numerators, denominators, strict=True)])
 
 
 def time_passes(run: Callable[[], object], *, warm_up: int, repeats: int) -> list[float]:
-    """Seconds of each repeat of `run`, after `warm_up` calls that do not count."""
+    """Return the seconds of each repeat of `run`, after `warm_up` calls that do not count."""
     (seconds,) = in_turn({"": run}, warm_up=warm_up, repeats=repeats).values()
     return seconds
 
@@ -63,7 +67,9 @@ def time_passes(run: Callable[[], object], *, warm_up: int, repeats: int) -> lis
 def in_turn(
     runs: Mapping[str, Callable[[], object]], *, warm_up: int, repeats: int
 ) -> dict[str, list[float]]:
-    """Seconds of each repeat of each of `runs`, taken in turn, A B A B: a change of the machine's speed meets all."""
+    """Return the seconds of each repeat of each of `runs`, in turn (A B A B), so a change of speed
+    affects all.
+    """
     for run in runs.values():
         for _ in range(warm_up):
             run()
@@ -77,13 +83,14 @@ def in_turn(
 
 
 def fit_power(sizes: Sequence[float], costs: Sequence[float]) -> Fit:
-    """The power law nearest to the points, by least squares of the logarithms.
+    """Fit a power law to the points by least squares of the logarithms.
 
     sizes, costs: positive. Raises UsageError with fewer than two different sizes.
     """
     if len(set(sizes)) < 2 or min(*sizes, *costs) <= 0:
         raise UsageError(
-            f"a fit needs positive costs at two or more positive sizes (got {list(sizes)}, {list(costs)})"
+            f"a fit needs positive costs at two or more positive sizes (got {list(sizes)}, "
+            f"{list(costs)})"
         )
     x, y = np.log(np.asarray(sizes, np.float64)), np.log(np.asarray(costs, np.float64))
     around = x - x.mean()

@@ -1,4 +1,4 @@
-"""A device whose ops and networks are timed, one by one, while the engine runs on it as ever."""
+"""Time the ops and networks of a device one by one while the engine runs on it as usual."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from rbc_engine.devices.base import AnyDevice, DeviceArray, HostArray, Network, 
 __all__ = ["NETWORKS", "Stopwatch", "WatchedDevice", "WatchedNetwork"]
 
 NETWORKS = {"canvas": "network A", "roi_features": "network B", "patches": "classifier"}
-"""What a network is called, by the name of its input."""
+"""Name of each network, by the name of its input."""
 
 
 class Stopwatch:
-    """Adds up, from any thread, the seconds of each part; and knows the networks of all lanes."""
+    """Add up, from any thread, the seconds of each part, and know the networks of all lanes."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -50,7 +50,7 @@ class Stopwatch:
 
 
 class WatchedDevice(Closing):
-    """Hands everything on to a device on the host; see rbc_engine.devices.base.Device.
+    """Pass everything on to a device on the host; see rbc_engine.devices.base.Device.
 
     Times mean nothing on a GPU, where a call returns before its work is done.
     """
@@ -87,11 +87,12 @@ class WatchedDevice(Closing):
         return WatchedNetwork(self._device.load_classifier(onnx, **options), self._stopwatch)
 
     def close(self) -> None:
-        """Does nothing: the device belongs to the engine that opened it."""
+        """Do nothing: the device belongs to the engine that opened it."""
 
 
 class WatchedNetwork:
-    """One lane's network for one shape. name, input: of the network and its input. example: the last input.
+    """Time one lane's network for one shape. name, input: of the network and its input. example:
+    the last input.
 
     calls: since the stopwatch was reset.
     """

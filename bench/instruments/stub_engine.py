@@ -1,4 +1,6 @@
-"""An engine whose lanes sleep instead of running networks, to measure and test what is around them."""
+"""Provide an engine whose lanes sleep instead of running networks, to measure and test what
+surrounds them.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +25,11 @@ __all__ = ["StubLane", "engine_of_lanes", "stub_engine", "stub_regions"]
 
 
 class StubLane:
-    """Takes the place of a Lane.
+    """Take the place of a Lane.
 
-    frame_s: seconds a frame, slept without the GIL, as a network would run.
-    regions: how many each frame has.
-    hook: called with each batch before it is slept over; may raise, or take its time.
+    frame_s: seconds per frame, slept without the GIL, as a network would run.
+    regions: number in each frame.
+    hook: called with each batch before the sleep; may raise, or take its time.
     """
 
     def __init__(
@@ -43,10 +45,10 @@ class StubLane:
         self._regions = stub_regions(regions, types=types)
 
     def prepare(self) -> None:
-        """There is nothing to compile."""
+        """Do nothing: there is nothing to compile."""
 
     def close(self) -> None:
-        """There is nothing to free."""
+        """Do nothing: there is nothing to free."""
 
     def analyze(self, batch: Sequence[Decoded], *, keep_frames: bool = False) -> list[FieldResult]:
         if self._hook is not None:
@@ -75,7 +77,9 @@ def stub_engine(
     regions: int = 20,
     hook: Callable[[Sequence[Decoded]], object] | None = None,
 ) -> Engine:
-    """The shipped pack on the CPU with lanes that sleep. lane_frames, batch_frames: as in DeviceChoice."""
+    """Return an engine of the shipped pack on the CPU whose lanes sleep. lane_frames, batch_frames:
+    as in DeviceChoice.
+    """
     pack = Pack.open(find_pack("chula12"))
     choice = replace(
         open_device("cpu", lanes=lanes), lane_frames=lane_frames, batch_frames=batch_frames
@@ -98,7 +102,7 @@ def engine_of_lanes(
 
 
 def stub_regions(count: int, *, types: int, seed: int = 0) -> Regions:
-    """Random regions of a field of 640 by 480 px, called at 0.5."""
+    """Return random regions of a field of 640 by 480 px, with threshold 0.5."""
     rng = np.random.default_rng(seed)
     corners = rng.random((count, 2), np.float32) * np.array([600, 440], np.float32)
     probabilities = rng.random((count, types), np.float32)

@@ -1,4 +1,6 @@
-"""A whole run, as `rbc-engine run` makes it once its engine is open: into a folder, journal and tables included."""
+"""Do a whole run, as `rbc-engine run` does once its engine is open: into a folder, journal and
+tables included.
+"""
 
 from __future__ import annotations
 

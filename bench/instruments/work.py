@@ -1,4 +1,6 @@
-"""The work in a network: its floating-point operations and the bytes that it must at least move."""
+"""Count the work in a network: its floating-point operations and the bytes that it must at least
+move.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ _PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """flops: a multiplication and an addition are two. bytes: read and written."""
+    """Hold a number of flops (a multiplication and an addition are two) and of bytes, read and
+    written.
+    """
 
     flops: float = 0.0
     bytes: float = 0.0
@@ -30,11 +34,13 @@ class Work:
 def network_work(
     onnx: bytes, shapes: Mapping[str, tuple[int, ...]], *, bytes_per_value: int
 ) -> Work:
-    """Counted from the graph by its shapes: convolutions and matrix products, which are nearly all of it.
+    """Count the work from the shapes of the graph: convolutions and matrix products, which are
+    nearly all of it.
 
-    shapes: of every input. bytes_per_value: in which the network computes, 4 for fp32.
+    shapes: of every input. bytes_per_value: of the type in which the network computes, 4 for fp32.
 
-    bytes: every product's input, weights and output once: none of it stays in a cache, and all else is fused into them.
+    bytes: every product's input, weights and output once: none stays in a cache, and everything
+    else is fused.
     """
     model = ov.Core().read_model(onnx)
     model.reshape({name: list(shape) for name, shape in shapes.items()})

@@ -1,1 +1,1 @@
-"""The same pipeline, with the same weights, by other means: what the engine is compared with."""
+"""Run the same pipeline with the same weights by other means, to compare the engine with."""

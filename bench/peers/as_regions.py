@@ -1,4 +1,4 @@
-"""A peer's numbers as Regions, by the pack's own rules."""
+"""Turn a peer's numbers into Regions by the pack's own rules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def regions_of(
     abnormal_p: Float32,
     manifest: Manifest,
 ) -> Regions:
-    """boxes [R, 4], scores [R], probabilities [R, T], abnormal_p [R]."""
+    """Return Regions. boxes [R, 4], scores [R], probabilities [R, T], abnormal_p [R]."""
     return Regions(
         boxes=boxes,
         scores=scores,

@@ -12,13 +12,13 @@ __all__ = ["Peer", "PeerMissingError"]
 
 
 class PeerMissingError(RbcError):
-    """A peer cannot be measured here; the message says why."""
+    """Say why a peer cannot be measured here."""
 
 
 class Peer(Protocol):
-    """A pipeline that is open, with its networks loaded.
+    """Run a pipeline that is open, with its networks loaded.
 
-    name: of rbc_engine.bench.settings.PEERS. precision: that its networks compute in.
+    name: one of rbc_engine.bench.settings.PEERS. precision: in which its networks compute.
     description: what it is, for the report.
     """
 
@@ -27,7 +27,7 @@ class Peer(Protocol):
     description: str
 
     def analyze(self, ref: FieldRef) -> Regions:
-        """The regions of one image file, read from the disk, as the engine gives them."""
+        """Return the regions of one image file, read from disk, as the engine gives them."""
         ...
 
     def close(self) -> None: ...

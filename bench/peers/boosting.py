@@ -1,4 +1,4 @@
-"""The pack's caller as scikit-learn's own gradient boosting, which is what trained it."""
+"""Run the pack's caller as scikit-learn's own gradient boosting, with which it was trained."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ _CHECKED = 500
 
 
 def sklearn_caller(pack: Pack) -> GradientBoostingClassifier:
-    """A GradientBoostingClassifier with the pack's trees in it.
+    """Build a GradientBoostingClassifier from the pack's trees.
 
-    A pack keeps the caller as a treelite checkpoint. Its trees are put into a scikit-learn model, so that what is
-    timed is scikit-learn. Raises PeerMissingError if that model does not answer as treelite does.
+    A pack stores the caller as a treelite checkpoint. Its trees are put into a scikit-learn model,
+    so that scikit-learn is timed. Raises PeerMissingError if the results of that model differ from
+    treelite's.
     """
     model = treelite.Model.deserialize_bytes(pack.read("caller.treelite"))
     dump = json.loads(model.dump_as_json(pretty_print=False))
@@ -34,11 +35,11 @@ def sklearn_caller(pack: Pack) -> GradientBoostingClassifier:
     boosting = GradientBoostingClassifier(
         n_estimators=len(dump["trees"]), max_depth=1, learning_rate=1.0, init="zero"
     )
-    boosting.fit(probabilities, np.arange(_CHECKED) % 2)  # the frame that the trees go into
+    boosting.fit(probabilities, np.arange(_CHECKED) % 2)  # the frame into which the trees go
     base = float(np.ravel(dump["base_scores"])[0])
     alpha = float(dump["sigmoid_alpha"])  # one over the caller's temperature
     for index, tree in enumerate(dump["trees"]):
-        # What every answer begins with goes into the leaves of the first tree.
+        # The initial value of every sum goes into the leaves of the first tree.
         boosting.estimators_[index, 0] = _regressor(
             tree, features, add=0.0 if index else base, scale=alpha
         )

@@ -1,4 +1,6 @@
-"""The reference pipeline, its networks compiled by torch.compile's inductor, in bf16 where the CPU computes in it."""
+"""Run the reference pipeline compiled by torch.compile's inductor, in bf16 if the CPU computes in
+it.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +23,13 @@ from rbc_engine.types.results import Regions
 __all__ = ["CompiledPeer"]
 
 _BATCHES = (16, 64)
-"""Fixed sizes, so that nothing is compiled again for each field's count of regions."""
+"""Fixed sizes, so that nothing is recompiled for each field's number of regions."""
 
 
 class CompiledPeer:
-    """Weights frozen and packed; channels last. What lies between the networks is the reference's."""
+    """Freeze and pack the weights, channels last. Everything between the networks is the
+    reference's.
+    """
 
     name = "compiled"
 
@@ -37,16 +41,19 @@ class CompiledPeer:
         bf16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
         dtype = torch.bfloat16 if bf16 else torch.float32
         self.precision = "bf16" if bf16 else "fp32"
-        self.description = f"PyTorch {torch.__version__}, torch.compile (inductor), {self.precision}; torchvision, PIL, scikit-learn"
+        self.description = (
+            f"PyTorch {torch.__version__}, torch.compile (inductor), {self.precision}; "
+            "torchvision, PIL, scikit-learn"
+        )
         detector = restore_detector(pack)
         detector.backbone = _compiled(detector.backbone, dtype)
         detector.rpn.head = _compiled(detector.rpn.head, dtype)
-        # A field may have fewer proposals than the most: the second count is compiled for any.
+        # A field may have fewer proposals than the maximum: the second size is compiled for any.
         detector.roi_heads.box_head = _compiled(detector.roi_heads.box_head, dtype, dynamic=None)
         classifier = _compiled(restore_classifier(pack), dtype)
 
         def classify(patches: Tensor) -> Tensor:
-            """Padded to whole batches."""
+            """Classify patches padded to whole batches."""
             logits = []
             begin = 0
             for size in split_batches(len(patches), _BATCHES):
@@ -69,7 +76,7 @@ class CompiledPeer:
             return self._pipeline.analyze(ref)
 
     def close(self) -> None:
-        """Drops the compiled code."""
+        """Drop the compiled code."""
         torch._dynamo.reset()
 
 

@@ -1,4 +1,4 @@
-"""An ONNX graph typed float16, retyped to float32: ONNX Runtime has no fast float16 on a CPU."""
+"""Retype an ONNX graph from float16 to float32: ONNX Runtime has no fast float16 on a CPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["as_fp32"]
 
 
 def as_fp32(data: bytes) -> bytes:
-    """Every float16 tensor, constant, cast, input and output becomes float32; nothing else changes."""
+    """Make every float16 tensor, constant, cast, input and output float32; nothing else changes."""
     model = onnx.load_model_from_string(data)
     _widen_graph(model.graph)
     onnx.checker.check_model(model, full_check=True)
@@ -31,7 +31,9 @@ def _widen_graph(graph: GraphProto) -> None:
             elif attribute.type == AttributeProto.GRAPH:
                 _widen_graph(attribute.g)
             elif node.op_type == "Cast" and attribute.name == "to":
-                attribute.i = TensorProto.FLOAT if attribute.i == TensorProto.FLOAT16 else attribute.i  # fmt: skip
+                attribute.i = (
+                    TensorProto.FLOAT if attribute.i == TensorProto.FLOAT16 else attribute.i
+                )
 
 
 def _widen(tensor: TensorProto) -> None:

@@ -1,4 +1,4 @@
-"""A network that computes in another type between float32 in and float32 out."""
+"""Compute a network in another type, with float32 in and float32 out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ __all__ = ["InDtype"]
 
 
 class InDtype(nn.Module):
-    """What lies around the networks, anchors, boxes and suppression, has no bfloat16 kernels and needs float32."""
+    """Wrap a network. What surrounds the networks (anchors, boxes, suppression) has no bfloat16
+    kernels and needs float32.
+    """
 
     def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
@@ -23,7 +25,7 @@ class InDtype(nn.Module):
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:
-    """Every tensor in lists, tuples and dicts."""
+    """Cast every tensor in lists, tuples and dicts."""
     if isinstance(value, Tensor):
         return value.to(dtype)
     if isinstance(value, dict):

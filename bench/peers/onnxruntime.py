@@ -1,4 +1,4 @@
-"""The pack's own graphs in ONNX Runtime, with the engine's kernels between them."""
+"""Run the pack's own graphs in ONNX Runtime, with the engine's kernels between them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ _PATCHES = (4, 16, 64)
 
 
 class OnnxRuntimePeer:
-    """A lane of the engine whose networks run in ONNX Runtime, in fp32, on all cores, one field after the other."""
+    """Run a lane of the engine with networks in ONNX Runtime, in fp32, on all cores, one field
+    after the other.
+    """
 
     name = "onnxruntime"
     precision = "fp32"
@@ -61,7 +63,7 @@ class OnnxRuntimePeer:
 
 
 class _OnnxRuntimeDevice(Closing):
-    """See rbc_engine.devices.base.Device."""
+    """Provide the device of that lane; see rbc_engine.devices.base.Device."""
 
     name, backend, precision = "cpu", f"ONNX Runtime {ort.__version__}", "fp32"
 
@@ -70,12 +72,12 @@ class _OnnxRuntimeDevice(Closing):
         self._options = ort.SessionOptions()
         self._options.intra_op_num_threads = threads
         self._options.inter_op_num_threads = 1
-        # Threads that wait must not take the cores of whoever is measured next.
+        # Waiting threads must not take the cores from whatever is measured next.
         self._options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._sessions: dict[bytes, ort.InferenceSession] = {}
 
     def enter(self) -> None:
-        """Does nothing: every thread may use the CPU."""
+        """Do nothing: every thread may use the CPU."""
 
     def lane(self) -> _OnnxRuntimeDevice:
         return self

@@ -1,4 +1,6 @@
-"""The paper's pipeline as its authors would write it today: torchvision, PIL, PyTorch eager, scikit-learn."""
+"""Run the paper's pipeline as its authors would write it today: torchvision, PIL, PyTorch eager,
+scikit-learn.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,11 @@ __all__ = ["ReferencePeer"]
 
 
 class ReferencePeer:
-    """fp32, one field after the other, every network on all cores, all regions of a field in one batch.
+    """Compute in fp32, one field after the other, every network on all cores, all regions of a
+    field in one batch.
 
-    The pack's BatchNorms come folded into its convolutions, which makes this faster than what was published.
+    The pack's BatchNorms are folded into its convolutions, which makes this faster than what was
+    published.
     """
 
     name = "reference"
@@ -46,4 +50,4 @@ class ReferencePeer:
         return self._pipeline.analyze(ref)
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: there is nothing to free."""

@@ -1,4 +1,4 @@
-"""The paper's pipeline in PyTorch, around networks that may be compiled or not."""
+"""Run the paper's pipeline in PyTorch, around networks that may be compiled or not."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ __all__ = ["TorchPipeline"]
 
 
 class TorchPipeline:
-    """detector: torchvision's. classify: patches [R, 3, P, P], normalised, to logits [R, T].
+    """Run detection and classification around given networks.
+
+    detector: torchvision's. classify: patches [R, 3, P, P], normalised, to logits [R, T].
     caller: scikit-learn's. device: of the networks.
     """
 
@@ -70,7 +72,9 @@ class TorchPipeline:
         return regions_of(boxes, scores, probabilities, abnormal_p, self._manifest)
 
     def _exposed(self, pixels: Tensor) -> Tensor:
-        """float32 [3, H, W], 0..1, with the background that the pack's detector is used to, as in resize_letterbox."""
+        """Return the pixels as float32 [3, H, W], 0..1, with the background that the pack's
+        detector expects, as in resize_letterbox.
+        """
         level = self._manifest.detector.background_level
         if level is None:
             return pixels
@@ -83,7 +87,9 @@ class TorchPipeline:
         return canvas_scale(frame_hw, pixel_um=None, settings=self._manifest.detector)
 
     def _cut(self, image: Image.Image, boxes: Float32) -> Tensor:
-        """Crops by PIL: float32 [R, 3, P, P], grey levels. What lies outside the image has the mean colour."""
+        """Crop with PIL: float32 [R, 3, P, P], grey levels. Pixels outside the image have the mean
+        colour.
+        """
         settings = self._manifest.classifier
         windows = crop_windows(boxes, canvas_scale=self._scale(image), settings=settings)
         size = (image.width, image.height)

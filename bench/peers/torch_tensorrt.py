@@ -1,4 +1,4 @@
-"""The reference pipeline on a GPU, its networks compiled by torch-tensorrt in fp16."""
+"""Run the reference pipeline on a GPU, its networks compiled by torch-tensorrt in fp16."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ __all__ = ["TorchTensorRtPeer"]
 
 
 class TorchTensorRtPeer:
-    """Not yet run on a GPU. What lies between the networks is the reference's, on the GPU where torchvision has it."""
+    """Run on a GPU (not yet tried on one). Between the networks it is the reference, on the GPU
+    where torchvision has it.
+    """
 
     name = "torch-tensorrt"
     precision = "fp16"
@@ -37,7 +39,9 @@ class TorchTensorRtPeer:
                 "pip install 'torch-tensorrt>=2.14,<2.15' --extra-index-url https://pypi.nvidia.com"
             )
         torch.set_num_threads(threads)
-        self.description = f"PyTorch {torch.__version__}, torch-tensorrt, fp16; torchvision, PIL, scikit-learn"  # fmt: skip
+        self.description = (
+            f"PyTorch {torch.__version__}, torch-tensorrt, fp16; torchvision, PIL, scikit-learn"
+        )
         detector = restore_detector(pack).cuda()
         detector.backbone = _compiled(detector.backbone)
         detector.rpn.head = _compiled(detector.rpn.head)
@@ -60,7 +64,7 @@ class TorchTensorRtPeer:
         return self._pipeline.analyze(ref)
 
     def close(self) -> None:
-        """Drops the compiled networks."""
+        """Drop the compiled networks."""
         torch._dynamo.reset()
 
 

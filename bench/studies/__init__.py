@@ -1,1 +1,1 @@
-"""Measurements that are programs of their own: python -m rbc_engine.bench.studies.NAME."""
+"""Hold measurements that are programs of their own: python -m rbc_engine.bench.studies.NAME."""

@@ -1,8 +1,8 @@
-"""How far the flags of regions can be trusted, on fields with labelled cells.
+"""Measure how reliable the flags of regions are, on fields with labelled cells.
 
     python -m rbc_engine.bench.studies.flags --data DIR --fields 110       # DIR: Chula RBC-12
 
-Takes fields of all smears in turn, those with clumps first. Regions at the border are left out.
+Takes fields of all smears in turn, those with clumps first. Regions at the border are excluded.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _NOISE_LEVELS = 2.0
 def choose_fields(
     fields: Sequence[LabelledField], *, most: int, seed: int = 0
 ) -> list[LabelledField]:
-    """Fields with known regions, one of each smear in turn, those with clumps first."""
+    """Choose fields with known regions, one of each smear in turn, those with clumps first."""
     rng = np.random.default_rng(seed)
     by_smear: dict[str, list[LabelledField]] = {}
     for field in (fields[index] for index in rng.permutation(len(fields))):
@@ -47,7 +47,7 @@ def choose_fields(
 
 
 def blur(pixels: UInt8, sigma_px: float, *, seed: int = 0) -> UInt8:
-    """A field out of focus: a Gaussian over it, and the camera's noise over that."""
+    """Put a field out of focus: blur it with a Gaussian, then add the camera's noise."""
     soft = np.stack(
         [ndimage.gaussian_filter(pixels[..., c].astype(np.float32), sigma_px) for c in range(3)], -1
     )
@@ -58,7 +58,9 @@ def blur(pixels: UInt8, sigma_px: float, *, seed: int = 0) -> UInt8:
 def measure(
     engine: Engine, fields: Sequence[LabelledField], *, sigmas_px: Sequence[float]
 ) -> dict[str, float]:
-    """Precision and recall of `clump`, how often the true count lies in the range, and the share of blurred fields."""
+    """Measure precision and recall of `clump`, how often the true count lies in the range, and the
+    share of blurred fields.
+    """
     rows: list[npt.NDArray[np.int64]] = []
     blurred: dict[float, list[bool]] = {sigma: [] for sigma in (0.0, *sigmas_px)}
     for field in fields:
@@ -96,7 +98,9 @@ def _findings(
 
 
 def _known(field: LabelledField, found: Regions) -> npt.NDArray[np.int64]:
-    """int64 [K, 4], true cells, clump, cells_low and cells_high of the whole regions of which every cell is labelled."""
+    """Return int64 [K, 4]: true cells, clump, cells_low and cells_high of the whole regions with
+    every cell labelled.
+    """
     match = match_regions(found.boxes, found.scores, field.boxes)
     known = (match >= 0) & field.known[match] & (found.flags & RegionFlag.BORDER == 0)
     clump = found.flags & RegionFlag.CLUMP > 0
@@ -105,7 +109,9 @@ def _known(field: LabelledField, found: Regions) -> npt.NDArray[np.int64]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="Chula RBC-12")
     parser.add_argument("--pack", default="chula12")
     parser.add_argument("--fields", type=int, default=60, help="how many (60)")

@@ -1,11 +1,12 @@
-"""What each format costs: seconds, peak memory and bytes for a million regions.
+"""Measure what each format costs: seconds, peak memory and bytes for a million regions.
 
-    python -m rbc_engine.bench.studies.format_cost                          # every format, each in a process of its own
+    python -m rbc_engine.bench.studies.format_cost    # every format, each in its own process
     python -m rbc_engine.bench.studies.format_cost --formats csv,coco --regions 100000 --out DIR
 
-Regions come from memory, so that what is measured is the writing. Run it on an otherwise idle machine; the bounds
-(60 s, 500 MB) are for a million regions, for which all formats together need 10 GB of disk. What was written is removed
-at the end: ext4 makes files ten times as slowly in the minutes after many were deleted.
+Regions come from memory, so that only the writing is measured. Run it on an otherwise idle machine;
+the bounds (60 s, 500 MB) are for a million regions, for which all formats together need 10 GB of
+disk. The files are removed at the end: ext4 creates files ten times as slowly in the minutes after
+many were deleted.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _MOST_SECONDS, _MOST_MB = 60.0, 500.0
 
 
 def field_results(fields: int, *, regions: int, types: int) -> Iterator[FieldResult]:
-    """Fields on some slides, all with the same regions and the same rendered frame."""
+    """Yield fields on some slides, all with the same regions and the same rendered frame."""
     rng = np.random.default_rng(0)
     height, width = _FRAME_HW
     corners = rng.random((regions, 2)) * [width - 40, height - 40]
@@ -68,7 +69,7 @@ def field_results(fields: int, *, regions: int, types: int) -> Iterator[FieldRes
 
 
 def measure(name: str, out: Path, *, regions: int, regions_a_field: int) -> dict[str, float | str]:
-    """Writes so many regions in one format, in this process. name: of a format, or 'parquet'."""
+    """Write `regions` regions in one format, in this process. name: of a format, or 'parquet'."""
     pack = Pack.open(find_pack("chula12"))
     sink = RegionsParquet(out, pack) if name == _TABLE else open_sink(name, out, pack)
     fields = regions // regions_a_field
@@ -80,7 +81,7 @@ def measure(name: str, out: Path, *, regions: int, regions_a_field: int) -> dict
     sink.complete()
     sink.finish()
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
-    # Before a million paths are listed, which takes as much again.
+    # Before a million paths are listed, which takes as much memory again.
     peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     written = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     return {
@@ -94,7 +95,9 @@ def measure(name: str, out: Path, *, regions: int, regions_a_field: int) -> dict
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--formats", default=",".join((_TABLE, *FORMATS)), help="which (all)")
     parser.add_argument("--regions", type=int, default=1_000_000, help="of the run (1000000)")
     parser.add_argument("--per-field", type=int, default=500, help="regions of a field (500)")
@@ -103,7 +106,9 @@ def main() -> int:
     options = parser.parse_args()
     names = options.formats.split(",")
     if options.here:
-        measured = measure(names[0], options.out, regions=options.regions, regions_a_field=options.per_field)  # fmt: skip
+        measured = measure(
+            names[0], options.out, regions=options.regions, regions_a_field=options.per_field
+        )
         print(json.dumps(measured), flush=True)
         return 0
     good = True

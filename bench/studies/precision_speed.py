@@ -1,9 +1,10 @@
-"""What a lower precision gains on this CPU: each network, and the whole path, with every precision in turn.
+"""Measure what lower precisions gain on this CPU: each network, and the whole path, with every
+precision in turn.
 
     python -m rbc_engine.bench.studies.precision_speed --data DIR
 
-Networks run on one thread, as in a lane; the whole path on all cores, from files to results. Ratios are taken turn by
-turn. Run it on an otherwise idle machine.
+Networks run on one thread, as in a lane; the whole path runs on all cores, from files to results.
+Ratios are taken turn by turn. Run it on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ Seconds = Mapping[str, list[float]]
 
 
 def measure_networks(pack: Pack, *, repeats: int) -> dict[str, Seconds]:
-    """Seconds of each run of each network in each precision, in turn, on one thread."""
+    """Return the seconds of each run of each network in each precision, in turn, on one thread."""
     settings = pack.manifest.detector
     canvas = fit_canvas(_FIELD_HW, pixel_um=None, settings=settings).canvas_hw
     size, side = settings.roi_size, pack.manifest.classifier.patch_px
@@ -83,7 +84,9 @@ def measure_networks(pack: Pack, *, repeats: int) -> dict[str, Seconds]:
 
 
 def measure_whole(pack: Path, data: Path, *, repeats: int) -> Seconds:
-    """Seconds of each pass over the images of a folder in each precision, in turn, without opening the engine."""
+    """Return the seconds of each pass over the images of a folder in each precision, in turn,
+    without opening the engine.
+    """
     entries = find_fields([data]).entries
 
     def run(engine: Engine) -> None:
@@ -102,10 +105,12 @@ def measure_whole(pack: Path, data: Path, *, repeats: int) -> Seconds:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder of images")
     parser.add_argument("--pack", default="chula12", help="name or folder (chula12)")
-    parser.add_argument("--repeats", type=int, default=9, help="turns that count (9)")
+    parser.add_argument("--repeats", type=int, default=9, help="measured turns (9)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     folder = find_pack(options.pack)
@@ -131,7 +136,8 @@ def main() -> int:
     for row in rows:
         low, high = row["times_fp32_quartiles"]
         print(
-            f"{row['part']:18} {row['precision']:5} {row['ms']:10} ms   {row['times_fp32']:.2f} x fp32 ({low} to {high})"
+            f"{row['part']:18} {row['precision']:5} {row['ms']:10} ms   {row['times_fp32']:.2f} x "
+            f"fp32 ({low} to {high})"
         )
     return 0
 

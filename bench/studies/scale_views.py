@@ -1,9 +1,10 @@
-"""What becomes of fields that show more or less of a smear than the pack's training fields did.
+"""Measure what happens to fields that show more or less of a smear than the pack's training fields.
 
     python -m rbc_engine.bench.studies.scale_views --data DIR
 
-Fields of the pack's own scale are put on a background of their own colour, or cut, so that the short side holds so many
-times as much; what is found and told there is compared with what was in the field as it is.
+Fields of the pack's own scale are put on a background of their own colour, or cropped, so that the
+short side shows that many times as much; the regions and types found there are compared with those
+of the original field.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ VIEWS = (0.33, 0.4, 0.5, 0.6, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
 
 
 class Kept:
-    """Counts of regions: those that a view holds whole, found again, and found with the same types."""
+    """Count regions: those that a view shows whole, those found again, and those found with the
+    same types.
+    """
 
     def __init__(self) -> None:
         self.whole = self.found = self.same = 0
@@ -39,7 +42,9 @@ class Kept:
 
 
 def show_view(pixels: UInt8, view: float) -> tuple[UInt8, int, int]:
-    """A field [H, W, 3] that shows `view` times as much along each side, and where the old one's corner lies, x y px."""
+    """Return a field [H, W, 3] that shows `view` times as much along each side, and the corner of
+    the old one in it, x y px.
+    """
     height, width = pixels.shape[:2]
     tall, wide = int(height * view), int(width * view)
     if view <= 1:
@@ -55,7 +60,7 @@ def show_view(pixels: UInt8, view: float) -> tuple[UInt8, int, int]:
 def compare_views(
     engine: Engine, fields: Sequence[UInt8], base: Sequence[Regions], view: float
 ) -> Kept:
-    """base: what was found in the fields as they are."""
+    """Compare views with the fields as they are; base: what was found in those."""
     kept = Kept()
     for pixels, before in zip(fields, base, strict=True):
         shown, x, y = show_view(pixels, view)
@@ -72,7 +77,9 @@ def compare_views(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder of fields")
     parser.add_argument("--pack", default="chula12")
     parser.add_argument("--fields", type=int, default=36, help="how many, drawn at random (36)")
@@ -81,7 +88,9 @@ def main() -> int:
     paths = sorted(entry.path for entry in entries if hasattr(entry, "path"))
     drawn = np.random.default_rng(0).permutation(len(paths))[: options.fields]
     fields = [read_image(paths[index], name=paths[index].name) for index in sorted(drawn)]
-    print("view   found  same types, as the field's size says; found, same types, estimated")
+    print(
+        "view   found  same types, at the scale from the field's size; found, same types, estimated"
+    )
     with (
         Engine.open(options.pack, device="cpu", estimate_scale=False) as fixed,
         Engine.open(options.pack, device="cpu") as estimating,

@@ -1,8 +1,8 @@
-"""What a session costs, and what it does to latency and throughput under load.
+"""Measure what a session costs, and its latency and throughput under load.
 
-    python -m rbc_engine.bench.studies.session_load             # lanes that sleep: what is measured is the session
-    python -m rbc_engine.bench.studies.session_load --real      # and the shipped pack's networks on this machine
-    python -m rbc_engine.bench.studies.session_load --camera    # and Micro-Manager's DemoCamera at its full rate
+    python -m rbc_engine.bench.studies.session_load             # lanes that sleep: the session only
+    python -m rbc_engine.bench.studies.session_load --real      # also the shipped pack's networks
+    python -m rbc_engine.bench.studies.session_load --camera    # also the DemoCamera, full rate
 
 Prints each figure with its bound. Every part warms up first. Run it on an otherwise idle machine.
 """
@@ -32,7 +32,7 @@ _STUB_FRAME_S = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One line of the report. most: the bound; least where lower is worse."""
+    """Hold one line of the report. most: the bound; least: the bound if lower is worse."""
 
     name: str
     value: float
@@ -54,7 +54,9 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What came of a steady stream of frames. Latencies of the done frames, after the first tenth of them."""
+    """Hold the outcome of a steady stream of frames: latencies of the done frames, without the
+    first tenth of them.
+    """
 
     p50_s: float
     p99_s: float
@@ -65,7 +67,9 @@ class Load:
 def drive(
     engine: Engine, frame: UInt8, *, fps: float, frames: int, on_full: str, copy: bool = True
 ) -> Load:
-    """Submits a frame again and again at a steady rate to a new session, whose ends a second thread reads."""
+    """Submit a frame repeatedly at a steady rate to a new session, whose outcomes a second thread
+    reads.
+    """
     latencies_s: list[float] = []
     ends_s: list[float] = []
 
@@ -94,7 +98,7 @@ def drive(
 
 
 def measure_overhead(*, frames: int = 2000, fps: float = 250.0) -> list[Figure]:
-    """From submit to the callback, lanes that do nothing."""
+    """Measure the time from submit to callback, with lanes that do nothing."""
     frame = np.zeros((480, 640, 3), np.uint8)
     with stub_engine(frame_s=0.0, regions=30) as engine:
         drive(engine, frame, fps=fps, frames=100, on_full="block")
@@ -106,7 +110,9 @@ def measure_overhead(*, frames: int = 2000, fps: float = 250.0) -> list[Figure]:
 
 
 def measure_capacity(engine: Engine, frame: UInt8, *, frames: int) -> float:
-    """Frames a second of the batch engine, Engine.run, of frames that lie ready; the first tenth is left out."""
+    """Return frames per second of the batch engine, Engine.run, on frames in memory, without the
+    first tenth.
+    """
 
     def source() -> Iterator[Decoded]:
         for index in range(frames):
@@ -124,7 +130,7 @@ def measure_capacity(engine: Engine, frame: UInt8, *, frames: int) -> float:
 
 
 def measure_engine(name: str, engine: Engine, frame: UInt8, *, seconds: float) -> list[Figure]:
-    """Latency at 70 % of the capacity, and both latency and throughput at 300 %."""
+    """Measure latency at 70 % of the capacity, and both latency and throughput at 300 %."""
     estimate = measure_capacity(engine, frame, frames=40)
     capacity = measure_capacity(engine, frame, frames=max(60, int(estimate * seconds)))
     light = drive(
@@ -163,7 +169,9 @@ def measure_engine(name: str, engine: Engine, frame: UInt8, *, seconds: float) -
 
 
 def measure_camera(*, seconds: float) -> list[Figure]:
-    """The DemoCamera at its full rate, 1920x1080 RGB: frames made, and frames that no count holds."""
+    """Measure the DemoCamera at its full rate, 1920x1080 RGB: frames made, and frames that no count
+    includes.
+    """
     from rbc_engine.sources.camera import feed_sequence, open_core
 
     core = open_core(width=1920, height=1080)
@@ -189,7 +197,9 @@ def measure_camera(*, seconds: float) -> list[Figure]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=20.0, help="of each load (20)")
     parser.add_argument("--real", action="store_true", help="also with the networks")
     parser.add_argument("--camera", action="store_true", help="also the DemoCamera")

@@ -1,11 +1,13 @@
-"""A whole slide through `rbc-engine run`: wall time, peak memory, and what reading and tiling take of it.
+"""Run a whole slide through `rbc-engine run` and measure wall time, peak memory, and the share of
+reading and tiling.
 
-    python -m rbc_engine.bench.studies.slide_cost                                   # 40,000 x 30,000 px
+    python -m rbc_engine.bench.studies.slide_cost    # 40,000 x 30,000 px
     python -m rbc_engine.bench.studies.slide_cost --size 6000x4500 --cells-share 1 --out DIR
 
-Renders a JPEG pyramid of 0.25 µm per pixel, stitched from a few rendered pieces: cells in the middle, background around
-them. Runs it as a process of its own and judges it: at most 2 GB over all its processes; reading, tiling and merging
-under a tenth of the wall time. Run it on an otherwise idle machine.
+Renders a JPEG pyramid of 0.25 µm per pixel, stitched from a few rendered pieces: cells in the
+middle, background around them. Runs it as a process of its own and checks two bounds: at most 2 GB
+over all its processes; reading, tiling and merging under a tenth of the wall time. Run it on an
+otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ _CELL_UM = 7.6
 _TILE_PX = 512
 _PIECE_PX = 2048
 _PIECE_CELLS = 1200
-"""4600 a square millimetre: a little thinner than the fields of Chula RBC-12."""
+"""4600 per square millimetre: slightly thinner than the fields of Chula RBC-12."""
 _PIECES = 4
 _DOWNS = (1, 4, 16)
 _JPEG_QUALITY = 90
@@ -48,7 +50,9 @@ _SAMPLE_S = 0.05
 
 
 def render_slide(path: Path, size: Size, *, cells_share: float) -> None:
-    """A pyramid of three levels. cells_share: 0..1, of its area, around the middle; the rest is empty background."""
+    """Render a pyramid of three levels. cells_share: 0..1, of its area, around the middle; the rest
+    is empty background.
+    """
     pieces = [_piece(seed, cells=_PIECE_CELLS) for seed in range(_PIECES)]
     blank = _piece(_PIECES, cells=0)
     kinds = _layout(size, cells_share=cells_share)
@@ -71,7 +75,7 @@ def render_slide(path: Path, size: Size, *, cells_share: float) -> None:
 
 
 def _piece(seed: int, *, cells: int) -> UInt8:
-    """All with the same stain and light."""
+    """Render one piece; all have the same stain and light."""
     return render_field(
         seed=seed,
         width=_PIECE_PX,
@@ -83,7 +87,9 @@ def _piece(seed: int, *, cells: int) -> UInt8:
 
 
 def _layout(size: Size, *, cells_share: float) -> npt.NDArray[np.int64]:
-    """Which piece lies where, [rows, columns]: those nearest to the middle have cells, the last one has none."""
+    """Return which piece lies where, [rows, columns]: those nearest to the middle have cells, the
+    last one has none.
+    """
     rows, columns = -(-size.height // _PIECE_PX), -(-size.width // _PIECE_PX)
     y, x = np.mgrid[:rows, :columns]
     distance = ((y + 0.5) / rows - 0.5) ** 2 + ((x + 0.5) / columns - 0.5) ** 2
@@ -104,8 +110,9 @@ def _reduced(piece: UInt8, down: int) -> UInt8:
 def _tiles(
     pieces: list[UInt8], kinds: npt.NDArray[np.int64], shape: tuple[int, int]
 ) -> Iterator[bytes]:
-    """The JPEGs of a level, row by row; each that comes again is encoded once. Side of a piece and of a tile: the one
-    divides the other."""
+    """Yield the JPEGs of a level, row by row; repeated ones are encoded once. The side of a piece
+    divides that of a tile, or the reverse.
+    """
     side = len(pieces[0])
     encoded: dict[bytes, bytes] = {}
     for y in range(0, shape[0], _TILE_PX):
@@ -120,7 +127,7 @@ def _tiles(
 
 
 def _part(pieces: list[UInt8], kinds: npt.NDArray[np.int64], *, y: int, x: int, side: int) -> UInt8:
-    """One tile, cut out of a piece or put together from several; background where the slide has ended."""
+    """Return one tile, cut out of a piece or stitched from several; background beyond the slide."""
     if side >= _TILE_PX:
         piece = pieces[kinds[y // side, x // side]]
         top, left = y % side, x % side
@@ -134,8 +141,9 @@ def _part(pieces: list[UInt8], kinds: npt.NDArray[np.int64], *, y: int, x: int, 
 
 
 def tree_peak_bytes(process: subprocess.Popen[bytes]) -> int:
-    """Waits for a process and returns the most memory that it and its children had: the peaks of those that live at
-    once, added."""
+    """Wait for a process and return the peak memory of it and its children: the sum of the peaks of
+    those alive at once.
+    """
     peak = 0
     while process.poll() is None:
         peak = max(peak, sum(_peak_bytes(pid) for pid in _tree(process.pid)))
@@ -145,7 +153,7 @@ def tree_peak_bytes(process: subprocess.Popen[bytes]) -> int:
 
 def _tree(pid: int) -> list[int]:
     pids = [pid]
-    for parent in pids:  # grows while it is walked
+    for parent in pids:  # grows during the loop
         for children in Path(f"/proc/{parent}/task").glob("*/children"):
             try:
                 pids += map(int, children.read_text().split())
@@ -172,10 +180,24 @@ def _size(text: str) -> Size:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)  # fmt: skip
-    parser.add_argument("--size", type=_size, default=Size(width=40_000, height=30_000), help="px of level 0 (40000x30000)")  # fmt: skip
-    parser.add_argument("--cells-share", type=float, default=0.6, help="0..1, of the area that has cells; the rest is background (0.6)")  # fmt: skip
-    parser.add_argument("--out", type=Path, help="folder for slide.tif and results/ (a temporary one)")  # fmt: skip
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument(
+        "--size",
+        type=_size,
+        default=Size(width=40_000, height=30_000),
+        help="px of level 0 (40000x30000)",
+    )
+    parser.add_argument(
+        "--cells-share",
+        type=float,
+        default=0.6,
+        help="0..1, of the area that has cells; the rest is background (0.6)",
+    )
+    parser.add_argument(
+        "--out", type=Path, help="folder for slide.tif and results/ (a temporary one)"
+    )
     options = parser.parse_args()
     if not 0 <= options.cells_share <= 1:
         parser.error(f"--cells-share must lie in 0..1 (got {options.cells_share})")
@@ -189,7 +211,11 @@ def _measure(folder: Path, size: Size, *, cells_share: float) -> int:
     slide, results = folder / "slide.tif", folder / "results"
     began = time.perf_counter()
     render_slide(slide, size, cells_share=cells_share)
-    print(f"rendered {size} px, {slide.stat().st_size / 1e6:.0f} MB, in {time.perf_counter() - began:.0f} s", flush=True)  # fmt: skip
+    print(
+        f"rendered {size} px, {slide.stat().st_size / 1e6:.0f} MB, in "
+        f"{time.perf_counter() - began:.0f} s",
+        flush=True,
+    )
     command = [sys.executable, "-m", "rbc_engine", "run", str(slide), "--out", str(results)]
     began = time.perf_counter()
     with subprocess.Popen(

@@ -1,4 +1,4 @@
-"""pytest-benchmark suites, each thing of the engine beside its equivalent in a library:
+"""Compare each part of the engine with its equivalent in a library, as pytest-benchmark suites:
 
 pytest bench/suites --benchmark-only [--benchmark-autosave | --benchmark-compare]
 """

@@ -1,4 +1,6 @@
-"""Everything on one thread, engine and libraries: what is compared is the work, not the number of cores."""
+"""Run everything on one thread, engine and libraries: to compare the work, not the number of
+cores.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +30,13 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def pack() -> Pack:
-    """RBC_PACK, or the shipped one."""
+    """Open RBC_PACK, or the shipped pack."""
     return Pack.open(find_pack(os.environ.get("RBC_PACK", "chula12")))
 
 
 @pytest.fixture(scope="session")
 def frame() -> UInt8:
-    """uint8 [960, 1280, 3]."""
+    """Return a rendered frame, uint8 [960, 1280, 3]."""
     return render_field(seed=1, width=1280, height=960, cells=60).pixels
 
 

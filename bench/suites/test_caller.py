@@ -1,4 +1,4 @@
-"""The caller beside scikit-learn's model and treelite's predictor."""
+"""Compare the caller with scikit-learn's model and treelite's predictor."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rbc_engine.types.arrays import Float32
 
 @pytest.fixture(scope="module", params=[60, 6000])
 def probabilities(request: pytest.FixtureRequest, pack: Pack) -> Float32:
-    """float32 [R, T]."""
+    """Return random probabilities, float32 [R, T]."""
     return np.random.default_rng(0).random((request.param, len(pack.types)), np.float32)
 
 

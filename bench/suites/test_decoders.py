@@ -1,4 +1,4 @@
-"""The engine's decoding beside the libraries' own, for each kind of file."""
+"""Compare the engine's decoding with the libraries' own, for each kind of file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""generate_proposals, roi_align and postprocess_detections beside torchvision's."""
+"""Compare generate_proposals, roi_align and postprocess_detections with torchvision's."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FRAME_HW = (960, 1280)
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _Case:
-    """What the networks hand to the ops for one rendered field."""
+    """Hold what the networks hand to the ops for one rendered field."""
 
     settings: DetectorSettings
     objectness: list[Float32]
@@ -52,13 +52,18 @@ def case(pack: Pack, detector: Any, frame: np.ndarray) -> _Case:
         np.array([_IMAGE_HW], np.int32),
         canvas_hw=_CANVAS_HW,
     )
-    image = (torch.from_numpy(canvas).permute(0, 3, 1, 2).float() / 255 - torch.tensor(settings.mean_rgb).view(1, 3, 1, 1) / 255) / 0.25  # fmt: skip
+    image = (
+        torch.from_numpy(canvas).permute(0, 3, 1, 2).float() / 255
+        - torch.tensor(settings.mean_rgb).view(1, 3, 1, 1) / 255
+    ) / 0.25
     features = list(detector.backbone(image).values())
     objectness, deltas = detector.rpn.head(features)
     anchors = [
         base_anchors(sizes, settings.anchor_aspect_ratios) for sizes in settings.anchor_sizes_px
     ]
-    arrays = [[t.contiguous().numpy() for t in tensors] for tensors in (objectness, deltas, features)]  # fmt: skip
+    arrays = [
+        [t.contiguous().numpy() for t in tensors] for tensors in (objectness, deltas, features)
+    ]
     proposals, counts = _engine_proposals(settings, arrays[0], arrays[1], anchors)
     pooled = _engine_pooled(settings, arrays[2], proposals, counts)
     logits, box_deltas = detector.roi_heads.box_predictor(
@@ -116,7 +121,7 @@ class TestGenerateProposals:
         benchmark(_engine_proposals, case.settings, case.objectness, case.deltas, case.anchors)
 
     def test_torchvision(self, benchmark: BenchmarkFixture, case: _Case, detector: Any) -> None:
-        """The region proposal network behind its head, given what the head gave."""
+        """Run the region proposal network behind its head, given the head's outputs."""
         rpn = detector.rpn
         objectness = [torch.from_numpy(array) for array in case.objectness]
         deltas = [torch.from_numpy(array) for array in case.deltas]
@@ -132,7 +137,9 @@ class TestGenerateProposals:
 
 @pytest.mark.benchmark(group="nms")
 class TestNms:
-    """Suppression alone, as far as it can be had alone: scored boxes of one image through postprocess_detections."""
+    """Measure suppression only, as far as possible: scored boxes of one image through
+    postprocess_detections.
+    """
 
     def test_engine(self, benchmark: BenchmarkFixture, case: _Case) -> None:
         slots = case.proposals.shape[1]
@@ -166,7 +173,7 @@ class TestRoiAlign:
         benchmark(pool, features, boxes, [_CANVAS_HW])
 
     def test_memory_bandwidth(self, benchmark: BenchmarkFixture, case: _Case) -> None:
-        """A copy of as many bytes: the features, and what is pooled."""
+        """Copy as many bytes: the features, and what is pooled."""
         read = sum(array.nbytes for array in case.features[: case.settings.roi_levels])
         written = 4 * case.settings.proposals * case.settings.feature_channels * 49
         source = np.zeros((read + written) // 2, np.uint8)
@@ -202,7 +209,7 @@ class TestPostprocessDetections:
         )
 
     def test_engine_with_four_classes(self, benchmark: BenchmarkFixture, case: _Case) -> None:
-        """As many regions as with two, in equal parts of three kinds."""
+        """Use as many regions as with two classes, in equal parts of three kinds."""
         slots = len(case.class_logits)
         logits = np.full((slots, 4), -9, np.float32)
         logits[:, 0] = case.class_logits[:, 0]

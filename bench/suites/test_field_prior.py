@@ -1,4 +1,4 @@
-"""The correction of a field's probabilities; no library has it."""
+"""Measure the correction of a field's probabilities; no library has it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from rbc_engine.lanes.stages.field_prior import FieldPrior
 from rbc_engine.packs.pack import Pack
 
-REGIONS = 80  # of a field
+REGIONS = 80  # per field
 
 
 @pytest.mark.parametrize("fields", [1, 4, 32])

@@ -1,4 +1,4 @@
-"""The three networks, as the engine runs them in each precision, beside PyTorch and ONNX Runtime, on one thread."""
+"""Compare the three networks in each precision with PyTorch and ONNX Runtime, on one thread."""
 
 from __future__ import annotations
 
@@ -34,7 +34,12 @@ def _example(pack: Pack, name: str) -> tuple[str, np.ndarray]:
     detector, classifier = pack.manifest.detector, pack.manifest.classifier
     input_name, shape = _INPUTS[name]
     if name == "box_head.onnx":
-        shape = (detector.proposals, detector.feature_channels, detector.roi_size, detector.roi_size)  # fmt: skip
+        shape = (
+            detector.proposals,
+            detector.feature_channels,
+            detector.roi_size,
+            detector.roi_size,
+        )
     if name == "classifier.onnx":
         shape = (_PATCHES, 3, classifier.patch_px, classifier.patch_px)
     assert shape is not None
@@ -85,7 +90,8 @@ def test_torch(benchmark: BenchmarkFixture, pack: Pack, network: str) -> None:
     else:
         detector = restore_detector(pack)
         if network == "box_head.onnx":
-            run = lambda x: detector.roi_heads.box_predictor(detector.roi_heads.box_head(x))  # noqa: E731
+            heads = detector.roi_heads
+            run = lambda x: heads.box_predictor(heads.box_head(x))  # noqa: E731
         else:
             array = array.transpose(0, 3, 1, 2).astype(np.float32)
             run = lambda x: detector.rpn.head(list(detector.backbone(x).values()))  # noqa: E731

@@ -1,4 +1,6 @@
-"""resize_letterbox and crop_resize beside OpenCV, torch and PIL, and beside a copy of the same bytes."""
+"""Compare resize_letterbox and crop_resize with OpenCV, torch and PIL, and with a copy of the same
+bytes.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,7 @@ class TestResizeLetterbox:
         benchmark(tv.resize, image, list(_CANVAS_HW), antialias=False)
 
     def test_memory_bandwidth(self, benchmark: BenchmarkFixture, frame: UInt8) -> None:
-        """A copy of as many bytes: the rows that a bilinear resize reads, and the canvas."""
+        """Copy as many bytes: the rows that a bilinear resize reads, and the canvas."""
         source = np.ascontiguousarray(frame[: (2 * 320 * 1280 + 320 * 448) // 1280 // 2])
         target = np.empty_like(source)
         benchmark(np.copyto, target, source)
@@ -54,7 +56,9 @@ class TestCropResize:
         benchmark(ops.crop_resize, [frame], windows, index, size_px=_PATCH_PX, mean=_MEAN, std=_STD)
 
     def test_pil(self, benchmark: BenchmarkFixture, frame: UInt8, windows: Float32) -> None:
-        """What it computes: the same antialiased filter on the same windows, rounded to uint8, then normalised."""
+        """Compute the same: the same antialiased filter on the same windows, rounded to uint8, then
+        normalised.
+        """
         image = Image.fromarray(frame)
         mean, std = np.array(_MEAN, np.float32), np.array(_STD, np.float32)
 
@@ -74,7 +78,7 @@ class TestCropResize:
         benchmark(run)
 
     def test_opencv(self, benchmark: BenchmarkFixture, frame: UInt8, windows: Float32) -> None:
-        """Less than it computes: whole pixels, and plain bilinear, without the filter."""
+        """Compute less: whole pixels, and plain bilinear, without the filter."""
         boxes = windows.astype(int)
         mean, std = np.array(_MEAN, np.float32), np.array(_STD, np.float32)
 
@@ -88,7 +92,7 @@ class TestCropResize:
         benchmark(run)
 
     def test_torchvision(self, benchmark: BenchmarkFixture, frame: UInt8, windows: Float32) -> None:
-        """Whole pixels, with the filter."""
+        """Compute on whole pixels, with the filter."""
         image = torch.from_numpy(frame).permute(2, 0, 1)
         boxes = windows.astype(int)
         size = [_PATCH_PX, _PATCH_PX]
@@ -106,7 +110,7 @@ class TestCropResize:
         benchmark(run)
 
     def test_memory_bandwidth(self, benchmark: BenchmarkFixture) -> None:
-        """A copy of as many bytes: the windows, and the patches."""
+        """Copy as many bytes: the windows, and the patches."""
         count = _REGIONS * int(3 * _WINDOW_PX**2 + 12 * _PATCH_PX**2) // 2
         source, target = np.zeros(count, np.uint8), np.empty(count, np.uint8)
         benchmark(np.copyto, target, source)

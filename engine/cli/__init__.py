@@ -1,4 +1,4 @@
-"""The command line: one file a command. Heavy imports stay inside the commands, so that --help is instant."""
+"""Provide the command line: one file per command, which imports heavy modules only when it runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EXIT_USAGE = 2
 
 app = typer.Typer(
     name="rbc-engine",
-    help="Finds and classifies red blood cells in microscope images of smears.",
+    help="Find and classify red blood cells in microscope images of smears.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -50,7 +50,7 @@ app.add_typer(reproduce_app, name="reproduce")
 
 
 def main() -> None:
-    """Runs the command line. Errors of rbc-engine become one line on stderr and an exit code."""
+    """Run the command line; an error of rbc-engine becomes one line on stderr and an exit code."""
     try:
         app()
     except RbcError as error:

@@ -1,4 +1,4 @@
-"""`rbc-engine bench`: how fast, how near to the machine's limit, and ahead of whom."""
+"""Measure speed, against the machine's limits and other implementations: `rbc-engine bench`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def bench(
         typer.Option(help="Folder of images to measure with; by default fields are rendered."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for bench.json and the plots; made if missing.")
+        Path | None, typer.Option(help="Folder for bench.json and the plots; created if missing.")
     ] = None,
     pack: options.Pack = "chula12",
     device: options.Device = "auto",
@@ -29,42 +29,43 @@ def bench(
     peers: Annotated[
         str,
         typer.Option(
-            help="To compare with: reference, compiled, onnxruntime, torch-tensorrt; all; none."
+            help="Compare with: reference, compiled, onnxruntime, torch-tensorrt; all; none."
         ),
     ] = "reference",
     sizes: Annotated[
-        str, typer.Option(help="Of rendered fields, px; the second one is compared with peers.")
+        str, typer.Option(help="Sizes of rendered fields, px; the second is used with peers.")
     ] = "640x480,1280x960,1920x1080",
     regions_per_field: Annotated[
-        int, typer.Option(min=0, max=600, help="Cells of a rendered field; none of them touch.")
+        int, typer.Option(min=0, max=600, help="Cells per rendered field; none of them touch.")
     ] = 60,
-    fields: Annotated[int, typer.Option(min=1, help="Fields of one pass.")] = 12,
-    repeats: Annotated[int, typer.Option(min=1, help="Passes that count.")] = 5,
+    fields: Annotated[int, typer.Option(min=1, help="Fields per pass.")] = 12,
+    repeats: Annotated[int, typer.Option(min=1, help="Measured passes, after a warm-up.")] = 5,
     batch: Annotated[
-        int | None, typer.Option(min=1, help="Frames a lane takes at once; by default what suits.")
+        int | None,
+        typer.Option(min=1, help="Frames per batch of a lane; by default chosen for the machine."),
     ] = None,
     lanes: options.Lanes = None,
     scaling: Annotated[
         bool,
         typer.Option(
-            "--scaling", help="Also the cost against fields, cells and cores; and a plan."
+            "--scaling", help="Also measure cost against fields, cells and cores, and a plan."
         ),
     ] = False,
     scaling_fields: Annotated[
-        int, typer.Option(min=20, help="With --scaling: the most fields of a run.")
+        int, typer.Option(min=20, help="With --scaling: the largest number of fields.")
     ] = 1000,
     plots: Annotated[
-        bool, typer.Option("--plots", help="Also plots, and throughput against batch and lanes.")
+        bool, typer.Option("--plots", help="Also draw plots, with throughput by batch and lanes.")
     ] = False,
     short: Annotated[
-        bool, typer.Option("--short", help="Only show that it all works; the figures are rough.")
+        bool, typer.Option("--short", help="Check that everything works; figures are rough.")
     ] = False,
     overwrite: options.Overwrite = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print bench.json, and nothing else.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print bench.json only.")] = False,
 ) -> None:
-    """Measures the engine end to end and stage by stage, beside the machine's limits and other ways to do the same."""
+    """Measure the engine end to end and stage by stage, against the machine's limits and other
+    implementations.
+    """
     from rbc_engine.bench.settings import BenchSettings, parse_peers, parse_sizes
 
     if plots and out is None:
@@ -114,7 +115,7 @@ def bench(
 
 
 def _check_out(out: Path, *, overwrite: bool) -> None:
-    """Before minutes of measuring, not after."""
+    """Check --out before minutes of measuring rather than after."""
     from rbc_engine.bench.report import BENCH_JSON
     from rbc_engine.sinks.files.atomic import explain_os_errors
 
@@ -122,5 +123,6 @@ def _check_out(out: Path, *, overwrite: bool) -> None:
         out.mkdir(parents=True, exist_ok=True)
         if (out / BENCH_JSON).exists() and not overwrite:
             raise OutputError(
-                f"--out {out} has a {BENCH_JSON} already; pass --overwrite to replace it, or name another --out"
+                f"--out {out} already has a {BENCH_JSON}; pass --overwrite to replace it, or name "
+                "another --out"
             )

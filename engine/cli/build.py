@@ -1,4 +1,4 @@
-"""`rbc-engine build`: a pack compiled for this machine, and proven on its golden inputs."""
+"""Compile a pack for this machine and verify it on its golden inputs: `rbc-engine build`."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def build(
     lanes: options.Lanes = None,
     frame: Annotated[
         list[str] | None,
-        typer.Option(
-            help="WIDTHxHEIGHT of images that will be run, e.g. 1920x1080. May be given again."
-        ),
+        typer.Option(help="WIDTHxHEIGHT of images to be run, e.g. 1920x1080. May be repeated."),
     ] = None,
     quiet: options.Quiet = False,
 ) -> None:
-    """Compiles a pack for a device and runs its golden inputs: they must come out right, or nothing is kept."""
+    """Compile a pack for a device and verify it on its golden inputs; a network that fails is
+    deleted.
+    """
     sizes = [_parse_size(text) for text in frame or []]
     from rbc_engine.cli.terminal.compile_watch import CompileWatch
     from rbc_engine.runs.build import build_engine
@@ -41,14 +41,15 @@ def build(
         return
     for name, drift in zip(report.devices, report.golden, strict=True):
         print(name)
-        print(f"  beside the CPU in fp32, golden inputs: {drift.line()}")
+        print(f"  compared with the CPU in fp32 on golden inputs: {drift.line()}")
     for note in report.notes:
         print(f"note: {note}")
     print(
-        f"built in {report.seconds:.1f} s, {report.lanes} lanes; {report.golden[0].fields} golden inputs agree"
+        f"built in {report.seconds:.1f} s, {report.lanes} lanes; {report.golden[0].fields} golden "
+        "inputs agree"
     )
     if not report.keeps_networks:
-        print("nothing is kept: a CPU compiles at each start, in seconds")
+        print("nothing is stored: on a CPU, networks are compiled at each start, in seconds")
 
 
 def _parse_size(text: str) -> tuple[int, int]:

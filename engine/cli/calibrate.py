@@ -1,4 +1,6 @@
-"""`rbc-engine calibrate`: ranges for int8 and fp8, and the proof that a precision keeps the answer."""
+"""Calibrate a pack for int8 and fp8 and test which precisions keep its accuracy: `rbc-engine
+calibrate`.
+"""
 
 from __future__ import annotations
 
@@ -32,52 +34,56 @@ def calibrate(
         str,
         typer.Option(
             "--format",
-            help="What --data holds: chula12, masks, voc, coco or synthetic, whose labels judge; "
-            "or images, which give ranges alone.",
+            help="What --data holds: chula12, masks, voc, coco, boxes or synthetic, whose labels are "
+            "used for the test; or images, which give ranges only.",
         ),
     ] = "chula12",
-    fields: Annotated[int, typer.Option(min=1, help="How many fields give the ranges.")] = 48,
+    fields: Annotated[int, typer.Option(min=1, help="Number of fields that give the ranges.")] = 48,
     groups: Annotated[
         str | None,
-        typer.Option(help="Smear groups that judge, separated by commas; the others give ranges."),
+        typer.Option(
+            help="Smear groups for the test, separated by commas; the others give ranges."
+        ),
     ] = None,
     held_out: Annotated[
         bool,
-        typer.Option("--held-out", help="The smears held out of the pack's training judge."),
+        typer.Option("--held-out", help="Test on the smears held out of the pack's training."),
     ] = False,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for a calibrated copy of the pack; by default the pack itself."),
     ] = None,
     version: Annotated[
-        str | None, typer.Option(help="Of the calibrated pack; by default it stays.")
+        str | None, typer.Option(help="Version of the calibrated pack; unchanged by default.")
     ] = None,
-    device: Annotated[str, typer.Option(help="Judged beside the CPU: cuda or cuda:N.")] = "cpu",
+    device: Annotated[str, typer.Option(help="Also test this device: cuda or cuda:N.")] = "cpu",
     sensitivity: Annotated[
         bool,
         typer.Option(
-            "--sensitivity", help="Only print what each layer costs, of a calibrated pack."
+            "--sensitivity",
+            help="Only print the error that each layer adds; needs a calibrated pack.",
         ),
     ] = False,
     curve: Annotated[
         bool,
-        typer.Option("--curve", help="Only print what ranges from ever more fields cost."),
+        typer.Option("--curve", help="Only print the error of ranges from more and more fields."),
     ] = False,
     drift: Annotated[
         tuple[str, str] | None,
         typer.Option(
             metavar="DEVICE:PRECISION DEVICE:PRECISION",
-            help="Only print what changes between two ways of computing, e.g. cpu:fp32 cpu:int8. "
+            help="Only print what differs between two ways of computing, e.g. cpu:fp32 cpu:int8. "
             "A third part names the decoder: cpu:fp32:dali.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Makes a pack fast in lower precisions, and finds out which of them may be used."""
+    """Prepare a pack for int8 and fp8, and test which precisions keep its accuracy."""
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise UsageError(
-            f"calibrate needs {', '.join(missing)}, which is not installed; pip install 'rbc-engine[train]'"
+            f"calibrate needs {', '.join(missing)}, which is not installed; pip install "
+            "'rbc-engine[train]'"
         )
     from rbc_engine.packs.pack import Pack, find_pack
 
@@ -143,7 +149,7 @@ def _versioned(pack: Pack, version: str) -> Pack:
 
 
 def _load(data: Path, data_format: str) -> Dataset | None:
-    """None for images without labels."""
+    """Load the labelled data; None for images without labels."""
     if data_format == "images":
         return None
     from rbc_engine.training.datasets.formats import load_dataset
@@ -165,7 +171,7 @@ def _judging(
     chosen = choose_fields(pack, dataset, groups=named, held_out=held_out)
     fields, untyped = in_pack_order(pack, dataset, chosen)
     if untyped is not None:
-        raise UsageError(f"{untyped}: nothing to judge a precision by; use --format images")
+        raise UsageError(f"{untyped}: no labels to test a precision with; use --format images")
     for warning in warn_of_training(pack, dataset, fields):
         _log(f"note: {warning}")
     return fields
@@ -174,7 +180,7 @@ def _judging(
 def _paths(
     data: Path, count: int, *, dataset: Dataset | None, without: Sequence[str] = ()
 ) -> list[Path]:
-    """Images to take ranges from, of other smears than those that judge where there are others."""
+    """Return images to take ranges from, of other smears than the test's if there are others."""
     from rbc_engine.calibration.smears import choose_fields
     from rbc_engine.sources.find import find_fields
     from rbc_engine.types.frames import FieldRef
@@ -198,7 +204,9 @@ def _print_sensitivity(pack: Pack, paths: Sequence[Path], *, as_json: bool) -> N
     from rbc_engine.packs.calibration import NETWORKS
 
     if pack.calibration is None:
-        raise UsageError(f"--sensitivity: pack {pack.name} is not calibrated yet; do that first")
+        raise UsageError(
+            f"--sensitivity: pack {pack.name} is not calibrated yet; calibrate it first"
+        )
     observed, _ = observe_fields(pack, paths, log=_log)
     probes = {name: NetworkProbe(name, pack.read(name), observed.inputs(name)) for name in NETWORKS}
     ranked = rank_layers(probes, {name: pack.calibration.networks[name] for name in NETWORKS})

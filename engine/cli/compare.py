@@ -1,4 +1,4 @@
-"""`rbc-engine compare`: what a later run sees otherwise than an earlier one."""
+"""Compare a later run with an earlier one: `rbc-engine compare`."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def compare(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a comparison in --out.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print compare.json, and nothing else.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print compare.json only.")] = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Shows regions gained, lost and relabelled, and slides that are judged or graded otherwise."""
+    """Show regions gained, lost and relabelled, and slides whose abnormal share or grade
+    changed.
+    """
     from rbc_engine.runs.compare.compare import Change, compare_runs
     from rbc_engine.runs.compare.comparison_files import (
         COMPARISON,

@@ -1,4 +1,4 @@
-"""`rbc-engine doctor`: what is here, what will be used, and why not the faster one."""
+"""Show what is installed, what will be used, and what a faster run needs: `rbc-engine doctor`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ __all__ = ["doctor"]
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Says which device, precision and decoders a run takes here, and what is missing for a faster one."""
+    """Show which device, precision and decoders a run uses here, and what a faster one would
+    need.
+    """
     report = _report()
     if as_json:
         print(json.dumps(report, indent=2))

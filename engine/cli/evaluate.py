@@ -1,4 +1,4 @@
-"""`rbc-engine evaluate`: how good a pack is on labelled smears."""
+"""Measure a pack on labelled smears: `rbc-engine evaluate`."""
 
 from __future__ import annotations
 
@@ -29,31 +29,33 @@ def evaluate(
     data_format: Annotated[str, typer.Option("--format", help="What --data holds, e.g. chula12.")],
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for evaluation.json, evaluation.md and plots; made if missing."),
+        typer.Option(
+            help="Folder for evaluation.json, evaluation.md and plots; created if missing."
+        ),
     ] = None,
     regions: Annotated[
         Path | None,
         typer.Option(
-            help="regions.parquet of `rbc-engine run` with this pack on these images, to judge instead of a new run."
+            help="regions.parquet of `rbc-engine run` with this pack on these images, used instead "
+            "of a new run."
         ),
     ] = None,
     groups: options.Groups = None,
     held_out: options.HeldOut = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: options.Precision = "auto",
-    seed: Annotated[int, typer.Option(min=0, help="Of the resampling behind the intervals.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the resampling for the intervals.")] = 0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an evaluation in --out.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print evaluation.json, and nothing else.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print evaluation.json only.")] = False,
 ) -> None:
-    """Judges what the engine says of labelled smears, with intervals over smears."""
+    """Measure a pack on labelled smears, with intervals over smears."""
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise UsageError(
-            f"evaluate needs {', '.join(missing)}, which is not installed; pip install 'rbc-engine[train]'"
+            f"evaluate needs {', '.join(missing)}, which is not installed; pip install "
+            "'rbc-engine[train]'"
         )
     from rbc_engine.packs.pack import Pack, find_pack
     from rbc_engine.training.datasets.formats import load_dataset

@@ -1,4 +1,4 @@
-"""`rbc-engine live`: a camera, or images played as if one gave them, into a live table and the files of a run."""
+"""Analyse the frames of a camera, or images played like one, as they arrive: `rbc-engine live`."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ __all__ = ["live"]
 
 _ON_FULL = ("block", "drop_oldest", "drop_newest", "reject")
 _MAX_UNREAD = 20_000
-"""Ends that may wait for a slow disk: a minute of a fast camera, a few megabytes."""
+"""Outcomes that may wait for a slow disk: a minute of a fast camera, a few megabytes."""
 
 
 def live(
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for the results; by default live-DATE-TIME, here."),
+        typer.Option(
+            help="Folder for the results; by default live-DATE-TIME in the current folder."
+        ),
     ] = None,
     config: Annotated[
         Path | None,
@@ -40,29 +42,33 @@ def live(
     ] = None,
     fps: Annotated[
         float | None,
-        typer.Option(help="Frames a second; by default 10 for --replay, and what a camera gives."),
+        typer.Option(
+            help="Frames per second; by default 10 for --replay, the camera's own otherwise."
+        ),
     ] = None,
-    loop: Annotated[bool, typer.Option("--loop", help="Play --replay again and again.")] = False,
-    seconds: Annotated[float | None, typer.Option(help="Stop after so long.")] = None,
-    frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
+    loop: Annotated[bool, typer.Option("--loop", help="Repeat --replay endlessly.")] = False,
+    seconds: Annotated[float | None, typer.Option(help="Stop after this many seconds.")] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Stop after this many frames.")] = None,
     enough_width: Annotated[
         float | None,
         typer.Option(help="Stop when the 95 % interval of the abnormal share is this narrow."),
     ] = None,
-    min_cells: Annotated[int, typer.Option(min=1, help="But not before so many cells.")] = 1000,
+    min_cells: Annotated[
+        int, typer.Option(min=1, help="With --enough-width: the least number of cells.")
+    ] = 1000,
     on_full: Annotated[
-        str, typer.Option(help="block, drop_oldest, drop_newest or reject.")
+        str, typer.Option(help="When the queue is full: block, drop_oldest, drop_newest or reject.")
     ] = "drop_oldest",
     max_in_flight: Annotated[
-        int | None, typer.Option(min=1, help="Frames that wait or are analysed at once.")
+        int | None, typer.Option(min=1, help="Most frames waiting or being analysed at once.")
     ] = None,
     max_age_s: Annotated[
-        float | None, typer.Option(help="Do not analyse a frame that has waited longer.")
+        float | None, typer.Option(help="Do not analyse a frame that has waited longer than this.")
     ] = None,
-    slide: Annotated[str, typer.Option(help="Name of the slide; not for --replay.")] = "live",
+    slide: Annotated[str, typer.Option(help="Name of the slide; ignored with --replay.")] = "live",
     um_per_px: Annotated[
         float | None,
-        typer.Option(help="Width of a pixel in µm; by default what the configuration says."),
+        typer.Option(help="Width of a pixel in µm; by default taken from the configuration."),
     ] = None,
     estimate_scale: options.EstimateScale = True,
     field_prior: options.FieldPrior = True,
@@ -72,12 +78,12 @@ def live(
     overwrite: options.Overwrite = False,
     recover: Annotated[
         Path | None,
-        typer.Option(help="Complete the files of a live run that was cut short; starts no camera."),
+        typer.Option(help="Complete the files of an interrupted live run; starts no camera."),
     ] = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Analyses frames as they come, shows what they add up to, and writes the same files as `run`."""
+    """Analyse frames as they arrive, show running totals, and write the same files as `run`."""
     started = time.perf_counter()
     if recover is not None:
         _recover(recover, pack, as_json=as_json, quiet=quiet)
@@ -167,7 +173,7 @@ def live(
                     )
             except OutputError as error:
                 raise OutputError(
-                    f"{error}; what was written until then is kept: "
+                    f"{error}; what was written before is safe: "
                     f"`rbc-engine live --recover {folder}` makes its files"
                 ) from error
     if as_json:
@@ -196,16 +202,17 @@ def _check(
     on_full: str,
 ) -> None:
     if config is not None and replay is not None:
-        raise UsageError("--config and --replay exclude each other; leave one of them out")
+        raise UsageError("--config and --replay exclude each other; omit one of them")
     if loop and replay is None:
-        raise UsageError("--loop is for --replay; leave it out for a camera")
+        raise UsageError("--loop is for --replay; omit it for a camera")
     for name, value in (("--fps", fps), ("--seconds", seconds)):
         if value is not None and not 0.001 <= value <= 1e6:
             raise UsageError(f"{name} must lie in 0.001..1000000 (got {value})")
     check_um_per_px(um_per_px)
     if enough_width is not None and not 0 < enough_width <= 1:
         raise UsageError(
-            f"--enough-width must lie in 0..1 and not be 0 (got {enough_width}); 0.02 is 2 percentage points"
+            f"--enough-width must lie in 0..1 and not be 0 (got {enough_width}); 0.02 is 2 "
+            "percentage points"
         )
     if on_full not in _ON_FULL:
         raise UsageError(f"--on-full must be one of {', '.join(_ON_FULL)} (got {on_full!r})")
@@ -221,7 +228,7 @@ def _source(
     seconds: float | None,
     frames: int | None,
 ) -> tuple[Feed, StageMap | None, str]:
-    """What submits the frames, how pixels lie on the stage if there is one, and what decodes the frames."""
+    """Return the source of frames, how pixels lie on the stage if there is one, and the decoder."""
     limits: dict[str, Any] = {"seconds": seconds, "frames": frames}
     if replay is not None:
         from rbc_engine.sources.find import find_fields

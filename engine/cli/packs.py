@@ -1,4 +1,4 @@
-"""`rbc-engine packs`: which model packs there are, what is in one, and whether it is whole."""
+"""List, show and verify model packs: `rbc-engine packs`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PackArgument = Annotated[str, typer.Argument(help="Name of a shipped pack, or a 
 
 @app.command("list")
 def list_packs() -> None:
-    """The packs that come with the program."""
+    """List the packs that come with the program."""
     from rbc_engine.packs.pack import Pack, shipped_packs
 
     for name, folder in shipped_packs().items():
@@ -25,7 +25,7 @@ def list_packs() -> None:
 
 @app.command()
 def show(pack: PackArgument = "chula12") -> None:
-    """What a pack detects, what it was trained on, and its measured accuracy."""
+    """Show what a pack detects, what it was trained on, and its measured accuracy."""
     from rbc_engine.packs.pack import Pack, find_pack
 
     opened = Pack.open(find_pack(pack))
@@ -56,7 +56,7 @@ def show(pack: PackArgument = "chula12") -> None:
 
 @app.command()
 def verify(pack: PackArgument = "chula12") -> None:
-    """Checks every hash, then runs the pack's golden inputs on the CPU in fp32 and compares the answers."""
+    """Check every hash, run the pack's golden inputs on the CPU in fp32 and compare the results."""
     from rbc_engine.engine import Engine
     from rbc_engine.errors import PackError
     from rbc_engine.packs.golden import compare, read_golden
@@ -67,9 +67,10 @@ def verify(pack: PackArgument = "chula12") -> None:
             differences = compare(case.expected, engine.analyze(case.frame).regions)
             if differences:
                 raise PackError(
-                    f"{engine.pack.folder}: golden input {index} gives another answer here: "
-                    f"{'; '.join(differences)}; install this version of the program again, or the pack"
+                    f"{engine.pack.folder}: golden input {index} gives another result here: "
+                    f"{'; '.join(differences)}; reinstall this version of the program, or the pack"
                 )
     print(
-        f"{engine.pack.name} {engine.pack.manifest.version}: whole, and {len(cases)} golden inputs agree"
+        f"{engine.pack.name} {engine.pack.manifest.version}: whole, and {len(cases)} golden inputs "
+        "agree"
     )

@@ -1,4 +1,4 @@
-"""`rbc-engine recall`: other verdicts from a run's stored probabilities."""
+"""Rebuild a run's tables from its stored probabilities: `rbc-engine recall`."""
 
 from __future__ import annotations
 
@@ -28,44 +28,49 @@ _MOST_TOML_BYTES = 1 << 16
 
 def recall(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of a finished run.")],
-    out: Annotated[
-        Path, typer.Option(help="Folder for the new tables; made if it does not exist.")
-    ],
+    out: Annotated[Path, typer.Option(help="Folder for the new tables; created if missing.")],
     threshold: Annotated[
         list[str] | None,
-        typer.Option(metavar="TYPE=P", help="has_TYPE is p_TYPE at or over P. May be repeated."),
+        typer.Option(
+            metavar="TYPE=P", help="has_TYPE is true if p_TYPE is at least P. May be repeated."
+        ),
     ] = None,
     thresholds: Annotated[
-        Path | None, typer.Option(help="TOML file with lines TYPE = P; --threshold comes first.")
+        Path | None,
+        typer.Option(help="TOML file with lines TYPE = P; --threshold takes precedence."),
     ] = None,
     at_least_one: Annotated[
         bool | None,
         typer.Option(
             "--at-least-one/--no-at-least-one",
-            help="A region where no type reaches its threshold has the likeliest; by default as the pack says.",
+            help="Give a region where no type reaches its threshold the likeliest type; by default "
+            "as the pack does.",
         ),
     ] = None,
     abnormal: Annotated[
         str | None,
         typer.Option(
-            metavar="TYPES", help="Abnormal is what has any of these types (commas between them)."
+            metavar="TYPES",
+            help="Count a region as abnormal if it has any of these types, separated by commas.",
         ),
     ] = None,
     abnormal_threshold: Annotated[
-        float | None, typer.Option(help="abnormal is abnormal_p at or over it.")
+        float | None, typer.Option(help="A region is abnormal if abnormal_p is at least this.")
     ] = None,
     caller: Annotated[
-        str | None, typer.Option(help="Pack, with the same types, whose caller gives abnormal_p.")
+        str | None, typer.Option(help="Pack with the same types whose caller computes abnormal_p.")
     ] = None,
     pack: Annotated[
         str | None,
-        typer.Option(help="The pack of the run, if it is no shipped one: its folder."),
+        typer.Option(help="Folder of the run's pack, if it is not a shipped one."),
     ] = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Makes a run's tables anew with other thresholds, abnormal types or caller; needs no images."""
+    """Rebuild a run's tables with other thresholds, abnormal types or caller, without the
+    images.
+    """
     started = time.perf_counter()
     given = {**_of_file(thresholds), **_of_options(threshold or [])}
     from rbc_engine.cli.terminal.summary import print_summary
@@ -105,7 +110,7 @@ def recall(
 
 
 class _Changes:
-    """Regions of each type, and abnormal ones, before and now."""
+    """Count regions of each type, and abnormal ones, before and after."""
 
     def __init__(self, types: Sequence[str]) -> None:
         self._names = (*types, "abnormal")
@@ -125,7 +130,7 @@ class _Changes:
             if before != now:
                 print(f"changed: {printable(name)} from {before} to {now} regions")
         if self._before == self._now:
-            print("changed: no count of any type, nor of abnormal regions")
+            print("changed: no count of any type or of abnormal regions")
 
 
 def _of_options(threshold: list[str]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""`rbc-engine reproduce`: the tables and figures of Qiu et al. 2019, on data that anyone can get."""
+"""Reproduce the tables and figures of Qiu et al. 2019 on public data: `rbc-engine reproduce`."""
 
 from __future__ import annotations
 
@@ -20,24 +20,27 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="The tables and figures of Qiu et al. 2019, on your own data.", no_args_is_help=True
+    help="Reproduce the tables and figures of Qiu et al. 2019 on your own data.",
+    no_args_is_help=True,
 )
 
 Data = Annotated[Path, typer.Option(help="Folder of the labelled images.")]
 Work = Annotated[
-    Path, typer.Option(help="Folder for what is trained. What is finished there is not done again.")
+    Path, typer.Option(help="Folder for trained networks; finished ones are used again.")
 ]
-Out = Annotated[Path, typer.Option(help="Folder for the table or figure; made if missing.")]
+Out = Annotated[Path, typer.Option(help="Folder for the table or figure; created if missing.")]
 Format = Annotated[str, typer.Option("--format", help="What --data holds, e.g. chula12.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of the folds, the trainings and the intervals.")]
-Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 for the cores there are.")]
-Folds = Annotated[int, typer.Option(min=2, help="Parts that the smears are dealt to.")]
-Resamples = Annotated[int, typer.Option(min=100, help="Of the smears, behind the intervals.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the folds, trainings and intervals.")]
+Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 for all cores.")]
+Folds = Annotated[int, typer.Option(min=2, help="Number of folds of the smears.")]
+Resamples = Annotated[int, typer.Option(min=100, help="Resamples of the smears for the intervals.")]
 Bf16 = Annotated[
-    bool, typer.Option("--bf16", help="Compute in bfloat16: faster on a processor that has it.")
+    bool,
+    typer.Option("--bf16", help="Compute in bfloat16: faster on a processor that supports it."),
 ]
 TrunkWeightsOption = Annotated[
-    str, typer.Option("--trunk-weights", help="What every trunk begins with: scratch or imagenet.")
+    str,
+    typer.Option("--trunk-weights", help="Initial weights of every trunk: scratch or imagenet."),
 ]
 
 
@@ -50,10 +53,10 @@ def table1(
     data_format: Format = "chula12",
     folds: Folds = 5,
     only: Annotated[
-        int | None, typer.Option(help="Train this fold alone, from 0; all by default.")
+        int | None, typer.Option(help="Train only this fold, from 0; all by default.")
     ] = None,
     stages: Annotated[
-        str, typer.Option(help="PATCH_PX:PATCHES, one after the other, of each model.")
+        str, typer.Option(help="Stages of each model, PATCH_PX:PATCHES each, separated by commas.")
     ] = "40:51200,64:73600",
     trunk: Annotated[str, typer.Option(help="resnet18, resnet34 or resnet50.")] = "resnet50",
     trunk_weights: TrunkWeightsOption = "scratch",
@@ -62,7 +65,9 @@ def table1(
     threads: Threads = 0,
     resamples: Resamples = 1000,
 ) -> None:
-    """Table 1: Models A, A* and B, trained with and without regions of several cells; the caller beside them."""
+    """Table 1: Models A, A* and B, trained with and without regions of several cells, and the
+    caller.
+    """
     from typing import cast
 
     from rbc_engine.training.fit.classifier import ClassifierTraining
@@ -112,14 +117,15 @@ def figure6(
     seed: Seed = 0,
     threads: Threads = 0,
 ) -> None:
-    """Figure 6: what Model A of table1 in --work says of clumps that it never saw."""
+    """Figure 6: predictions of Model A of the table1 in --work for held-out clumps."""
     from rbc_engine.training.reproduce.clump_figure import choose_clumps, write_clump_figure
     from rbc_engine.training.reproduce.fold_networks import finished_folds, load_held_out
 
     finished = finished_folds(work, folds=folds)
     if not finished:
         raise UsageError(
-            f"--work {work} holds no finished fold of table1; run `rbc-engine reproduce table1` with it first"
+            f"--work {work} holds no finished fold of table1; run `rbc-engine reproduce table1` "
+            "with it first"
         )
     dataset, _ = _read(data, data_format, threads)
     held_out = load_held_out(work, folds=finished, model="A")
@@ -139,7 +145,7 @@ def figure7(
     device: options.Device = "auto",
     threads: Threads = 0,
 ) -> None:
-    """Figure 7: a field, coloured by what the engine makes of each region."""
+    """Figure 7: a field, coloured by the result for each region."""
     from rbc_engine.engine import Engine
     from rbc_engine.training.datasets.formats import load_dataset
     from rbc_engine.training.reproduce.field_figure import find_field, show_field
@@ -159,12 +165,12 @@ def figure8(
     out: Out,
     data_format: Format = "chula12",
     folds: Folds = 5,
-    steps: Annotated[int, typer.Option(min=1, help="Of the U-Net.")] = 400,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of the U-Net.")] = 400,
     seed: Seed = 0,
     threads: Threads = 0,
     resamples: Resamples = 1000,
 ) -> None:
-    """Figure 8: clumps of the first fold's smears, cut into cells by watershed and by a U-Net."""
+    """Figure 8: held-out clumps of the first fold, cut into cells by watershed and by a U-Net."""
     from rbc_engine.training.fit.region_set import load_regions
     from rbc_engine.training.reproduce.folds import deal_groups
     from rbc_engine.training.reproduce.separation import compare_separation, write_separation
@@ -193,16 +199,18 @@ def detectors(
     data_format: Format = "chula12",
     folds: Folds = 5,
     trunks: Annotated[
-        str, typer.Option(help="Separated by commas: resnet18, resnet50, resnet101.")
+        str, typer.Option(help="resnet18, resnet50, resnet101, separated by commas.")
     ] = "resnet18,resnet50,resnet101",
-    steps: Annotated[int, typer.Option(min=1, help="Of each detector.")] = 1200,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of each detector.")] = 1200,
     trunk_weights: TrunkWeightsOption = "scratch",
     bf16: Bf16 = False,
     seed: Seed = 0,
     threads: Threads = 0,
     resamples: Resamples = 1000,
 ) -> None:
-    """The detector with each trunk: average precision on the first fold's smears, and images a second."""
+    """Detector with each trunk: average precision on the first fold's smears, and images per
+    second.
+    """
     from typing import cast, get_args
 
     from rbc_engine.training.fit.detector import DetectorTraining
@@ -244,17 +252,18 @@ def patch_sizes(
     sizes: Annotated[str, typer.Option(help="Sides in px, separated by commas.")] = (
         "80,96,112,128,160,224"
     ),
-    patches: Annotated[int, typer.Option(min=32, help="That each is trained on.")] = 64000,
+    patches: Annotated[int, typer.Option(min=32, help="Training patches of each size.")] = 64000,
     learning_rate: Annotated[float, typer.Option(min=1e-7, max=1.0)] = 6e-4,
     start_from: Annotated[
-        Path | None, typer.Option(help="As of `train classifier`: where all of them begin.")
+        Path | None,
+        typer.Option(help="--work of `train classifier`, whose weights all of them start from."),
     ] = None,
     validation_share: Annotated[float, typer.Option(min=0.01, max=0.9)] = 0.22,
     bf16: Bf16 = False,
     seed: Seed = 0,
     threads: Threads = 0,
 ) -> None:
-    """The classifier on patches of several sizes: what a larger one is worth, beside what it costs."""
+    """Patch sizes of the classifier: accuracy and cost of each."""
     from rbc_engine.training.plan import TrainingPlan
     from rbc_engine.training.reproduce.patch_sizes import compare_patch_sizes, write_patch_sizes
 
@@ -297,15 +306,17 @@ def robustness(
     groups: options.Groups = None,
     held_out: options.HeldOut = False,
     magnifications: Annotated[
-        str, typer.Option(help="How many times enlarged, 1 to 8, separated by commas.")
+        str, typer.Option(help="Enlargements, 1 to 8, separated by commas.")
     ] = "1,2,3",
-    looks: Annotated[str, typer.Option(help="Separated by commas; all by default.")] = "",
+    looks: Annotated[str, typer.Option(help="Looks, separated by commas; all by default.")] = "",
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     seed: Seed = 0,
     threads: Threads = 0,
 ) -> None:
-    """Other microscopes, as far as your fields can play them: what is found of them enlarged, recoloured and blurred."""
+    """Robustness to other microscopes, simulated with your fields enlarged, recoloured and
+    blurred.
+    """
     from rbc_engine.engine import Engine
     from rbc_engine.training.datasets.formats import load_dataset
     from rbc_engine.training.datasets.judging_smears import choose_fields
@@ -344,7 +355,7 @@ def robustness(
 
 
 def _read(data: Path, data_format: str, threads: int) -> tuple[Dataset, PackRecipe]:
-    """The dataset and its recipe; sets torch's threads, for the whole process."""
+    """Read the dataset and its recipe, and set torch's threads for the whole process."""
     import torch
 
     from rbc_engine.training.datasets.formats import load_dataset

@@ -1,4 +1,4 @@
-"""`rbc-engine synth`: rendered slides to try the engine on, with their truth on request."""
+"""Render slides to try the engine on, with ground truth on request: `rbc-engine synth`."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _TRUTH_SCHEMA = 1
 
 
 class ImageFormat(str, Enum):
-    """What a field is written as."""
+    """List the file formats of a rendered field."""
 
     JPG = "jpg"
     PNG = "png"
 
 
 def synth(
-    out: Annotated[Path, typer.Option(help="Folder for the slides: one folder a slide.")],
-    slides: Annotated[int, typer.Option(min=1, help="Slides of each --mix.")] = 1,
-    fields: Annotated[int, typer.Option(min=1, help="Fields a slide.")] = 4,
-    size: Annotated[str, typer.Option(help="Of a field in px: WIDTHxHEIGHT.")] = "1280x960",
-    cells: Annotated[int, typer.Option(min=0, help="Red cells a field.")] = 60,
+    out: Annotated[Path, typer.Option(help="Folder for the slides, one folder per slide.")],
+    slides: Annotated[int, typer.Option(min=1, help="Slides per --mix.")] = 1,
+    fields: Annotated[int, typer.Option(min=1, help="Fields per slide.")] = 4,
+    size: Annotated[str, typer.Option(help="Size of a field in px, WIDTHxHEIGHT.")] = "1280x960",
+    cells: Annotated[int, typer.Option(min=0, help="Red cells per field.")] = 60,
     cell_px: Annotated[
         float | None,
         typer.Option(help="Mean diameter of a cell in px; by default a twelfth of the short side."),
@@ -44,21 +44,22 @@ def synth(
     mix: Annotated[
         list[str] | None,
         typer.Option(
-            help="Weights of the types, [NAME:]TYPE=WEIGHT,TYPE=WEIGHT...; slides are called NAME-1, "
-            "NAME-2... Give it again for slides of another kind. By default all six types, mostly oval discs."
+            help="Weights of the types, [NAME:]TYPE=WEIGHT,TYPE=WEIGHT...; slides are named "
+            "NAME-1, NAME-2, ...; repeat for another kind of slide. By default all six types, "
+            "mostly oval discs."
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same slides.")] = 0,
     image_format: Annotated[
-        ImageFormat, typer.Option("--format", help="Of the fields; jpg has quality 92.")
+        ImageFormat, typer.Option("--format", help="Format of the fields; jpg has quality 92.")
     ] = ImageFormat.JPG,
     truth: Annotated[
         Path | None,
-        typer.Option(help="Folder for truth.json and a mask for each field; not within --out."),
+        typer.Option(help="Folder for truth.json and a mask per field; must be outside --out."),
     ] = None,
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Replace the fields of slides of the same NAMEs."),
+        typer.Option("--overwrite", help="Replace the fields of slides with the same NAMEs."),
     ] = False,
 ) -> None:
     """Render slides of red cells: ovals, sickles, reticulocytes, granular cells, echinocytes, stomatocytes."""
@@ -70,7 +71,7 @@ def synth(
     if truth is not None and truth.resolve().is_relative_to(out.resolve()):
         raise UsageError(
             f"--truth {truth} lies within --out {out}, where masks would be taken for a slide; "
-            f"put it beside, e.g. --truth {out.resolve().name}-truth"
+            f"put it next to it, e.g. --truth {out.resolve().name}-truth"
         )
     for folder in (out, truth):
         if folder is not None:
@@ -117,7 +118,7 @@ def _parse_size(text: str) -> tuple[int, int]:
 
 
 def _parse_mixes(texts: list[str] | None) -> dict[str, dict[str, float]]:
-    """Weights by type, by the name of the slides that have them."""
+    """Return the weights by type for each name of slides."""
     from rbc_engine.sources.synthetic.field import DEFAULT_MIX, check_mix
 
     if not texts:
@@ -128,7 +129,8 @@ def _parse_mixes(texts: list[str] | None) -> dict[str, dict[str, float]]:
         name = name if colon else "slide"
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", name):
             raise UsageError(
-                f"--mix {text!r}: the name must consist of letters, digits, '_', '.' and '-' (got {name!r})"
+                f"--mix {text!r}: the name must consist of letters, digits, '_', '.' and '-' (got "
+                f"{name!r})"
             )
         if name in mixes:
             raise UsageError(f"--mix names {name!r} twice; begin each with its own NAME:")
@@ -152,20 +154,22 @@ def _parse_mixes(texts: list[str] | None) -> dict[str, dict[str, float]]:
 
 
 def _derive(*entropy: int) -> int:
-    """A seed of 32 bits, so that JSON readers keep it exactly."""
+    """Return a seed of 32 bits, so that JSON readers keep it exactly."""
     import numpy as np
 
     return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
 
 def _clear(folder: Path, *, names: list[str], overwrite: bool) -> None:
-    """Refuses a folder in use; with overwrite, removes what an earlier run wrote under the same names."""
+    """Refuse a folder in use; with overwrite, remove what an earlier run wrote under the same
+    names.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not overwrite and any(folder.iterdir()):
             raise OutputError(
-                f"{folder} is not empty; name another folder, or pass --overwrite to replace the slides "
-                f"called {', '.join(f'{name}-N' for name in names)} in it"
+                f"{folder} is not empty; name another folder, or pass --overwrite to replace the "
+                f"slides named {', '.join(f'{name}-N' for name in names)} in it"
             )
         for name in names:
             for slide in folder.iterdir():

@@ -1,4 +1,4 @@
-"""`rbc-engine train`: from labelled smears to a model pack."""
+"""Train a model pack from labelled smears: `rbc-engine train`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,46 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rbc_engine.cli.terminal.train_options import (
+    Batch,
+    BestF1,
+    Bf16,
+    ClassifierTrunkOption,
+    CollectionOption,
+    Data,
+    DetectorTrunkOption,
+    Device,
+    Format,
+    FrozenNorms,
+    LearningRate,
+    MaxFalseShare,
+    MeasuredBy,
+    Name,
+    Only,
+    Out,
+    Preset,
+    Seed,
+    Share,
+    SoftWeight,
+    Split,
+    SplitSeed,
+    Stages,
+    StartFrom,
+    Steps,
+    TeacherOption,
+    Threads,
+    TrunkWeightsOption,
+    Without,
+    Work,
+)
 from rbc_engine.errors import RbcError, UsageError
 
 if TYPE_CHECKING:
+    from rbc_engine.training.collection_plan import CollectionPlan
     from rbc_engine.training.plan import TrainingPlan
 
 __all__ = ["app", "parse_stages", "training_errors"]
@@ -27,100 +60,21 @@ app = typer.Typer(
     help="Train the detector and the classifier, and make a pack of them.", no_args_is_help=True
 )
 
-Data = Annotated[Path, typer.Option(help="Folder of the labelled images.")]
-Work = Annotated[
-    Path,
-    typer.Option(help="Folder for checkpoints. A training that was stopped goes on from there."),
-]
-Format = Annotated[
-    str,
-    typer.Option("--format", help="What --data holds: chula12, masks, voc, coco or synthetic."),
-]
-Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same training.")]
-Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 for the cores there are.")]
-Share = Annotated[
-    float,
-    typer.Option(
-        min=0.0,
-        max=0.9,
-        help="Share of the smears held out to judge by; 0 for the last training, on all of them.",
-    ),
-]
-Split = Annotated[
-    str,
-    typer.Option(
-        help="What is held out: smears; images, of smears that are trained on, which judges too well and stands "
-        "beside published figures; or images-of-held-out, only of the smears that `smears` holds out."
-    ),
-]
-Steps = Annotated[int | None, typer.Option(min=1, help="Steps of the detector.")]
-Stages = Annotated[
-    str | None,
-    typer.Option(
-        help="Of the classifier: PATCH_PX:PATCHES, one after the other, e.g. 40:64000,64:32000."
-    ),
-]
-StartFrom = Annotated[
-    Path | None,
-    typer.Option(
-        help="--work of another training, or a pack (name or folder), with whose weights this one begins."
-    ),
-]
-Bf16 = Annotated[
-    bool, typer.Option("--bf16", help="Compute in bfloat16: faster on a processor that has it.")
-]
-LearningRate = Annotated[
-    float | None, typer.Option(min=1e-7, max=1.0, help="Highest learning rate.")
-]
-Batch = Annotated[int | None, typer.Option(min=2, max=4096, help="Patches a step.")]
-DetectorTrunkOption = Annotated[str | None, typer.Option(help="resnet18, resnet50 or resnet101.")]
-Preset = Annotated[
-    str,
-    typer.Option(help="best: what the shipped pack came of. paper: as Qiu et al. 2019 did it."),
-]
-TrunkWeightsOption = Annotated[
-    str,
-    typer.Option(
-        "--trunk-weights",
-        help="What the trunk begins with: imagenet, scratch, or auto for ImageNet's where they can be fetched.",
-    ),
-]
-ClassifierTrunkOption = Annotated[str | None, typer.Option(help="resnet18, resnet34 or resnet50.")]
-Name = Annotated[
-    str | None, typer.Option("--name", help="Of the new pack; by default what --format says.")
-]
-Out = Annotated[Path, typer.Option(help="Folder of the new pack.")]
-MaxFalseShare = Annotated[
-    float,
-    typer.Option(
-        min=0.0, max=1.0, help="Of the regions found on held-out smears; sets the score threshold."
-    ),
-]
-
-BestF1 = Annotated[
-    bool,
-    typer.Option(
-        "--best-f1", help="Thresholds of the types by their F1 on held-out smears, not 0.6 for all."
-    ),
-]
-MeasuredBy = Annotated[
-    Path | None,
-    typer.Option(
-        help="With --validation-share 0: the pack trained before with smears held out, "
-        "whose caller, score threshold and accuracy this one takes over."
-    ),
-]
-
 
 @app.command()
 def detector(
     data: Data,
     work: Work,
     data_format: Format = "chula12",
+    collection: CollectionOption = None,
+    only: Only = None,
+    without: Without = None,
     seed: Seed = 0,
+    split_seed: SplitSeed = None,
     threads: Threads = 0,
     validation_share: Share = 0.22,
     split: Split = "smears",
+    device: Device = "cpu",
     preset: Preset = "best",
     steps: Steps = None,
     detector_trunk: DetectorTrunkOption = None,
@@ -130,7 +84,24 @@ def detector(
 ) -> None:
     """Train the detector of red-cell regions."""
     with training_errors():
-        plan = _plan(data, work, data_format, seed, threads, validation_share, split)
+        plan: TrainingPlan | CollectionPlan
+        if collection is None:
+            _check_alone(only=only, without=without, split_seed=split_seed)
+            plan = _plan(data, work, data_format, seed, threads, validation_share, split, device)
+        else:
+            plan = _collection_plan(
+                data,
+                work,
+                collection,
+                only=only,
+                without=without,
+                seed=seed,
+                split_seed=split_seed,
+                threads=threads,
+                validation_share=validation_share,
+                split=split,
+                device=device,
+            )
         plan.train_detector(
             preset=preset,
             steps=steps,
@@ -146,10 +117,15 @@ def classifier(
     data: Data,
     work: Work,
     data_format: Format = "chula12",
+    collection: CollectionOption = None,
+    only: Only = None,
+    without: Without = None,
     seed: Seed = 0,
+    split_seed: SplitSeed = None,
     threads: Threads = 0,
     validation_share: Share = 0.22,
     split: Split = "smears",
+    device: Device = "cpu",
     preset: Preset = "best",
     stages: Stages = None,
     classifier_trunk: ClassifierTrunkOption = None,
@@ -157,21 +133,54 @@ def classifier(
     learning_rate: LearningRate = None,
     batch: Batch = None,
     bf16: Bf16 = False,
+    frozen_norms: FrozenNorms = False,
     start_from: StartFrom = None,
+    teacher: TeacherOption = None,
+    soft_weight: SoftWeight = None,
 ) -> None:
     """Train the classifier of cell types."""
     with training_errors():
         parsed = parse_stages(stages)
-        plan = _plan(data, work, data_format, seed, threads, validation_share, split)
-        plan.train_classifier(
-            preset=preset,
-            stages=parsed,
-            trunk=classifier_trunk,
-            trunk_weights=trunk_weights,
-            learning_rate=learning_rate,
-            batch=batch,
-            bf16=bf16,
-            start=start_from,
+        options: dict[str, Any] = {
+            "preset": preset,
+            "stages": parsed,
+            "trunk": classifier_trunk,
+            "trunk_weights": trunk_weights,
+            "learning_rate": learning_rate,
+            "batch": batch,
+            "bf16": bf16,
+            "start": start_from,
+        }
+        if collection is None:
+            _check_alone(
+                only=only,
+                without=without,
+                split_seed=split_seed,
+                frozen_norms=frozen_norms,
+                teacher=teacher,
+                soft_weight=soft_weight,
+            )
+            plan = _plan(data, work, data_format, seed, threads, validation_share, split, device)
+            plan.train_classifier(**options)
+            return
+        laboratories = _collection_plan(
+            data,
+            work,
+            collection,
+            only=only,
+            without=without,
+            seed=seed,
+            split_seed=split_seed,
+            threads=threads,
+            validation_share=validation_share,
+            split=split,
+            device=device,
+        )
+        laboratories.train_classifier(
+            **options,
+            frozen_norms=frozen_norms,
+            teachers=[Path(folder) for folder in _names(teacher)],
+            soft_weight=soft_weight,
         )
 
 
@@ -190,10 +199,10 @@ def pack(
     measured_by: MeasuredBy = None,
     name: Name = None,
 ) -> None:
-    """Make a pack of the two trained networks, and measure it on the smears held out."""
+    """Make a pack of the trained networks and measure it on held-out smears."""
     with training_errors():
         _check_out(out, name)
-        plan = _plan(data, work, data_format, seed, threads, validation_share, split)
+        plan = _plan(data, work, data_format, seed, threads, validation_share, split, "cpu")
         plan.make_pack(
             out,
             max_false_share=max_false_share,
@@ -213,6 +222,7 @@ def everything(
     threads: Threads = 0,
     validation_share: Share = 0.22,
     split: Split = "smears",
+    device: Device = "cpu",
     preset: Preset = "best",
     steps: Steps = None,
     detector_trunk: DetectorTrunkOption = None,
@@ -223,11 +233,11 @@ def everything(
     max_false_share: MaxFalseShare = 0.03,
     name: Name = None,
 ) -> None:
-    """Detector, classifier and pack, one after the other."""
+    """Train detector and classifier, then make the pack."""
     with training_errors():
         _check_out(out, name)
         parsed = parse_stages(stages)
-        plan = _plan(data, work, data_format, seed, threads, validation_share, split)
+        plan = _plan(data, work, data_format, seed, threads, validation_share, split, device)
         plan.train_detector(
             preset=preset,
             steps=steps,
@@ -248,9 +258,11 @@ def everything(
 @app.command()
 def export(
     pack: Annotated[str, typer.Argument(help="Name of a shipped pack, or a pack's folder.")],
-    check: Annotated[str, typer.Option(help="By what to check it: torch-tensorrt.")],
+    check: Annotated[str, typer.Option(help="How to check it: torch-tensorrt.")],
 ) -> None:
-    """Check an exported pack: its classifier compiled by another way than the engine's gives what PyTorch gives."""
+    """Check an exported pack: compare its classifier, compiled by another compiler, with
+    PyTorch's.
+    """
     with training_errors():
         from rbc_engine.packs.pack import Pack, find_pack
         from rbc_engine.training.networks.export_check import check_export
@@ -258,22 +270,26 @@ def export(
         opened = Pack.open(find_pack(pack))
         difference = check_export(opened, check)
         print(
-            f"{opened.name} {opened.manifest.version}: probabilities differ by {difference:.2g} at most"
+            f"{opened.name} {opened.manifest.version}: probabilities differ by {difference:.2g} at "
+            "most"
         )
 
 
 @contextmanager
 def training_errors() -> Iterator[None]:
-    """Checks that the libraries are there; turns Ctrl-C and a diverged loss into a message and an exit code."""
+    """Check that the libraries are there; turn Ctrl-C and a diverged loss into a message and an
+    exit code.
+    """
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise UsageError(
-            f"training needs {', '.join(missing)}, which is not installed; pip install 'rbc-engine[train]'"
+            f"training needs {', '.join(missing)}, which is not installed; pip install "
+            "'rbc-engine[train]'"
         )
     try:
         yield
     except KeyboardInterrupt:
-        _log("interrupted; the same command goes on from the last checkpoint in --work")
+        _log("interrupted; repeat the command to resume from the last checkpoint in --work")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except FloatingPointError as error:
         raise RbcError(str(error)) from error
@@ -287,7 +303,9 @@ def _plan(
     threads: int,
     validation_share: float,
     split: str,
+    device: str,
 ) -> TrainingPlan:
+    from rbc_engine.training.fit.steps.devices import training_device
     from rbc_engine.training.plan import TrainingPlan
 
     return TrainingPlan.open(
@@ -298,8 +316,56 @@ def _plan(
         threads=threads or len(os.sched_getaffinity(0)),
         validation_share=validation_share,
         split=split,
+        device=training_device(device),
         log=_log,
     )
+
+
+def _collection_plan(
+    data: Path,
+    work: Path,
+    collection: str,
+    *,
+    only: str | None,
+    without: str | None,
+    seed: int,
+    split_seed: int | None,
+    threads: int,
+    validation_share: float,
+    split: str,
+    device: str,
+) -> CollectionPlan:
+    from rbc_engine.training.collection_plan import CollectionPlan
+    from rbc_engine.training.fit.steps.devices import training_device
+
+    return CollectionPlan.open(
+        data,
+        work,
+        collection=collection,
+        only=_names(only),
+        without=_names(without),
+        seed=seed,
+        split_seed=split_seed,
+        threads=threads or len(os.sched_getaffinity(0)),
+        validation_share=validation_share,
+        split=split,
+        device=training_device(device),
+        log=_log,
+    )
+
+
+def _check_alone(**options: object) -> None:
+    """Refuses what has a meaning with --collection only."""
+    if names := [
+        f"--{name.replace('_', '-')}"
+        for name, value in options.items()
+        if value not in (None, False)
+    ]:
+        raise UsageError(f"{' and '.join(names)} need a --collection; name one, or leave them out")
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
 def _log(line: str) -> None:
@@ -307,7 +373,7 @@ def _log(line: str) -> None:
 
 
 def _check_out(out: Path, name: str | None) -> None:
-    """Before hours of training, not after."""
+    """Check --out before hours of training rather than after."""
     from rbc_engine.training.recipes import check_name
 
     if name is not None:
@@ -324,7 +390,8 @@ def parse_stages(text: str | None) -> tuple[tuple[int, int], ...] | None:
         patch_px, _, patches = part.partition(":")
         if not (patch_px.isdecimal() and patches.isdecimal()):
             raise UsageError(
-                f"--stages must read PATCH_PX:PATCHES,PATCH_PX:PATCHES..., e.g. 40:64000,64:32000 (got {part!r})"
+                "--stages must read PATCH_PX:PATCHES,PATCH_PX:PATCHES..., e.g. 40:64000,64:32000 "
+                f"(got {part!r})"
             )
         stages.append((int(patch_px), int(patches)))
     return tuple(stages)

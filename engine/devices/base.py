@@ -1,4 +1,4 @@
-"""What a device offers to the stages, and no more: memory, networks, and ops; and its kind's own record."""
+"""What a device offers to the stages: memory, networks, and ops; and the record of its kind."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ class DeviceArray(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self: Itself, rows: slice, /) -> Itself:
-        """Cuts along the first axis, in the same memory."""
+        """Cut along the first axis, in the same memory."""
         ...
 
     def __setitem__(self: Itself, rows: slice, value: Itself | int, /) -> None:
-        """Takes an array of the same shape and type, or 0, into a slice."""
+        """Take an array of the same shape and type, or 0, into a slice."""
         ...
 
 
@@ -81,10 +81,10 @@ class Network(Protocol[Array]):
 
 
 class Ops(Protocol[Array]):
-    """The kernels between the networks; rbc_engine.devices.cpu.ops says what each does, and is one of these.
+    """Run the kernels between the networks. rbc_engine.devices.cpu.ops says what each does.
 
-    A result may be overwritten by the next call of the same op in the same lane. Every op raises ValueError naming the
-    argument at fault. threads: CPU threads that it may use; a GPU needs none.
+    A result may be overwritten by the next call of the same op in the same lane. Every op raises
+    ValueError naming the argument at fault. threads: CPU threads that it may use; a GPU needs none.
     """
 
     def resize_letterbox(
@@ -161,22 +161,22 @@ class Device(Protocol[Array]):
 
     @property
     def name(self) -> str:
-        """Names it as doctor and run.json do, e.g. 'cpu: AMD EPYC'."""
+        """Name it as doctor and run.json do, e.g. 'cpu: AMD EPYC'."""
         ...
 
     @property
     def backend(self) -> str:
-        """Names the library that runs the networks, with its version, e.g. 'OpenVINO 2026.4'."""
+        """Name the library that runs the networks, with its version, e.g. 'OpenVINO 2026.4'."""
         ...
 
     @property
     def precision(self) -> str:
-        """Says what the networks compute in: 'fp32', 'bf16', 'fp16', 'int8' or 'fp8'."""
+        """Say what the networks compute in: 'fp32', 'bf16', 'fp16', 'int8' or 'fp8'."""
         ...
 
     @property
     def ops(self) -> Ops[Array]:
-        """Gives the ops for this device's arrays."""
+        """Return the ops for this device's arrays."""
         ...
 
     def enter(self) -> None:
@@ -260,13 +260,16 @@ def _nothing() -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceChoice:
-    """An open device with the sizes that suit it.
+    """Hold an open device with the sizes that suit it.
 
-    kind: its kind's record. place: the memory in which its lanes take frames as they lie, beside the host's.
+    kind: its kind's record.
+    place: the memory in which its lanes take frames as they lie, beside the host's.
     lanes: batches in flight. threads: CPU threads for each kernel of a lane.
-    lane_frames: frames a lane takes at once. batch_frames, batch_patches: batch sizes of the networks.
+    lane_frames: frames a lane takes at once.
+    batch_frames, batch_patches: batch sizes of the networks.
     notes: why no faster device or precision was taken.
-    refuse: removes the compiled networks that are kept on the disk; called when they give wrong answers.
+    refuse: removes the compiled networks that are kept on the disk; called when they give wrong
+        answers.
     """
 
     device: AnyDevice
@@ -294,9 +297,10 @@ class OpenDevice(Protocol):
         cache_name: str,
         watch: BuildWatch | None,
     ) -> DeviceChoice:
-        """Opens a device that has no problems.
+        """Open a device that has no problems.
 
-        precision: one that it offers. lanes: None for what suits it. notes: come before the device's own.
+        precision: one that it offers. lanes: None for what suits it.
+        notes: come before the device's own.
         cache_name: a folder for the compiled networks of a pack. watch: see Engine.open.
         """
         ...
@@ -308,16 +312,21 @@ def _none_lacking(_: int) -> Sequence[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceKind:
-    """One kind of device: what has to be known of it before one is open. Its functions take the number of a device.
+    """Say of one kind of device what has to be known before one is open.
 
-    name: what --device and calibration.json call it. numbered: --device may name some of several, e.g. 'cuda:1'.
-    keeps_networks: compiling takes minutes, so networks are kept on the disk, and each device proves them on the
-        pack's golden inputs when it is opened; else they are compiled at each start, in seconds, once for all lanes.
+    name: what --device and calibration.json call it.
+    numbered: --device may name some of several, e.g. 'cuda:1'.
+    keeps_networks: compiling takes minutes, so networks are kept on the disk, and each device
+        proves them on the pack's golden inputs when it is opened; else they are compiled at each
+        start, in seconds, once for all lanes.
     decodes: images can be decoded into its memory.
-    found: numbers of those that are here. problems: everything that one lacks to run, each with its remedy.
-    precisions: what it computes in, fastest first. lacks: why not in one that others of its kind have, one line each.
+    found: numbers of those that are here. The other functions take one of them.
+    problems: everything that a device lacks to run, each with its remedy.
+    precisions: what it computes in, fastest first.
+    lacks: why not in one that others of its kind have, one line each.
     needs: what doctor says of the kind, one line for each thing that is here or missing.
-    dlpack_type: of its memory, in DLPack's numbers. adopt: makes DevicePixels of a frame in it, without a copy.
+    dlpack_type: of its memory, in DLPack's numbers.
+    adopt: makes DevicePixels of a frame in that memory, without a copy.
     """
 
     name: str

@@ -15,7 +15,7 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8", "fp8")
 
 
 def _spelled(*which: str, also: Sequence[str] = ()) -> str:
-    """Lists what --device may be. which: what may follow the name of a kind that is numbered."""
+    """List what --device may be. which: what may follow the name of a kind that is numbered."""
     words = [*also, *(kind.name for kind in KINDS.values() if not kind.numbered)]
     words += [
         f"{kind.name}{part}" for kind in KINDS.values() if kind.numbered for part in ("", *which)
@@ -119,7 +119,7 @@ def _fastest() -> tuple[DeviceKind, list[str]]:
         problems = kind.problems(0)
         if not problems:
             return kind, [f"device {kind.name}: {note}" for note in notes]
-        # Nobody asked for it: the first reason will do, and where it is the driver, for most it is the only one.
+        # Nobody asked for it: the first reason will do. For most it is the driver, and the only one.
         more = "; `rbc-engine doctor` lists all that a GPU needs" if len(problems) > 1 else ""
         notes.append(f"{problems[0]}{more}")
     raise DeviceError(f"no device can be used: {'; '.join(notes)}")
@@ -155,7 +155,10 @@ def _decide(
     *,
     lacks: Sequence[str] = (),
 ) -> tuple[str, list[str]]:
-    """The precision to take, and what has to be said about it. kind, offered, lacks: see DeviceKind."""
+    """Take a precision, and say what has to be said about it.
+
+    kind, offered, lacks: the name, precisions and lacks of a DeviceKind.
+    """
     if precision != "auto":
         if precision in offered and not accepts(calibration, kind, precision):
             return precision, [

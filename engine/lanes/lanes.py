@@ -145,7 +145,9 @@ class Lanes(Closing):
         return [self._check_golden(pack, choice) for choice in self.choices]
 
     def prove(self, pack: Pack) -> None:
-        """Runs the golden inputs on every device that keeps its networks, before it is trusted with frames. No lane has taken memory yet.
+        """Run the golden inputs on every device that keeps its networks, before it gets frames.
+
+        No lane has taken memory yet.
 
         They compile what is not compiled yet, warm the GPU up, show what memory a lane takes, and must come out right.
         """

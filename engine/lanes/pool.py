@@ -56,7 +56,8 @@ class LanePool:
     def take(self, place: Place | None = None, *, timeout_s: float | None = None) -> AnyLane | None:
         """Waits for a free lane. place: only on this device, because the frames are in its memory.
 
-        None if none was free within timeout_s, where that is given. Raises the DeviceError that ended the last device, if none is left.
+        None if none was free within timeout_s, where that is given. Raises the DeviceError that
+        ended the last device, if none is left.
         """
         with self._changed:
             while True:

@@ -1,1 +1,1 @@
-"""Model packs: what a pack is, and the shipped ones, a folder each."""
+"""Define model packs and hold the shipped ones, one folder each."""

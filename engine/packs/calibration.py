@@ -1,6 +1,7 @@
-"""calibration.json of a model pack: ranges for quantised networks, and the verdicts on every precision.
+"""Define calibration.json of a model pack: ranges for quantised networks, and an acceptance per
+precision.
 
-It is written by `rbc-engine calibrate` and read here; the file may come from a stranger.
+It is written by `rbc-engine calibrate` and read here; the file may come from an untrusted source.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ class _Section(BaseModel):
 
 
 class NetworkRanges(_Section):
-    """What quantising one network takes.
+    """Hold what quantising one network needs.
 
-    sha256: of the ONNX file that the ranges are of.
+    sha256: of the ONNX file that the ranges belong to.
     method: how they were chosen from the activations, e.g. 'max' or 'percentile 99.99'.
-    error: of the network's outputs, root mean square over that of the fp32 outputs, by each method that was tried.
+    error: RMS error of the network's outputs over the RMS of the fp32 outputs, by each method
+    tried.
     ranges: largest absolute value of each tensor. keep_float: layers that are not quantised.
     """
 
@@ -42,11 +44,12 @@ class NetworkRanges(_Section):
 
 
 class Acceptance(_Section):
-    """Whether a device may compute in a precision by itself, and what that costs.
+    """State whether a device may choose a precision by itself, and what that costs in accuracy.
 
-    reasons: limits that were passed; empty if accepted.
+    reasons: limits that were exceeded; empty if accepted.
     fields, smear_groups: what it was measured on.
-    fp32, measured: the task's measures in fp32 and in this precision. flips: share of regions by what changed.
+    fp32, measured: the task's measures in fp32 and in this precision. flips: share of regions by
+    what changed.
     """
 
     accepted: bool
@@ -61,14 +64,15 @@ class Acceptance(_Section):
     @model_validator(mode="after")
     def _refused_for_a_reason(self) -> Acceptance:
         if self.accepted == bool(self.reasons):
-            raise ValueError("a verdict has reasons exactly if it does not accept")
+            raise ValueError("a verdict must have reasons exactly if it does not accept")
         return self
 
 
 class Calibration(_Section):
-    """The whole of calibration.json.
+    """Hold the whole of calibration.json.
 
-    verdicts: by device and precision, e.g. 'cpu:int8'. notes: on what and with which command it was made.
+    verdicts: by device and precision, e.g. 'cpu:int8'. notes: on what and with which command it was
+    made.
     """
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
@@ -86,9 +90,10 @@ class Calibration(_Section):
 
 
 def accepts(calibration: Calibration | None, kind: str, precision: str) -> bool:
-    """Whether a device may compute in a precision without being asked to.
+    """Return whether a device may compute in a precision without being asked to.
 
-    A floating-point precision may unless a verdict refuses it; a quantised one needs a verdict that accepts it.
+    A floating-point precision may unless a verdict refuses it; int8 and fp8 need an explicit
+    acceptance. A verdict for the CPU does not apply to a GPU.
 
     calibration: the pack's, if it has one. kind: of device, e.g. 'cpu'.
     """
@@ -97,19 +102,23 @@ def accepts(calibration: Calibration | None, kind: str, precision: str) -> bool:
 
 
 def parse_calibration(data: bytes, *, sha256: dict[str, str]) -> Calibration:
-    """sha256: of the pack's networks. Raises PackError if the file is no calibration, or of other networks."""
+    """Parse calibration.json. sha256: of the pack's networks. Raises PackError if it is invalid, or
+    of other networks.
+    """
     try:
         calibration = Calibration.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise PackError(
-            f"{CALIBRATION_NAME}: {where}: {first['msg']} (got {first['input']!r:.80}); calibrate the pack again"
+            f"{CALIBRATION_NAME}: {where}: {first['msg']} (got {first['input']!r:.80}); calibrate "
+            "the pack again"
         ) from error
     for name, network in calibration.networks.items():
         if network.sha256 != sha256[name]:
             raise PackError(
-                f"{CALIBRATION_NAME} has ranges of another {name} than the pack's (sha256 {network.sha256[:12]}…, not "
-                f"{sha256[name][:12]}…); run `rbc-engine calibrate` for this pack"
+                f"{CALIBRATION_NAME} has ranges of another {name} than the pack's (sha256 "
+                f"{network.sha256[:12]}…, not {sha256[name][:12]}…); run `rbc-engine calibrate` "
+                "for this pack"
             )
     return calibration

@@ -1,7 +1,8 @@
-"""golden.npz of a model pack: a few frames with the regions that the engine must find in them.
+"""Read and compare golden.npz of a model pack: a few frames and the regions that the engine must
+find in them.
 
-The file may come from a stranger. Names, types and sizes are checked before anything is unpacked, and nothing
-in it is ever unpickled.
+The file may come from an untrusted source. Names, types and sizes are checked before anything is
+unpacked, and nothing in it is ever unpickled.
 """
 
 from __future__ import annotations
@@ -25,14 +26,16 @@ __all__ = ["ExpectedRegions", "GoldenCase", "compare", "encode_golden", "judge",
 
 _MOST_CASES = 16
 _MOST_BYTES = 64 * 2**20
-# What np.save writes before an array. numpy's own reader evaluates it, and allocates whatever shape it claims.
+# What np.save writes before an array. numpy's own reader evaluates it and allocates any shape that
+# it claims.
 _HEADER = re.compile(
     rb"\x93NUMPY\x01\x00..\{'descr': '([|<][a-z][0-9])', 'fortran_order': False, "
     rb"'shape': \(([0-9]{1,9}(?:, [0-9]{1,9})*),?\), \} *\n",
     re.DOTALL,
 )
-# By precision, fp32 apart: of an edge in px, of a score or a probability, of abnormal_p. Whether a quantised network
-# is good enough is for the pack's calibration to say; these tell a broken one.
+# By precision, except fp32: of an edge in px, of a score or a probability, of abnormal_p. Whether a
+# quantised network is good enough is decided by the pack's calibration; these limits detect a
+# broken one.
 _TOLERANCES = {"bf16": (1.0, 0.05, 0.2), "int8": (2.0, 0.1, 0.3), "fp8": (2.0, 0.1, 0.3)}
 _DTYPES: dict[str, np.dtype[Any]] = {
     "frame": np.dtype(np.uint8),
@@ -45,9 +48,10 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ExpectedRegions:
-    """What the engine must find, as in rbc_engine.types.results.Regions.
+    """Hold what the engine must find, as in rbc_engine.types.results.Regions.
 
-    boxes: float32 [R, 4], frame px. scores: float32 [R]. probabilities: float32 [R, T]. abnormal_p: float32 [R].
+    boxes: float32 [R, 4], frame px. scores: float32 [R]. probabilities: float32 [R, T]. abnormal_p:
+    float32 [R].
     """
 
     boxes: Float32
@@ -58,14 +62,14 @@ class ExpectedRegions:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class GoldenCase:
-    """frame: uint8 [H, W, 3], RGB. expected: what it gives on the CPU in fp32."""
+    """Hold a frame, uint8 [H, W, 3], RGB, and the expected results on the CPU in fp32."""
 
     frame: UInt8
     expected: ExpectedRegions
 
 
 def encode_golden(cases: Sequence[GoldenCase]) -> bytes:
-    """The bytes of golden.npz."""
+    """Encode cases as golden.npz."""
     arrays: dict[str, npt.NDArray[Any]] = {}
     for index, case in enumerate(cases):
         arrays[f"frame_{index}"] = case.frame
@@ -77,7 +81,7 @@ def encode_golden(cases: Sequence[GoldenCase]) -> bytes:
 
 
 def read_golden(data: bytes) -> list[GoldenCase]:
-    """The cases of golden.npz, in order.
+    """Read the cases of golden.npz, in order.
 
     Raises PackError if it is damaged, holds anything else, or would unpack to more than 64 MiB.
     """
@@ -86,10 +90,8 @@ def read_golden(data: bytes) -> list[GoldenCase]:
             arrays = _read_arrays(archive)
     except MemoryError:
         raise
-    except Exception as error:  # on a damaged archive zipfile raises whatever comes
-        raise PackError(
-            f"golden.npz is damaged or unsafe: {error}; install the pack again"
-        ) from error
+    except Exception as error:  # a damaged archive makes zipfile raise almost anything
+        raise PackError(f"golden.npz is damaged or unsafe: {error}; reinstall the pack") from error
     return [_case(arrays, index) for index in range(len(arrays) // len(_DTYPES))]
 
 
@@ -102,14 +104,16 @@ def compare(
     abnormal_p: float = 0.1,
     score_threshold: float = 0.0,
 ) -> list[str]:
-    """How what the engine found differs from what it must find; empty if it does not.
+    """Return the differences between what the engine found and what it must find; empty if there
+    are none.
 
     got: None for a field that failed.
-    box_px: the most that an edge may move.
-    p: the most that a score or a probability may differ.
-    abnormal_p: the most that this may differ: it moves in steps, so that a small change of a probability can
+    box_px: largest difference of an edge.
+    p: largest difference of a score or a probability.
+    abnormal_p: largest difference of abnormal_p, which moves in steps, so that a small change of a
+    probability can
         make a larger one here.
-    score_threshold: regions with a score within `p` of it may come and go.
+    score_threshold: regions with a score within `p` of it may appear or disappear.
     """
     if got is None:
         return ["the field failed"]
@@ -129,7 +133,7 @@ def compare(
             differences.append(f"{_name(expected.boxes, expected.scores, index)} is not found")
     for index in np.setdiff1d(np.arange(len(got)), matched).tolist():
         if got.scores[index] >= sure:
-            differences.append(f"{_name(got.boxes, got.scores, index)} is found, and none is there")
+            differences.append(f"{_name(got.boxes, got.scores, index)} is found, but not expected")
     mine = np.flatnonzero(matched >= 0)
     theirs = matched[mine]
     for what, limit, a, b in (
@@ -148,10 +152,12 @@ def compare(
 def judge(
     expected: ExpectedRegions, got: Regions | None, *, precision: str, score_threshold: float
 ) -> list[str]:
-    """What is wrong with an engine's answer, by what its precision allows; empty if nothing is.
+    """Return what is wrong with the engine's results, within the limits of its precision; empty if
+    nothing is.
 
-    precision: of the networks. In fp32 every region must agree. In a lower one, boxes that are equally good may be
-    kept one for the other, which shows as one that is missing and one too many: a tenth of the regions may.
+    precision: of the networks. In fp32 every region must agree. In a lower one, boxes that are
+    equally good may replace each other, which shows as one missing and one too many: a tenth of the
+    regions may.
     """
     if precision == "fp32":
         return compare(expected, got, score_threshold=score_threshold)
@@ -169,7 +175,7 @@ def judge(
 
 
 def _moved_px(expected: Float32, got: Float32) -> Float32:
-    """float32 [E, G], by how much the edge that moved most did, from each box to each."""
+    """Return float32 [E, G], the largest move of an edge from each box to each."""
     return np.asarray(np.abs(expected[:, None] - got[None]).max(axis=2))
 
 
@@ -184,7 +190,8 @@ def _read_arrays(archive: zipfile.ZipFile) -> dict[str, npt.NDArray[Any]]:
     names = {f"{name}_{index}.npy" for name in _DTYPES for index in range(cases)}
     if cases > _MOST_CASES or sorted(entry.filename for entry in entries) != sorted(names):
         raise ValueError(
-            f"it must hold {', '.join(_DTYPES)} of each of at most {_MOST_CASES} cases, and nothing else"
+            f"it must hold {', '.join(_DTYPES)} of each of at most {_MOST_CASES} cases, and "
+            "nothing else"
         )
     total = sum(entry.file_size for entry in entries)
     if total > _MOST_BYTES:
@@ -195,9 +202,9 @@ def _read_arrays(archive: zipfile.ZipFile) -> dict[str, npt.NDArray[Any]]:
             zipfile.ZIP_STORED,
             zipfile.ZIP_DEFLATED,
         ):
-            raise ValueError(f"{entry.filename} is encrypted or packed in another way than deflate")
+            raise ValueError(f"{entry.filename} is encrypted or not compressed with deflate")
         with archive.open(entry) as file:
-            content = file.read(entry.file_size + 1)  # never more than it says that it holds
+            content = file.read(entry.file_size + 1)  # never more than the declared size
         name = entry.filename.removesuffix(".npy")
         arrays[name] = _parse_array(name, content, _DTYPES[re.sub(r"_[0-9]+$", "", name)])
     return arrays
@@ -206,7 +213,7 @@ def _read_arrays(archive: zipfile.ZipFile) -> dict[str, npt.NDArray[Any]]:
 def _parse_array(name: str, content: bytes, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     header = _HEADER.match(content)
     if header is None:
-        raise ValueError(f"{name} does not begin as an array that np.save wrote")
+        raise ValueError(f"{name} does not begin like an array written by np.save")
     shape = tuple(int(length) for length in header[2].split(b", "))
     rest = content[header.end() :]
     if np.dtype(header[1].decode()) != dtype or math.prod(shape) * dtype.itemsize != len(rest):
@@ -237,7 +244,7 @@ def _case(arrays: dict[str, npt.NDArray[Any]], index: int) -> GoldenCase:
     ):
         raise PackError(
             f"golden.npz: the arrays of case {index} do not fit together or are not finite; "
-            f"install the pack again"
+            f"reinstall the pack"
         )
     return GoldenCase(
         frame=frame,

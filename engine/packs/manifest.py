@@ -1,4 +1,6 @@
-"""`pack.toml` of a model pack, as types. Unknown keys and values outside their range are refused."""
+"""Define `pack.toml` of a model pack as types. Unknown keys and values outside their range are
+refused.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,10 @@ SCHEMA = 1
 """Version of the pack format that this program writes, and the newest that it reads."""
 
 FILES = ("detector.onnx", "box_head.onnx", "classifier.onnx", "caller.treelite", "golden.npz")
-"""The files that every pack holds beside pack.toml."""
+"""The files that every pack has in addition to pack.toml."""
 
 CALIBRATION_NAME = "calibration.json"
-"""The file that a pack has besides once it is calibrated."""
+"""The additional file of a calibrated pack."""
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, lt=1e6, allow_inf_nan=False)]
@@ -39,22 +41,29 @@ class _Section(BaseModel):
 
 
 class DetectorSettings(_Section):
-    """Network A, `generate_proposals`, `roi_align`, network B and `postprocess_detections`.
+    """Configure network A, `generate_proposals`, `roi_align`, network B and
+    `postprocess_detections`.
 
     Lengths in `canvas px`: pixels of the resized frame that the detector sees.
     """
 
     short_side_px: Annotated[int, Field(ge=64, le=4096)]
-    """A frame's short side on the canvas, unless its µm per pixel are given and the pack knows its own."""
+    """A frame's short side on the canvas, unless its µm per pixel is given and the pack knows its
+    own.
+    """
     um_per_canvas_px: Positive | None = None
-    """The scale the detector was trained at, µm per canvas px; None if unknown."""
+    """The scale at which the detector was trained, µm per canvas px; None if unknown."""
     mean_rgb: Annotated[
         tuple[LevelInt, LevelInt, LevelInt],
         Field(validation_alias=AliasChoices("mean_rgb", "fill_rgb")),
     ]
-    """What network A subtracts: for a training that goes on from the pack. Packs before chula12 0.4.1 name it fill_rgb."""
+    """What network A subtracts, needed to fine-tune the pack. Packs before chula12 0.4.1 name it
+    fill_rgb.
+    """
     background_level: Annotated[float, Field(ge=1.0, le=255.0)] | None = None
-    """Mean level of the background of a canvas, to which every frame is brought; None leaves frames as they are."""
+    """Mean level of the background to which every frame's canvas is adjusted; None leaves frames as
+    they are.
+    """
     strides_px: Annotated[tuple[int, ...], Field(min_length=1, max_length=6)]
     """Canvas px between neighbouring anchors of each level of network A's outputs, finest first."""
     anchor_sizes_px: tuple[tuple[Positive, ...], ...]
@@ -62,17 +71,19 @@ class DetectorSettings(_Section):
     anchor_aspect_ratios: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=9)]
     """Height over width, the same for every level."""
     proposals_per_level: Annotated[int, Field(ge=1, le=3840)]
-    """Candidates kept a level before NMS."""
+    """Candidates kept per level before NMS."""
     proposals: Annotated[int, Field(ge=1, le=4000)]
     proposal_nms_iou: Probability
     roi_levels: Annotated[int, Field(ge=1, le=6)]
-    """How many of the finest levels RoIAlign reads."""
+    """Number of the finest levels that RoIAlign reads."""
     feature_channels: Annotated[int, Field(ge=1, le=2048)]
     """Channels of each level that RoIAlign reads."""
     roi_size: Annotated[int, Field(ge=1, le=32)] = 7
     roi_sampling_ratio: Annotated[int, Field(ge=1, le=8)] = 2
     roi_canonical_px: Positive = 224.0
-    """A box of this side (sqrt of its area, canvas px) is read from level log2(stride) = roi_canonical_level."""
+    """A box of this side (sqrt of its area, canvas px) is read from level log2(stride) =
+    roi_canonical_level.
+    """
     roi_canonical_level: Annotated[int, Field(ge=0, le=10)] = 4
     score_threshold: Probability
     """The detector's shipped operating point: regions under it are not reported."""
@@ -99,41 +110,45 @@ class DetectorSettings(_Section):
 
 
 class FieldPriorSettings(_Section):
-    """How the cells of a field correct each other's probabilities, see stages/field_prior.py."""
+    """Configure the correction for the mix of types in a field, see stages/field_prior.py."""
 
     frequencies: tuple[Annotated[float, Field(ge=1e-6, le=1.0)], ...]
-    """One a type: the share of the regions that held it in training, which the probabilities take for granted."""
+    """One per type: the share of the regions that held it in training, which the probabilities
+    assume.
+    """
     cells: Annotated[float, Field(ge=1.0, le=1e6)]
-    """How many cells a field must have to weigh as much as these frequencies."""
+    """Number of cells in a field that weighs as much as these frequencies."""
 
 
 class ClassifierSettings(_Section):
-    """`crop_resize` and the trunk with its heads."""
+    """Configure `crop_resize` and the trunk with its heads."""
 
     patch_px: Annotated[int, Field(ge=16, le=512)]
     window_canvas_px: Positive | None = None
-    """Side of the window cut around a region, canvas px, so that cells keep their size in the patch;
-    None stretches every region to the patch instead."""
+    """Side of the window cut around a region, canvas px, so that cells keep their size in the
+    patch; None stretches every region to the patch instead."""
     window_margin: Annotated[float, Field(ge=1.0, le=4.0)]
     """A window is never smaller than this times the region's long side."""
     mean_rgb: tuple[Level, Level, Level]
     std_rgb: tuple[Positive, Positive, Positive]
     thresholds: tuple[Probability, ...]
-    """One a type: has_<type> is p_<type> at or over it."""
+    """One per type: has_<type> is true if p_<type> is at least this."""
     temperatures: tuple[Positive, ...] | None = None
-    """One a type: what the logits were divided by so that the probabilities are shares. They are part of
-    classifier.onnx already; this is the record of it."""
+    """One per type: what the logits were divided by so that the probabilities are calibrated. They
+    are part of classifier.onnx already; this is the record of it."""
     field_prior: FieldPriorSettings | None = None
-    """None judges each region by itself."""
+    """None: no field prior."""
     at_least_one: bool = False
-    """A region in which no type reaches its threshold has the likeliest one: it holds a cell, and so some type."""
+    """Give a region where no type reaches its threshold the likeliest one: it holds a cell, and so
+    some type.
+    """
 
 
 class CallerSettings(_Section):
-    """Gradient boosting on the probabilities, rounded to float32."""
+    """Configure gradient boosting on the probabilities, rounded to float32."""
 
     threshold: Probability
-    """abnormal is abnormal_p at or over it."""
+    """A region is abnormal if abnormal_p is at least this."""
 
 
 class FileRecord(_Section):
@@ -142,7 +157,7 @@ class FileRecord(_Section):
 
 
 class Manifest(_Section):
-    """The whole of pack.toml."""
+    """Hold the whole of pack.toml."""
 
     schema_: Annotated[Literal[1], Field(alias="schema")]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
@@ -151,14 +166,14 @@ class Manifest(_Section):
     description: Annotated[str, Field(max_length=2000)] = ""
     types: Annotated[tuple[TypeName, ...], Field(min_length=1, max_length=256)]
     abnormal: tuple[TypeName, ...]
-    """Which of the types make a cell abnormal."""
+    """The types that make a cell abnormal."""
     detector: DetectorSettings
     classifier: ClassifierSettings
     caller: CallerSettings
     training: dict[str, str | int | float | bool] = {}
     """What it was trained on, with which commit and command: for people, not read by the engine."""
     accuracy: dict[str, str | int | float | bool] = {}
-    """Its measured accuracy, and on what."""
+    """Its measured accuracy, and the data of the measurement."""
     files: dict[str, FileRecord]
 
     @field_validator("files")
@@ -186,6 +201,7 @@ class Manifest(_Section):
         ):
             if values is not None and len(values) != len(self.types):
                 raise ValueError(
-                    f"classifier.{name} needs one number a type, {len(self.types)} (got {len(values)})"
+                    f"classifier.{name} needs one number per type, {len(self.types)} (got "
+                    f"{len(values)})"
                 )
         return self

@@ -1,4 +1,4 @@
-"""The networks of a pack, in the precision that a device computes in."""
+"""Provide the networks of a pack in the precision in which a device computes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ QUANTIZED = ("int8", "fp8")
 
 _made: WeakKeyDictionary[Pack, dict[tuple[str, str], bytes]] = WeakKeyDictionary()
 _looking = threading.Lock()
-# One a network: what is small does not wait for what is large.
+# One lock per network: a small one does not wait for a large one.
 _making = {name: threading.Lock() for name in NETWORKS}
 
 
 def network_of(pack: Pack, name: str, *, precision: str) -> bytes:
-    """The ONNX graph of one of calibrated.NETWORKS; the very same bytes for every lane that asks.
+    """Return the ONNX graph of one of NETWORKS; the same bytes for every lane that asks.
 
     Raises PackError for a quantised precision if the pack has no ranges.
     """
@@ -34,7 +34,8 @@ def network_of(pack: Pack, name: str, *, precision: str) -> bytes:
             if pack.calibration is None:
                 raise PackError(
                     f"pack {pack.name} has no calibration.json, which precision {precision} needs; "
-                    f"run `rbc-engine calibrate {pack.name} --data DIR`, or take another --precision"
+                    f"run `rbc-engine calibrate {pack.name} --data DIR`, or choose another "
+                    "--precision"
                 )
             from rbc_engine.packs.quantize import quantize  # imports onnx, a third of a second
 

@@ -1,7 +1,8 @@
-"""The model pack: a folder with pack.toml, five files and its calibration, safe to open from a stranger.
+"""Open a model pack: a folder with pack.toml, five files and its calibration, safe even from an
+untrusted source.
 
-Nothing in it is pickled or executed. Every file's size and sha256 stand in pack.toml and are checked when
-the pack is opened, from the very bytes that are then used.
+Nothing in it is unpickled or executed. The size and sha256 of every file are in pack.toml and are
+checked when the pack is opened, on the very bytes that are then used.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ __all__ = ["MANIFEST_NAME", "Pack", "find_pack", "shipped_packs"]
 
 MANIFEST_NAME = "pack.toml"
 _MANIFEST_MAX_BYTES = 1 << 20
-# The key by which an ONNX tensor names a file for its data.
+# The key by which an ONNX tensor names a file with its data.
 _ONNX_EXTERNAL_DATA = b"location"
 
 
 @dataclass(frozen=True, eq=False)
 class Pack:
-    """A pack that has been read and verified.
+    """Hold a pack that has been read and verified.
 
-    folder: where it lies.
+    folder: of the pack.
     manifest: pack.toml.
     sha256: of pack.toml, which holds the hashes of everything else: it identifies the whole pack.
     calibration: None if the pack was not calibrated.
@@ -49,7 +50,7 @@ class Pack:
 
     @classmethod
     def open(cls, folder: Path | str) -> Pack:
-        """Reads and verifies every file of a pack.
+        """Read and verify every file of a pack.
 
         Raises PackError if it is missing, damaged, unsafe, or from a newer version of the program.
         """
@@ -62,12 +63,12 @@ class Pack:
             data = _read(folder / name, record.bytes)
             if len(data) != record.bytes or hashlib.sha256(data).hexdigest() != record.sha256:
                 raise PackError(
-                    f"{folder / name} does not match the sha256 in {MANIFEST_NAME}: the pack is damaged "
-                    f"or was changed; copy or install it again"
+                    f"{folder / name} does not match the sha256 in {MANIFEST_NAME}: the pack is "
+                    f"damaged or was changed; copy or install it again"
                 )
             if name.endswith(".onnx") and _ONNX_EXTERNAL_DATA in data:
                 raise PackError(
-                    f"{folder / name} keeps tensors in other files, which a pack must not; "
+                    f"{folder / name} stores tensors in other files, which a pack must not; "
                     f"save the ONNX model as one file"
                 )
             files[name] = data
@@ -78,7 +79,7 @@ class Pack:
         return cls(folder, manifest, hashlib.sha256(text).hexdigest(), files, calibration)
 
     def read(self, name: str) -> bytes:
-        """The verified bytes of one of its files."""
+        """Return the verified bytes of one of the pack's files."""
         return self._files[name]
 
     @property
@@ -94,7 +95,7 @@ class Pack:
 
 
 def shipped_packs() -> dict[str, Path]:
-    """Folders of the packs that come with the program, by name."""
+    """Return the folders of the packs that come with the program, by name."""
     root = Path(__file__).parent
     if not root.is_dir():
         return {}
@@ -102,7 +103,9 @@ def shipped_packs() -> dict[str, Path]:
 
 
 def find_pack(name_or_path: str | Path) -> Path:
-    """The folder of a shipped pack, by its name, or of any pack, by its path (which has a slash or exists)."""
+    """Return the folder of a shipped pack, by its name, or of any pack, by its path (which has a
+    slash or exists).
+    """
     shipped = shipped_packs()
     if str(name_or_path) in shipped:
         return shipped[str(name_or_path)]
@@ -116,10 +119,14 @@ def find_pack(name_or_path: str | Path) -> Path:
 
 
 def _read(path: Path, limit_bytes: int) -> bytes:
-    """At most limit_bytes + 1 bytes of a regular file, so that a wrong size shows and a huge file is not read."""
+    """Read at most limit_bytes + 1 bytes of a regular file, which shows a wrong size without
+    reading a huge file.
+    """
     try:
         if not path.is_file():
-            raise PackError(f"{path} is missing or no regular file; copy or install the pack again")
+            raise PackError(
+                f"{path} is missing or not a regular file; copy or install the pack again"
+            )
         with path.open("rb") as file:
             return file.read(limit_bytes + 1)
     except OSError as error:
@@ -128,7 +135,9 @@ def _read(path: Path, limit_bytes: int) -> bytes:
 
 def _parse_manifest(path: Path, text: bytes) -> Manifest:
     if len(text) > _MANIFEST_MAX_BYTES:
-        raise PackError(f"{path} is larger than {_MANIFEST_MAX_BYTES} bytes: no pack manifest is")
+        raise PackError(
+            f"{path} is larger than {_MANIFEST_MAX_BYTES} bytes, too large for a pack manifest"
+        )
     try:
         values: dict[str, Any] = tomllib.loads(text.decode("utf-8"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
@@ -136,8 +145,8 @@ def _parse_manifest(path: Path, text: bytes) -> Manifest:
     schema = values.get("schema")
     if isinstance(schema, int) and schema > SCHEMA:
         raise PackError(
-            f"{path} has schema {schema}, and this program reads up to {SCHEMA}: the pack comes from a newer "
-            f"version; upgrade with pip install -U rbc-engine"
+            f"{path} has schema {schema}, but this program reads up to {SCHEMA}: the pack is from "
+            f"a newer version; upgrade with pip install -U rbc-engine"
         )
     try:
         return Manifest.model_validate(values)

@@ -1,8 +1,9 @@
-"""Q/DQ nodes into a network of a pack, from the ranges of its calibration.json alone.
+"""Insert Q/DQ nodes into a network of a pack, from the ranges of its calibration.json alone.
 
-The form is the one that TensorRT and OpenVINO both take: activations symmetric, one scale a tensor; weights symmetric, one
-scale an output channel, stored as integers; biases left as they are. A tensor has one scale for all who read it, so
-that nothing is quantised twice between layers that a runtime fuses.
+The form is the one that both TensorRT and OpenVINO accept: activations symmetric, one scale per
+tensor; weights symmetric, one scale per output channel, stored as integers; biases unchanged. A
+tensor has one scale for all its readers, so that nothing is quantised twice between layers that a
+runtime fuses.
 """
 
 from __future__ import annotations
@@ -24,16 +25,18 @@ Quantized = Literal["int8", "fp8"]
 
 _LARGEST = {"int8": 127.0, "fp8": 448.0}  # of E4M3
 _TYPE = {"int8": TensorProto.INT8, "fp8": TensorProto.FLOAT8E4M3FN}
-# A scale is a float16 in the graph. Below its normal numbers it would lose digits, and a runtime may take it for 0.
+# A scale is a float16 in the graph. Below its normal numbers it would lose digits, and a runtime
+# may treat it as 0.
 _SMALLEST_SCALE = 2.0**-14
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """A convolution or a matrix product with fixed weights.
+    """Describe a convolution or a matrix product with fixed weights.
 
     name: of its node. activation, weight: the tensors that it multiplies.
-    residual: the tensor that is added to its output right after, if it is the last of the two to be computed.
+    residual: the tensor added to its output right after, if it is the later of the two to be
+    computed.
     """
 
     name: str
@@ -43,7 +46,7 @@ class Layer:
 
 
 def find_layers(model: onnx.ModelProto) -> list[Layer]:
-    """The layers that can be quantised, in the order in which they run."""
+    """Return the layers that can be quantised, in the order of execution."""
     weights = {tensor.name for tensor in model.graph.initializer}
     adds = {name: node for node in model.graph.node if node.op_type == "Add" for name in node.input}
     order = {name: place for place, node in enumerate(model.graph.node) for name in node.output}
@@ -55,7 +58,7 @@ def find_layers(model: onnx.ModelProto) -> list[Layer]:
         add = adds.get(node.output[0])
         if add is not None:
             (other,) = [name for name in add.input if name != node.output[0]] or [None]
-            # The convolution that comes last is the one a runtime fuses the addition to.
+            # A runtime fuses the addition into the convolution that comes last.
             if other is not None and order.get(other, -1) < order[node.output[0]]:
                 residual = other
         found.append(
@@ -65,7 +68,7 @@ def find_layers(model: onnx.ModelProto) -> list[Layer]:
 
 
 def observed_tensors(model: onnx.ModelProto) -> list[str]:
-    """The tensors whose ranges `quantize` asks for."""
+    """Return the tensors for which `quantize` needs ranges."""
     names: dict[str, None] = {}
     for layer in find_layers(model):
         names[layer.activation] = None
@@ -85,20 +88,20 @@ def quantize(
     to: Quantized = "int8",
     keep_float: Collection[str] = (),
 ) -> bytes:
-    """A network of a pack with its layers in int8 or fp8.
+    """Quantise the layers of a pack's network to int8 or fp8.
 
     data: ONNX, typed float16.
     ranges: largest absolute value of each of `observed_tensors`, greater than 0.
-    keep_float: names of layers that stay as they are.
+    keep_float: names of layers that stay in float.
 
-    Returns ONNX. Raises PackError for a range that is missing or no positive number, an unknown layer, and a network that
-    is not typed float16.
+    Returns ONNX. Raises PackError for a range that is missing or not positive, an unknown layer,
+    and a network that is not typed float16.
     """
     model = onnx.load_from_string(data)
     layers = find_layers(model)
     if unknown := sorted(set(keep_float) - {layer.name for layer in layers}):
         raise PackError(
-            f"calibration.json keeps layers in float that the network has not: {unknown}"
+            f"calibration.json keeps layers in float that the network does not have: {unknown}"
         )
     chosen = {layer.name: layer for layer in layers if layer.name not in keep_float}
     graph = _Graph(model, ranges, to)
@@ -117,7 +120,7 @@ def quantize(
 
 
 class _Graph:
-    """A graph while nodes are put into it."""
+    """Insert nodes into a graph."""
 
     def __init__(self, model: onnx.ModelProto, ranges: Mapping[str, float], to: Quantized) -> None:
         self._model = model
@@ -132,8 +135,11 @@ class _Graph:
         self._done: set[str] = set()
 
     def quantized(self, tensor: str) -> str:
-        """The name under which the tensor is read where it is quantised. What a max pool reads is quantised with
-        what it gives, at one scale: the largest of quantised values is one of them, so that it runs in integers."""
+        """Return the name under which the tensor is read where it is quantised.
+
+        The input and output of a max pool share one scale: the largest of quantised values is one
+        of them, so that it runs in integers.
+        """
         if tensor not in self._done:
             self._done.add(tensor)
             for pool in self._pools:
@@ -180,7 +186,7 @@ class _Graph:
                         node.input[place] = name
 
     def finish(self) -> None:
-        """Puts the new nodes where they belong, and takes out the weights that nothing reads any more."""
+        """Put the new nodes where they belong, and remove weights that nothing reads any more."""
         graph = self._model.graph
         nodes = self._before.pop("", [])
         for value in graph.input:
@@ -189,7 +195,7 @@ class _Graph:
             nodes.append(node)
             for name in node.output:
                 nodes += self._before.pop(name, [])
-        # extend copies: without the list of copies first, the nodes would be gone with their graph.
+        # extend copies: without copying the list first, the nodes would be gone with their graph.
         nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
         del graph.node[:]
         graph.node.extend(nodes)
@@ -204,8 +210,8 @@ class _Graph:
             value = self._ranges.get(name)
             if value is None or not 0 < value < 65504:
                 raise PackError(
-                    f"calibration.json must have a range of tensor {name} between 0 and 65504 (got {value}); "
-                    f"run `rbc-engine calibrate` for this pack again"
+                    f"calibration.json must have a range of tensor {name} between 0 and 65504 (got "
+                    f"{value}); run `rbc-engine calibrate` for this pack again"
                 )
             largest = max(largest, value)
         return np.array(max(largest / _LARGEST[self._to], _SMALLEST_SCALE), np.float16)
@@ -230,7 +236,7 @@ class _Graph:
 
     def _stored(self, name: str, scaled: npt.NDArray[np.float32]) -> onnx.TensorProto:
         if self._to == "int8":
-            # A scale is rounded to a float16, so that the largest may be 127.06: it still rounds to 127.
+            # A scale is rounded to a float16, so the largest may be 127.06: it still rounds to 127.
             return numpy_helper.from_array(np.rint(scaled, out=scaled).astype(np.int8), name)
         return helper.make_tensor(
             name, TensorProto.FLOAT8E4M3FN, scaled.shape, np.clip(scaled, -448, 448).ravel()
@@ -242,7 +248,7 @@ class _Graph:
 
 
 def _pool_chains(pools: Sequence[onnx.NodeProto]) -> list[set[str]]:
-    """Tensors that max pools join, from one to the next."""
+    """Return the tensors that max pools join, from one to the next."""
     chains: list[set[str]] = []
     for pool in pools:
         joined = {pool.input[0], pool.output[0]}

@@ -15,21 +15,21 @@ Yielded = TypeVar("Yielded", covariant=True)
 
 
 class Source(Protocol[Yielded]):
-    """What a run reads, ahead of the networks, in the order of its entries.
+    """Read what a run needs, ahead of the networks, in the order of its entries.
 
-    Iterate it once, from one thread, in a `with` block: leaving that, however, stops its threads. What cannot be used
-    is yielded with its error, and stops nothing.
+    Iterate it once, from one thread, in a `with` block: leaving that, by an error or not, stops its
+    threads. What cannot be used is yielded with its error, and stops nothing.
     """
 
     @property
     def notes(self) -> Sequence[str]:
-        """Says what run.json has to say of the reading, when it is over."""
+        """Say what run.json has to say of the reading, when it is over."""
         ...
 
     def __iter__(self) -> Iterator[Yielded]: ...
 
     def close(self) -> None:
-        """Stops the threads, and waits for them. May be called again."""
+        """Stop the threads, and wait for them. May be called again."""
         ...
 
     def __enter__(self) -> Source[Yielded]: ...

@@ -1,1 +1,1 @@
-"""What counts say: intervals, grades, which regions are the same."""
+"""Compute statistics of counts: intervals, grades, matches of regions."""

@@ -1,4 +1,4 @@
-"""What the fields of a slide add up to."""
+"""Count over the fields of a slide."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ def _no_types() -> npt.NDArray[np.int64]:
 
 @dataclass(eq=False, kw_only=True)
 class SlideCounts:
-    """What the fields of one slide add up to.
+    """Hold the sums over the fields of one slide.
 
     type_counts: int64 [T], the regions that hold each type; [0] as long as every field failed.
-    whole, whole_type_counts: the same of regions without the flag border, which grades are of.
-    cells_low, cells_high: the fewest and the most cells that all regions together may hold.
+    whole, whole_type_counts: the same of regions without the flag border, on which grades are
+    based.
+    cells_low, cells_high: the least and the largest number of cells in all regions together.
     """
 
     slide: str
@@ -40,17 +41,19 @@ class SlideCounts:
 
     @property
     def abnormal_fraction(self) -> float | None:
-        """0..1; None without regions."""
+        """Return the share of abnormal regions, 0..1; None without regions."""
         return self.abnormal / self.regions if self.regions else None
 
     @property
     def ci_low(self) -> float | None:
-        """Lower end of the 95 % Wilson interval of abnormal_fraction, regions taken as independent."""
+        """Return the lower end of the 95 % Wilson interval of abnormal_fraction, regions taken as
+        independent.
+        """
         return wilson_interval(self.abnormal, self.regions)[0] if self.regions else None
 
     @property
     def ci_high(self) -> float | None:
-        """Upper end of that interval."""
+        """Return the upper end of that interval."""
         return wilson_interval(self.abnormal, self.regions)[1] if self.regions else None
 
     def add(self, result: FieldResult) -> None:
@@ -75,7 +78,7 @@ def _added(counts: npt.NDArray[np.int64], has: npt.NDArray[np.bool_]) -> npt.NDA
 
 
 class SlideTally:
-    """Counts for every slide of a run; its memory grows with the slides, not with the fields."""
+    """Count for every slide of a run; its memory grows with the slides, not with the fields."""
 
     def __init__(self) -> None:
         self._slides: dict[str, SlideCounts] = {}
@@ -87,5 +90,5 @@ class SlideTally:
         counts.add(result)
 
     def rows(self) -> Iterator[SlideCounts]:
-        """The slides in the order in which they first appeared."""
+        """Yield the slides in the order in which they first appeared."""
         return iter(self._slides.values())

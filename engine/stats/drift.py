@@ -1,4 +1,6 @@
-"""What changes between two ways of computing the same fields: devices, precisions, decoders."""
+"""Count what changes between two ways of computing the same fields: devices, precisions,
+decoders.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +22,12 @@ _MOVED_PX = 1.0
 
 @dataclass(kw_only=True)
 class Drift:
-    """Counts over any number of fields.
+    """Count changes over any number of fields.
 
-    regions: in the first. lost: only in the first. gained: only in the second. moved: in both, with an edge that
-    differs by more than a pixel. relabelled: in both, with another set of types. abnormal_flips: in both, called
-    otherwise. by_type: labels that only one of the two gives, by type. largest_p: the largest difference of a
-    probability.
+    regions: in the first. lost: only in the first. gained: only in the second. moved: in both, with
+    an edge that differs by more than a pixel. relabelled: in both, with another set of types.
+    abnormal_flips: in both, with another call. by_type: labels that only one of the two gives, by
+    type. largest_p: the largest difference of a probability.
     """
 
     types: Sequence[str]
@@ -40,7 +42,7 @@ class Drift:
     by_type: Counter[str] = field(default_factory=Counter)
 
     def add(self, first: Regions, second: Regions) -> None:
-        """The same field, computed in two ways."""
+        """Add one field, computed in two ways."""
         i, j, _ = match_boxes(first.boxes, second.boxes, least_iou=_SAME_IOU)
         self.fields += 1
         self.regions += len(first)
@@ -67,8 +69,9 @@ class Drift:
         return self.regions - self.lost
 
     def shares(self) -> dict[str, float]:
-        """What changed, as a share: of the first's regions lost, gained and moved, of the regions in both relabelled
-        and called otherwise, and of the labels of these flipped."""
+        """Return changes as shares: of the first's regions lost, gained and moved; of the common
+        regions relabelled and with another call; and of the labels of the common regions flipped.
+        """
         regions, matched = max(self.regions, 1), max(self.matched, 1)
         return {
             "lost": self.lost / regions,
@@ -80,7 +83,7 @@ class Drift:
         }
 
     def record(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the counts as JSON has them."""
         return {
             "fields": self.fields,
             "regions": self.regions,
@@ -94,8 +97,9 @@ class Drift:
         }
 
     def line(self) -> str:
-        """The certificate in one line."""
+        """Return the certificate in one line."""
         return (
-            f"{self.fields} fields, {self.regions} regions: {self.lost} lost, {self.gained} gained, {self.moved} moved by "
-            f"more than a pixel, {self.relabelled} relabelled, {self.abnormal_flips} called otherwise"
+            f"{self.fields} fields, {self.regions} regions: {self.lost} lost, {self.gained} "
+            f"gained, {self.moved} moved by more than a pixel, {self.relabelled} relabelled, "
+            f"{self.abnormal_flips} with another call"
         )

@@ -1,7 +1,7 @@
-"""How much of a cell type a slide holds, in the grades that laboratories report.
+"""Grade how much of a cell type a slide holds, as laboratories report it.
 
-Regions with the flag border do not count, neither as holding a type nor among those that it is a share of: a cell that
-the edge of its field cuts has lost its shape, and is easily told to be a schistocyte.
+Regions with the flag border do not count, neither as holding a type nor in the total: a cell that
+the edge of its field cuts has lost its shape, and is easily mistaken for a schistocyte.
 """
 
 from __future__ import annotations
@@ -26,24 +26,26 @@ __all__ = [
 ]
 
 ICSH_2015 = (
-    "L. Palmer et al., ICSH recommendations for the standardization of nomenclature and grading of peripheral "
-    "blood cell morphological features, Int. J. Lab. Hematol. 37 (2015) 287-303, doi:10.1111/ijlh.12327"
+    "L. Palmer et al., ICSH recommendations for the standardization of nomenclature and grading of "
+    "peripheral blood cell morphological features, Int. J. Lab. Hematol. 37 (2015) 287-303, "
+    "doi:10.1111/ijlh.12327"
 )
 
 CAVEAT = (
-    "The cut-offs were written down from memory of the recommendations, without the paper at hand: check them against it "
-    "before anything rests on a grade"
+    "The cut-offs were transcribed from memory, without access to the paper: check them against it "
+    "before you rely on a grade"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class CutOffs:
-    """Shares of the red cells, 0..1, compared as they are, without rounding.
+    """Hold the cut-offs of grades as shares of the red cells, 0..1, compared without rounding.
 
-    few: whether any at all are grade 1 (few); else what is below `moderate` is not reported, grade 0.
+    few: whether any at all are grade 1 (few); else a share below `moderate` is not reported, grade
+    0.
     moderate: grade 2 from this share on.
     many: grade 3 over this share.
-    published: after ICSH_2015; else a default of this program.
+    published: in ICSH_2015; else a default of this program.
     """
 
     moderate: float
@@ -57,7 +59,7 @@ _SHAPE = CutOffs(moderate=0.05, many=0.20)
 _RARE = CutOffs(moderate=0.01, many=0.02)
 
 DEFAULT = CutOffs(moderate=0.05, many=0.20, published=False)
-"""For types that the recommendations do not name: what they give for most shapes."""
+"""For types that the recommendations do not name: their cut-offs for most shapes."""
 
 # The types of the schemas chula12 and scd6 that the recommendations name.
 _BY_TYPE = {
@@ -78,14 +80,14 @@ _BY_TYPE = {
 
 
 def cut_offs(type_name: str) -> CutOffs:
-    """Those of a pack's type; DEFAULT if the recommendations have none for it."""
+    """Return the cut-offs of a pack's type; DEFAULT if the recommendations have none for it."""
     return _BY_TYPE.get(type_name, DEFAULT)
 
 
 def grade(fraction: float, type_name: str) -> int:
-    """0 (not reported), 1 (few, 1+), 2 (moderate, 2+) or 3 (many, 3+).
+    """Return the grade: 0 (not reported), 1 (few, 1+), 2 (moderate, 2+) or 3 (many, 3+).
 
-    fraction: 0..1, of the red cells, that are of the type.
+    fraction: 0..1, share of the red cells that are of the type.
 
     Raises ValueError if the fraction is outside its range.
     """
@@ -101,7 +103,7 @@ def grade(fraction: float, type_name: str) -> int:
 
 @dataclass(frozen=True)
 class Grades:
-    """Of a share, and of the ends of its interval."""
+    """Hold the grades of a share and of the ends of its interval."""
 
     grade: int
     low: int
@@ -110,9 +112,10 @@ class Grades:
 
 @dataclass(frozen=True, kw_only=True)
 class TypeShare:
-    """Of a slide's regions that no border cuts, those that hold a type.
+    """Count the regions of a slide that hold a type, among those clear of the border.
 
-    share, low, high: 0..1, with the ends of the 95 % Wilson interval. grades: None for a type that is not abnormal.
+    share, low, high: 0..1, with the ends of the 95 % Wilson interval. grades: None for a type that
+    is not abnormal.
     """
 
     count: int
@@ -125,9 +128,9 @@ class TypeShare:
 def type_shares(
     counts: SlideCounts, types: Sequence[str], *, abnormal: Collection[str]
 ) -> list[TypeShare | None]:
-    """Of each type, in order; None for all of a slide without a region that no border cuts.
+    """Return the shares of each type, in order; None if a slide has no region clear of the border.
 
-    types: of the counts. abnormal: those of them that have grades.
+    types: of the counts. abnormal: the types that have grades.
     """
     if not counts.whole:
         return [None] * len(types)
@@ -143,5 +146,5 @@ def type_shares(
 
 
 def grade_text(grade: int) -> str:
-    """As laboratories write it: 0, 1+, 2+, 3+."""
+    """Format a grade as laboratories write it: 0, 1+, 2+, 3+."""
     return f"{grade}+" if grade else "0"

@@ -1,4 +1,4 @@
-"""Which boxes of one set are which of another: pairs one to one, the best overlap first."""
+"""Match the boxes of two sets one to one, the best overlap first."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ from rbc_engine.types.arrays import Float32
 __all__ = ["match_boxes"]
 
 _DENSE_PAIRS = 1 << 18
-"""So many pairs are compared at once; larger sets are cut in two where they lie."""
+"""Most pairs compared at once; larger sets are split in two by position."""
 
 _MOST_PARTNERS = 100
-"""Boxes that overlap enough with one box, on average: no field of cells comes near it."""
+"""Most boxes that may overlap enough with one box, on average: no field of cells comes near it."""
 
 Indices = npt.NDArray[np.int64]
 
 
 def match_boxes(a: Float32, b: Float32, *, least_iou: float) -> tuple[Indices, Indices, Float32]:
-    """Pairs of boxes with an IoU of at least `least_iou`, each box in one pair at most, the highest IoU first.
+    """Return pairs of boxes with an IoU of at least `least_iou`, each box in one pair at most, the
+    highest IoU first.
 
     a, b: float32 [A, 4] and [B, 4], x0 y0 x1 y1. least_iou: over 0, to 1.
 
-    Returns the indices into a and b, int64 [P] each in order of a, and the IoU float32 [P]. Of equal IoUs the
-    pair with the lower index in a, then in b, comes first. Raises ResultsError if boxes lie on one another in heaps.
+    Returns the indices into a and b, int64 [P] each in order of a, and the IoU float32 [P]. Of
+    equal IoUs the pair with the lower index in a, then in b, takes precedence. Raises ResultsError
+    if boxes lie on one another in heaps.
     """
     candidates, count = [], 0
     for found in _candidates(a, b, np.arange(len(a)), np.arange(len(b)), least_iou):
@@ -53,7 +55,9 @@ def match_boxes(a: Float32, b: Float32, *, least_iou: float) -> tuple[Indices, I
 def _candidates(
     a: Float32, b: Float32, rows_a: Indices, rows_b: Indices, least_iou: float
 ) -> Iterator[tuple[Indices, Indices, Float32]]:
-    """All pairs with enough overlap. Each box of a is on one side of every cut, and all that b has near it with it."""
+    """Return all pairs with enough overlap. Each box of a is on one side of every cut, with all of
+    b near it.
+    """
     if not len(rows_a) or not len(rows_b):
         return
     if len(rows_a) * len(rows_b) <= _DENSE_PAIRS or len(rows_a) == 1:
@@ -73,7 +77,7 @@ def _candidates(
 
 
 def _iou(a: Float32, b: Float32) -> Float32:
-    """float32 [A, B]; 0 for boxes without area."""
+    """Return the IoU of each pair, float32 [A, B]; 0 for boxes without area."""
     sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
     shared = np.maximum(sides, 0).prod(axis=2)
     area_a, area_b = ((boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (a, b))

@@ -1,4 +1,4 @@
-"""Decisions while a slide is being looked at: what has been counted so far, and whether that is enough."""
+"""Support decisions during a scan: what has been counted so far, and whether that is enough."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from rbc_engine.types.results import FieldResult
 __all__ = ["ABNORMAL", "Share", "SlideMonitor"]
 
 ABNORMAL = "abnormal"
-"""What a share is of, beside the types of the pack."""
+"""What a share may be of, besides the types of the pack."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """How many of the regions counted are of one kind.
+    """Hold the share of the counted regions that are of one kind.
 
-    low, high: ends of the 95 % Wilson interval of the share, regions taken as independent; 0 and 1 without regions.
+    low, high: ends of the 95 % Wilson interval of the share, regions taken as independent; 0 and 1
+    without regions.
     """
 
     count: int
@@ -35,7 +36,7 @@ class Share:
 
     @property
     def fraction(self) -> float | None:
-        """0..1; None without regions."""
+        """Return the share, 0..1; None without regions."""
         return self.count / self.regions if self.regions else None
 
     @property
@@ -44,7 +45,7 @@ class Share:
 
 
 class SlideMonitor:
-    """Running counts of one slide. Methods may be called from any thread.
+    """Keep running counts of one slide. Methods may be called from any thread.
 
         monitor = SlideMonitor(engine.pack.types, stage=StageMap.of_pixel(0.11))
         with engine.session(on_ended=monitor.add) as session:
@@ -52,18 +53,22 @@ class SlideMonitor:
                 ...
 
     types: of the pack, in its order.
-    stage: how pixels lie on the stage. With it, a region that overlapping fields show twice counts once, by
-        the position of the stage; a region cut by the border gives way to the whole one. Without it every region counts.
-        A cell counts as seen if half of its box lies where one was.
-    stage_error_um: how far the stage may be from where it says it is. Much less than a cell's width: with more,
-        neighbours are taken for one another.
+    stage: how pixels lie on the stage. With it, a region that overlapping fields show twice counts
+    once, by
+        the position of the stage; a region cut by the border is replaced by the whole one. Without
+        it every region counts. A cell counts as seen if half of its box lies where one was.
+            stage_error_um: largest error of the stage's reported position. It should be much less
+            than a cell's width; otherwise
+        neighbours are confused.
     """
 
     def __init__(
         self, types: Sequence[str], *, stage: StageMap | None = None, stage_error_um: float = 1.0
     ) -> None:
         if ABNORMAL in types:
-            raise UsageError(f"types must not hold {ABNORMAL!r}, the name of the share of all abnormal types")  # fmt: skip
+            raise UsageError(
+                f"types must not hold {ABNORMAL!r}, the name of the share of all abnormal types"
+            )
         self._types = tuple(types)
         self._lock = threading.Lock()
         if not 0 <= stage_error_um <= 10:
@@ -73,7 +78,7 @@ class SlideMonitor:
         self.clear()
 
     def clear(self) -> None:
-        """Begins with a new slide."""
+        """Start a new slide."""
         with self._lock:
             self._seen = None
             if self._stage is not None:
@@ -82,7 +87,7 @@ class SlideMonitor:
             self._type_counts = np.zeros(len(self._types), np.int64)
 
     def add(self, ended: Ended) -> None:
-        """Counts a frame that is done; any other adds nothing. Fits Engine.session(on_ended=...).
+        """Count a frame that is done; any other adds nothing. Suits Engine.session(on_ended=...).
 
         Raises UsageError if regions are to be counted once, but the frame has no position.
         """
@@ -90,14 +95,14 @@ class SlideMonitor:
             self.add_result(ended.result, position_um=ended.position_um)
 
     def add_result(self, result: FieldResult, *, position_um: PositionUm | None = None) -> None:
-        """Counts one field; as `add`."""
+        """Count one field; like `add`."""
         regions = result.regions
         if regions is None:
             return
         if regions.has.shape[1] != len(self._types):
             raise UsageError(
-                f"results must have the monitor's {len(self._types)} types (got {regions.has.shape[1]}); "
-                f"make it with the types of the session's pack"
+                f"results must have the monitor's {len(self._types)} types (got "
+                f"{regions.has.shape[1]}); make it with the types of the session's pack"
             )
         with self._lock:
             if self._seen is None:
@@ -105,8 +110,8 @@ class SlideMonitor:
             else:
                 if position_um is None:
                     raise UsageError(
-                        f"field {result.field!r} has no position_um; submit it with one, or make the monitor "
-                        f"without stage"
+                        f"field {result.field!r} has no position_um; submit it with one, or make "
+                        f"the monitor without stage"
                     )
                 overlap = self._seen.add(
                     regions, frame_hw=(result.height, result.width), position_um=position_um
@@ -132,34 +137,37 @@ class SlideMonitor:
 
     @property
     def regions(self) -> int:
-        """Counted: each once."""
+        """Return the number of regions counted, each once."""
         with self._lock:
             return self._regions
 
     @property
     def repeated(self) -> int:
-        """Regions that were not counted, because an earlier field shows them."""
+        """Return the number of regions not counted because an earlier field shows them."""
         with self._lock:
             return self._repeated
 
     def share(self, of: str = ABNORMAL) -> Share:
-        """of: 'abnormal', or one of the types. Raises UsageError for another name."""
+        """Return the share of 'abnormal' or of one of the types. Raises UsageError for another
+        name.
+        """
         with self._lock:
             count, regions = self._count_of(of), self._regions
         low, high = wilson_interval(count, regions) if regions else (0.0, 1.0)
         return Share(count=count, regions=regions, low=low, high=high)
 
     def shares(self) -> dict[str, Share]:
-        """'abnormal' and every type."""
+        """Return the shares of 'abnormal' and of every type."""
         return {name: self.share(name) for name in (ABNORMAL, *self._types)}
 
     def enough(self, *, width: float = 0.02, min_cells: int = 1000, of: str = ABNORMAL) -> bool:
-        """Whether the interval of a share is at most so wide, and at least so many regions were counted.
+        """Return whether the interval of a share is at most this wide, and at least min_cells
+        regions were counted.
 
         width: of the 95 % interval, as a share: 0.02 is two percentage points from end to end.
 
-        Looking again after every field, and stopping at the first that is enough, makes the interval cover the truth
-        a little less often than 95 %; min_cells keeps that small.
+        Checking after every field and stopping at the first that is enough makes the interval cover
+        the truth slightly less often than 95 %; min_cells keeps that effect small.
         """
         if not 0 < width <= 1:
             raise UsageError(f"width must lie in 0..1 and not be 0 (got {width})")

@@ -1,4 +1,6 @@
-"""Which regions of a field were seen before, in a field that overlaps it, by the position of the stage."""
+"""Find the regions of a field that an earlier, overlapping field shows, by the position of the
+stage.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +15,16 @@ from rbc_engine.types.results import RegionFlag, Regions
 __all__ = ["Overlap", "Seen", "SeenRegions"]
 
 _SAME_SHARE = 0.5
-"""Two boxes show one region if they share at least this much of the smaller one: so a cell that the border cuts
-matches the whole one, and two neighbours, which share little, stay two."""
+"""Two boxes show one region if they share at least this much of the smaller one: a cell that the
+border cuts then matches the whole one, and two neighbours, which share little, remain two."""
 
 
 @dataclass(eq=False, kw_only=True)
 class Seen:
-    """The counted regions of one field.
+    """Hold the counted regions of one field.
 
-    boxes_um: float64 [R, 4]. cut: bool [R], at the border of their field. has: bool [R, T]. abnormal: bool [R].
+    boxes_um: float64 [R, 4]. cut: bool [R], at the border of their field. has: bool [R, T].
+    abnormal: bool [R].
     """
 
     boxes_um: npt.NDArray[np.float64]
@@ -32,10 +35,11 @@ class Seen:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Overlap:
-    """What `SeenRegions.add` found.
+    """Hold the result of `SeenRegions.add`.
 
     new: bool [R], the regions not seen before.
-    better: pairs (the earlier field's Seen, its row, the region's row): seen before cut by the border, and whole now.
+    better: pairs (the earlier field's Seen, its row, the region's row): cut by the border before,
+    and whole now.
     """
 
     new: npt.NDArray[np.bool_]
@@ -43,10 +47,12 @@ class Overlap:
 
 
 class SeenRegions:
-    """All regions counted on one slide: about a hundred bytes each."""
+    """Remember all regions counted on one slide, about a hundred bytes each."""
 
     def __init__(self, stage: StageMap, *, stage_error_um: float) -> None:
-        """stage_error_um: how far the stage may be from where it says, as in SlideMonitor."""
+        """Start empty. stage_error_um: largest error of the reported position, as in
+        SlideMonitor.
+        """
         self._stage = stage
         self._error_um = stage_error_um
         self._fields: list[Seen] = []
@@ -55,7 +61,7 @@ class SeenRegions:
     def add(
         self, regions: Regions, *, frame_hw: tuple[int, int], position_um: tuple[float, float]
     ) -> Overlap:
-        """Compares a field with all earlier ones that it overlaps, and remembers its new regions."""
+        """Compare a field with all earlier ones that it overlaps, and remember its new regions."""
         boxes_um = self._stage.boxes_um(regions.boxes, frame_hw=frame_hw, position_um=position_um)
         whole_frame = np.array([[0, 0, frame_hw[1], frame_hw[0]]], np.float32)
         extent = self._stage.boxes_um(whole_frame, frame_hw=frame_hw, position_um=position_um)[0]
@@ -67,7 +73,7 @@ class SeenRegions:
             if not len(seen.boxes_um) or not new.any():
                 continue
             shares = _shares(boxes_um, seen.boxes_um, error_um=self._error_um)
-            # Surest first, as regions come: each earlier region answers for one of this field.
+            # Surest first, the order of regions: each earlier region matches one of this field.
             for row in np.flatnonzero(new & (shares >= _SAME_SHARE).any(axis=1)).tolist():
                 match = int(shares[row].argmax())
                 if shares[row, match] < _SAME_SHARE:
@@ -103,8 +109,9 @@ class SeenRegions:
 def _shares(
     a: npt.NDArray[np.float64], b: npt.NDArray[np.float64], *, error_um: float
 ) -> npt.NDArray[np.float64]:
-    """float64 [A, B], the area that two boxes share, as a part of the smaller one, if they are shifted by up to
-    error_um along each axis towards each other."""
+    """Return float64 [A, B], the area that two boxes share relative to the smaller one, if they are
+    shifted by up to error_um along each axis towards each other.
+    """
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
     sides_a, sides_b = (boxes[:, 2:] - boxes[:, :2] for boxes in (a, b))

@@ -1,4 +1,4 @@
-"""How the pixels of a camera lie on the stage."""
+"""Map pixels of a camera to the stage."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ __all__ = ["StageMap"]
 
 @dataclass(frozen=True, kw_only=True)
 class StageMap:
-    """How pixels lie on the stage: an offset of (dx, dy) px in the image is `matrix_um` @ (dx, dy) µm on it.
+    """Map an offset of (dx, dy) px in the image to `matrix_um` @ (dx, dy) µm on the stage.
 
-    matrix_um: two rows of two numbers. Of a camera that is neither turned nor mirrored: ((p, 0), (0, p)), p its µm per
-        px; where the image shows larger stage coordinates to the left, the first is -p. Micro-Manager's
-        getPixelSizeAffine is (a, b, c, d, e, f) with ((a, b), (d, e)).
+    matrix_um: two rows of two numbers. For a camera that is neither rotated nor mirrored: ((p, 0),
+    (0, p)), p its µm per
+        px; if the image shows larger stage coordinates to the left, the first is -p.
+        Micro-Manager's getPixelSizeAffine is (a, b, c, d, e, f) with ((a, b), (d, e)).
     """
 
     matrix_um: tuple[tuple[float, float], tuple[float, float]]
@@ -29,18 +30,19 @@ class StageMap:
         good = matrix.shape == (2, 2) and np.isfinite(matrix).all()
         if not good or abs(np.linalg.det(matrix)) < 1e-9:
             raise UsageError(
-                f"matrix_um must be two rows of two numbers, µm per px, that can be inverted (got {self.matrix_um})"
+                "matrix_um must be two rows of two numbers, µm per px, that can be inverted (got "
+                f"{self.matrix_um})"
             )
 
     @classmethod
     def of_pixel(cls, pixel_um: float) -> StageMap:
-        """Of a camera that is neither turned nor mirrored."""
+        """Return the map of a camera that is neither rotated nor mirrored."""
         return cls(matrix_um=((pixel_um, 0.0), (0.0, pixel_um)))
 
     def boxes_um(
         self, boxes: Float32, *, frame_hw: tuple[int, int], position_um: tuple[float, float]
     ) -> npt.NDArray[np.float64]:
-        """The smallest upright boxes on the stage around boxes of a frame.
+        """Return the smallest upright boxes on the stage around boxes of a frame.
 
         boxes: float32 [R, 4], x0 y0 x1 y1 px. position_um: of the frame's centre.
 

@@ -34,7 +34,7 @@ MAX_SIDE_PX = 8192
 
 
 class Place(NamedTuple):
-    """Whose memory pixels lie in. kind, number: of the device, as in --device cuda:1."""
+    """Say whose memory pixels lie in. kind, number: of the device, as in --device cuda:1."""
 
     kind: str
     number: int = 0
@@ -47,7 +47,10 @@ HOST = Place("host")
 
 
 class DevicePixels(Protocol):
-    """Pixels uint8 [H, W, 3], RGB, C-contiguous, that a decoder or a camera's library left in the memory of a device."""
+    """Hold pixels that a decoder or a camera's library left in the memory of a device.
+
+    uint8 [H, W, 3], RGB, C-contiguous.
+    """
 
     @property
     def place(self) -> Place: ...
@@ -59,7 +62,7 @@ class DevicePixels(Protocol):
     def dtype(self) -> np.dtype[Any]: ...
 
     def to_host(self) -> UInt8:
-        """Copies them."""
+        """Copy them."""
         ...
 
     def __dlpack__(self, **options: Any) -> Any: ...
@@ -109,7 +112,7 @@ class Frame:
 
     @property
     def place(self) -> Place:
-        """Tells whose memory holds the pixels."""
+        """Tell whose memory holds the pixels."""
         place: Place = getattr(self.pixels, "place", HOST)
         return place
 

@@ -110,12 +110,12 @@ def test_peers_are_measured_or_left_out_with_a_reason(report):
 def test_scaling_and_gaps(report):
     got = report[0]
     curves = {curve["name"]: curve for curve in got["scaling"]}
-    assert set(curves) == {"fields", "fields, without networks", "regions a field", "cores"}
+    assert set(curves) == {"fields", "fields, without networks", "regions per field", "cores"}
     assert [point["size"] for point in curves["fields"]["points"]] == [10, 20]
     assert curves["fields"]["fit"]["exponent"] > 0
     assert curves["cores"]["gap"] is None
     assert len(got["plan"]["plans"]) == 3
-    assert any("size 20x20 is left out" in gap for gap in got["gaps"])
+    assert any("size 20x20 is skipped" in gap for gap in got["gaps"])
     assert any(gap.startswith("GPU: not available") for gap in got["gaps"])
 
 
@@ -130,7 +130,7 @@ def test_report_tells_no_paths(report):
 @pytest.mark.slow
 def test_out_in_use_is_refused_at_once(report):
     done = bench("--out", "out", cwd=report[1], expect=1)
-    assert "has a bench.json already; pass --overwrite" in done.stderr
+    assert "already has a bench.json; pass --overwrite" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ FP32 = dict.fromkeys(LARGEST_FALLS, 0.9)
 
 
 def drifted(*, labels: int = 0, abnormal: int = 0, regions: int = 1000) -> Drift:
-    """Two types; so many labels and verdicts flip."""
+    """Two types; so many labels and calls flip."""
 
     def make(flipped: int, otherwise: int) -> Regions:
         boxes = np.arange(regions, dtype=np.float32)[:, None] * 20 + np.array([0, 0, 10, 10], "f4")
@@ -62,4 +62,4 @@ def test_flips_are_limited() -> None:
     assert "of the labels flip" in judge(labels=most + 1).reasons[0]
     most = int(1000 * MOST_FLIPS["abnormal"])
     assert judge(abnormal=most).accepted
-    assert "of the abnormal verdicts flip" in judge(abnormal=most + 1).reasons[0]
+    assert "of the calls flip" in judge(abnormal=most + 1).reasons[0]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 
-@pytest.fixture(autouse=True, scope="package")
+@pytest.fixture(autouse=True, scope="module")
 def _garbage_in_new_arrays() -> Iterator[None]:
     empty = np.empty
 

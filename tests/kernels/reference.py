@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+from ..boxes import iou
+
 F = np.float32
 
 
@@ -27,15 +29,6 @@ def clip(boxes, hw):
 def has_sides(boxes, least_px):
     """False where a coordinate is NaN."""
     return ((boxes[:, 2:] - boxes[:, :2]) >= F(least_px)).all(axis=1)
-
-
-def iou(a, b):
-    width = max(F(0), min(a[2], b[2]) - max(a[0], b[0]))
-    height = max(F(0), min(a[3], b[3]) - max(a[1], b[1]))
-    shared = width * height
-    area_a = (a[2] - a[0]) * (a[3] - a[1])
-    area_b = (b[2] - b[0]) * (b[3] - b[1])
-    return float(shared / (area_a + area_b - shared))
 
 
 def nms(boxes, most_iou):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
@@ -13,12 +14,14 @@ import torch
 from torch import nn
 from torchvision.models.detection import FasterRCNN
 
+from rbc_engine.devices.cpu.device import HostDevice
 from rbc_engine.packs.manifest import DetectorSettings
 from rbc_engine.training.networks.export import export_detector, fold_batchnorm
 from rbc_engine.training.networks.models import build_detector
 from rbc_engine.types.arrays import Float32, UInt8
 
 from ..kernels.reference import background, exposure_gain
+from .fake_datasets import write_synthetic
 
 SETTINGS = DetectorSettings(
     short_side_px=96,
@@ -91,6 +94,28 @@ def margins_as_the_engine_has(
 def with_float16_weights(module: nn.Module) -> nn.Module:
     """BatchNorm folded and weights rounded as in an export, but computing in float32."""
     return fold_batchnorm(module).half().float()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def same_threads_afterwards() -> Iterator[None]:
+    """A command of training sets how many threads torch uses in this process."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven rendered slides with their truth; whoever changes it changes a copy."""
+    folder = tmp_path_factory.mktemp("synthetic")
+    write_synthetic(folder, slides=7)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def device() -> Iterator[HostDevice]:
+    with HostDevice(precision="fp32", lanes=1, threads=1) as device:
+        yield device
 
 
 @pytest.fixture(scope="session")

@@ -10,16 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
-from typer.testing import CliRunner
 
-from rbc_engine.cli.train import app
 from rbc_engine.engine import Engine
-from rbc_engine.errors import UsageError
 from rbc_engine.packs.golden import compare, read_golden
 from rbc_engine.packs.pack import Pack
 from rbc_engine.training.datasets.chula12 import TYPES
 
+from .commands import refused, train
 from .fake_chula import write_chula
 
 SMEARS = 7
@@ -28,24 +25,6 @@ SPLIT = ["--threads", "1", "--validation-share", "0.35"]
 SCRATCH = ["--trunk-weights", "scratch"]
 DETECTOR = ["--steps", "2", *SCRATCH]
 CLASSIFIER = ["--stages", "32:32,40:32", "--classifier-trunk", "resnet18", *SCRATCH]
-
-
-def invoke(*arguments: object):
-    """In this process: the exception, if any, is result.exception."""
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def refused(*arguments: object) -> str:
-    exception = invoke(*arguments).exception
-    assert isinstance(exception, UsageError), exception
-    return str(exception)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def same_threads_afterwards():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +61,10 @@ def finished(data: Path, work: Path) -> Path:
     common = ["--data", data, "--work", work, *SPLIT]
     unfinished = refused("pack", *common, "--out", work / "pack")
     assert "run `rbc-engine train classifier` to finish it" in unfinished
-    result = invoke("classifier", *common, *CLASSIFIER)
+    result = train("classifier", *common, *CLASSIFIER)
     assert result.exit_code == 0, result.output
     assert "classifier step 2/2" in result.stderr
-    result = invoke("detector", *common, *DETECTOR)
+    result = train("detector", *common, *DETECTOR)
     assert result.exit_code == 0, result.output
     assert f"resuming from {work / 'detector.pt'}" in result.stderr
     assert "detector step" not in result.stderr
@@ -139,7 +118,7 @@ def finish_on_all_smears(data: Path, finished: Path, measured: Pack, folder: Pat
     common = ["--data", data, "--work", folder / "work", "--threads", 1, "--validation-share", 0]
     start = ["--start-from", finished]
     for arguments in (["detector", *DETECTOR], ["classifier", *CLASSIFIER]):
-        result = invoke(*arguments, *common, *start)
+        result = train(*arguments, *common, *start)
         assert result.exit_code == 0, result.output
         assert f"beginning with the weights of {finished}" in result.stderr
     out = folder / "final"
@@ -147,7 +126,7 @@ def finish_on_all_smears(data: Path, finished: Path, measured: Pack, folder: Pat
     measured_by = ["--measured-by", measured.folder]
     elsewhere = ["--data", data, "--work", finished, *SPLIT, "--out", out]
     assert "only then" in refused("pack", *elsewhere, *measured_by)
-    result = invoke("pack", *common, "--out", out, *measured_by)
+    result = train("pack", *common, "--out", out, *measured_by)
     assert result.exit_code == 0, result.output
 
     pack = Pack.open(out)
@@ -190,7 +169,7 @@ def test_weights_trained_on_what_is_held_out_here_are_refused(
 def test_a_training_begins_with_a_pack(data: Path, finished: Path, tmp_path: Path):
     common = ["--data", data, "--threads", 1]
     pack = tmp_path / "pack"
-    made = invoke(
+    made = train(
         *("pack", *common, "--work", finished, *SPLIT[2:], "--out", pack),
         *("--max-false-share", 1, "--name", "mine"),
     )
@@ -204,7 +183,7 @@ def test_a_training_begins_with_a_pack(data: Path, finished: Path, tmp_path: Pat
     leaky[-2] = tmp_path / "leaky too"
     assert "held out here" in refused("classifier", *leaky, "chula12", *SPLIT[2:], *CLASSIFIER)
     for network, options in (("detector", DETECTOR), ("classifier", CLASSIFIER)):
-        result = invoke(network, *start, pack, *SPLIT[2:], *options)
+        result = train(network, *start, pack, *SPLIT[2:], *options)
         assert result.exit_code == 0, result.output
         assert f"{network} step 2/2" in result.stderr
         assert "begin with those of Pack('mine'" in result.stderr or (
@@ -213,7 +192,7 @@ def test_a_training_begins_with_a_pack(data: Path, finished: Path, tmp_path: Pat
     record = json.loads((tmp_path / "work" / "training.json").read_text())
     assert record["sections"]["classifier"]["start_sha256"] == Pack.open(pack).sha256
     assert "architecture" in str(
-        invoke(
+        train(
             *("classifier", *common, "--work", tmp_path / "other", "--start-from", pack),
             *(*SPLIT[2:], "--stages", "32:32", "--classifier-trunk", "resnet34"),
         ).exception

@@ -53,23 +53,27 @@ def boxed_dataset(
     *,
     name: str,
     notes: Sequence[str] = (),
+    without_file: TypeNames | None = None,
+    overhang: float = 0.0,
     threads: int | None,
     faults: Faults,
 ) -> Dataset:
     """The dataset of all images, once they, their boxes, DIR/types.toml and DIR/smears.csv are checked.
 
+    without_file: what labels mean where there is no types.toml; None for TypeNames().
+    overhang: see clip_to_frame.
     faults: those found so far.
 
     Raises UsageError that lists every fault.
     """
-    names = read_type_names(folder, faults)
+    names = read_type_names(folder, faults, without_file=without_file)
     if names is not None:
         names.check(((cell.label, cell.place) for image in images for cell in image.cells), faults)
     groups, smear_notes = read_smears(folder, [image.name for image in images], faults)
     names = names or TypeNames()
     return checked_dataset(
         images,
-        partial(_make_field, names),
+        partial(_make_field, names, overhang),
         folder=folder,
         name=name,
         types=names.types,
@@ -93,16 +97,23 @@ def group_overlapping(boxes: Float32) -> npt.NDArray[np.int64]:
 
 
 def clip_to_frame(
-    boxes: npt.NDArray[np.float64], places: Sequence[str], *, pixels: UInt8, faults: Faults
+    boxes: npt.NDArray[np.float64],
+    places: Sequence[str],
+    *,
+    pixels: UInt8,
+    overhang: float = 0.0,
+    faults: Faults,
 ) -> Float32:
     """float32 [N, 4]: the part of each box that lies in the frame; one that leaves it, or is nearly empty, is a fault.
 
     boxes: float64 [N, 4], x0 y0 x1 y1 in pixels of the frame. A pixel beyond it is rounding.
     places: N names for messages.
+    overhang: of a box's own sides, what may lie beyond the frame: some laboratories draw their boxes loosely.
     """
     height, width = pixels.shape[:2]
     clipped = np.clip(boxes, 0, (width, height, width, height))
-    outside = np.abs(boxes - clipped).max(axis=1) > _ROUNDING_PX
+    allowed_px = np.maximum(overhang * np.tile(boxes[:, 2:] - boxes[:, :2], 2), _ROUNDING_PX)
+    outside = (np.abs(boxes - clipped) > allowed_px).any(axis=1)
     smallest_px = np.min(clipped[:, 2:] - clipped[:, :2], axis=1)
     for place, box, wrong in zip(
         places, boxes, outside | (smallest_px < _SMALLEST_PX), strict=True
@@ -116,7 +127,12 @@ def clip_to_frame(
 
 
 def _make_field(
-    names: TypeNames, image: BoxedImage, group: str, pixels: UInt8 | None, faults: Faults
+    names: TypeNames,
+    overhang: float,
+    image: BoxedImage,
+    group: str,
+    pixels: UInt8 | None,
+    faults: Faults,
 ) -> LabelledField | None:
     if len(image.cells) > _MOST_CELLS:
         faults.add(f"{image.name} has {len(image.cells)} boxes, more than {_MOST_CELLS}; cut it up")
@@ -128,7 +144,7 @@ def _make_field(
     red = codes != IGNORED
     codes = codes[red]
     places = [cell.place for cell in image.cells]
-    clipped = clip_to_frame(boxes, places, pixels=pixels, faults=faults)[red]
+    clipped = clip_to_frame(boxes, places, pixels=pixels, overhang=overhang, faults=faults)[red]
     region = group_overlapping(clipped)
     count = int(region.max(initial=-1)) + 1
     types = np.zeros((count, len(names.types)), bool)

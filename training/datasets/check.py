@@ -44,14 +44,17 @@ class Faults:
     def extend(self, other: Faults) -> None:
         self._lines.extend(other._lines)
 
-    def error(self, folder: Path) -> UsageError:
-        """What to raise: a line for each of the first faults, and the count of all."""
+    def error(self, folder: Path, *, option: str = "--data") -> UsageError:
+        """What to raise: a line for each of the first faults, and the count of all.
+
+        option: which names the folder.
+        """
         count = len(self._lines)
         lines = self._lines[:_MOST_LINES]
         if count > _MOST_LINES:
             lines.append(f"and {count - _MOST_LINES} more")
         faults = "1 fault" if count == 1 else f"{count} faults"
-        return UsageError("\n  ".join([f"--data {folder} has {faults}:", *lines]))
+        return UsageError("\n  ".join([f"{option} {folder} has {faults}:", *lines]))
 
     def raise_if_any(self, folder: Path) -> None:
         if self._lines:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rbc_engine.errors import UsageError
 from rbc_engine.training.datasets.base import Dataset, LabelledField
 
-__all__ = ["SPLITS", "split_by_group", "split_by_image", "split_fields"]
+__all__ = ["SPLITS", "check_sides", "split_by_group", "split_by_image", "split_fields"]
 
 SPLITS = ("smears", "images", "images-of-held-out")
 """What --split may be."""
@@ -28,6 +29,23 @@ def split_fields(
     if split == "images-of-held-out":
         return split_by_image(dataset, judge, validation_share=validation_share, seed=seed)
     return train, judge
+
+
+def check_sides(
+    train: Sequence[LabelledField],
+    held_out: Sequence[LabelledField],
+    *,
+    validation_share: float,
+    seed: int,
+) -> None:
+    """Raises UsageError if a side of a split has no labelled region; with a share of 0 none is to be held out."""
+    for side, fields in (("training", train), ("held-out", held_out)):
+        wanted = side == "training" or validation_share > 0
+        if wanted and not any(field.known.any() for field in fields):
+            raise UsageError(
+                f"no {side} smear has a labelled region with --validation-share {validation_share:g} "
+                f"and --seed {seed}; change them, or label more smears"
+            )
 
 
 def split_by_group(

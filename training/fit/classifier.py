@@ -17,17 +17,26 @@ from torch.optim.swa_utils import AveragedModel
 from rbc_engine.packs.manifest import ClassifierSettings
 from rbc_engine.packs.pack import Pack
 from rbc_engine.training.fit.augment import blur_some, flip_and_turn, vary_colour, vary_light
-from rbc_engine.training.fit.checkpoint import load_finished
 from rbc_engine.training.fit.clumps import ClumpMaker
 from rbc_engine.training.fit.frozen_trunk import pooled_features
-from rbc_engine.training.fit.loop import averaged, train_steps
 from rbc_engine.training.fit.region_set import RegionSet
+from rbc_engine.training.fit.steps.checkpoint import load_finished
+from rbc_engine.training.fit.steps.devices import CPU
+from rbc_engine.training.fit.steps.loop import averaged, train_steps
 from rbc_engine.training.networks.from_pack import begin_classifier
 from rbc_engine.training.networks.imagenet import TrunkWeights, fetch_imagenet, load_trunk
 from rbc_engine.training.networks.models import Classifier, ClassifierTrunk
 from rbc_engine.types.arrays import Float32
 
-__all__ = ["ClassifierTraining", "draw_chances", "load_classifier", "predict", "train_classifier"]
+__all__ = [
+    "ClassifierTraining",
+    "draw_chances",
+    "load_classifier",
+    "new_classifier",
+    "parameter_groups",
+    "predict",
+    "train_classifier",
+]
 
 Log = Callable[[str], None]
 
@@ -81,6 +90,7 @@ def train_classifier(
     start: Path | Pack | None = None,
     types: tuple[str, ...] = (),
     trunk_weights: TrunkWeights = "scratch",
+    device: torch.device = CPU,
     log: Log,
 ) -> Classifier:
     """Trains trunk and heads, or goes on from `checkpoint`; see train_steps, which also says what is raised.
@@ -88,13 +98,16 @@ def train_classifier(
     start: another training's checkpoint, whose averaged weights this one begins with, or a pack.
     types: names of the columns of the regions' types; with others than the pack's, its trunk alone is taken.
     trunk_weights: what the trunk begins with where there is neither a checkpoint nor a start.
+
+    Returns the averaged weights on the CPU.
     """
     torch.manual_seed(training.seed)
-    model = _new_classifier(regions.types.shape[1], training)
+    model = new_classifier(regions.types.shape[1], training)
     if not checkpoint.exists() and start is None:
         state = fetch_imagenet(training.trunk, wanted=trunk_weights, log=log)
         if state is not None:
             load_trunk(model.trunk, state, mean_rgb=settings.mean_rgb, std_rgb=settings.std_rgb)
+    model.to(device)
     loss_at, optimizer = (_heads if training.frozen_trunk else _end_to_end)(
         model, regions, settings=settings, training=training, checkpoint=checkpoint, log=log
     )
@@ -104,7 +117,7 @@ def train_classifier(
             rng = np.random.default_rng([training.seed, batch])
             chosen = rng.integers(len(regions), size=training.batch)
             patches = regions.patches(chosen, settings, threads=torch.get_num_threads())
-            model.feature_map(torch.from_numpy(patches))
+            model.feature_map(torch.from_numpy(patches).to(device))
 
         begin_classifier(model, start, same_types=start.types == types, run=run, log=log)
     average = train_steps(
@@ -141,10 +154,12 @@ def _end_to_end(
     def loss_at(step: int) -> Tensor:
         with torch.autocast("cpu", enabled=False):
             patches, wanted = _draw(regions, chances, clumps, step, settings, training)
+        device = next(model.parameters()).device
+        patches, wanted = patches.to(device), wanted.to(device)
         _, logits = model(patches.contiguous(memory_format=torch.channels_last))
         return nn.functional.binary_cross_entropy_with_logits(logits, wanted)
 
-    groups = _parameter_groups(model, training.weight_decay)
+    groups = parameter_groups(model, training.weight_decay)
     return loss_at, torch.optim.AdamW(groups, lr=training.learning_rate, fused=True)
 
 
@@ -158,7 +173,8 @@ def _heads(
     log: Log,
 ) -> tuple[Callable[[int], Tensor], torch.optim.Optimizer]:
     model.trunk.requires_grad_(False)
-    types = torch.from_numpy(regions.types.astype(np.float32))
+    device = next(model.parameters()).device
+    types = torch.from_numpy(regions.types.astype(np.float32)).to(device)
 
     @lru_cache(maxsize=1)
     def features() -> Tensor:
@@ -166,11 +182,11 @@ def _heads(
         stored = checkpoint.with_name("features.npz")
         found = pooled_features(model, regions, settings=settings, stored=stored, log=log)
         model.head.train()
-        return found
+        return found.to(device)
 
     def loss_at(step: int) -> Tensor:
         rng = np.random.default_rng([training.seed, step])
-        chosen = torch.from_numpy(rng.integers(len(types), size=training.batch))
+        chosen = torch.from_numpy(rng.integers(len(types), size=training.batch)).to(device)
         logits = model.head(features()[chosen])
         return nn.functional.binary_cross_entropy_with_logits(logits, types[chosen])
 
@@ -183,13 +199,13 @@ def _heads(
 def load_classifier(checkpoint: Path, *, types: int, training: ClassifierTraining) -> Classifier:
     """The averaged weights that a finished training left. Raises UsageError if there are none or it is not finished."""
     state = load_finished(checkpoint, steps=training.steps)
-    average = averaged(_new_classifier(types, training))
+    average = averaged(new_classifier(types, training))
     average.load_state_dict(state["average"])
     return _trained(average)
 
 
 def _trained(average: AveragedModel) -> Classifier:
-    return cast(Classifier, average.module).eval()
+    return cast(Classifier, average.module).cpu().eval()
 
 
 @torch.inference_mode()
@@ -207,7 +223,8 @@ def predict(
     return np.concatenate(chunks).astype(np.float32)
 
 
-def _new_classifier(types: int, training: ClassifierTraining) -> Classifier:
+def new_classifier(types: int, training: ClassifierTraining) -> Classifier:
+    """A classifier with the random weights that a training begins with."""
     model = Classifier(types=types, trunk=training.trunk, dropout=training.dropout)
     # Each residual branch starts as nothing, so that the deep trunk trains from scratch (Goyal et al. 2017).
     for module in model.trunk.modules():
@@ -217,8 +234,8 @@ def _new_classifier(types: int, training: ClassifierTraining) -> Classifier:
     return model.to(memory_format=torch.channels_last)
 
 
-def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Norms and biases are not decayed."""
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """The weights of a model as an optimizer takes them: norms and biases are not decayed."""
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     return [

@@ -41,9 +41,32 @@ class ClumpMaker:
         rng: np.random.Generator,
     ) -> tuple[Float32, npt.NDArray[np.bool_]]:
         """Patches float32 [count, 3, size_px, size_px], normalised, and the types bool [count, T] in each."""
-        regions = self._regions
+        first, second = self.pairs(count, rng)
+        return self.compose(
+            first, second, size_px=size_px, settings=settings, threads=threads, rng=rng
+        )
+
+    def pairs(
+        self, count: int, rng: np.random.Generator
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Indices of the first and the second cell of each clump, int64 [count] each."""
         first = rng.choice(self._singles, count, p=self._chances)
         second = np.array([self._partner(index, rng) for index in first], np.int64)
+        return first, second
+
+    def compose(
+        self,
+        first: npt.NDArray[np.int64],
+        second: npt.NDArray[np.int64],
+        *,
+        size_px: int,
+        settings: ClassifierSettings,
+        threads: int,
+        rng: np.random.Generator,
+    ) -> tuple[Float32, npt.NDArray[np.bool_]]:
+        """Lays each second cell beside its first one; what it returns is as in `draw`."""
+        regions = self._regions
+        count = len(first)
         # In canvas px, so that cells of fields of different scales keep their true sizes.
         scale = np.stack([regions.canvas_scales[index] for index in (first, second)])[..., None]
         boxes = np.stack([regions.boxes[first], regions.boxes[second]]) * scale

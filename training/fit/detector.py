@@ -27,14 +27,15 @@ from rbc_engine.training.fit.augment import (
     vary_colour,
     vary_light,
 )
-from rbc_engine.training.fit.checkpoint import load_finished
-from rbc_engine.training.fit.loop import averaged, train_steps
+from rbc_engine.training.fit.steps.checkpoint import load_finished
+from rbc_engine.training.fit.steps.devices import CPU
+from rbc_engine.training.fit.steps.loop import averaged, train_steps
 from rbc_engine.training.networks.from_pack import begin_detector
 from rbc_engine.training.networks.imagenet import TrunkWeights, fetch_imagenet, load_trunk
 from rbc_engine.training.networks.models import IMAGE_STD, DetectorTrunk, build_detector
 from rbc_engine.types.arrays import Float32, UInt8
 
-__all__ = ["DetectorTraining", "load_detector", "train_detector"]
+__all__ = ["DetectorTraining", "detector_optimizer", "load_detector", "train_detector"]
 
 Log = Callable[[str], None]
 
@@ -81,6 +82,7 @@ def train_detector(
     checkpoint: Path,
     start: Path | Pack | None = None,
     trunk_weights: TrunkWeights = "scratch",
+    device: torch.device = CPU,
     log: Log,
 ) -> FasterRCNN:
     """Trains on every region of the fields, or goes on from `checkpoint`; one class, a region of red cells.
@@ -88,7 +90,7 @@ def train_detector(
     start: another training's checkpoint, whose averaged weights this one begins with, or a pack.
     trunk_weights: what the trunk begins with where there is neither a checkpoint nor a start.
 
-    See train_steps for checkpoints, Ctrl-C and what is raised.
+    Returns the averaged weights on the CPU. See train_steps for checkpoints, Ctrl-C and what is raised.
     """
     torch.manual_seed(training.seed)
     model = build_detector(trunk=training.trunk, settings=settings)
@@ -99,7 +101,7 @@ def train_detector(
             load_trunk(model.backbone.body, state, mean_rgb=settings.mean_rgb, std_rgb=std_rgb)
     model.transform.min_size = (training.canvas_px,)
     model.roi_heads.fg_bg_sampler.batch_size_per_image = training.regions_per_step
-    model = model.to(memory_format=torch.channels_last)
+    model.to(device=device, memory_format=torch.channels_last)
     frames = [decode_image(field.path.read_bytes(), name=str(field.path)) for field in fields]
     boxes = [field.boxes for field in fields]
     model.train()
@@ -107,6 +109,8 @@ def train_detector(
     def loss_at(step: int) -> Tensor:
         with torch.autocast("cpu", enabled=False):
             images, targets = _draw(frames, boxes, step, settings, training)
+        images = images.to(device)
+        targets = [{name: value.to(device) for name, value in t.items()} for t in targets]
         loss: Tensor = sum(model(list(images), targets).values())
         return loss
 
@@ -116,7 +120,7 @@ def train_detector(
         "detector",
         model,
         loss_at=loss_at,
-        optimizer=_optimizer(model, training),
+        optimizer=detector_optimizer(model, training),
         learning_rate=training.learning_rate,
         steps=training.steps,
         ema_decay=training.ema_decay,
@@ -130,7 +134,8 @@ def train_detector(
     return _trained(average, settings)
 
 
-def _optimizer(model: FasterRCNN, training: DetectorTraining) -> torch.optim.Optimizer:
+def detector_optimizer(model: FasterRCNN, training: DetectorTraining) -> torch.optim.Optimizer:
+    """The optimizer that a training names, over all weights of the model."""
     if training.optimizer == "sgd":
         return torch.optim.SGD(
             model.parameters(),
@@ -159,7 +164,7 @@ def load_detector(
 def _trained(average: AveragedModel, settings: DetectorSettings) -> FasterRCNN:
     model = cast(FasterRCNN, average.module)
     model.transform.min_size = (settings.short_side_px,)
-    return model.eval()
+    return model.cpu().eval()
 
 
 def _draw(

@@ -45,11 +45,13 @@ def pooled_features(
         log(f"{stored} is of another trunk or other regions; computing it again")
     chunks = []
     # In float32 whatever the training computes in: they are stored, and another training may read them.
-    with torch.inference_mode(), torch.autocast("cpu", enabled=False):
+    device = next(model.parameters()).device
+    with torch.inference_mode(), torch.autocast(device.type, enabled=False):
         for begin in range(0, len(regions), batch):
             chosen = np.arange(begin, min(begin + batch, len(regions)))
             patches = regions.patches(chosen, settings, threads=torch.get_num_threads())
-            chunks.append(model.feature_map(torch.from_numpy(patches)).mean((2, 3)).numpy())
+            seen = model.feature_map(torch.from_numpy(patches).to(device))
+            chunks.append(seen.mean((2, 3)).cpu().numpy())
             if begin // batch % 50 == 49:
                 log(f"features of {begin + len(chosen)} of {len(regions)} regions")
     features = np.concatenate(chunks)
@@ -73,5 +75,5 @@ def _digest(model: Classifier, regions: RegionSet, settings: ClassifierSettings)
     for array in (regions.boxes, regions.frame_index, regions.canvas_scales, *regions.frames):
         digest.update(np.ascontiguousarray(array).tobytes())
     for name, value in model.trunk.state_dict().items():
-        digest.update(name.encode() + value.contiguous().numpy().tobytes())
+        digest.update(name.encode() + value.contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
 from rbc_engine.errors import UsageError
+from rbc_engine.training.networks.efficientnet_lite import LITE_LEVELS, LITE_TRUNKS, fetch_lite
 
 __all__ = ["TrunkWeights", "fetch_imagenet", "load_trunk"]
 
@@ -20,10 +21,18 @@ TrunkWeights = Literal["auto", "imagenet", "scratch"]
 # What torchvision's weights expect: levels 0..1, less the mean, over the standard deviation.
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
+_LITE_MEAN, _LITE_STD = ((value / 255,) * 3 for value in LITE_LEVELS)
+# First convolution, the norm behind it, and what its weights expect.
+_STEMS = (
+    ("conv1", "bn1", _MEAN, _STD),
+    ("net._conv_stem", "net._bn0", _LITE_MEAN, _LITE_STD),
+)
 
 
 def fetch_imagenet(trunk: str, *, wanted: TrunkWeights, log: Log) -> dict[str, Tensor] | None:
     """The weights of a torchvision ResNet, from its cache or the network; None to begin from scratch.
+
+    Those of an EfficientNet-Lite come from an installed package, see fetch_lite.
 
     wanted: 'imagenet' must have them, 'auto' goes without where they cannot be had, 'scratch' does not look.
     log: told which it is, and why.
@@ -33,6 +42,8 @@ def fetch_imagenet(trunk: str, *, wanted: TrunkWeights, log: Log) -> dict[str, T
     if wanted == "scratch":
         log(f"{trunk} begins with random weights")
         return None
+    if trunk in LITE_TRUNKS:
+        return fetch_lite(trunk, insist=wanted == "imagenet", log=log)
     weights = get_model_weights(trunk).IMAGENET1K_V1
     try:
         state: dict[str, Tensor] = dict(weights.get_state_dict(progress=False, check_hash=True))
@@ -61,14 +72,15 @@ def load_trunk(
         x * std + mean; the first convolution and the mean that its norm subtracts take that up. This is exact but
         where the convolution's padding is seen.
     """
-    weight = state["conv1.weight"]
-    ratio = torch.tensor([std / 255 / s for std, s in zip(std_rgb, _STD, strict=True)])
+    conv, norm, means, stds = next(stem for stem in _STEMS if f"{stem[0]}.weight" in state)
+    weight = state[f"{conv}.weight"]
+    ratio = torch.tensor([std / 255 / s for std, s in zip(std_rgb, stds, strict=True)])
     shift = torch.tensor(
-        [(mean / 255 - m) / s for mean, m, s in zip(mean_rgb, _MEAN, _STD, strict=True)]
+        [(mean / 255 - m) / s for mean, m, s in zip(mean_rgb, means, stds, strict=True)]
     )
     adapted = dict(state)
-    adapted["conv1.weight"] = weight * ratio[None, :, None, None]
-    adapted["bn1.running_mean"] = state["bn1.running_mean"] - torch.einsum(
+    adapted[f"{conv}.weight"] = weight * ratio[None, :, None, None]
+    adapted[f"{norm}.running_mean"] = state[f"{norm}.running_mean"] - torch.einsum(
         "oihw,i->o", weight, shift
     )
     own = body.state_dict()

@@ -1,4 +1,4 @@
-"""The networks that are trained: torchvision's Faster R-CNN, and a ResNet with one small network a type."""
+"""The networks that are trained: torchvision's Faster R-CNN, and a trunk with one small network a type."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from rbc_engine.packs.manifest import DetectorSettings
+from rbc_engine.training.networks.efficientnet_lite import LITE_TRUNKS, LiteTrunk
 
 __all__ = [
     "IMAGE_STD",
@@ -27,7 +28,14 @@ __all__ = [
 ]
 
 DetectorTrunk = Literal["resnet18", "resnet50", "resnet101"]
-ClassifierTrunk = Literal["resnet18", "resnet34", "resnet50"]
+ClassifierTrunk = Literal[
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "efficientnet_lite0",
+    "efficientnet_lite1",
+    "efficientnet_lite2",
+]
 
 IMAGE_STD = 0.25
 """What the detector divides its input by, after 0..255 has become 0..1 and the mean colour is subtracted."""
@@ -137,9 +145,9 @@ class TypeHeads(nn.Module):
 
 
 class Classifier(nn.Module):
-    """A ResNet trunk and, on its pooled features, the heads.
+    """A trunk, of a ResNet or an EfficientNet-Lite, and, on its pooled features, the heads.
 
-    features: channels of the trunk's last feature map, 2048 for ResNet-50.
+    features: channels of the trunk's last feature map, 2048 for ResNet-50, 1280 for EfficientNet-Lite.
     head: usable alone on pooled features that were stored.
     """
 
@@ -152,9 +160,14 @@ class Classifier(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        resnet = _resnet(trunk)
-        self.features: int = resnet.inplanes
-        self.trunk = IntermediateLayerGetter(resnet, {"layer4": "feature_map"})
+        self.features: int
+        if trunk in LITE_TRUNKS:
+            self.trunk: nn.Module = LiteTrunk(trunk)
+            self.features = self.trunk.features
+        else:
+            resnet = _resnet(trunk)
+            self.features = resnet.inplanes
+            self.trunk = IntermediateLayerGetter(resnet, {"layer4": "feature_map"})
         self.head = TypeHeads(self.features, types=types, hidden=hidden, dropout=dropout)
 
     def feature_map(self, patches: Tensor) -> Tensor:

@@ -1,1 +1,1 @@
-"""What commands share: options, and what they show on a terminal."""
+"""Share options and terminal output between commands."""

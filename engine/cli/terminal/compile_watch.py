@@ -1,4 +1,4 @@
-"""Shows on stderr what is being compiled: a line for each network, and a bar where stderr is a terminal."""
+"""Show on stderr what is being compiled: a line per network, and a bar if stderr is a terminal."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ __all__ = ["CompileWatch"]
 
 
 class CompileWatch:
-    """See rbc_engine.devices.base.BuildWatch. Use it in a `with` block, which takes the bar away.
+    """Show compilations; see rbc_engine.devices.base.BuildWatch. Use it in a `with` block, which
+    removes the bar.
 
-    quiet: shows nothing. stop: when set, a compilation under way ends.
+    quiet: show nothing. stop: when set, a compilation under way ends.
     """
 
     def __init__(self, *, quiet: bool = False, stop: threading.Event | None = None) -> None:

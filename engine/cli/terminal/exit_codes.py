@@ -1,4 +1,4 @@
-"""Exit codes of the commands that run fields."""
+"""Define the exit codes of the commands that run fields."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of `rbc-engine live`: redrawn in a terminal, printed once at the end elsewhere."""
+"""Show the table of `rbc-engine live`: redrawn in a terminal, otherwise printed once at the end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["LiveTable"]
 
 
 class LiveTable:
-    """show: whether to draw at all."""
+    """Show the state of a live run; show: whether to draw at all."""
 
     def __init__(self, *, show: bool) -> None:
         self._console = Console()

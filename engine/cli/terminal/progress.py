@@ -1,4 +1,4 @@
-"""The bar of a run."""
+"""Show the progress of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first ends the work, not the program."""
+"""Handle Ctrl-C and SIGTERM: the first one ends the work, not the program."""
 
 from __future__ import annotations
 

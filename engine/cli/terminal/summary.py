@@ -1,4 +1,4 @@
-"""What a run says when it is done."""
+"""Print the summary of a run."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def print_summary(
 ) -> None:
     """Prints a table of the slides, and what there is to know.
 
-    failures: the first fields that failed, with why. report: whether there is a page to open.
+    failures: the first fields that failed, with reasons. report: whether there is a report.html.
     """
     from rich.console import Console
     from rich.markup import escape

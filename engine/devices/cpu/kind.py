@@ -15,7 +15,7 @@ _PATCHES = (4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64)
 
 
 def cores_here() -> int:
-    """Counts the CPU cores that this process may use."""
+    """Count the CPU cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
@@ -43,8 +43,9 @@ def _open(
     from rbc_engine.devices.cpu.device import HostDevice
 
     cores = cores_here()
-    # Two cores a lane: a field alone is done sooner, and the last ones of a run leave no core idle. At int8 networks on
-    # two threads lose nothing against two on one thread. Many cores share lanes, which hold feature maps each.
+    # Two cores a lane: a field alone is done sooner, and the last ones of a run leave no core idle.
+    # At int8 a network on two threads loses nothing against two on one thread. Many cores share
+    # lanes, which hold feature maps each.
     lanes = lanes or min(max(cores // 2, 1), 8)
     opened = HostDevice(precision=precision, lanes=lanes, threads=max(cores, lanes))
     device: Device[HostArray] = opened

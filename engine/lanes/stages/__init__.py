@@ -1,1 +1,1 @@
-"""The path of a frame within a lane: one file a stage."""
+"""Process a frame within a lane: one file per stage."""

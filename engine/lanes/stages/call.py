@@ -1,4 +1,6 @@
-"""Probabilities to verdicts: which types a region has, and how likely it holds an abnormal cell."""
+"""Turn probabilities into calls: the types of each region, and how likely it holds an abnormal
+cell.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ __all__ = ["Caller", "types_held"]
 
 
 def types_held(probabilities: Float32, *, settings: ClassifierSettings) -> npt.NDArray[np.bool_]:
-    """probabilities: float32 [R, T]. Returns bool [R, T], which types each region is said to have."""
+    """Apply the thresholds to probabilities, float32 [R, T]. Returns bool [R, T], the types that
+    each region has.
+    """
     has = probabilities >= np.array(settings.thresholds, np.float32)
     if settings.at_least_one and len(has):
         none = ~has.any(axis=1)
@@ -24,23 +28,24 @@ def types_held(probabilities: Float32, *, settings: ClassifierSettings) -> npt.N
 
 
 class Caller:
-    """The pack's gradient boosting, carried by treelite. One object serves all lanes."""
+    """Run the pack's gradient boosting with treelite. One object serves all lanes."""
 
     def __init__(self, pack: Pack) -> None:
         try:
             self._model = treelite.Model.deserialize_bytes(pack.read("caller.treelite"))
         except treelite.TreeliteError as error:
             raise PackError(
-                f"{pack.folder / 'caller.treelite'} is no treelite checkpoint this version reads: {error}"
+                f"{pack.folder / 'caller.treelite'} is not a treelite checkpoint that this version "
+                f"reads: {error}"
             ) from error
         if self._model.num_feature != len(pack.types):
             raise PackError(
-                f"{pack.folder / 'caller.treelite'} takes {self._model.num_feature} features, but the pack has "
-                f"{len(pack.types)} types; make the pack again"
+                f"{pack.folder / 'caller.treelite'} takes {self._model.num_feature} features, but "
+                f"the pack has {len(pack.types)} types; rebuild the pack"
             )
 
     def __call__(self, probabilities: Float32) -> Float32:
-        """probabilities: float32 [R, T]. Returns abnormal_p float32 [R], 0..1."""
+        """Compute abnormal_p, float32 [R], 0..1, from probabilities, float32 [R, T]."""
         if not len(probabilities):
             return np.zeros(0, np.float32)
         verdicts = treelite.gtil.predict(self._model, probabilities, nthread=1)

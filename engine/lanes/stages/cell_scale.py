@@ -1,9 +1,9 @@
-"""The scale of a field that came without one, told by the size of its cells.
+"""Estimate the scale of a field from the size of its cells.
 
-A field without its µm per pixel is taken to show as much of a smear as the pack's training fields did. Where that is
-far from true, the detector misses cells, and the classifier, which goes by size, calls nearly all of them microcytes
-or macrocytes. It shows in the boxes: no blood has cells of that size. Such a field is detected again at the scale at
-which they would be as large as cells are.
+A field without µm per pixel is assumed to show as much of a smear as the pack's training fields. If
+that is far from true, the detector misses cells, and the classifier, which relies on size, calls
+nearly all of them microcytes or macrocytes. The boxes reveal it: no blood has cells of that size.
+Such a field is detected again at the scale at which its cells have a plausible size.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from rbc_engine.types.frames import CanvasFit, Frame
 __all__ = ["CellScale", "Sighting"]
 
 _LEAST_CELLS = 6
-# Low, because the detector is less sure of cells that are far smaller than it knows them.
+# Low, because the detector is less sure of cells far smaller than those it was trained on.
 _SURE = 0.3
-# Sides of boxes (roots of their areas) in µm. Over 582 fields of labelled smears, with microcytic and macrocytic ones
-# among them, the median lies in 6.1 to 9.8 and the lower quartile, which clumps do not raise, in 5.2 to 9.0.
+# Sides of boxes (roots of their areas) in µm. Over 582 fields of labelled smears, with microcytic
+# and macrocytic ones among them, the median lies in 6.1 to 9.8 and the lower quartile, which clumps
+# do not raise, in 5.2 to 9.0.
 _SMALL_MEDIAN_UM, _MEDIAN_UM = 5.6, 7.7
 _LARGE_QUARTILE_UM, _QUARTILE_UM = 10.0, 7.2
 _MOST_TIMES = 4.0
@@ -39,11 +40,12 @@ Detector = Callable[[Sequence[Frame], Sequence[CanvasFit]], list[Detections]]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Sighting:
-    """What was detected in a frame, and at which scale.
+    """Hold what was detected in a frame, and at which scale.
 
     fit: the canvas it was detected on.
-    cell_scale: canvas px per frame px at which its cells have their true size: the canvas's, or the estimate.
-    um_per_px: of the frame, where it was estimated; else None.
+    cell_scale: canvas px per frame px at which its cells have their true size: the canvas's, or the
+    estimate.
+    um_per_px: of the frame, if it was estimated; else None.
     """
 
     found: Detections
@@ -53,18 +55,24 @@ class Sighting:
 
 
 class CellScale:
-    """Estimates for one pack. A pack that does not know its own µm per canvas px has none."""
+    """Estimate scales for one pack. A pack that does not know its own µm per canvas px has no such
+    estimate.
+    """
 
     def __init__(self, settings: DetectorSettings) -> None:
         self._settings = settings
 
     def settle(
-        self, frames: Sequence[Frame], fits: Sequence[CanvasFit], found: Sequence[Detections], detect: Detector
-    ) -> list[Sighting]:  # fmt: skip
-        """Detects again where the cells of a frame cannot be as large as they seem.
+        self,
+        frames: Sequence[Frame],
+        fits: Sequence[CanvasFit],
+        found: Sequence[Detections],
+        detect: Detector,
+    ) -> list[Sighting]:
+        """Detect again where the cells of a frame cannot be as large as they seem.
 
-        found: of each frame on the canvas of fits. A frame whose scale was given, for which no scale agrees, or with fewer than six
-        regions clear of its border, stays as it is.
+        found: in each frame on the canvas of fits. A frame is left as it is if its scale was given,
+        if no scale is consistent, or if it has fewer than six regions clear of its border.
         """
         first_fits, first_found = fits, found
         fits, found = list(fits), list(found)
@@ -73,7 +81,7 @@ class CellScale:
             again: dict[int, CanvasFit] = {}
             for index in doubted if number else range(len(frames)):
                 small = self._seem_small(frames[index], fits[index], found[index])
-                # Never back: there is no scale at which all agrees.
+                # Never back: no scale is consistent.
                 if small is None or doubted.get(index, small) != small:
                     continue
                 fit = self._refit(frames[index], fits[index], found[index], small=small)
@@ -103,7 +111,9 @@ class CellScale:
         return self._settings.um_per_canvas_px or math.nan
 
     def _seem_small(self, frame: Frame, fit: CanvasFit, found: Detections) -> bool | None:
-        """Whether cells seem smaller than any are; None if they do not seem larger either."""
+        """Return whether cells seem smaller than any are; None if they do not seem larger
+        either.
+        """
         unknown = self._settings.um_per_canvas_px is None
         if unknown or frame.pixel_um is not None or frame.canvas is not None:
             return None
@@ -115,12 +125,16 @@ class CellScale:
         return False if np.quantile(sides_um, 0.25) > _LARGE_QUARTILE_UM else None
 
     def _plausible(self, frame: Frame, fit: CanvasFit, found: Detections) -> bool:
-        """Whether the estimate has made sense of the cells: boxes that are as large on any canvas are no cells."""
+        """Return whether the estimate is plausible: boxes equally large on any canvas are not
+        cells.
+        """
         enough = len(self._sides_um(frame, fit, found)) >= _LEAST_CELLS
         return enough and self._seem_small(frame, fit, found) is None
 
     def _apparent(self, frame: Frame, fit: CanvasFit, found: Detections, *, small: bool) -> float:
-        """How many times their true size the cells seem to have. small: by the median, else by the lower quartile."""
+        """Return the ratio of apparent to true size of the cells. small: by the median, else by the
+        lower quartile.
+        """
         sides_um = self._sides_um(frame, fit, found)
         if not len(sides_um):
             return 1.0
@@ -131,8 +145,12 @@ class CellScale:
     def _refit(
         self, frame: Frame, fit: CanvasFit, found: Detections, *, small: bool
     ) -> CanvasFit | None:
-        """The canvas on which the cells have about their size, in quarter octaves of the first one, because a network is
-        compiled for each shape; None if that is the same, or too large for the detector."""
+        """Return the canvas on which the cells have about their true size; None if it is the same,
+        or too large.
+
+        It is rounded to quarter octaves of the first one, because a network is compiled for each
+        shape.
+        """
         hw = (frame.height, frame.width)
         first = canvas_scale(hw, pixel_um=None, settings=self._settings)
         wanted = fit.scale / self._apparent(frame, fit, found, small=small) / first
@@ -147,7 +165,7 @@ class CellScale:
             return None
 
     def _sides_um(self, frame: Frame, fit: CanvasFit, found: Detections) -> npt.NDArray[np.float64]:
-        """Of the sure regions clear of the border."""
+        """Return the sides of the sure regions clear of the border."""
         inside = ~at_border(found.boxes, frame_hw=(frame.height, frame.width), scale=fit.scale)
         boxes = found.boxes[inside & (found.scores >= _SURE)].astype(np.float64)
         sides: npt.NDArray[np.float64] = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))

@@ -1,4 +1,4 @@
-"""Patches to probabilities: the trunk with its heads, in a few fixed batch sizes."""
+"""Turn patches into probabilities: the trunk with its heads, in a few fixed batch sizes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["Classify"]
 
 
 class Classify(Generic[Array]):
-    """The classification stage of one lane.
+    """Run the classification stage of one lane.
 
-    batch_sizes: the fixed sizes that the network is compiled for, each at its first use.
+    batch_sizes: the fixed sizes for which the network is compiled, each at its first use.
     """
 
     def __init__(
@@ -33,7 +33,9 @@ class Classify(Generic[Array]):
         self._networks: dict[int, Network[Array]] = {}
 
     def __call__(self, patches: Array) -> Float32:
-        """patches: [R, 3, P, P] on the device, normalised. Returns probabilities float32 [R, T]."""
+        """Classify patches, [R, 3, P, P] on the device, normalised. Returns probabilities float32
+        [R, T].
+        """
         count = len(patches)
         probabilities = self._device.empty((count, len(self._pack.types)), np.float32)
         begin = 0
@@ -52,7 +54,7 @@ class Classify(Generic[Array]):
         return downloaded
 
     def prepare(self) -> None:
-        """Compiles the networks of all batch sizes."""
+        """Compile the networks of all batch sizes."""
         for size in self._sizes:
             self._network(size)
 

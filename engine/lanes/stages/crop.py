@@ -1,4 +1,4 @@
-"""Regions to patches: a window around each region, cut from the full-resolution frame."""
+"""Turn regions into patches: a window around each region, cut from the full-resolution frame."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ __all__ = ["crop_patches", "crop_windows"]
 
 
 def crop_windows(boxes: Float32, *, canvas_scale: float, settings: ClassifierSettings) -> Float32:
-    """Square windows around the centres of boxes.
+    """Return square windows around the centres of boxes.
 
-    The window has the same side for every cell, `window_canvas_px` on the detector's canvas, so that a
-    macrocyte stays larger in its patch than a microcyte; only a region too large for it gets a larger one.
+    The window has the same side for every cell, `window_canvas_px` on the detector's canvas, so
+    that a macrocyte stays larger in its patch than a microcyte; only a region too large for it gets
+    a larger one.
 
     boxes: float32 [R, 4], x0 y0 x1 y1 in frame pixels.
     canvas_scale: canvas px per frame px.
@@ -42,12 +43,12 @@ def crop_patches(
     settings: ClassifierSettings,
     threads: int,
 ) -> Array:
-    """The patches of all regions of all frames, in one pass.
+    """Cut the patches of all regions of all frames in one pass.
 
     windows: for each frame, float32 [R, 4] in frame pixels.
 
-    Returns [sum of R, 3, patch_px, patch_px] on the device, normalised, in the order of the windows: float32 on the
-    host, fp16 on a GPU.
+    Returns [sum of R, 3, patch_px, patch_px] on the device, normalised, in the order of the
+    windows: float32 on the host, fp16 on a GPU.
     """
     counts = [len(w) for w in windows]
     return device.ops.crop_resize(

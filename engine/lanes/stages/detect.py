@@ -1,4 +1,4 @@
-"""Frames to boxes: Faster R-CNN, its two networks and the kernels between them."""
+"""Turn frames into boxes: Faster R-CNN, its two networks and the kernels between them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ __all__ = ["Detect", "Detections"]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Detections:
-    """The regions of one frame, surest first.
+    """Hold the regions of one frame, surest first.
 
     boxes: float32 [R, 4], x0 y0 x1 y1 in frame pixels.
     scores: float32 [R], 0..1.
-    classes: uint8 [R], which of the pack's kinds each is, from 0: the detector's class less the background.
+    classes: uint8 [R], which of the pack's kinds each is, from 0: the detector's class less the
+    background.
     saturated: more regions were found than the fixed-size output holds.
     """
 
@@ -37,9 +38,10 @@ class Detections:
 
 
 class Detect(Generic[Array]):
-    """The detection stage of one lane.
+    """Run the detection stage of one lane.
 
-    batch: how many frames of one canvas shape go through the networks at once; a single one goes alone.
+    batch: how many frames of one canvas shape go through the networks at once; a single one goes
+    alone.
     threads: CPU threads for each kernel.
     """
 
@@ -60,7 +62,7 @@ class Detect(Generic[Array]):
         self._box_heads: dict[int, Network[Array]] = {}
 
     def __call__(self, frames: Sequence[Frame], fits: Sequence[CanvasFit]) -> list[Detections]:
-        """Detects in every frame. Frames of one canvas shape share batches."""
+        """Detect in every frame. Frames of one canvas shape share batches."""
         found: dict[int, Detections] = {}
         by_canvas: dict[tuple[int, int], list[int]] = {}
         for index, fit in enumerate(fits):
@@ -70,19 +72,20 @@ class Detect(Generic[Array]):
             for size in split_batches(len(indices), self._sizes):
                 chunk = indices[begin : begin + size]
                 begin += size
-                # The networks have fixed batch sizes: what a batch lacks, its last frame fills.
+                # The networks have fixed batch sizes: an incomplete batch is padded with its last
+                # frame.
                 filled = chunk + chunk[-1:] * (size - len(chunk))
                 results = self._run([frames[i] for i in filled], [fits[i] for i in filled])
                 found.update(zip(chunk, results, strict=False))
         return [found[index] for index in range(len(frames))]
 
     def prepare_box_head(self) -> None:
-        """Compiles network B; network A waits for the shape of the frames' canvas."""
+        """Compile network B; network A waits for the shape of the frames' canvas."""
         for size in self._sizes:
             self._box_head(size)
 
     def _backbone(self, count: int, canvas_hw: tuple[int, int]) -> Network[Array]:
-        """Network A for `count` frames of one canvas shape, compiled at its first use."""
+        """Return network A for `count` frames of one canvas shape, compiled at its first use."""
         key = (count, canvas_hw)
         if key not in self._backbones:
             settings = self._settings
@@ -99,7 +102,7 @@ class Detect(Generic[Array]):
         return self._backbones[key]
 
     def _box_head(self, count: int) -> Network[Array]:
-        """Network B for the proposals of `count` frames, compiled at its first use."""
+        """Return network B for the proposals of `count` frames, compiled at its first use."""
         if count not in self._box_heads:
             settings = self._settings
             size = settings.roi_size

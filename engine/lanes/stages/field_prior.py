@@ -1,10 +1,10 @@
-"""What the cells of a field say of each other: a probability is corrected by how common its type is in the field.
+"""Correct probabilities for the mix of types in a field.
 
-A classifier's probabilities take the mix of types that it was trained on for granted, and a smear has its own: one of
-hereditary elliptocytosis is full of elliptocytes, and a cell between elliptocyte and ovalocyte is rather the former
-there. How common each type is in a field is estimated from the probabilities themselves, by the EM algorithm of
-Saerens, Latinne and Decaestecker 2002 (Adjusting the outputs of a classifier to new a priori probabilities, section
-2.2), here for regions that may hold several types: the types compete, so that a region holds as many types as before.
+A classifier assumes its training mix, and every smear has its own: in a field full of elliptocytes,
+an ambiguous cell is more likely an elliptocyte. The frequency of each type in a field is estimated
+from the probabilities themselves, by the EM algorithm of Saerens, Latinne and Decaestecker 2002
+(Adjusting the outputs of a classifier to new a priori probabilities, section 2.2), here for regions
+that may hold several types: the types compete, so that a region holds as many types as before.
 """
 
 from __future__ import annotations
@@ -23,16 +23,18 @@ Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 _ROUNDS = 5
-# From where the round before ended: by then a step more changes nothing that a float32 shows.
+# From where the previous round ended: one more step then changes nothing that a float32 can
+# represent.
 _NEWTON_STEPS = 4
 _LONGEST_STEP = 2.0
-# Nearer to 0 or 1 a float32 has no logit worth the name.
+# Nearer to 0 or 1 the logit of a float32 is meaningless.
 _NEAREST = 1e-6
 _SURE = 0.5
 
 
 def telling_regions(scores: Float32, border: Mask) -> Mask:
-    """bool [R]: the regions from which a field's types are estimated: surely cells, and not cut by its edge.
+    """Return bool [R], the regions that a field's mix is estimated from: surely cells, and not cut
+    by its edge.
 
     scores: float32 [R], the detector's. border: bool [R].
     """
@@ -40,7 +42,7 @@ def telling_regions(scores: Float32, border: Mask) -> Mask:
 
 
 class FieldPrior:
-    """Corrections for one pack."""
+    """Correct probabilities for one pack."""
 
     def __init__(self, settings: FieldPriorSettings) -> None:
         self._trained = np.array(settings.frequencies, np.float64)
@@ -48,23 +50,23 @@ class FieldPrior:
 
     @classmethod
     def of(cls, settings: ClassifierSettings) -> FieldPrior | None:
-        """None for a pack that judges each region by itself."""
+        """Return the prior of a pack; None if it has none."""
         return None if settings.field_prior is None else cls(settings.field_prior)
 
     def __call__(self, probabilities: Float32, telling: Mask, counts: Sequence[int]) -> Float32:
-        """The probabilities of the regions of some fields, each field by itself.
+        """Correct the probabilities of the regions of some fields, each field separately.
 
         probabilities: float32 [R, T]. telling: bool [R], see telling_regions.
         counts: regions of each field, which sum to R.
 
-        Returns float32 [R, T]. What a region's probabilities sum to stays.
+        Returns float32 [R, T]. The sum of a region's probabilities does not change.
         """
         filled = np.array([count for count in counts if count], np.int64)
         if not len(filled):
             return probabilities
         field = np.repeat(np.arange(len(filled)), filled)
         begins = np.concatenate([[0], np.cumsum(filled)[:-1]])
-        # A region that overflowed, as float16 may, must not take its field along.
+        # A region that overflowed, as float16 may, must not affect its whole field.
         tells = (telling & np.isfinite(probabilities).all(axis=1))[:, None]
         known = np.add.reduceat(tells.astype(np.float64), begins) + self._cells
 
@@ -81,9 +83,10 @@ class FieldPrior:
 
 
 def _competing(logits: Floats, held: Floats, offset: Floats) -> tuple[Floats, Floats]:
-    """The probabilities of logits - offset, and the offset of each region by which they sum to `held`.
+    """Return the probabilities of logits - offset, with the offset of each region that makes them
+    sum to `held`.
 
-    logits: [R, T]. held, offset: [R, 1], the latter to begin with.
+    logits: [R, T]. held: [R, 1]. offset: [R, 1], initial values.
     """
     for _ in range(_NEWTON_STEPS):
         p = _sigmoid(logits - offset)

@@ -1,4 +1,4 @@
-"""Patches to focus: how steep the edges of what they show are, and whether that is too little."""
+"""Measure focus in patches: how steep edges are, and whether a frame is blurred."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ from rbc_engine.types.arrays import Float32
 __all__ = ["BLURRED_UM", "blurred_frames", "edge_widths"]
 
 BLURRED_UM = 0.82
-"""A frame whose edges are wider is out of focus: in sharp fields of labelled smears they are 0.5 to 0.8 µm wide."""
+"""A frame with wider edges is out of focus: in sharp fields of labelled smears they are 0.5 to 0.8
+µm wide.
+"""
 
 _REGIONS = 32
-"""How many regions of a frame, the surest, are looked at: they tell as much as all, and a GPU's have to be fetched."""
+"""Number of regions examined per frame, the surest first: they carry as much information as all,
+and a GPU's must be fetched.
+"""
 _STEP = 2
-"""Every so many pixels of a patch are looked at, along and across: a quarter of them tells as much."""
+"""Step between the pixels examined in a patch, along and across: a quarter of them carries as much
+information.
+"""
 _STEEP_PERCENTILE = 95
 _DARK_PERCENTILE, _BRIGHT_PERCENTILE = 5, 95
 
@@ -31,12 +37,14 @@ def blurred_frames(
     canvas_scales: Sequence[float],
     settings: Manifest,
 ) -> list[bool]:
-    """Whether each frame is out of focus, by the median over its regions: some cells have a soft rim anywhere.
+    """Return whether each frame is out of focus, by the median over its regions, since some cells
+    have a soft rim.
 
-    patches: of all frames, [sum of R, 3, P, P] on the device. windows: what they were cut from, for each frame float32
-    [R, 4] in frame px, R at least 1. canvas_scales: canvas px per frame px, one a frame.
+    patches: of all frames, [sum of R, 3, P, P] on the device. windows: that they were cut from, for
+    each frame float32 [R, 4] in frame px, R at least 1. canvas_scales: canvas px per frame px, one
+    per frame.
 
-    False for all where the pack does not know its own scale.
+    False for all if the pack does not know its own scale.
     """
     canvas_um = settings.detector.um_per_canvas_px
     if canvas_um is None:
@@ -54,10 +62,12 @@ def blurred_frames(
 
 
 def edge_widths(patches: Float32) -> Float32:
-    """How many patch px a step from dark to bright takes at the steep edges of each patch, float32 [R].
+    """Return the width in patch px of a step from dark to bright at the steep edges of each patch,
+    float32 [R].
 
-    The range between dark and bright over the gradient there, both as percentiles of the green channel, in which red
-    cells show best: neither the stain's strength nor a camera's noise says much.
+    It is the range between dark and bright over the gradient there, both as percentiles of the
+    green channel, in which red cells show best: neither the stain's strength nor a camera's noise
+    matters much.
 
     patches: float32 or fp16 [R, 3, P, P], in any unit.
     """

@@ -1,4 +1,4 @@
-"""How many items go into batches of a few fixed sizes."""
+"""Split items into batches of a few fixed sizes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ __all__ = ["split_batches"]
 
 
 def split_batches(count: int, sizes: Sequence[int]) -> list[int]:
-    """Batch sizes that hold `count` items: the largest as often as it is filled, then the smallest that fits.
+    """Return batch sizes that hold `count` items: the largest as often as it is filled, then the
+    smallest that fits.
 
     sizes: the sizes there are, ascending.
     """

@@ -1,1 +1,1 @@
-"""Two runs, compared."""
+"""Compare two runs."""

@@ -1,7 +1,9 @@
-"""Two runs of the same smears: regions gained, lost and relabelled, and slides that are now judged otherwise.
+"""Compare two runs of the same smears: regions gained, lost and relabelled, and slides whose call
+changed.
 
-A is the earlier run, B the later one. Fields are compared that both have done; regions of a field are the same if their
-boxes overlap with an IoU of at least 0.5. Types are compared by name, those that both runs have.
+A is the earlier run, B the later one. Fields that both have done are compared; regions of a field
+are the same if their boxes overlap with an IoU of at least 0.5. Types are compared by name, those
+that both runs have.
 """
 
 from __future__ import annotations
@@ -35,11 +37,13 @@ LEAST_IOU = 0.5
 _MOST_RELABELLINGS = 1000
 
 SlideVerdict = Callable[[SlideCounts, SlideCounts], str | None]
-"""Of a slide in A and in B: in which way it is judged otherwise now; None if it is not."""
+"""Return how the abnormal share of a slide in A and in B changed; None if it did not."""
 
 
 def no_overlap(a: SlideCounts, b: SlideCounts) -> str | None:
-    """Whether the abnormal share is higher or lower now: its 95 % intervals have no number in common."""
+    """Return whether the abnormal share is higher or lower now, if its 95 % intervals do not
+    overlap.
+    """
     if a.ci_low is None or a.ci_high is None or b.ci_low is None or b.ci_high is None:
         return None
     if a.ci_high < b.ci_low:
@@ -49,11 +53,12 @@ def no_overlap(a: SlideCounts, b: SlideCounts) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """A region that is not the same in both runs.
+    """Describe a region that is not the same in both runs.
 
-    kind: gained (only in B), lost (only in A), relabelled (other types), flipped (other types or not, abnormal in one).
-    region: its number in each run. box: x0 y0 x1 y1, px; of B where B has it.
-    types, abnormal: in each run. None stands for a run without the region.
+    kind: gained (only in B), lost (only in A), relabelled (other types), flipped (abnormal in one
+    run only).
+    region: its number in each run. box: x0 y0 x1 y1, px; of B if B has it.
+    types, abnormal: in each run; None for a run without the region.
     """
 
     kind: str
@@ -69,9 +74,10 @@ class Change:
 
 @dataclass(kw_only=True)
 class TypeDifference:
-    """Regions that hold a type: in each run, and what became of it.
+    """Count the regions that hold a type in each run, and what became of them.
 
-    kept: regions in both runs, with the type in both. gained, lost: regions in both, with it in B or A only.
+    kept: regions in both runs, with the type in both. gained, lost: regions in both, with it in B
+    or A only.
     new, gone: regions with the type that only B or A has.
     """
 
@@ -87,9 +93,9 @@ class TypeDifference:
 
 @dataclass(kw_only=True)
 class RegionDifference:
-    """Regions of A and of B, and what they have in common.
+    """Count the regions of A and of B, and what they have in common.
 
-    to_abnormal, to_normal: regions in both whose verdict changed. relabelled: those whose types did.
+    to_abnormal, to_normal: regions in both whose call changed. relabelled: those whose types did.
     """
 
     a: int = 0
@@ -104,7 +110,9 @@ class RegionDifference:
 
 @dataclass(kw_only=True)
 class GradeDifference:
-    """Of a type that both runs take as abnormal, on a slide. a, b: None without regions that no border cuts."""
+    """Hold the grades of a type that both runs count as abnormal, on a slide. a, b: None without
+    regions clear of the border.
+    """
 
     name: str
     a: TypeShare | None
@@ -112,7 +120,7 @@ class GradeDifference:
 
     @property
     def changed(self) -> bool:
-        """Whether the grade is another now. Where only one run has any, it is not."""
+        """Return whether the grade changed; it did not if only one run has one."""
         if self.a is None or self.b is None or self.a.grades is None or self.b.grades is None:
             return False
         return self.a.grades.grade != self.b.grades.grade
@@ -120,7 +128,9 @@ class GradeDifference:
 
 @dataclass(kw_only=True)
 class SlideDifference:
-    """a, b, grades: over the fields that both runs have done. verdict: how it is judged otherwise, None if it is not."""
+    """Hold the counts of a slide over the fields that both runs have done. verdict: how its
+    abnormal share changed, or None.
+    """
 
     slide: str
     fields: int
@@ -133,13 +143,14 @@ class SlideDifference:
 
 @dataclass(kw_only=True)
 class Comparison:
-    """What compare.json holds, as types.
+    """Hold what compare.json holds, as types.
 
-    other_images: of the fields compared, those whose image has another size in px or bytes in B.
-    only_a, only_b: fields that one run has and has done, and the other has not or could not.
-    types: those of both runs. types_only_a, types_only_b: of one.
-    ungraded: A, B, where the run does not say which types are abnormal, so that there are no grades to compare.
-    relabellings: the commonest ones, (types in A, types in B) and how often.
+    other_images: fields compared whose image has another size in px or bytes in B.
+    only_a, only_b: fields done in one run, and missing or failed in the other.
+    types: in both runs. types_only_a, types_only_b: in one.
+    ungraded: A, B, if the run does not state which types are abnormal, so that there are no grades
+    to compare.
+    relabellings: the commonest, (types in A, types in B) and how often.
     """
 
     fields: int = 0
@@ -163,7 +174,8 @@ def compare_runs(
     on_change: Callable[[Change], object],
     slide_verdict: SlideVerdict = no_overlap,
 ) -> Comparison:
-    """Field by field, in the order of A's tables: of regions, memory holds those of a few row groups.
+    """Compare field by field, in the order of A's tables; only the regions of a few row groups are
+    in memory.
 
     on_change: called with every region that is not the same in both, in order.
 
@@ -218,8 +230,10 @@ def _shares(
 
 
 def _pair_fields(a: FinishedRun, b: FinishedRun, found: Comparison) -> Iterator[tuple[int, int]]:
-    """Indices of the fields that both have done; the others go into `found`. A name that comes again is the next one of
-    that name in the other run."""
+    """Yield indices of the fields that both have done; the others go into `found`.
+
+    A repeated name is paired with the next field of that name in the other run.
+    """
     places: dict[tuple[FieldKey, int], int] = {}
     seen: Counter[FieldKey] = Counter()
     for index, row in enumerate(b.rows):
@@ -253,7 +267,7 @@ def _is_other_image(a: FieldRow, b: FieldRow) -> bool:
 
 
 class _Comparer:
-    """Adds up the differences of fields."""
+    """Add up the differences of fields."""
 
     def __init__(
         self,
@@ -273,7 +287,7 @@ class _Comparer:
         self.relabellings: Counter[tuple[str, str]] = Counter()
 
     def add(self, a: FieldResult, b: FieldResult, slide: RegionDifference) -> None:
-        """Both were done. slide: what its slide adds up to."""
+        """Add a field that both have done. slide: the sums of its slide."""
         one, other = a.regions, b.regions
         assert one is not None
         assert other is not None
@@ -359,7 +373,7 @@ class _Comparer:
 
 
 def _shown(regions: Regions | None, index: int | None, types: tuple[str, ...]) -> tuple[Any, ...]:
-    """Types joined by ';', abnormal, abnormal_p and box of a region; Nones for none."""
+    """Return types joined by ';', abnormal, abnormal_p and box of a region; Nones for none."""
     if regions is None or index is None:
         return None, None, None, None
     held = ";".join(types[number] for number in np.flatnonzero(regions.has[index]).tolist())

@@ -1,4 +1,6 @@
-"""What a comparison leaves: compare.json, changes.csv with every region that is not the same, and compare.html."""
+"""Write the files of a comparison: compare.json, changes.csv with every changed region, and
+compare.html.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,8 @@ COMPARISON = Contents(
 
 
 class CompareOutput:
-    """The three files, which appear together at the end. Use it in a `with` block, and call finish.
+    """Write the three files, which appear together at the end. Use it in a `with` block, and call
+    finish.
 
     Raises OutputError if the disk refuses.
     """
@@ -64,7 +67,7 @@ class CompareOutput:
         self._changes.write_row([_cell(value) for value in cells])
 
     def finish(self, record: dict[str, Any]) -> None:
-        """record: of comparison_record."""
+        """Write the files. record: of comparison_record."""
         text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         try:
             for name, content in ((_JSON, text), (_HTML, comparison_page(record))):
@@ -80,7 +83,7 @@ class CompareOutput:
             raise
 
     def discard(self) -> None:
-        """Removes what is half-written; does nothing after finish."""
+        """Remove what is half-written; do nothing after finish."""
         for file in self._files:
             file.discard()
 
@@ -97,15 +100,16 @@ class CompareOutput:
 
 
 def comparison_record(a: FinishedRun, b: FinishedRun, found: Comparison) -> dict[str, Any]:
-    """What compare.json holds."""
+    """Return the content of compare.json."""
     notes = []
     if found.other_images:
         notes.append(
-            f"{found.other_images} fields have an image of another size in B: they may not show the same cells"
+            f"{found.other_images} fields have an image of another size in B: they may not show "
+            "the same cells"
         )
     if found.types_only_a or found.types_only_b:
         notes.append(
-            "types that only one run has are left out when types are compared: "
+            "types that only one run has are excluded when types are compared: "
             + ", ".join(
                 [f"{name} (A)" for name in found.types_only_a]
                 + [f"{name} (B)" for name in found.types_only_b]
@@ -113,8 +117,8 @@ def comparison_record(a: FinishedRun, b: FinishedRun, found: Comparison) -> dict
         )
     if found.ungraded:
         notes.append(
-            f"grades are not compared: run.json of {' and '.join(found.ungraded)} does not say which types are abnormal, "
-            f"as earlier versions did not; run it again for grades"
+            f"grades are not compared: run.json of {' and '.join(found.ungraded)} does not state "
+            f"which types are abnormal, as earlier versions did not; run it again for grades"
         )
     return {
         "schema": 1,

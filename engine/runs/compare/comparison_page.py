@@ -1,4 +1,4 @@
-"""compare.html: a comparison of two runs as one page, without scripts or anything from elsewhere."""
+"""Make compare.html: a comparison of two runs as one page, without scripts or external content."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rbc_engine.stats.grade import grade_text
 __all__ = ["comparison_page"]
 
 _MOST_ROWS = 1000
-"""Of fields that only one run has, and of relabellings; compare.json has more."""
+"""Most rows shown of fields that only one run has, and of relabellings; compare.json has all."""
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8888; --soft: #8882; --mark: #c2410c }
@@ -21,7 +21,8 @@ h1 { font-size: 1.6rem } h2 { font-size: 1.2rem; margin-top: 2.5rem }
 .scroll { overflow-x: auto }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 caption { text-align: left; padding: .3rem 0; max-width: 60rem }
-th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top }
+th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); text-align: left;
+  vertical-align: top }
 td, tbody th { min-width: 5rem; overflow-wrap: anywhere }
 thead th { border-bottom-width: 2px }
 td.n { min-width: 0; text-align: right; white-space: nowrap }
@@ -33,7 +34,7 @@ tr.changed .why { color: var(--mark); font-weight: 600 }
 
 
 def comparison_page(record: dict[str, Any]) -> str:
-    """record: of compare.json. Everything in it that came from outside is escaped."""
+    """Return the page. record: of compare.json; everything in it of outside origin is escaped."""
     parts = [
         _summary(record),
         _slides(record["slides"]),
@@ -47,7 +48,8 @@ def comparison_page(record: dict[str, Any]) -> str:
     title = f"{record['a']['folder']} and {record['b']['folder']} compared"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; style-src '
+        "'unsafe-inline'\">\n"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
         f"<h1>Two runs compared</h1>\n{''.join(parts)}</main>\n</body>\n</html>\n"
@@ -60,13 +62,14 @@ def _summary(record: dict[str, Any]) -> str:
     regraded = sum(any(each["changed"] for each in row["grades"]) for row in slides)
     flips = regions["to_abnormal"] + regions["to_normal"]
     lines = [
-        f"{record['fields']['compared']:,} fields of {len(slides):,} slides are compared, with {regions['a']:,} regions "
-        f"in A and {regions['b']:,} in B.",
+        f"{record['fields']['compared']:,} fields of {len(slides):,} slides are compared, with "
+        f"{regions['a']:,} regions in A and {regions['b']:,} in B.",
         f"{regions['matched']:,} regions are in both (boxes that overlap with an IoU of at least "
-        f"{record['least_iou']}): {regions['relabelled']:,} of them have other types now, {flips:,} another verdict "
-        f"({regions['to_abnormal']:,} abnormal now, {regions['to_normal']:,} no longer).",
+        f"{record['least_iou']}): {regions['relabelled']:,} of them have other types now, "
+        f"{flips:,} another call ({regions['to_abnormal']:,} abnormal now, "
+        f"{regions['to_normal']:,} no longer).",
         f"{regions['gained']:,} regions are only in B, {regions['lost']:,} only in A.",
-        f"{changed:,} slides are judged otherwise: the 95 % intervals of their abnormal shares do not overlap. On "
+        f"The abnormal share of {changed:,} slides changed: its 95 % intervals do not overlap. On "
         f"{regraded:,} slides a type has another grade.",
     ]
     notes = "".join(f"<p><strong>Note:</strong> {escape(note)}.</p>\n" for note in record["notes"])
@@ -89,7 +92,7 @@ def _runs(record: dict[str, Any]) -> str:
         rows.append(["recalled from", _flat(a["recalled_from"]), _flat(b["recalled_from"])])
     return _table(
         "The runs",
-        "What differs is marked; settings that are the same are left out.",
+        "Differences are marked; settings that are the same are omitted.",
         ["", "A", "B"],
         ([*row, row[1] != row[2]] for row in rows),
     )
@@ -118,7 +121,8 @@ def _slides(slides: Sequence[dict[str, Any]]) -> str:
     heads += ["abnormal now", "normal now", "abnormal share A", "abnormal share B", "share is"]
     return _table(
         "Slides",
-        "Over the fields that both runs have done. Shares with their 95 % intervals; those judged otherwise come first.",
+        "Over the fields that both runs have done. Shares with their 95 % intervals; changed "
+        "slides are listed first.",
         heads,
         rows,
     )
@@ -133,8 +137,9 @@ def _grades(slides: Sequence[dict[str, Any]]) -> str:
     )
     return _table(
         "Slides whose grade changed",
-        "Of types that both runs take as abnormal, over the fields that both have done, regions at the border left out. "
-        "In brackets the share, and the grades of the ends of its 95 % interval.",
+        "Types that both runs count as abnormal, over the fields that both have done, without "
+        "regions at the border. In brackets the share, and the grades of the ends of its 95 % "
+        "interval.",
         ["slide", "type", "grade in A", "grade in B"],
         rows,
     )
@@ -156,8 +161,8 @@ def _types(types: Sequence[dict[str, Any]]) -> str:
     )
     return _table(
         "Types",
-        "Regions that hold a type. Gained, lost: regions in both runs that have it only in B, only in A. "
-        "New, gone: regions that are only in B, only in A.",
+        "Regions that hold a type. Gained, lost: regions in both runs that have it only in B, only "
+        "in A. New, gone: regions that are only in B, only in A.",
         ["type", "A", "B", "in both", "gained", "lost", "new", "gone"],
         rows,
     )
@@ -166,7 +171,7 @@ def _types(types: Sequence[dict[str, Any]]) -> str:
 def _relabellings(record: dict[str, Any]) -> str:
     rows = record["relabellings"]
     left_out = len(rows) - len(rows[:_MOST_ROWS]) + record["relabellings_left_out"]
-    more = f" {left_out:,} rarer kinds are left out." if left_out else ""
+    more = f" {left_out:,} rarer kinds are omitted." if left_out else ""
     return _table(
         "Relabelled regions",
         f"Regions in both runs whose types changed, the commonest first.{more}",
@@ -191,7 +196,7 @@ def _only(fields: Sequence[dict[str, str]], run: str) -> str:
 
 
 def _table(title: str, caption: str, heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """rows: their cells, text or numbers, and whether to mark them."""
+    """Return a table. rows: their cells, text or numbers, and whether to mark them."""
     lines = []
     for *cells, marked in rows:
         shown = [f'<th scope="row">{escape(str(cells[0]))}</th>']
@@ -207,7 +212,8 @@ def _table(title: str, caption: str, heads: Sequence[str], rows: Iterable[Sequen
         lines = [f'<tr><td colspan="{len(heads)}">none</td></tr>\n']
     head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heads)
     return (
-        f'<h2>{escape(title)}</h2>\n<div class="scroll" tabindex="0" role="region" aria-label="{escape(title)}">\n'
+        f"<h2>{escape(title)}</h2>\n"
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(title)}">\n'
         f"<table>\n<caption>{escape(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n"
         f"<tbody>\n{''.join(lines)}</tbody>\n</table>\n</div>\n"
     )
@@ -220,7 +226,7 @@ def _share(share: dict[str, Any]) -> str:
 
 
 def _flat(value: Any) -> str:
-    """A value of run.json on one line."""
+    """Return a value of run.json on one line."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {_flat(part)}" for key, part in value.items())
     if isinstance(value, list):

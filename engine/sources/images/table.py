@@ -1,4 +1,7 @@
-"""The kinds of image files that are read. A new one is a file in this room and a line here. Imports no library."""
+"""The kinds of image files. A new one is a file in this room and a line here.
+
+Its readers' libraries are imported only when they are loaded.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,12 @@ __all__ = ["IMAGE_SUFFIXES", "READERS", "ImageReader", "reader_of"]
 
 @dataclass(frozen=True, kw_only=True)
 class ImageReader:
-    """One kind of image file.
+    """Describe one kind of image file.
 
     name: as messages call it. suffixes: of the files in a folder that count as such images.
     magic: how one begins. That alone decides what a file is, never its name.
-    module, function: what decodes the bytes of a file: takes bytes, gives uint8 [H, W, 3] RGB, sides MIN_SIDE_PX..MAX_SIDE_PX, and raises ImageError, or whatever its library raises.
+    module, function: what decodes the bytes of a file: takes bytes, gives uint8 [H, W, 3] RGB, sides
+        MIN_SIDE_PX..MAX_SIDE_PX, and raises ImageError, or whatever its library raises.
     library: what it needs.
     """
 
@@ -31,13 +35,13 @@ class ImageReader:
     library: Library
 
     def load(self) -> Callable[[bytes], UInt8]:
-        """Imports what decodes."""
+        """Import what decodes."""
         decode: Callable[[bytes], UInt8] = getattr(import_module(self.module), self.function)
         return decode
 
 
 def _library(name: str, module: str) -> Library:
-    """One that is installed with rbc-engine."""
+    """Describe one that is installed with rbc-engine."""
     return Library(
         name=name, module=module, distributions=(name,), remedy="pip install rbc-engine again"
     )
@@ -95,5 +99,5 @@ IMAGE_SUFFIXES = tuple(suffix for reader in READERS for suffix in reader.suffixe
 
 
 def reader_of(data: bytes) -> ImageReader | None:
-    """Finds the reader of a file by its first bytes; None if there is none."""
+    """Find the reader of a file by its first bytes; None if there is none."""
     return next((reader for reader in READERS if reader.magic.match(data)), None)

@@ -83,14 +83,17 @@ class Slide(Protocol):
 
 
 class SlideModule(Protocol):
-    """A module of this room that reads slides; see rbc_engine.sources.slides.table."""
+    """Read slides, as a module of this room; see rbc_engine.sources.slides.table."""
 
     def is_slide(self, path: Path) -> bool:
-        """Tells a slide from an image, of a file that begins as the reader's files do. False if it cannot be read."""
+        """Tell a slide from an image, of a file that begins as the reader's files do.
+
+        False if it cannot be read.
+        """
         ...
 
     def open_file(self, path: Path, *, named: bool) -> Slide | None:
-        """Opens a slide; None if the file is none of this reader's.
+        """Open a slide; None if the file is none of this reader's.
 
         named: its name says that it is one of this reader's.
 

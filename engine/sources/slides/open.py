@@ -16,8 +16,11 @@ _HEADER_BYTES = 16
 
 
 def is_whole_slide(path: Path) -> bool:
-    """Whether a file is to be read as a whole slide: by its name (SLIDE_SUFFIXES), or because a reader whose magic it
-    has says so. False also for what cannot be read: its error comes up as an image's."""
+    """Tell whether a file is to be read as a whole slide.
+
+    By its name (SLIDE_SUFFIXES), or because a reader whose magic it has says so. False also for
+    what cannot be read: its error comes up as an image's.
+    """
     if path.name.lower().endswith(SLIDE_SUFFIXES):
         return True
     try:
@@ -33,7 +36,7 @@ def is_whole_slide(path: Path) -> bool:
 
 
 def open_slide(path: Path, *, name: str) -> Slide:
-    """Opens a slide with the first reader that knows it.
+    """Open a slide with the first reader that knows it.
 
     name: what error messages call the file.
 

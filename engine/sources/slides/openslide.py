@@ -30,14 +30,15 @@ _MAX_TILE_PX = 1 << 24
 
 
 def is_slide(path: Path) -> bool:
-    """False: only the name tells, before OpenSlide is asked."""
+    """Return False: only the name tells, before OpenSlide is asked."""
     return False
 
 
 def open_file(path: Path, *, named: bool) -> OpenSlideSlide | None:
-    """See SlideModule. None also for what OpenSlide takes for a generic TIFF.
+    """Open a slide, see SlideModule. None also for what OpenSlide takes for a generic TIFF.
 
-    Without OpenSlide, a file that is named like a vendor's raises ImageError, and any other is none of its own.
+    Without OpenSlide, a file that is named like a vendor's raises ImageError, and any other is none
+    of its own.
     """
     vendor = _vendor(path, needed=named)
     return None if vendor is None else OpenSlideSlide(path, vendor=vendor)

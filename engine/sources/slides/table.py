@@ -1,4 +1,7 @@
-"""What reads whole slides. A new reader is a file in this room and a line here. Imports no library."""
+"""What reads whole slides. A new reader is a file in this room and a line here.
+
+Their libraries are imported only when a reader is loaded.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,10 @@ __all__ = ["READERS", "SLIDE_SUFFIXES", "SlideReader"]
 
 @dataclass(frozen=True, kw_only=True)
 class SlideReader:
-    """One way to read slides.
+    """Describe one way to read slides.
 
-    name: what it reads, as doctor says it. suffixes: names of files that are slides, whatever is in them.
+    name: what it reads, as doctor says it.
+    suffixes: names of files that are slides, whatever is in them.
     magic: how its files begin; None if its library has to be asked about any file.
     module: a SlideModule. library: what it needs.
     """
@@ -29,7 +33,7 @@ class SlideReader:
     library: Library
 
     def load(self) -> SlideModule:
-        """Imports its module."""
+        """Import its module."""
         return cast(SlideModule, import_module(self.module))
 
 

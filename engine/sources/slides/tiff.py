@@ -44,7 +44,7 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 def is_slide(path: Path) -> bool:
-    """Whether a TIFF is a pyramid of several levels, or too large for an image."""
+    """Tell whether a TIFF is a pyramid of several levels, or too large for an image."""
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             return True
@@ -55,7 +55,7 @@ def is_slide(path: Path) -> bool:
 
 
 def open_file(path: Path, *, named: bool) -> TiffSlide:
-    """See SlideModule."""
+    """Open a slide, see SlideModule."""
     return TiffSlide(path)
 
 

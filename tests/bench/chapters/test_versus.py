@@ -23,16 +23,10 @@ from rbc_engine.bench.peers.onnxruntime import OnnxRuntimePeer
 from rbc_engine.bench.peers.open import open_peer
 from rbc_engine.bench.peers.torch_pipeline import TorchPipeline
 from rbc_engine.engine import Engine
-from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.sources.images.decode import read_image
 from rbc_engine.training.fit.caller import train_caller
 from rbc_engine.training.networks.restore import restore_classifier, restore_detector
 from rbc_engine.types.frames import Decoded, FieldRef, Frame
-
-
-@pytest.fixture(scope="module")
-def pack():
-    return Pack.open(find_pack("chula12"))
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,7 @@ def test_on_a_cpu_it_proves_the_golden_inputs() -> None:
     )
     assert result.exit_code == 0, result.output
     assert "golden inputs agree" in result.output
-    assert "nothing is kept: a CPU compiles at each start" in result.output
+    assert "nothing is stored: on a CPU" in result.output
 
 
 def test_doctor_says_what_a_gpu_needs(monkeypatch) -> None:

@@ -1,4 +1,4 @@
-"""What every device keeps to: the CPU, an NVIDIA GPU, a fake of one, and the stub that the tests of lanes use.
+"""What every device keeps to: the CPU, an NVIDIA GPU, a fake of one, and the stub of other tests.
 
 A new kind of device is a line in DEVICES.
 """
@@ -234,7 +234,7 @@ def test_an_op_takes_the_arguments_of_the_protocol(opened: Opened, op: str) -> N
 
 
 def calls() -> dict[str, tuple[list[Any], dict[str, Any]]]:
-    """Arguments of every op, small ones: lists and float32 arrays go to the device, keywords stay on the host."""
+    """Make small arguments of every op. Those before ON_THE_HOST go to the device."""
     rng = np.random.default_rng(0)
     frames = [rng.integers(0, 256, (40, 60, 3)).astype(np.uint8) for _ in range(2)]
     hw = np.array([[32, 48], [30, 40]], np.int32)

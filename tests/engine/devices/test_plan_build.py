@@ -15,7 +15,7 @@ from rbc_engine.errors import DeviceError
 from rbc_engine.lanes.canvas import fit_canvas
 from rbc_engine.packs.manifest import DetectorSettings
 from rbc_engine.packs.networks import network_of
-from rbc_engine.packs.pack import Pack, find_pack
+from rbc_engine.packs.pack import Pack
 
 trt = pytest.importorskip("tensorrt_rtx")
 
@@ -35,11 +35,6 @@ KINDS = [
 @pytest.fixture(scope="module")
 def log():
     return make_log(trt)
-
-
-@pytest.fixture(scope="module")
-def pack() -> Pack:
-    return Pack.open(find_pack("chula12"))
 
 
 class Watch:

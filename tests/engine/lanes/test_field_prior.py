@@ -171,7 +171,7 @@ def test_a_region_without_numbers_spoils_no_other() -> None:
     [
         (
             {"frequencies": [0.5, 0.5], "cells": 20.0},
-            "field_prior.frequencies needs one number a type",
+            "field_prior.frequencies needs one number per type",
         ),
         ({"frequencies": [0.0] + [0.5] * 11, "cells": 20.0}, "frequencies"),
         ({"frequencies": [float("nan")] + [0.5] * 11, "cells": 20.0}, "frequencies"),

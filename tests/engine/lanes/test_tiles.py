@@ -16,6 +16,8 @@ from rbc_engine.lanes.tiles import OVERLAP_CANVAS_PX, plan_tiles
 from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.types.results import RegionFlag, Regions
 
+from ...boxes import area, common_area, iou
+
 NMS_IOU = 0.5
 TYPES = 3
 
@@ -59,17 +61,9 @@ def separate(boxes, most_share):
     """Those boxes that overlap with none before them by more than this share of the smaller one."""
     kept: list[np.ndarray] = []
     for box in boxes:
-        if all(shared(box, other) <= most_share for other in kept):
+        if all(common_area(box, b) <= most_share * min(area(box), area(b)) for b in kept):
             kept.append(box)
     return np.array(kept).reshape(-1, 4)
-
-
-def shared(a, b):
-    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
-    if (sides <= 0).any():
-        return 0.0
-    areas = [(box[2:] - box[:2]).prod() for box in (a, b)]
-    return sides.prod() / min(areas)
 
 
 def random_truth(rng, height, width, *, largest, count, most_share):
@@ -135,12 +129,6 @@ def test_regions_no_larger_than_the_overlap_come_out_once_and_whole(detector, dr
     np.testing.assert_array_equal(found.boxes, truth[rows])
     assert (np.diff(found.scores) <= 0).all()
     assert not found.flags.any()
-
-
-def iou(a, b):
-    sides = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None)
-    common = sides.prod()
-    return common / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - common)
 
 
 @settings(max_examples=50)

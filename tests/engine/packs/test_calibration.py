@@ -14,7 +14,7 @@ from rbc_engine.engine import Engine
 from rbc_engine.errors import DeviceError, PackError, UsageError
 from rbc_engine.packs.calibration import accepts, parse_calibration
 from rbc_engine.packs.networks import network_of
-from rbc_engine.packs.pack import Pack, find_pack
+from rbc_engine.packs.pack import Pack
 
 HASHES = dict.fromkeys(("detector.onnx", "box_head.onnx", "classifier.onnx"), "a" * 64)
 VERDICT = {
@@ -83,11 +83,6 @@ def test_quantised_precisions_need_a_verdict_and_others_only_none_against() -> N
     assert accepts(judged, "cpu", "int8")
     assert not accepts(judged, "cuda", "int8"), "a CPU's verdict is none on a GPU"
     assert not accepts(judged, "cpu", "bf16")
-
-
-@pytest.fixture(scope="module")
-def pack() -> Pack:
-    return Pack.open(find_pack("chula12"))
 
 
 def without_verdicts(pack: Pack, **verdicts) -> Pack:

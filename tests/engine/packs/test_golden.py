@@ -134,7 +134,7 @@ def test_a_small_file_that_unpacks_to_gigabytes_is_refused():
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_other_packing_is_refused(compression: int):
-    with pytest.raises(PackError, match="another way than deflate"):
+    with pytest.raises(PackError, match="not compressed with deflate"):
         read_golden(archive(GOOD, compression))
 
 

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from rbc_engine.errors import PackError
-from rbc_engine.packs.pack import Pack, find_pack
+from rbc_engine.packs.pack import Pack
 from rbc_engine.packs.quantize import find_layers, observed_tensors, quantize
 
 NETWORKS = ("detector.onnx", "box_head.onnx", "classifier.onnx")
@@ -129,11 +129,6 @@ def test_both_sides_of_a_max_pool_have_one_scale() -> None:
     model = onnx.load_model_from_string(quantize(data, RANGES))
     scales = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     assert scales["p0_scale"] == scales["r0_scale"] == np.float16(4.0 / 127)
-
-
-@pytest.fixture(scope="module")
-def pack() -> Pack:
-    return Pack.open(find_pack("chula12"))
 
 
 @pytest.mark.parametrize("to", ["int8", "fp8"])

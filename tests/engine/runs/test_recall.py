@@ -129,7 +129,7 @@ def test_what_changed_is_told(source, pack, tmp_path):
     assert expected
     same = ["recall", source, "--out", tmp_path / "same", "--abnormal-threshold", pack.manifest.caller.threshold]  # fmt: skip
     done = CliRunner().invoke(app, [*map(str, same)])
-    assert "changed: no count of any type, nor of abnormal regions" in done.stdout
+    assert "changed: no count of any type or of abnormal regions" in done.stdout
 
 
 def test_another_set_of_abnormal_types(source, pack, tmp_path):

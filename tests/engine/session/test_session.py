@@ -14,17 +14,9 @@ from rbc_engine.errors import UsageError
 from rbc_engine.session.pixels import PixelFormat
 from rbc_engine.types.ends import FrameStatus
 
+from .ends import by_field, fields
+
 FRAME = np.zeros((48, 64, 3), np.uint8)
-
-
-def fields(session):
-    session.finish()
-    return [ended.field for ended in session.results()]
-
-
-def by_field(session):
-    session.finish()
-    return {ended.field: ended for ended in session.results()}
 
 
 def test_every_frame_is_done_and_counted(open_session):

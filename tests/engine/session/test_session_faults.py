@@ -17,17 +17,9 @@ from rbc_engine.bench.instruments.stub_engine import stub_engine
 from rbc_engine.errors import RbcError, SessionClosedError, UsageError
 from rbc_engine.types.ends import FrameStatus
 
+from .ends import by_field
+
 FRAME = np.zeros((48, 64, 3), np.uint8)
-
-
-def fields(session):
-    session.finish()
-    return [ended.field for ended in session.results()]
-
-
-def by_field(session):
-    session.finish()
-    return {ended.field: ended for ended in session.results()}
 
 
 @pytest.mark.parametrize(

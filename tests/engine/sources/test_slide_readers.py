@@ -17,11 +17,6 @@ from rbc_engine.types.frames import FieldRef, SlideRef
 from .slide_files import UM, reduced, write_pyramid, write_svs
 
 
-@pytest.fixture(scope="module")
-def noise():
-    return np.random.default_rng(3).integers(0, 256, (700, 900, 3), dtype=np.uint8)
-
-
 def test_every_level_of_every_format_is_read_as_it_was_written(noise, tmp_path):
     levels = [noise, reduced(noise, 2), reduced(noise, 4)]
     ome = tmp_path / "o.ome.tif"

@@ -32,6 +32,7 @@ from rbc_engine.sources.slides.tile_reader import (
 from rbc_engine.sources.synthetic.field import render_field
 from rbc_engine.types.frames import CanvasFit, Frame, SlideRef
 
+from ...boxes import ious
 from .slide_files import UM, write_pyramid, write_svs
 
 
@@ -44,11 +45,6 @@ def field():
 @pytest.fixture(scope="module")
 def smear(field):
     return field.pixels
-
-
-@pytest.fixture(scope="module")
-def noise():
-    return np.random.default_rng(3).integers(0, 256, (700, 900, 3), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -73,14 +69,6 @@ def run_slides(engine, *paths, um=None, **options):
         **options,
     ) as source:
         return list(slides.results(source)), slides
-
-
-def ious(boxes, others):
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    shared = np.clip(high - low, 0, None).prod(axis=2)
-    areas = [(b[:, 2:] - b[:, :2]).prod(axis=1) for b in (boxes, others)]
-    return shared / (areas[0][:, None] + areas[1][None] - shared)
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,8 @@ from rbc_engine.sources.synthetic.drawn_cells import TYPES
 from rbc_engine.sources.synthetic.field import SyntheticField, check_mix, render_field
 from rbc_engine.sources.synthetic.truth import label_regions
 
+from ...boxes import overlap
+
 EIGHT = np.ones((3, 3), int)
 
 
@@ -113,13 +115,10 @@ def test_truth_agrees_with_the_mask(seed, touching):
     for region in np.flatnonzero(field.cell_counts == 1):
         assert field.types[region].sum() == 1
     for region, has in enumerate(field.types):
-        nearby = field.cell_types[_overlap(field.cell_boxes, field.boxes[region])]
-        assert set(np.flatnonzero(has)) <= set(nearby.tolist())
+        boxes = zip(field.cell_types.tolist(), field.cell_boxes, strict=True)
+        nearby = [kind for kind, box in boxes if overlap(box, field.boxes[region])]
+        assert set(np.flatnonzero(has)) <= set(nearby)
         assert 1 <= field.cell_counts[region] <= len(nearby)
-
-
-def _overlap(boxes, box):
-    return ((boxes[:, :2] < box[2:]) & (boxes[:, 2:] > box[:2])).all(axis=1)
 
 
 def test_the_mask_is_what_absorbs():

@@ -11,16 +11,17 @@ from rbc_engine.errors import ResultsError
 from rbc_engine.stats import match
 from rbc_engine.stats.match import match_boxes
 
+from ...boxes import area, iou
+
 
 def slow_match(a, b, least_iou):
     """Exact for whole numbers."""
     pairs = []
-    for i, (ax0, ay0, ax1, ay1) in enumerate(a.tolist()):
-        for j, (bx0, by0, bx1, by1) in enumerate(b.tolist()):
-            shared = max(0, min(ax1, bx1) - max(ax0, bx0)) * max(0, min(ay1, by1) - max(ay0, by0))
-            union = (ax1 - ax0) * (ay1 - ay0) + (bx1 - bx0) * (by1 - by0) - shared
-            if union > 0 and np.float32(shared) / np.float32(union) >= least_iou:
-                pairs.append((-np.float32(shared) / np.float32(union), i, j))
+    for i, box in enumerate(a):
+        for j, other in enumerate(b):
+            share = np.float32(iou(box, other))
+            if area(box) + area(other) > 0 and share >= least_iou:
+                pairs.append((-share, i, j))
     taken, used_a, used_b = [], set(), set()
     for _, i, j in sorted(pairs):
         if i not in used_a and j not in used_b:

@@ -12,7 +12,6 @@ from rbc_engine.devices.cpu.device import HostDevice
 from rbc_engine.lanes.canvas import fit_canvas
 from rbc_engine.lanes.stages.crop import crop_patches, crop_windows
 from rbc_engine.lanes.stages.focus import blurred_frames, edge_widths
-from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.sources.synthetic.field import render_field
 from rbc_engine.types.cells import count_cells
 from rbc_engine.types.frames import Frame
@@ -80,11 +79,6 @@ def test_what_the_border_cuts_is_no_measure():
     found = count(sizes, cut=[False] * len(SINGLES) + [True] * len(halves) + [False])
     assert found.clump.tolist() == [False] * (len(sizes) - 1) + [True]
     assert count(halves, cut=[True] * len(halves)).clump.sum() == 0
-
-
-@pytest.fixture(scope="module")
-def pack():
-    return Pack.open(find_pack("chula12"))
 
 
 @pytest.fixture(scope="module")

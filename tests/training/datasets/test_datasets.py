@@ -8,8 +8,8 @@ import pytest
 from rbc_engine.errors import UsageError
 from rbc_engine.sources.synthetic.drawn_cells import TYPES as RENDERED
 from rbc_engine.training.datasets.chula12 import ABNORMAL, TYPES, load_chula12
-from rbc_engine.training.evaluation.measures.metrics import box_iou
 
+from ...boxes import ious
 from ..fake_chula import NAMES, write_chula
 
 
@@ -38,7 +38,7 @@ def test_rendered_truth_is_found(tmp_path):
         rendered = truth[field.path.name]
         assert field.labelled
         assert len(field.centres) == len(rendered.cell_boxes)
-        overlaps = box_iou(rendered.boxes, field.boxes)
+        overlaps = ious(rendered.boxes, field.boxes)
         for region, nearest in enumerate(overlaps.argmax(axis=1)):
             expected = {NAMES[RENDERED[kind]] for kind in np.flatnonzero(rendered.types[region])}
             got = {TYPES[kind] for kind in np.flatnonzero(field.types[nearest])}

@@ -17,6 +17,7 @@ from rbc_engine.training.datasets.base import LabelledField
 from rbc_engine.training.datasets.boxes import group_overlapping
 from rbc_engine.training.datasets.formats import FORMATS, load_dataset
 
+from ...boxes import overlap
 from ..fake_datasets import (
     HEIGHT,
     WIDTH,
@@ -37,10 +38,6 @@ WRITERS = {"voc": write_voc, "coco": write_coco, "masks": write_masks}
 @pytest.fixture(scope="module")
 def rendered():
     return render_fields(groups=3, fields_per_group=1)
-
-
-def overlap(a, b) -> bool:
-    return min(a[2], b[2]) > max(a[0], b[0]) and min(a[3], b[3]) > max(a[1], b[1])
 
 
 def chains(boxes: list) -> set[frozenset[int]]:

@@ -7,52 +7,25 @@ import shutil
 
 import numpy as np
 import pytest
-import torch
-from typer.testing import CliRunner
 
-from rbc_engine.cli.train import app
 from rbc_engine.engine import Engine
-from rbc_engine.errors import UsageError
 from rbc_engine.packs.pack import Pack
 from rbc_engine.sources.synthetic.field import TYPES
 
-from ..fake_datasets import HEIGHT, write_synthetic
+from ..commands import refused, train
+from ..fake_datasets import HEIGHT
 
 COMMON = ["--format", "synthetic", "--threads", "1", "--validation-share", "0.35"]
 SCRATCH = ["--trunk-weights", "scratch"]
 CLASSIFIER = ["classifier", "--stages", "32:32", "--classifier-trunk", "resnet18", *SCRATCH]
 
 
-def invoke(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def refused(*arguments) -> str:
-    exception = invoke(*arguments).exception
-    assert isinstance(exception, UsageError), exception
-    return str(exception)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def same_threads_afterwards():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("synthetic")
-    write_synthetic(folder, slides=7)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def work(data, tmp_path_factory):
+def work(synthetic, tmp_path_factory):
     """A detector of two steps and a classifier of one."""
     folder = tmp_path_factory.mktemp("train") / "work"
     for command in (["detector", "--steps", 2, *SCRATCH], CLASSIFIER):
-        result = invoke(*command, "--data", data, "--work", folder, *COMMON)
+        result = train(*command, "--data", synthetic, "--work", folder, *COMMON)
         assert result.exit_code == 0, result.exception
     return folder
 
@@ -64,16 +37,16 @@ def median_cell_share(data) -> float:
     return float(np.median([max(x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes])) / HEIGHT
 
 
-def test_the_scale_is_that_of_the_cells(data, work):
+def test_the_scale_is_that_of_the_cells(synthetic, work):
     recipe = json.loads((work / "training.json").read_text())["sections"]["recipe"]
     assert recipe["types"] == list(TYPES)
-    cell_px = recipe["short_side_px"] * median_cell_share(data)
+    cell_px = recipe["short_side_px"] * median_cell_share(synthetic)
     assert cell_px >= 27 - 0.1, "as large on the canvas as the cells of chula12, or larger"
     assert recipe["window_canvas_px"] == pytest.approx(1.7 * cell_px, rel=0.01)
 
 
-def test_other_types_than_it_was_begun_with_are_refused(data, work, tmp_path):
-    changed = shutil.copytree(data, tmp_path / "changed")
+def test_other_types_than_it_was_begun_with_are_refused(synthetic, work, tmp_path):
+    changed = shutil.copytree(synthetic, tmp_path / "changed")
     truth = changed / "truth" / "truth.json"
     content = json.loads(truth.read_text())
     content["types"] = content["types"][::-1]
@@ -82,10 +55,11 @@ def test_other_types_than_it_was_begun_with_are_refused(data, work, tmp_path):
     assert "was begun with recipe " in message or "data validation_groups" in message
 
 
-def test_what_cannot_be_trained_on_is_refused_before_it_begins(data, tmp_path):
-    everything = ["all", "--data", data, "--work", tmp_path / "work", "--out", tmp_path / "pack"]
+def test_what_cannot_be_trained_on_is_refused_before_it_begins(synthetic, tmp_path):
+    at = ["--data", synthetic, "--work", tmp_path / "work"]
+    everything = ["all", *at, "--out", tmp_path / "pack"]
     assert "--name must be 1 to 64 of a-z" in refused(*everything, *COMMON, "--name", "My pack")
-    untyped = shutil.copytree(data, tmp_path / "untyped")
+    untyped = shutil.copytree(synthetic, tmp_path / "untyped")
     content = json.loads((untyped / "truth" / "truth.json").read_text())
     for record in content["fields"]:
         record["regions"] = []
@@ -96,10 +70,10 @@ def test_what_cannot_be_trained_on_is_refused_before_it_begins(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_pack_is_named_and_opens(data, work, tmp_path):
+def test_the_pack_is_named_and_opens(synthetic, work, tmp_path):
     out = tmp_path / "mine"
-    arguments = ["--data", data, "--work", work, "--out", out, "--max-false-share", 1]
-    result = invoke("pack", *arguments, "--name", "rendered", *COMMON)
+    arguments = ["--data", synthetic, "--work", work, "--out", out, "--max-false-share", 1]
+    result = train("pack", *arguments, "--name", "rendered", *COMMON)
     assert result.exit_code == 0, result.exception
     pack = Pack.open(out)
     assert pack.name == "rendered"

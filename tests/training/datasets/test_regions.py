@@ -17,7 +17,7 @@ masks = arrays(bool, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9
 
 @given(masks)
 def test_holes_are_filled_as_scipy_does(mask):
-    np.testing.assert_array_equal(regions._fill_holes(mask), ndimage.binary_fill_holes(mask))
+    np.testing.assert_array_equal(regions.fill_holes(mask), ndimage.binary_fill_holes(mask))
 
 
 @given(masks)

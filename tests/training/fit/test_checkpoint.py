@@ -15,10 +15,11 @@ import torch
 from rbc_engine.errors import OutputError, UsageError
 from rbc_engine.packs.manifest import ClassifierSettings
 from rbc_engine.training.datasets.chula12 import load_chula12
-from rbc_engine.training.fit import classifier, detector, loop
-from rbc_engine.training.fit.checkpoint import load_checkpoint, load_finished, save_checkpoint
+from rbc_engine.training.fit import classifier, detector
 from rbc_engine.training.fit.region_set import load_regions
-from rbc_engine.training.fit.schedule import StepClock
+from rbc_engine.training.fit.steps import loop
+from rbc_engine.training.fit.steps.checkpoint import load_checkpoint, load_finished, save_checkpoint
+from rbc_engine.training.fit.steps.schedule import StepClock
 from rbc_engine.training.recipes import CHULA12
 
 from ..fake_chula import write_chula

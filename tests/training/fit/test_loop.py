@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from rbc_engine.training.fit.loop import averaged
+from rbc_engine.training.fit.steps.loop import averaged
 
 
 @pytest.mark.parametrize("ema_decay", [0.0, 0.5, 0.998])

@@ -17,12 +17,6 @@ from ..conftest import ExportedDetector, with_float16_weights
 TOLERANCE = 1e-4
 
 
-@pytest.fixture(scope="module")
-def device():
-    with HostDevice(precision="fp32", lanes=1, threads=1) as device:
-        yield device
-
-
 def classifier(*, types: int) -> Classifier:
     """Random weights, and the BatchNorm statistics of random patches, so that activations neither die nor explode."""
     torch.manual_seed(types)

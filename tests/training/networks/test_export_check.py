@@ -7,14 +7,9 @@ import torch
 
 from rbc_engine.devices.cuda.driver import DriverReport, ask_driver
 from rbc_engine.errors import RbcError, UsageError
-from rbc_engine.packs.pack import Pack, find_pack
+from rbc_engine.packs.pack import Pack
 from rbc_engine.training.networks import export_check
 from rbc_engine.training.networks.export_check import check_export
-
-
-@pytest.fixture(scope="module")
-def pack() -> Pack:
-    return Pack.open(find_pack("chula12"))
 
 
 @pytest.fixture(autouse=True)

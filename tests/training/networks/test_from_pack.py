@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rbc_engine.errors import PackError
-from rbc_engine.packs.pack import Pack, find_pack
+from rbc_engine.packs.pack import Pack
 from rbc_engine.training.datasets.chula12 import load_chula12
 from rbc_engine.training.fit import classifier
 from rbc_engine.training.fit.region_set import load_regions
@@ -24,11 +24,6 @@ from rbc_engine.training.networks.models import Classifier, build_detector
 from rbc_engine.training.recipes import CHULA12
 
 from ..fake_chula import write_chula
-
-
-@pytest.fixture(scope="module")
-def pack() -> Pack:
-    return Pack.open(find_pack("chula12"))
 
 
 def output(pack: Pack, network: str, name: str, feed: np.ndarray) -> np.ndarray:

@@ -32,12 +32,6 @@ from ..conftest import (
 )
 
 
-@pytest.fixture(scope="module")
-def device():
-    with HostDevice(precision="fp32", lanes=1, threads=1) as device:
-        yield device
-
-
 def detect(
     device: HostDevice, detector: ExportedDetector, images: list[UInt8], *, batch: int
 ) -> list[Detections]:

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -25,7 +24,6 @@ from rbc_engine.training.reproduce.unet import CANVAS_PX, compose_clumps
 from rbc_engine.types.results import Regions
 
 from ..datasets.test_split import dataset, field
-from ..fake_datasets import write_synthetic
 
 rows = st.lists(
     st.tuples(st.sampled_from("pqrstuvw"), st.lists(st.integers(0, 2), min_size=1, max_size=6)),
@@ -76,15 +74,8 @@ def test_watershed_cuts_overlapping_discs(centres):
     assert cut_by_watershed(mask, peak_distance_px=100).max() == 1
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("synthetic")
-    write_synthetic(folder, slides=7)
-    return folder
-
-
-def test_composed_clumps_hold_a_core_a_cell(data):
-    loaded = load_dataset(data, data_format="synthetic")
+def test_composed_clumps_hold_a_core_a_cell(synthetic):
+    loaded = load_dataset(synthetic, data_format="synthetic")
     regions = load_regions(loaded.fields, short_side_px=240)
     single = replace(
         regions,
@@ -128,10 +119,7 @@ def test_the_verdict_on_a_region():
 
 
 def invoke(*arguments):
-    before = torch.get_num_threads()
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    torch.set_num_threads(before)
-    return result
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 COMMON = ["--format", "synthetic", "--threads", "1"]
@@ -139,8 +127,8 @@ SMALL = ["--folds", "3", "--trunk", "resnet18", "--stages", "32:64", "--resample
 
 
 @pytest.mark.slow
-def test_table1_and_figure6(data, tmp_path):
-    at = ["--data", data, "--work", tmp_path / "work", "--out", tmp_path / "out", *COMMON]
+def test_table1_and_figure6(synthetic, tmp_path):
+    at = ["--data", synthetic, "--work", tmp_path / "work", "--out", tmp_path / "out", *COMMON]
     first = invoke("table1", *at, *SMALL, "--only", 0)
     assert first.exit_code == 0, first.exception
     table = json.loads((tmp_path / "out" / "table1.json").read_text())
@@ -149,7 +137,7 @@ def test_table1_and_figure6(data, tmp_path):
     assert again.exit_code == 0, again.exception
     assert "fold 0, model A: finished before" in again.output
     table = json.loads((tmp_path / "out" / "table1.json").read_text())
-    loaded = load_dataset(data, data_format="synthetic")
+    loaded = load_dataset(synthetic, data_format="synthetic")
     cells = np.concatenate([f.cells for f in loaded.fields])
     for model in "AB":
         parts = table["models"][model]
@@ -166,8 +154,9 @@ def test_table1_and_figure6(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_figure8_and_detectors(data, tmp_path):
-    at = ["--data", data, "--out", tmp_path / "out", *COMMON, "--folds", 3, "--resamples", 100]
+def test_figure8_and_detectors(synthetic, tmp_path):
+    at = ["--data", synthetic, "--out", tmp_path / "out", *COMMON]
+    at += ["--folds", 3, "--resamples", 100]
     result = invoke("figure8", *at, "--steps", 2)
     assert result.exit_code == 0, result.exception
     figure = json.loads((tmp_path / "out" / "figure8.json").read_text())
@@ -182,8 +171,8 @@ def test_figure8_and_detectors(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_patch_sizes(data, tmp_path):
-    at = ["--data", data, "--out", tmp_path / "out", "--work", tmp_path / "work", *COMMON]
+def test_patch_sizes(synthetic, tmp_path):
+    at = ["--data", synthetic, "--out", tmp_path / "out", "--work", tmp_path / "work", *COMMON]
     share = ["--patches", 64, "--validation-share", 0.4]
     result = invoke("patch-sizes", *at, *share, "--sizes", "48,32")
     assert result.exit_code == 0, result.exception
@@ -209,8 +198,8 @@ def test_figure7_draws_what_it_counts(tmp_path):
     assert (tmp_path / "out" / "figure7.png").is_file()
 
 
-def test_wrong_options_are_refused(data, tmp_path):
-    at = ["--data", data, "--out", tmp_path / "out", *COMMON]
+def test_wrong_options_are_refused(synthetic, tmp_path):
+    at = ["--data", synthetic, "--out", tmp_path / "out", *COMMON]
     result = invoke("detectors", *at, "--work", tmp_path / "work", "--trunks", "vgg16")
     assert "--trunks must be of resnet18" in str(result.exception)
     result = invoke("figure6", *at, "--work", tmp_path / "nothing")

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from rbc_engine.training.fit.checkpoint import (
+from rbc_engine.training.fit.steps.checkpoint import (
     load_checkpoint,
     load_start,
     refuse_divergence,
     save_checkpoint,
 )
-from rbc_engine.training.fit.interrupt import InterruptGuard
-from rbc_engine.training.fit.schedule import StepClock, one_cycle
+from rbc_engine.training.fit.steps.interrupt import InterruptGuard
+from rbc_engine.training.fit.steps.schedule import StepClock, one_cycle
 
 __all__ = ["averaged", "train_steps"]
 
@@ -54,7 +54,7 @@ def train_steps(
     start: Path | None,
     log: Callable[[str], None],
 ) -> AveragedModel:
-    """Trains, or goes on from `checkpoint`, and returns the averaged weights.
+    """Trains on the device that `model` is on, or goes on from `checkpoint`, and returns the averaged weights.
 
     loss_at: the loss of a step, which must depend on nothing but the weights, the step's number and torch's
         generator: the latter is seeded by (seed, step), so that a resumed training takes the same steps.
@@ -67,6 +67,7 @@ def train_steps(
     Ctrl-C ends it after the step in hand, with a checkpoint and KeyboardInterrupt. Raises FloatingPointError when the
     loss or a gradient is not finite; the last checkpoint is left as it is.
     """
+    device = next(model.parameters()).device
     average = averaged(model, ema_decay=ema_decay)
     state, line = load_checkpoint(checkpoint)
     log(line)
@@ -97,7 +98,7 @@ def train_steps(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             torch.manual_seed(seed * 1_000_003 + step)
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 loss = loss_at(step)
             optimizer.zero_grad()
             loss.backward()

@@ -1,0 +1,1 @@
+"""Fields of several laboratories, with their single cells, as one collection."""

@@ -1,0 +1,1 @@
+"""The classifier of cell types, over several laboratories."""

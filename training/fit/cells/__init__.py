@@ -1,0 +1,1 @@
+"""The detector of single cells, by kind, over several laboratories."""
