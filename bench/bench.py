@@ -28,10 +28,11 @@ from rbc_engine.bench.instruments.engines import open_engine
 from rbc_engine.bench.instruments.fields import BenchFields, check_size, read_fields, render_fields
 from rbc_engine.bench.instruments.machine import describe_machine
 from rbc_engine.bench.settings import BenchSettings, Size
-from rbc_engine.devices.choose import cores_here
+from rbc_engine.devices.cpu.kind import cores_here
 from rbc_engine.engine import Engine
 from rbc_engine.errors import UsageError
 from rbc_engine.packs.pack import Pack
+from rbc_engine.types.frames import HOST
 
 __all__ = ["SCHEMA", "run_bench"]
 
@@ -69,7 +70,7 @@ def run_bench(settings: BenchSettings, *, say: Say) -> dict[str, Any]:
         gaps += engine.notes
         sets = _field_sets(settings, engine.pack, folder, gaps, say)
         main_set = sets[min(1, len(sets) - 1)]
-        on_host = engine.choice.device_id is None
+        on_host = engine.choice.place == HOST
         limits = _limits(engine, settings, gaps, say) if on_host else None
         report: dict[str, Any] = {
             "schema": SCHEMA,

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
-from rbc_engine.devices.choose import cores_here, open_device
+from rbc_engine.devices.choose import open_device
+from rbc_engine.devices.cpu.kind import cores_here
 from rbc_engine.engine import Engine
 from rbc_engine.errors import UsageError
 from rbc_engine.packs.pack import Pack
+from rbc_engine.sources.base import Source
 from rbc_engine.sources.find import find_fields
 from rbc_engine.sources.images.dali import DaliSource
-from rbc_engine.sources.images.files import FolderSource
+from rbc_engine.sources.images.files import FileSource
 from rbc_engine.sources.open import dali_remedy
 from rbc_engine.stats.drift import Drift
+from rbc_engine.types.frames import Decoded
 from rbc_engine.types.regions import Regions
 
 __all__ = ["certify"]
@@ -71,20 +73,20 @@ def _run(
     choice = open_device(device, precision=precision, calibration=pack.calibration)
     log(f"{len(entries)} images on {choice.device.name}, {choice.device.precision}")
     workers = cores_here()
-    source: FolderSource | DaliSource
+    source: Source[Decoded]
     if decoder == "dali":
         if (remedy := dali_remedy()) is not None:
             raise UsageError(f"--drift: {remedy}")
         source = DaliSource(
             entries,
-            device_ids=[choice.device_id],
+            places=[choice.place],
             batch_size=_BATCH,
             workers=workers,
             ahead=2 * _BATCH,
         )
     else:
-        source = FolderSource(entries, workers=workers, ahead=2 * workers)
-    with Engine.on(pack, choice) as engine, closing(source):
+        source = FileSource(entries, workers=workers, ahead=2 * workers)
+    with Engine.on(pack, choice) as engine, source:
         return {
             f"{result.slide}/{result.field}": result.regions
             for result in engine.run(source)

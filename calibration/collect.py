@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rbc_engine.calibration.observe import ObservingDevice
-from rbc_engine.devices.choose import DeviceChoice, cores_here
+from rbc_engine.calibration.observing_device import ObservingDevice
+from rbc_engine.devices.base import DeviceChoice
+from rbc_engine.devices.cpu.kind import CPU, cores_here
 from rbc_engine.engine import Engine
 from rbc_engine.errors import UsageError
 from rbc_engine.packs.pack import Pack
-from rbc_engine.sources.images.files import FolderSource
+from rbc_engine.sources.images.files import FileSource
 from rbc_engine.types.frames import FieldRef
 
 __all__ = ["observe_fields"]
@@ -33,6 +34,7 @@ def observe_fields(
     device = device or ObservingDevice()
     choice = DeviceChoice(
         device=device,
+        kind=CPU,
         lanes=1,
         threads=cores_here(),
         lane_frames=1,
@@ -44,7 +46,7 @@ def observe_fields(
     regions = 0
     with (
         Engine.on(pack, choice) as engine,
-        FolderSource(entries, workers=1, ahead=2) as source,
+        FileSource(entries, workers=1, ahead=2) as source,
     ):
         for number, result in enumerate(engine.run(source), start=1):
             if result.regions is None:

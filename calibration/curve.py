@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rbc_engine.calibration.collect import observe_fields
-from rbc_engine.calibration.observe import ObservingDevice
+from rbc_engine.calibration.observing_device import ObservingDevice
 from rbc_engine.calibration.ranges import NetworkProbe, ranges_by
 from rbc_engine.packs.calibration import NETWORKS
 from rbc_engine.packs.pack import Pack

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx
 
 from rbc_engine.calibration.histogram import METHODS, Histogram, choose_range
-from rbc_engine.calibration.observe import INPUTS
+from rbc_engine.calibration.observing_device import INPUTS
 from rbc_engine.devices.cpu.device import HostDevice
 from rbc_engine.errors import UsageError
 from rbc_engine.packs.calibration import NetworkRanges

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from rbc_engine.closing import Closing
-from rbc_engine.devices.base import BuildWatch
-from rbc_engine.devices.choose import DeviceChoice, open_devices
+from rbc_engine.devices.base import BuildWatch, DeviceChoice
+from rbc_engine.devices.choose import open_devices
 from rbc_engine.errors import DeviceError, ImageError, UsageError
 from rbc_engine.lanes.base import Analyze
 from rbc_engine.lanes.batching import batches, outcome
@@ -18,9 +18,9 @@ from rbc_engine.lanes.lanes import Lanes, lane_maker
 from rbc_engine.lanes.stages.field_prior import FieldPrior
 from rbc_engine.meter import Meter
 from rbc_engine.packs.pack import Pack, find_pack
-from rbc_engine.session.options import OnEnded, SessionOptions
 from rbc_engine.session.pixels import PixelFormat
 from rbc_engine.session.session import Session
+from rbc_engine.session.session_options import OnEnded, SessionOptions
 from rbc_engine.stats.drift import Drift
 from rbc_engine.types.arrays import UInt8
 from rbc_engine.types.frames import Decoded, FieldRef, Frame

@@ -21,21 +21,21 @@ from rbc_engine.training.datasets.laboratories.base import CellField
 from rbc_engine.training.datasets.laboratories.collection import DatasetEntry, find_collection
 from rbc_engine.training.datasets.laboratories.leaks import seen_by_pack, seen_by_training
 from rbc_engine.training.datasets.laboratories.load import load_fields
-from rbc_engine.training.datasets.laboratories.split import image_name, split_laboratories
+from rbc_engine.training.datasets.laboratories.sides import image_name, split_laboratories
 from rbc_engine.training.datasets.split import SPLITS
 from rbc_engine.training.fit.cell_types.draws import TypeDraws
 from rbc_engine.training.fit.cell_types.examples import gather_examples, normal_type
-from rbc_engine.training.fit.cell_types.options import (
+from rbc_engine.training.fit.cell_types.teachers import Teachers
+from rbc_engine.training.fit.cell_types.train import load_type_classifier, train_type_classifier
+from rbc_engine.training.fit.cell_types.training_options import (
     SOFT_WEIGHT,
     UNLABELLED_SHARE,
     TypeTraining,
 )
-from rbc_engine.training.fit.cell_types.teachers import Teachers
-from rbc_engine.training.fit.cell_types.train import load_type_classifier, train_type_classifier
-from rbc_engine.training.fit.cells.options import CELL_CANVAS_PX, CellDetectorTraining
 from rbc_engine.training.fit.cells.train import load_cell_detector, train_cell_detector
+from rbc_engine.training.fit.cells.training_options import CELL_CANVAS_PX, CellDetectorTraining
 from rbc_engine.training.fit.steps.devices import CPU
-from rbc_engine.training.fit.steps.options import (
+from rbc_engine.training.fit.steps.option_notes import (
     START,
     as_tuples,
     check_choice,

@@ -14,8 +14,8 @@ from rbc_engine.errors import UsageError
 from rbc_engine.packs.manifest import ClassifierSettings
 from rbc_engine.packs.pack import MANIFEST_NAME, Pack, shipped_packs
 from rbc_engine.training.datasets.base import Dataset, LabelledField
-from rbc_engine.training.datasets.choose import held_out_fields
 from rbc_engine.training.datasets.formats import check_format, load_dataset
+from rbc_engine.training.datasets.judging_smears import held_out_fields
 from rbc_engine.training.datasets.split import SPLITS, check_sides, split_fields
 from rbc_engine.training.fit.classifier import (
     ClassifierTraining,
@@ -26,7 +26,7 @@ from rbc_engine.training.fit.classifier import (
 from rbc_engine.training.fit.detector import DetectorTraining, load_detector, train_detector
 from rbc_engine.training.fit.region_set import load_regions
 from rbc_engine.training.fit.steps.devices import CPU
-from rbc_engine.training.fit.steps.options import (
+from rbc_engine.training.fit.steps.option_notes import (
     START,
     as_tuples,
     check_choice,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rbc_engine.training.fit.cell_types.options import TypeTraining
-from rbc_engine.training.fit.cells.options import CellDetectorTraining
+from rbc_engine.training.fit.cell_types.training_options import TypeTraining
+from rbc_engine.training.fit.cells.training_options import CellDetectorTraining
 from rbc_engine.training.fit.classifier import ClassifierTraining
 from rbc_engine.training.fit.detector import DetectorTraining
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from rbc_engine.bench.instruments.counters import Counted, counted
 from rbc_engine.bench.instruments.fields import BenchFields
-from rbc_engine.bench.instruments.measure import Spread, spread
+from rbc_engine.bench.instruments.spreads import Spread, spread
 from rbc_engine.bench.instruments.whole_run import run_into
 from rbc_engine.engine import Engine
 from rbc_engine.errors import RbcError

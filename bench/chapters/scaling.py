@@ -13,11 +13,11 @@ from pathlib import Path
 
 from rbc_engine.bench.instruments.counters import counted
 from rbc_engine.bench.instruments.fields import BenchFields, render_fields
-from rbc_engine.bench.instruments.measure import Fit, fit_power
+from rbc_engine.bench.instruments.spreads import Fit, fit_power
 from rbc_engine.bench.instruments.stub_engine import stub_engine
 from rbc_engine.bench.instruments.whole_run import run_into
 from rbc_engine.bench.settings import BenchSettings, Size
-from rbc_engine.devices.choose import cores_here
+from rbc_engine.devices.cpu.kind import cores_here
 from rbc_engine.engine import Engine
 from rbc_engine.errors import RbcError
 

@@ -19,7 +19,7 @@ from rbc_engine.bench.instruments.engines import watched_engine
 from rbc_engine.bench.instruments.fields import BenchFields
 from rbc_engine.bench.instruments.stopwatch import NETWORKS, Stopwatch, WatchedNetwork
 from rbc_engine.bench.instruments.work import Work, network_work
-from rbc_engine.devices.choose import cores_here
+from rbc_engine.devices.cpu.kind import cores_here
 from rbc_engine.engine import Engine
 from rbc_engine.lanes.canvas import fit_canvas
 from rbc_engine.packs.pack import Pack

@@ -10,7 +10,7 @@ from rbc_engine.bench.chapters.end_to_end import measure_throughput, pass_from_m
 from rbc_engine.bench.instruments.engines import open_engine
 from rbc_engine.bench.instruments.fields import BenchFields
 from rbc_engine.bench.settings import BenchSettings
-from rbc_engine.devices.choose import cores_here
+from rbc_engine.devices.cpu.kind import cores_here
 
 __all__ = ["measure_sweep"]
 

@@ -11,10 +11,10 @@ from typing import Any
 from rbc_engine.bench.chapters.agreement import Agreement, agreement
 from rbc_engine.bench.chapters.end_to_end import pass_from_disk
 from rbc_engine.bench.instruments.fields import BenchFields
-from rbc_engine.bench.instruments.measure import in_turn, ratio_spread, spread
+from rbc_engine.bench.instruments.spreads import in_turn, ratio_spread, spread
 from rbc_engine.bench.peers.base import Peer, PeerMissingError
 from rbc_engine.bench.peers.open import open_peer
-from rbc_engine.devices.choose import cores_here
+from rbc_engine.devices.cpu.kind import cores_here
 from rbc_engine.engine import Engine
 from rbc_engine.types.frames import FieldRef
 from rbc_engine.types.regions import Regions

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from rbc_engine.devices.choose import cores_here
+from rbc_engine.devices.cpu.kind import cores_here
 from rbc_engine.devices.cuda.driver import ask_driver
 
 __all__ = ["Counted", "Gap", "counted", "read_energy_uj"]

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import cast
 
 from rbc_engine.bench.instruments.stopwatch import Stopwatch, WatchedDevice
 from rbc_engine.bench.settings import BenchSettings
-from rbc_engine.devices.base import Device
 from rbc_engine.engine import Engine
 
 __all__ = ["open_engine", "watched_engine"]
@@ -51,8 +49,7 @@ def open_engine(
 def watched_engine(engine: Engine, stopwatch: Stopwatch) -> Iterator[Engine]:
     """Open the same pack on the same device, with every op and network of every lane timed."""
     choices = [
-        replace(choice, device=cast(Device, WatchedDevice(choice.device, stopwatch)))
-        for choice in engine.choices
+        replace(choice, device=WatchedDevice(choice.device, stopwatch)) for choice in engine.choices
     ]
     with Engine.on(engine.pack, *choices) as watched:
         yield watched

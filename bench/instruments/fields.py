@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from rbc_engine.bench.settings import Size
-from rbc_engine.devices.choose import cores_here
+from rbc_engine.devices.cpu.kind import cores_here
 from rbc_engine.errors import ImageError, UsageError
 from rbc_engine.lanes.canvas import fit_canvas
 from rbc_engine.packs.manifest import DetectorSettings

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from rbc_engine.devices.choose import cores_here
+from rbc_engine.devices.cpu.kind import cores_here
 from rbc_engine.devices.cuda.driver import ask_driver
 
 __all__ = ["LIBRARIES", "cache_bytes", "describe_machine"]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
-from rbc_engine.devices.base import Device, DeviceArray, Network
+import numpy.typing as npt
+
+from rbc_engine.closing import Closing
+from rbc_engine.devices.base import AnyDevice, DeviceArray, HostArray, Network, Ops
 
 __all__ = ["NETWORKS", "Stopwatch", "WatchedDevice", "WatchedNetwork"]
 
@@ -46,32 +49,45 @@ class Stopwatch:
                 self.seconds[part] += seconds
 
 
-class WatchedDevice:
+class WatchedDevice(Closing):
     """Pass everything on to a device on the host; see rbc_engine.devices.base.Device.
 
     Times mean nothing on a GPU, where a call returns before its work is done.
     """
 
-    def __init__(self, device: Device, stopwatch: Stopwatch) -> None:
+    def __init__(self, device: AnyDevice, stopwatch: Stopwatch) -> None:
         self._device = device
         self._stopwatch = stopwatch
-        self.ops = _WatchedOps(device.ops, stopwatch)
+        self.name, self.backend, self.precision = device.name, device.backend, device.precision
+        self.ops = cast(Ops[Any], _WatchedOps(device.ops, stopwatch))
+
+    def enter(self) -> None:
+        self._device.enter()
 
     def lane(self) -> WatchedDevice:
         lane = self._device.lane()
         return self if lane is self._device else WatchedDevice(lane, self._stopwatch)
 
-    def load(self, *args: Any, **options: Any) -> WatchedNetwork:
-        return WatchedNetwork(self._device.load(*args, **options), self._stopwatch)
+    def free_bytes(self) -> int | None:
+        return self._device.free_bytes()
 
-    def load_classifier(self, *args: Any, **options: Any) -> WatchedNetwork:
-        return WatchedNetwork(self._device.load_classifier(*args, **options), self._stopwatch)
+    def upload(self, array: Any) -> Any:
+        return self._device.upload(array)
+
+    def empty(self, shape: Sequence[int], dtype: npt.DTypeLike) -> Any:
+        return self._device.empty(shape, dtype)
+
+    def download(self, *arrays: Any) -> tuple[HostArray, ...]:
+        return self._device.download(*arrays)
+
+    def load(self, onnx: bytes, **options: Any) -> WatchedNetwork:
+        return WatchedNetwork(self._device.load(onnx, **options), self._stopwatch)
+
+    def load_classifier(self, onnx: bytes, **options: Any) -> WatchedNetwork:
+        return WatchedNetwork(self._device.load_classifier(onnx, **options), self._stopwatch)
 
     def close(self) -> None:
         """Do nothing: the device belongs to the engine that opened it."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._device, name)
 
 
 class WatchedNetwork:
@@ -81,19 +97,19 @@ class WatchedNetwork:
     calls: since the stopwatch was reset.
     """
 
-    def __init__(self, network: Network, stopwatch: Stopwatch) -> None:
+    def __init__(self, network: Network[Any], stopwatch: Stopwatch) -> None:
         self.network = network
         self.name = self.input = ""
-        self.example: DeviceArray = None
+        self.example: DeviceArray | None = None
         self.calls = 0
         self._stopwatch = stopwatch
         stopwatch.add(self)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self.example.shape)
+        return () if self.example is None else self.example.shape
 
-    def __call__(self, inputs: Mapping[str, DeviceArray]) -> dict[str, DeviceArray]:
+    def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         ((self.input, self.example),) = inputs.items()
         self.name = NETWORKS[self.input]
         self.calls += 1
@@ -102,7 +118,7 @@ class WatchedNetwork:
 
 
 class _WatchedOps:
-    def __init__(self, ops: Any, stopwatch: Stopwatch) -> None:
+    def __init__(self, ops: Ops[Any], stopwatch: Stopwatch) -> None:
         self._ops = ops
         self._stopwatch = stopwatch
 

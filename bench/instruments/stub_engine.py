@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from rbc_engine.devices.choose import DeviceChoice, open_device
+from rbc_engine.devices.base import DeviceChoice
+from rbc_engine.devices.choose import open_device
 from rbc_engine.engine import Engine
 from rbc_engine.lanes.base import AnyLane
 from rbc_engine.lanes.lanes import Lanes

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
 from rbc_engine.bench.peers.fp32_graph import as_fp32
-from rbc_engine.devices.base import Device
+from rbc_engine.closing import Closing
+from rbc_engine.devices.base import HostArray, Ops
 from rbc_engine.devices.cpu import ops
 from rbc_engine.errors import RbcError
 from rbc_engine.lanes.lane import Lane
@@ -19,7 +20,7 @@ from rbc_engine.lanes.stages.field_prior import FieldPrior
 from rbc_engine.meter import Meter
 from rbc_engine.packs.pack import Pack
 from rbc_engine.sources.images.decode import read_image
-from rbc_engine.types.frames import Decoded, FieldRef, Frame
+from rbc_engine.types.frames import Decoded, DevicePixels, FieldRef, Frame
 from rbc_engine.types.regions import Regions
 
 __all__ = ["OnnxRuntimePeer"]
@@ -40,7 +41,7 @@ class OnnxRuntimePeer:
             f"ONNX Runtime {ort.__version__}, the pack's graphs in fp32, the engine's kernels"
         )
         self._lane = Lane(
-            cast(Device, _OnnxRuntimeDevice(threads)),
+            _OnnxRuntimeDevice(threads),
             pack,
             Caller(pack),
             batch_frames=1,
@@ -61,13 +62,13 @@ class OnnxRuntimePeer:
         self._lane.close()
 
 
-class _OnnxRuntimeDevice:
+class _OnnxRuntimeDevice(Closing):
     """Provide the device of that lane; see rbc_engine.devices.base.Device."""
 
     name, backend, precision = "cpu", f"ONNX Runtime {ort.__version__}", "fp32"
 
     def __init__(self, threads: int) -> None:
-        self.ops: Any = ops
+        self.ops: Ops[HostArray] = ops
         self._options = ort.SessionOptions()
         self._options.intra_op_num_threads = threads
         self._options.inter_op_num_threads = 1
@@ -76,18 +77,21 @@ class _OnnxRuntimeDevice:
         self._sessions: dict[bytes, ort.InferenceSession] = {}
 
     def enter(self) -> None:
-        """Do nothing."""
+        """Do nothing: every thread may use the CPU."""
 
     def lane(self) -> _OnnxRuntimeDevice:
         return self
 
-    def upload(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return array
+    def free_bytes(self) -> None:
+        """None: what the host has free does not decide about lanes."""
 
-    def empty(self, shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    def upload(self, array: HostArray | DevicePixels) -> HostArray:
+        return array if isinstance(array, np.ndarray) else array.to_host()
+
+    def empty(self, shape: Sequence[int], dtype: npt.DTypeLike) -> HostArray:
         return np.empty(tuple(shape), dtype)
 
-    def download(self, *arrays: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], ...]:
+    def download(self, *arrays: HostArray) -> tuple[HostArray, ...]:
         return arrays
 
     def load_classifier(self, onnx: bytes, **options: Any) -> _OnnxRuntimeNetwork:
@@ -100,12 +104,16 @@ class _OnnxRuntimeDevice:
             )
         return _OnnxRuntimeNetwork(self._sessions[onnx], outputs)
 
+    def close(self) -> None:
+        """Forgets the networks; those already handed out go on working."""
+        self._sessions.clear()
+
 
 class _OnnxRuntimeNetwork:
     def __init__(self, session: ort.InferenceSession, outputs: Sequence[str]) -> None:
         self._session = session
         self._outputs = list(outputs)
 
-    def __call__(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    def __call__(self, inputs: Mapping[str, HostArray]) -> dict[str, HostArray]:
         results = self._session.run(self._outputs, dict(inputs))
         return dict(zip(self._outputs, results, strict=True))

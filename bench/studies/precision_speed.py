@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rbc_engine.bench.instruments.measure import in_turn, ratio_spread, spread
+from rbc_engine.bench.instruments.spreads import in_turn, ratio_spread, spread
 from rbc_engine.devices.cpu.device import HostDevice, host_precisions
 from rbc_engine.engine import Engine
 from rbc_engine.lanes.canvas import fit_canvas
@@ -29,7 +29,7 @@ from rbc_engine.packs.calibration import NETWORKS
 from rbc_engine.packs.networks import network_of
 from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.sources.find import find_fields
-from rbc_engine.sources.images.files import FolderSource
+from rbc_engine.sources.images.files import FileSource
 
 __all__ = ["measure_networks", "measure_whole"]
 
@@ -90,7 +90,7 @@ def measure_whole(pack: Path, data: Path, *, repeats: int) -> Seconds:
     entries = find_fields([data]).entries
 
     def run(engine: Engine) -> None:
-        with FolderSource(entries, workers=2, ahead=8) as source:
+        with FileSource(entries, workers=2, ahead=8) as source:
             for _ in engine.run(source):
                 pass
 

@@ -27,7 +27,7 @@ import simplejpeg
 import tifffile
 
 from rbc_engine.bench.settings import Size, parse_sizes
-from rbc_engine.devices.choose import cores_here
+from rbc_engine.devices.cpu.kind import cores_here
 from rbc_engine.errors import UsageError
 from rbc_engine.sinks.run_json import RUN_JSON, RunRecord
 from rbc_engine.sources.synthetic.field import render_field

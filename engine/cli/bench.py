@@ -102,7 +102,7 @@ def bench(
     if out is not None:
         drawn = {}
         if plots:
-            from rbc_engine.bench.plots import draw_plots
+            from rbc_engine.bench.bench_plots import draw_plots
 
             drawn = draw_plots(report)
         write_report(out, report, drawn)

@@ -103,7 +103,7 @@ def calibrate(
         )
         return
     from rbc_engine.calibration.calibrate import calibrate as make
-    from rbc_engine.calibration.release import write_calibration
+    from rbc_engine.calibration.into_pack import write_calibration
     from rbc_engine.devices.choose import precisions_of
     from rbc_engine.training.evaluation.precisions import FieldJudges
 
@@ -161,7 +161,11 @@ def _load(data: Path, data_format: str) -> Dataset | None:
 def _judging(
     pack: Pack, dataset: Dataset, groups: str | None, held_out: bool
 ) -> Sequence[LabelledField]:
-    from rbc_engine.training.datasets.choose import choose_fields, in_pack_order, warn_of_training
+    from rbc_engine.training.datasets.judging_smears import (
+        choose_fields,
+        in_pack_order,
+        warn_of_training,
+    )
 
     named = None if groups is None else [name.strip() for name in groups.split(",")]
     chosen = choose_fields(pack, dataset, groups=named, held_out=held_out)

@@ -34,24 +34,17 @@ def _report() -> dict[str, Any]:
     from importlib.metadata import version
 
     from rbc_engine import _kernels
-    from rbc_engine.devices.choose import cores_here, open_device
-    from rbc_engine.devices.cuda.driver import ask_driver
-    from rbc_engine.devices.cuda.needs import DALI, gpu_needs, library_version
-    from rbc_engine.devices.cuda.plan_cache import cache_folder
+    from rbc_engine.devices.choose import open_device
+    from rbc_engine.devices.cpu.kind import cores_here
+    from rbc_engine.devices.table import KINDS
     from rbc_engine.errors import PackError
     from rbc_engine.packs.pack import Pack, shipped_packs
-    from rbc_engine.sources.open import dali_remedy
+    from rbc_engine.sources.images import table as images
+    from rbc_engine.sources.open import DALI
+    from rbc_engine.sources.slides import table as slides
 
-    driver = ask_driver()
-    gpu = [
-        str(need)
-        for number in range(max(len(driver.gpus), 1))
-        for need in gpu_needs(number, driver=driver)
-    ]
-    # Each line once: what the GPUs share is shown for the first.
-    gpu = list(dict.fromkeys(gpu))
-    gpu.append(f"DALI: {dali_remedy() or library_version(*DALI)}")
-    gpu.append(f"compiled networks: {cache_folder()}")
+    gpu = [line for kind in KINDS.values() for line in kind.needs()]
+    gpu.append(f"DALI: {DALI.missing() or DALI.version()}")
     packs, calibration = [], None
     for name, folder in shipped_packs().items():
         try:
@@ -72,9 +65,8 @@ def _report() -> dict[str, Any]:
             "cores": cores_here(),
             "lanes": choice.lanes,
             "gpu": gpu,
-            "decoders": [
-                f"{name} {version(name)}" for name in ("simplejpeg", "pillow", "tifffile")
-            ],
+            "decoders": [f"{reader.name}: {reader.library}" for reader in images.READERS],
+            "slides": [f"{reader.name}: {reader.library}" for reader in slides.READERS],
             "packs": packs or ["none: no pack comes with this installation; give --pack PATH"],
             "notes": list(choice.notes),
         }

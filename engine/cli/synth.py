@@ -65,7 +65,7 @@ def synth(
     """Render slides of red cells: ovals, sickles, reticulocytes, granular cells, echinocytes,
     stomatocytes.
     """
-    from rbc_engine.sources.synthetic.cells import TYPES
+    from rbc_engine.sources.synthetic.drawn_cells import TYPES
     from rbc_engine.sources.synthetic.field import render_field
 
     width, height = _parse_size(size)
@@ -207,7 +207,7 @@ def _truth_of(field: SyntheticField) -> dict[str, Any]:
     """Describe regions and cells of a field: boxes x0 y0 x1 y1 in px, far edges exclusive, and
     types.
     """
-    from rbc_engine.sources.synthetic.cells import TYPES
+    from rbc_engine.sources.synthetic.drawn_cells import TYPES
 
     height, width = field.mask.shape
     return {

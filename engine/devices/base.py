@@ -1,20 +1,63 @@
-"""What a device offers to the stages, and no more: memory, networks, and ops."""
+"""What a device offers to the stages: memory, networks, and ops; and the record of its kind."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.meter import Meter
+from rbc_engine.types.arrays import Float32, Int32
+from rbc_engine.types.frames import HOST, DevicePixels, Place
 
-__all__ = ["BuildWatch", "Device", "DeviceArray", "Network"]
+__all__ = [
+    "RGB",
+    "AnyDevice",
+    "Array",
+    "BuildWatch",
+    "Device",
+    "DeviceArray",
+    "DeviceChoice",
+    "DeviceKind",
+    "HostArray",
+    "Network",
+    "OpenDevice",
+    "Ops",
+]
 
-DeviceArray = Any
-"""An array in the memory of a device: numpy on the host, CudaArray on a GPU. Both have shape, dtype and a length, are
-cut along their first axis by slices, and take an array or 0 into such a slice."""
+RGB = tuple[float, float, float]
+
+HostArray = npt.NDArray[Any]
+
+Itself = TypeVar("Itself")
+
+
+class DeviceArray(Protocol):
+    """An array in the memory of a device: numpy on the host, CudaArray on a GPU."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self: Itself, rows: slice, /) -> Itself:
+        """Cut along the first axis, in the same memory."""
+        ...
+
+    def __setitem__(self: Itself, rows: slice, value: Itself | int, /) -> None:
+        """Take an array of the same shape and type, or 0, into a slice."""
+        ...
+
+
+Array = TypeVar("Array", bound=DeviceArray)
+"""The kind of array that one device has: what it makes, its networks and its ops take."""
 
 
 class BuildWatch(Protocol):
@@ -29,34 +72,118 @@ class BuildWatch(Protocol):
         ...
 
 
-class Network(Protocol):
+class Network(Protocol[Array]):
     """A compiled network. One object serves one lane at a time; `Device.load` gives each lane its own."""
 
-    def __call__(self, inputs: Mapping[str, DeviceArray]) -> dict[str, DeviceArray]:
+    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Runs it. Outputs are valid until the next call of this object."""
         ...
 
 
-class Device(Protocol):
+class Ops(Protocol[Array]):
+    """Run the kernels between the networks. rbc_engine.devices.cpu.ops says what each does.
+
+    A result may be overwritten by the next call of the same op in the same lane. Every op raises
+    ValueError naming the argument at fault. threads: CPU threads that it may use; a GPU needs none.
+    """
+
+    def resize_letterbox(
+        self,
+        frames: Sequence[Array],
+        resized_hw: Int32,
+        *,
+        canvas_hw: tuple[int, int],
+        background_level: float | None = None,
+        threads: int = 1,
+    ) -> Array: ...
+
+    def generate_proposals(
+        self,
+        objectness: Sequence[Array],
+        deltas: Sequence[Array],
+        *,
+        base_anchors: Sequence[Float32],
+        strides_px: Sequence[int],
+        image_hw: Int32,
+        per_level: int,
+        keep: int,
+        nms_iou: float,
+        threads: int = 1,
+    ) -> tuple[Array, Array]: ...
+
+    def roi_align(
+        self,
+        features: Sequence[Array],
+        boxes: Array,
+        counts: Array,
+        *,
+        strides_px: Sequence[int],
+        output_size: int,
+        sampling_ratio: int,
+        canonical_px: float,
+        canonical_level: int,
+        threads: int = 1,
+    ) -> Array: ...
+
+    def postprocess_detections(
+        self,
+        class_logits: Array,
+        box_deltas: Array,
+        proposals: Array,
+        counts: Array,
+        *,
+        image_hw: Int32,
+        frame_hw: Int32,
+        score_threshold: float,
+        nms_iou: float,
+        max_regions: int,
+        threads: int = 1,
+    ) -> tuple[Array, Array, Array, Array, Array]: ...
+
+    def crop_resize(
+        self,
+        frames: Sequence[Array],
+        windows: Float32,
+        frame_index: Int32,
+        *,
+        size_px: int,
+        mean: RGB,
+        std: RGB,
+        threads: int = 1,
+    ) -> Array: ...
+
+
+class Device(Protocol[Array]):
     """A CPU or a GPU, as one lane sees it: its work is done in the order it was asked for.
 
     Used by one thread at a time; each calls `enter` before anything else.
     """
 
-    name: str
-    """What doctor and run.json call it, e.g. 'cpu: AMD EPYC'."""
-    backend: str
-    """Library and version that runs the networks, e.g. 'OpenVINO 2026.4'."""
-    precision: str
-    """'fp32', 'bf16', 'fp16', 'int8' or 'fp8': what the networks compute in."""
-    ops: Any
-    """The functions of rbc_engine.devices.cpu.ops for this device's arrays: same names, same arguments."""
+    @property
+    def name(self) -> str:
+        """Name it as doctor and run.json do, e.g. 'cpu: AMD EPYC'."""
+        ...
+
+    @property
+    def backend(self) -> str:
+        """Name the library that runs the networks, with its version, e.g. 'OpenVINO 2026.4'."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """Say what the networks compute in: 'fp32', 'bf16', 'fp16', 'int8' or 'fp8'."""
+        ...
+
+    @property
+    def ops(self) -> Ops[Array]:
+        """Return the ops for this device's arrays."""
+        ...
 
     def enter(self) -> None:
         """Makes the device the current one of the calling thread."""
         ...
 
-    def lane(self) -> Device:
+    def lane(self) -> Device[Array]:
         """The same device for another lane, whose work is in no order with this one's."""
         ...
 
@@ -64,15 +191,18 @@ class Device(Protocol):
         """Memory that is free; None where nobody needs to know, on the host."""
         ...
 
-    def upload(self, array: npt.NDArray[Any] | DeviceArray) -> DeviceArray:
-        """The array on this device; itself if it is there already. It may be changed after the next `download`."""
+    def upload(self, array: HostArray | Array | DevicePixels) -> Array:
+        """The array on this device; itself if it is there already. It may be changed after the next `download`.
+
+        Raises ValueError for pixels that lie in the memory of another device.
+        """
         ...
 
-    def empty(self, shape: Sequence[int], dtype: npt.DTypeLike) -> DeviceArray:
+    def empty(self, shape: Sequence[int], dtype: npt.DTypeLike) -> Array:
         """Memory with any content."""
         ...
 
-    def download(self, *arrays: DeviceArray) -> tuple[npt.NDArray[Any], ...]:
+    def download(self, *arrays: Array) -> tuple[HostArray, ...]:
         """Waits for everything asked for so far; then the arrays on the host."""
         ...
 
@@ -83,7 +213,7 @@ class Device(Protocol):
         outputs: Sequence[str],
         shapes: Mapping[str, tuple[int, ...]],
         meter: Meter | None = None,
-    ) -> Network:
+    ) -> Network[Array]:
         """Compiles an ONNX graph for fixed input shapes, keeping only the named outputs.
 
         Inputs and outputs are float32 or uint8 on the host whatever types the graph has, and of the graph's
@@ -100,7 +230,7 @@ class Device(Protocol):
         heads: bytes,
         shape: tuple[int, int, int, int],
         meter: Meter | None = None,
-    ) -> Network:
+    ) -> Network[Array]:
         """The classifier of a pack, `patches` [N, 3, P, P] -> `probabilities` float32 [N, T].
 
         On the host the whole graph; on a GPU the graph up to `feature_map`, and the kernel `fused_heads` with the
@@ -110,7 +240,7 @@ class Device(Protocol):
 
     def close(self) -> None: ...
 
-    def __enter__(self) -> Device: ...
+    def __enter__(self) -> Device[Array]: ...
 
     def __exit__(
         self,
@@ -118,3 +248,96 @@ class Device(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
+
+
+AnyDevice = Device[Any]
+"""A device for whoever does not touch its arrays."""
+
+
+def _nothing() -> None:
+    """Where no compiled network is kept, none is removed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceChoice:
+    """Hold an open device with the sizes that suit it.
+
+    kind: its kind's record.
+    place: the memory in which its lanes take frames as they lie, beside the host's.
+    lanes: batches in flight. threads: CPU threads for each kernel of a lane.
+    lane_frames: frames a lane takes at once.
+    batch_frames, batch_patches: batch sizes of the networks.
+    notes: why no faster device or precision was taken.
+    refuse: removes the compiled networks that are kept on the disk; called when they give wrong
+        answers.
+    """
+
+    device: AnyDevice
+    kind: DeviceKind
+    place: Place = HOST
+    lanes: int
+    threads: int
+    lane_frames: int
+    batch_frames: int
+    batch_patches: tuple[int, ...]
+    notes: Sequence[str]
+    refuse: Callable[[], None] = _nothing
+
+
+class OpenDevice(Protocol):
+    """DeviceKind.open."""
+
+    def __call__(
+        self,
+        number: int,
+        *,
+        precision: str,
+        lanes: int | None,
+        notes: Sequence[str],
+        cache_name: str,
+        watch: BuildWatch | None,
+    ) -> DeviceChoice:
+        """Open a device that has no problems.
+
+        precision: one that it offers. lanes: None for what suits it.
+        notes: come before the device's own.
+        cache_name: a folder for the compiled networks of a pack. watch: see Engine.open.
+        """
+        ...
+
+
+def _none_lacking(_: int) -> Sequence[str]:
+    return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceKind:
+    """Say of one kind of device what has to be known before one is open.
+
+    name: what --device and calibration.json call it.
+    numbered: --device may name some of several, e.g. 'cuda:1'.
+    keeps_networks: compiling takes minutes, so networks are kept on the disk, and each device
+        proves them on the pack's golden inputs when it is opened; else they are compiled at each
+        start, in seconds, once for all lanes.
+    decodes: images can be decoded into its memory.
+    found: numbers of those that are here. The other functions take one of them.
+    problems: everything that a device lacks to run, each with its remedy.
+    precisions: what it computes in, fastest first.
+    lacks: why not in one that others of its kind have, one line each.
+    needs: what doctor says of the kind, one line for each thing that is here or missing.
+    dlpack_type: of its memory, in DLPack's numbers.
+    adopt: makes DevicePixels of a frame in that memory, without a copy.
+    """
+
+    name: str
+    numbered: bool
+    keeps_networks: bool
+    decodes: bool
+    found: Callable[[], Sequence[int]]
+    problems: Callable[[int], Sequence[str]]
+    precisions: Callable[[int], Sequence[str]]
+    lacks: Callable[[int], Sequence[str]] = _none_lacking
+    needs: Callable[[], Sequence[str]]
+    open: OpenDevice
+    dlpack_type: int | None = None
+    adopt: Callable[[object], DevicePixels] | None = None

@@ -2,66 +2,29 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from rbc_engine.devices.base import BuildWatch, Device
-from rbc_engine.devices.cuda.driver import ask_driver
-from rbc_engine.devices.cuda.needs import gpu_problems, usable_gpus
+from rbc_engine.devices.base import BuildWatch, DeviceChoice, DeviceKind
+from rbc_engine.devices.table import KINDS
 from rbc_engine.errors import DeviceError, UsageError
 from rbc_engine.packs.calibration import Calibration, accepts
 
-__all__ = [
-    "DEVICES",
-    "DeviceChoice",
-    "cores_here",
-    "open_device",
-    "open_devices",
-    "precisions_of",
-]
+__all__ = ["DEVICES", "open_device", "open_devices", "precisions_of"]
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8", "fp8")
 
-DEVICES = "auto, cpu, cuda, cuda:N, cuda:N,M or cuda:all"
+
+def _spelled(*which: str, also: Sequence[str] = ()) -> str:
+    """List what --device may be. which: what may follow the name of a kind that is numbered."""
+    words = [*also, *(kind.name for kind in KINDS.values() if not kind.numbered)]
+    words += [
+        f"{kind.name}{part}" for kind in KINDS.values() if kind.numbered for part in ("", *which)
+    ]
+    return f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+DEVICES = _spelled(":N", ":N,M", ":all", also=["auto"])
 """What --device may be."""
-
-_GPU_LANES = 4
-_GPU_FRAMES = 8
-_GPU_PATCHES = (8, 32, 128)
-# One graph serves all; a size costs 20 ms at its first use, and an empty place 1.6 ms each time.
-_HOST_PATCHES = (4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64)
-
-
-def _nothing() -> None:
-    """Where no compiled network is kept, none is removed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeviceChoice:
-    """An open device with the sizes that suit it.
-
-    device_id: which GPU; None for the host.
-    lanes: batches in flight. threads: CPU threads for each kernel of a lane.
-    lane_frames: frames a lane takes at once. batch_frames, batch_patches: batch sizes of the networks.
-    notes: why no faster device or precision was taken.
-    refuse: removes the compiled networks that are kept on the disk; called when they give wrong answers.
-    """
-
-    device: Device
-    device_id: int | None = None
-    lanes: int
-    threads: int
-    lane_frames: int
-    batch_frames: int
-    batch_patches: tuple[int, ...]
-    notes: Sequence[str]
-    refuse: Callable[[], None] = _nothing
-
-
-def cores_here() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def open_device(
@@ -98,34 +61,31 @@ def open_devices(
     """
     if precision not in PRECISIONS:
         raise UsageError(f"--precision must be one of {', '.join(PRECISIONS)} (got {precision!r})")
-    kind, _, which = device.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (which and kind != "cuda") or device.endswith(":"):
-        raise UsageError(f"--device must be {DEVICES} (got {device!r})")
-    if kind == "cpu":
-        return (_open_host(precision, calibration, lanes=lanes, notes=[]),)
-    if kind == "auto":
-        problems = gpu_problems(0)
-        if problems:
-            # Nobody asked for a GPU: the first reason will do, and where it is the driver, for most it is the only one.
-            note = f"device cpu: {problems[0]}"
-            if len(problems) > 1:
-                note += "; `rbc-engine doctor` lists all that a GPU needs"
-            return (_open_host(precision, calibration, lanes=lanes, notes=[note]),)
+    if device == "auto":
+        kind, notes = _fastest()
         numbers = [0]
     else:
-        numbers = _numbers(which or "0", device)
-    for number in numbers:
-        if problems := gpu_problems(number):
-            raise DeviceError(f"--device {device}: {'; '.join(problems)}; or use --device cpu")
+        kind, which = _named(device)
+        numbers, notes = _numbers(kind, which, device), []
+        for number in numbers:
+            if problems := kind.problems(number):
+                raise DeviceError(f"--device {device}: {'; '.join(problems)}; or use --device cpu")
     opened: list[DeviceChoice] = []
     try:
         for number in numbers:
+            taken, why = _decide(
+                precision,
+                calibration,
+                kind.name,
+                kind.precisions(number),
+                lacks=kind.lacks(number),
+            )
             opened.append(
-                _open_gpu(
+                kind.open(
                     number,
-                    precision,
-                    calibration,
+                    precision=taken,
                     lanes=lanes,
+                    notes=[*notes, *why],
                     cache_name=cache_name,
                     watch=watch,
                 )
@@ -137,11 +97,48 @@ def open_devices(
     return tuple(opened)
 
 
-def _numbers(which: str, device: str) -> list[int]:
-    """The GPUs that the part after 'cuda:' names."""
+def precisions_of(device: str) -> Sequence[str]:
+    """What one device, e.g. 'cpu', 'cuda' or 'cuda:1', computes in, fastest first.
+
+    Raises UsageError for another name, DeviceError for a device that is not here.
+    """
+    name, colon, which = device.partition(":")
+    kind = KINDS.get(name)
+    number = which if colon else "0"
+    if kind is None or (colon and not kind.numbered) or not number.isdecimal():
+        raise UsageError(f"--device must be {_spelled(':N')} here (got {device!r})")
+    if problems := kind.problems(int(number)):
+        raise DeviceError(f"--device {device}: {'; '.join(problems)}")
+    return kind.precisions(int(number))
+
+
+def _fastest() -> tuple[DeviceKind, list[str]]:
+    """The first kind that has no problems, and why none before it was taken."""
+    notes: list[str] = []
+    for kind in KINDS.values():
+        problems = kind.problems(0)
+        if not problems:
+            return kind, [f"device {kind.name}: {note}" for note in notes]
+        # Nobody asked for it: the first reason will do. For most it is the driver, and the only one.
+        more = "; `rbc-engine doctor` lists all that a GPU needs" if len(problems) > 1 else ""
+        notes.append(f"{problems[0]}{more}")
+    raise DeviceError(f"no device can be used: {'; '.join(notes)}")
+
+
+def _named(device: str) -> tuple[DeviceKind, str]:
+    """The kind that --device names, and the numbers after it, as text."""
+    name, _, which = device.partition(":")
+    kind = KINDS.get(name)
+    if kind is None or (which and not kind.numbered) or device.endswith(":"):
+        raise UsageError(f"--device must be {DEVICES} (got {device!r})")
+    return kind, which
+
+
+def _numbers(kind: DeviceKind, which: str, device: str) -> list[int]:
+    """The devices that the part after the colon names; the first one if there is none."""
     if which == "all":
-        return [gpu.number for gpu in usable_gpus()] or [0]
-    parts = which.split(",")
+        return list(kind.found()) or [0]
+    parts = (which or "0").split(",")
     if not all(part.isdecimal() and part.isascii() for part in parts):
         raise UsageError(f"--device must be {DEVICES} (got {device!r})")
     numbers = [int(part) for part in parts]
@@ -150,90 +147,17 @@ def _numbers(which: str, device: str) -> list[int]:
     return numbers
 
 
-def precisions_of(device: str) -> list[str]:
-    """What a device, 'cpu', 'cuda' or 'cuda:N', computes in, fastest first.
-
-    Raises UsageError for another name, DeviceError for a GPU that is not here.
-    """
-    if device == "cpu":
-        from rbc_engine.devices.cpu.device import host_precisions
-
-        return host_precisions()
-    kind, _, which = device.partition(":")
-    if kind != "cuda" or not (which or "0").isdecimal():
-        raise UsageError(f"--device must be cpu, cuda or cuda:N here (got {device!r})")
-    number = int(which or 0)
-    if problems := gpu_problems(number):
-        raise DeviceError(f"--device {device}: {'; '.join(problems)}")
-    return _gpu_precisions(number)
-
-
-def _gpu_precisions(number: int) -> list[str]:
-    from rbc_engine.devices.cuda.device import FP8_CAPABILITY, GPU_PRECISIONS
-
-    capability = next((gpu.capability for gpu in ask_driver().gpus if gpu.number == number), (0, 0))
-    return [name for name in GPU_PRECISIONS if name != "fp8" or capability >= FP8_CAPABILITY]
-
-
-def _open_gpu(
-    number: int,
+def _decide(
     precision: str,
     calibration: Calibration | None,
+    kind: str,
+    offered: Sequence[str],
     *,
-    lanes: int | None,
-    cache_name: str,
-    watch: BuildWatch | None,
-) -> DeviceChoice:
-    from rbc_engine.devices.cuda.device import open_gpu
-
-    taken, notes = _decide(precision, calibration, "cuda", _gpu_precisions(number))
-    gpu = open_gpu(number, precision=taken, cache_name=cache_name, watch=watch)
-    gpu.notes += notes
-    return DeviceChoice(
-        device=gpu.lane(),
-        device_id=number,
-        lanes=lanes or _GPU_LANES,
-        threads=1,
-        lane_frames=_GPU_FRAMES,
-        batch_frames=_GPU_FRAMES,
-        batch_patches=_GPU_PATCHES,
-        notes=gpu.notes,
-        refuse=gpu.refuse,
-    )
-
-
-def _open_host(
-    precision: str, calibration: Calibration | None, *, lanes: int | None, notes: list[str]
-) -> DeviceChoice:
-    from rbc_engine.devices.cpu.device import HostDevice, host_precisions
-
-    offered = host_precisions()
-    taken, why = _decide(precision, calibration, "cpu", offered)
-    if precision == "auto" and "int8" not in offered:
-        why.insert(0, "precision int8 is not taken: this CPU has no VNNI")
-
-    cores = cores_here()
-    # Two cores a lane: a field alone is done sooner, and the last ones of a run leave no core idle. At int8 networks on
-    # two threads lose nothing against two on one thread. Many cores share lanes, which hold feature maps each.
-    lanes = lanes or min(max(cores // 2, 1), 8)
-    device = HostDevice(precision=taken, lanes=lanes, threads=max(cores, lanes))
-    return DeviceChoice(
-        device=device,
-        lanes=lanes,
-        threads=max(1, cores // lanes),
-        lane_frames=4,
-        batch_frames=1,
-        batch_patches=_HOST_PATCHES,
-        notes=(*notes, *why, *device.notes),
-    )
-
-
-def _decide(
-    precision: str, calibration: Calibration | None, kind: str, offered: Sequence[str]
+    lacks: Sequence[str] = (),
 ) -> tuple[str, list[str]]:
-    """The precision to take, and what has to be said about it.
+    """Take a precision, and say what has to be said about it.
 
-    kind: 'cpu' or 'cuda'. offered: what the device computes in, fastest first.
+    kind, offered, lacks: the name, precisions and lacks of a DeviceKind.
     """
     if precision != "auto":
         if precision in offered and not accepts(calibration, kind, precision):
@@ -242,7 +166,7 @@ def _decide(
                 f"{_why_not(calibration, kind, precision)}"
             ]
         return precision, []
-    notes: list[str] = []
+    notes = list(lacks)
     for name in offered:
         if accepts(calibration, kind, name):
             return name, notes

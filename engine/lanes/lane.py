@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from rbc_engine.devices.base import Device
+from rbc_engine.devices.base import AnyDevice
 from rbc_engine.errors import DeviceError, ImageError
 from rbc_engine.lanes.canvas import at_border, fit_canvas
 from rbc_engine.lanes.stages.call import Caller, called
@@ -43,7 +43,7 @@ class Lane:
 
     def __init__(
         self,
-        device: Device,
+        device: AnyDevice,
         pack: Pack,
         caller: Caller,
         *,

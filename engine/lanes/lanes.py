@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from rbc_engine.closing import Closing
-from rbc_engine.devices.choose import DeviceChoice
+from rbc_engine.devices.base import DeviceChoice
 from rbc_engine.errors import DeviceError, DeviceMemoryError, RbcError
 from rbc_engine.lanes.base import Analyze, AnyLane
 from rbc_engine.lanes.lane import Lane
@@ -20,7 +20,7 @@ from rbc_engine.lanes.stages.field_prior import FieldPrior
 from rbc_engine.meter import Meter
 from rbc_engine.packs.pack import Pack
 from rbc_engine.stats.drift import Drift
-from rbc_engine.types.frames import Decoded
+from rbc_engine.types.frames import HOST, Decoded, Place
 from rbc_engine.types.results import FieldResult
 
 __all__ = ["Lanes", "lane_maker"]
@@ -80,7 +80,7 @@ class Lanes(Closing):
             [
                 DeviceLanes(
                     choice.device.name,
-                    choice.device_id,
+                    choice.place,
                     [make(choice) for _ in range(choice.lanes)],
                 )
                 for choice in choices
@@ -92,7 +92,7 @@ class Lanes(Closing):
         self._closing = threading.Lock()
         self._taking_all = threading.Lock()
         self._preparing: threading.Thread | None = None
-        if self.choices[0].device_id is None:
+        if not self.choices[0].kind.keeps_networks:
             # While the caller reads the first frames and a lane compiles network A for them: it
             # holds no lane.
             self._preparing = threading.Thread(
@@ -153,14 +153,15 @@ class Lanes(Closing):
         return [self._check_golden(pack, choice) for choice in self.choices]
 
     def prove(self, pack: Pack) -> None:
-        """Run the golden inputs on every GPU before it is used for frames. No lane has taken memory
-        yet.
+        """Run the golden inputs on every device that keeps its networks, before it gets frames.
+
+        No lane has taken memory yet.
 
         They compile what is not compiled yet, warm the GPU up, show how much memory a lane takes,
         and must come out right.
         """
         for choice in self.choices:
-            if choice.device_id is not None:
+            if choice.kind.keeps_networks:
                 self._prove(pack, choice)
 
     def close(self) -> None:
@@ -191,22 +192,22 @@ class Lanes(Closing):
         batch: Sequence[Decoded],
         *,
         keep_frames: bool = False,
-        device_id: int | None = None,
+        place: Place | None = None,
     ) -> list[FieldResult]:
-        """Return the results of a batch, from the GPU whose memory holds its frames, if one
+        """Return the results of a batch, from the device whose memory holds its frames, if one
         does.
         """
-        if device_id is None:
-            held = {decoded.frame.device_id for decoded in batch if decoded.frame is not None}
-            device_id = next((number for number in held if number is not None), None)
-        return self._do(lambda lane: lane.analyze(batch, keep_frames=keep_frames), device_id)
+        if place is None:
+            held = {decoded.frame.place for decoded in batch if decoded.frame is not None}
+            place = next(iter(held - {HOST}), None)
+        return self._do(lambda lane: lane.analyze(batch, keep_frames=keep_frames), place)
 
-    def _do(self, work: Callable[[AnyLane], Result], device_id: int | None) -> Result:
+    def _do(self, work: Callable[[AnyLane], Result], place: Place | None) -> Result:
         """Do work on a free lane, and on another one if that fails. Raises DeviceError if none is
         left.
         """
         while True:
-            lane = self._pool.take(device_id)
+            lane = self._pool.take(place)
             try:
                 done = work(lane)
             except DeviceMemoryError as error:
@@ -221,20 +222,18 @@ class Lanes(Closing):
                 return done
 
     def _check_golden(self, pack: Pack, choice: DeviceChoice) -> Drift:
-        return check_golden(
-            pack, choice, lambda batch: self._analyze(batch, device_id=choice.device_id)
-        )
+        return check_golden(pack, choice, lambda batch: self._analyze(batch, place=choice.place))
 
     def _prove(self, pack: Pack, choice: DeviceChoice) -> None:
         device = choice.device
         device.enter()
         before = device.free_bytes() or 0
-        self._do(lambda lane: lane.prepare(), choice.device_id)
+        self._do(lambda lane: lane.prepare(), choice.place)
         self._check_golden(pack, choice)
         device.enter()
         free = device.free_bytes() or 0
         taken = max(before - free, 1)
-        lane = self._pool.take(choice.device_id)
+        lane = self._pool.take(choice.place)
         most = 1 + int(_MEMORY_SHARE * free / taken)
         self._pool.limit(
             lane,

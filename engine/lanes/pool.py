@@ -11,6 +11,7 @@ from typing import overload
 
 from rbc_engine.errors import DeviceError, DeviceMemoryError
 from rbc_engine.lanes.base import AnyLane
+from rbc_engine.types.frames import Place
 
 __all__ = ["DeviceLanes", "LanePool"]
 
@@ -18,13 +19,13 @@ __all__ = ["DeviceLanes", "LanePool"]
 class DeviceLanes:
     """Hold the lanes of one device.
 
-    device_id: which GPU; None for the host.
+    place: the memory whose frames they take in place, beside the host's.
     wanted: how many there should be; those beyond it are closed as they come back.
     """
 
-    def __init__(self, name: str, device_id: int | None, lanes: Sequence[AnyLane]) -> None:
+    def __init__(self, name: str, place: Place, lanes: Sequence[AnyLane]) -> None:
         self.name = name
-        self.device_id = device_id
+        self.place = place
         self.wanted = len(lanes)
         self.alive = len(lanes)
         self.free = list(lanes)
@@ -49,30 +50,27 @@ class LanePool:
             return sum(device.wanted for device in self._devices)
 
     @overload
-    def take(self, device_id: int | None = None) -> AnyLane: ...
+    def take(self, place: Place | None = None) -> AnyLane: ...
 
     @overload
-    def take(self, device_id: int | None = None, *, timeout_s: float) -> AnyLane | None: ...
+    def take(self, place: Place | None = None, *, timeout_s: float) -> AnyLane | None: ...
 
-    def take(
-        self, device_id: int | None = None, *, timeout_s: float | None = None
-    ) -> AnyLane | None:
-        """Wait for a free lane. device_id: only of this GPU, because the frames are in its memory.
+    def take(self, place: Place | None = None, *, timeout_s: float | None = None) -> AnyLane | None:
+        """Wait for a free lane. place: only on this device, because the frames are in its memory.
 
-        None if none was free within timeout_s, if given. Raises the DeviceError that ended the last
-        device, if none is left.
+        None if none was free within timeout_s, if given. Raises the DeviceError that
+        ended the last device, if none is left.
         """
         with self._changed:
             while True:
                 usable = [
                     device
                     for device in self._devices
-                    if device.wanted and device_id in (None, device.device_id)
+                    if device.wanted and place in (None, device.place)
                 ]
                 if not usable:
                     raise self._failure or DeviceError(
-                        f"the frames are in the memory of GPU {device_id}, which this engine does "
-                        "not use"
+                        f"the frames are in the memory of {place}, which this engine does not use"
                     )
                 # The device with the most lanes free: work spreads over all of them.
                 device = max(usable, key=lambda device: len(device.free))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rbc_engine.devices.choose import DeviceChoice
+from rbc_engine.devices.base import DeviceChoice
 from rbc_engine.errors import DeviceError
 from rbc_engine.lanes.canvas import fit_canvas
 from rbc_engine.lanes.stages.call import types_held

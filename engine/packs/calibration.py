@@ -78,7 +78,7 @@ class Calibration(_Section):
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
     networks: dict[Name, NetworkRanges]
     verdicts: dict[
-        Annotated[str, Field(pattern=r"^(cpu|cuda):(bf16|fp16|int8|fp8)$")], Acceptance
+        Annotated[str, Field(pattern=r"^[a-z]{1,20}:(bf16|fp16|int8|fp8)$")], Acceptance
     ] = {}
     notes: dict[Name, str | int | float | bool] = {}
 
@@ -95,7 +95,7 @@ def accepts(calibration: Calibration | None, kind: str, precision: str) -> bool:
     A floating-point precision may unless a verdict refuses it; int8 and fp8 need an explicit
     acceptance. A verdict for the CPU does not apply to a GPU.
 
-    calibration: the pack's, if it has one. kind: 'cpu' or 'cuda'.
+    calibration: the pack's, if it has one. kind: of device, e.g. 'cpu'.
     """
     verdict = None if calibration is None else calibration.verdicts.get(f"{kind}:{precision}")
     return precision in ("fp32", "bf16", "fp16") if verdict is None else verdict.accepted

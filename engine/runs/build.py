@@ -23,13 +23,14 @@ class BuildReport:
 
     devices: name, library and precision of each. golden: of each, how its results for the golden
     inputs differ from those of the CPU in fp32.
-    seconds: wall time. notes: why no faster device or precision was chosen, and what had to be
-    given up.
+    keeps_networks: whether what was compiled is kept on the disk. seconds: wall time. notes: why no
+    faster device or precision was chosen, and what had to be given up.
     """
 
     devices: tuple[str, ...]
     lanes: int
     golden: tuple[Drift, ...]
+    keeps_networks: bool
     seconds: float
     notes: tuple[str, ...]
 
@@ -66,6 +67,7 @@ def build_engine(
             ),
             lanes=engine.lanes,
             golden=tuple(golden),
+            keeps_networks=any(choice.kind.keeps_networks for choice in engine.choices),
             seconds=time.perf_counter() - started,
             notes=tuple(engine.notes),
         )

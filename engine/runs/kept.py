@@ -9,8 +9,8 @@ from rbc_engine.closing import Closing
 from rbc_engine.errors import ResultsError
 from rbc_engine.runs.resume import Plan
 from rbc_engine.sinks.journal.run_journal import RunJournal, field_key
-from rbc_engine.sources.base import Entry, entry_ref
-from rbc_engine.sources.images.files import FolderSource
+from rbc_engine.sources.base import Entry, Source, entry_ref
+from rbc_engine.sources.images.files import FileSource
 from rbc_engine.types.frames import Decoded, FileStamp, SlideRef
 from rbc_engine.types.results import FieldResult, TileCounts
 
@@ -28,7 +28,7 @@ class KeptResults(Closing):
 
     def __init__(self, plan: Plan, journal: RunJournal, *, with_frames: bool, workers: int) -> None:
         self._journal = journal
-        self._source: FolderSource | None = None
+        self._source: Source[Decoded] | None = None
         self._frames: Iterator[Decoded] = iter(())
         if with_frames:
             kept = [
@@ -37,7 +37,7 @@ class KeptResults(Closing):
                 if not isinstance(entry, SlideRef) and field_key(entry_ref(entry)) in plan.kept
             ]
             self._refuse_missing(kept)
-            self._source = FolderSource(kept, workers=workers, ahead=workers)
+            self._source = FileSource(kept, workers=workers, ahead=workers)
             self._frames = iter(self._source)
 
     def read(self, entry: Entry) -> FieldResult:

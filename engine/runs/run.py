@@ -14,7 +14,7 @@ from dataclasses import replace
 from itertools import chain, takewhile
 from typing import Any, TypeVar
 
-from rbc_engine.devices.choose import cores_here
+from rbc_engine.devices.cpu.kind import cores_here
 from rbc_engine.engine import Engine
 from rbc_engine.errors import DeviceError, OutputError
 from rbc_engine.runs.kept import KeptResults
@@ -31,8 +31,7 @@ from rbc_engine.sinks.journal.run_journal import RunJournal, field_key
 from rbc_engine.sinks.out_folder import OutFolder
 from rbc_engine.sinks.output import OpenSink, RunOutput
 from rbc_engine.sinks.run_json import RunRecord
-from rbc_engine.sources.base import Entry, entry_ref
-from rbc_engine.sources.images.dali import DaliSource
+from rbc_engine.sources.base import Entry, Source, entry_ref
 from rbc_engine.sources.open import decoder_of, open_source
 from rbc_engine.sources.slides.tile_reader import SlideSource, SlideStart, SlideStep, TileRead
 from rbc_engine.types.frames import SlideRef
@@ -157,7 +156,7 @@ def run_fields(
         ahead=max(ahead, workers),
         pixel_um=pixel_um,
     )
-    tiles = SlideSource(
+    tiles: Source[SlideStep] = SlideSource(
         [entry for entry in pending if isinstance(entry, SlideRef)],
         settings=engine.pack.manifest.detector,
         pixel_um=pixel_um,
@@ -212,11 +211,7 @@ def run_fields(
             f"{slide_count} whole slides have no picture in report.html and no overlay: they are "
             "too large for one"
         )
-    if isinstance(source, DaliSource) and source.given_up:
-        stated.append(
-            f"DALI could not decode {source.given_up} batches of {engine.choice.lane_frames} files "
-            f"as a whole; their files were decoded one by one on the CPU"
-        )
+    stated += [*source.notes, *tiles.notes]
     if lost is not None:
         stated.append(
             f"ended early: {total - counts.fields} of {total} fields were not run: {lost}"

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rbc_engine.devices.cuda.frame import CudaFrame
 from rbc_engine.errors import SessionClosedError
 from rbc_engine.session.ledger import Ledger
-from rbc_engine.session.options import SessionOptions
 from rbc_engine.session.outbox import Outbox
 from rbc_engine.session.pixels import BufferPool, PixelFormat, RawArray
+from rbc_engine.session.session_options import SessionOptions
 from rbc_engine.types.ends import Ended, FrameStatus, PositionUm
+from rbc_engine.types.frames import DevicePixels
 from rbc_engine.types.results import FieldResult
 
 __all__ = ["Flow", "InFlight"]
@@ -49,7 +49,7 @@ class InFlight:
     stale_s: float = math.inf
     number: int = -1
     cancels: int = 0
-    raw: RawArray | CudaFrame | None = None
+    raw: RawArray | DevicePixels | None = None
     pooled: bool = False
     has_place: bool = False
     taken_s: float | None = None
@@ -126,10 +126,10 @@ class Flow:
                     self.end(entry, FrameStatus.REJECTED, "submit was interrupted")
                 raise
 
-    def admit(self, entry: InFlight, raw: RawArray | CudaFrame, *, copy: bool) -> Ended | None:
+    def admit(self, entry: InFlight, raw: RawArray | DevicePixels, *, copy: bool) -> Ended | None:
         """Put a frame that has its place in the queue; or end it. Takes the lock."""
         cause = ""
-        buffer: RawArray | CudaFrame | None = raw
+        buffer: RawArray | DevicePixels | None = raw
         if copy and isinstance(raw, np.ndarray):
             # Outside the lock: a large frame takes a millisecond.
             try:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from rbc_engine.session.admission import Flow
-from rbc_engine.session.options import OnEnded
+from rbc_engine.session.session_options import OnEnded
 
 __all__ = ["Delivery"]
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rbc_engine.devices.cuda.frame import CudaFrame
+from rbc_engine.devices.table import adopt, place_of
 from rbc_engine.errors import ImageError, UsageError
 from rbc_engine.session.demosaic import BAYER_PATTERNS, demosaic
 from rbc_engine.types.arrays import UInt8
-from rbc_engine.types.frames import MAX_SIDE_PX, MIN_SIDE_PX
+from rbc_engine.types.frames import MAX_SIDE_PX, MIN_SIDE_PX, DevicePixels, Place
 
 __all__ = ["BufferPool", "PixelFormat", "RawArray", "as_array", "check_raw", "to_rgb"]
 
@@ -26,7 +26,8 @@ RawArray = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 _CHANNELS = {"rgb": 3, "bgr": 3, "rgba": 4, "bgra": 4, "mono": 1}
 _LAYOUTS = ("auto", *_CHANNELS, *(f"bayer_{pattern}" for pattern in BAYER_PATTERNS))
 _AUTO = {1: "mono", 3: "rgb"}
-_DLPACK_CPU, _DLPACK_CUDA, _DLPACK_CUDA_HOST = 1, 2, 3
+_DLPACK_HOST = (1, 3)
+"""DLPack's numbers for the host's memory, ordinary and pinned by CUDA."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +52,10 @@ class PixelFormat:
             raise UsageError(f"bits must lie in 8..16 (got {self.bits})")
 
 
-def as_array(
-    frame: object, *, device_ids: Collection[int | None] = (None,)
-) -> npt.NDArray[Any] | CudaFrame:
+def as_array(frame: object, *, places: Collection[Place] = ()) -> npt.NDArray[Any] | DevicePixels:
     """Return the frame without a copy: numpy, or DLPack in the memory of the host or of a GPU.
 
-    device_ids: GPUs whose memory can be read.
+    places: devices' memory that can be read.
 
     Raises ImageError for anything else.
     """
@@ -68,10 +67,12 @@ def as_array(
             "np.asarray(frame)"
         )
     kind, number = frame.__dlpack_device__()
-    if kind == _DLPACK_CUDA and number in device_ids:
-        return CudaFrame(frame)
-    if kind not in (_DLPACK_CPU, _DLPACK_CUDA_HOST):
-        where = f"CUDA device {number}" if kind == _DLPACK_CUDA else f"DLPack device type {kind}"
+    if kind not in _DLPACK_HOST:
+        place = place_of(kind, number)
+        adopted = None if place is None else adopt(frame, place, among=places)
+        if adopted is not None:
+            return adopted
+        where = place or f"DLPack device type {kind}"
         raise ImageError(
             f"the frame lies in the memory of {where}, which this engine's device does not read; "
             f"pass a copy in host memory"
@@ -82,7 +83,7 @@ def as_array(
         raise ImageError(f"the frame's DLPack export failed: {error}") from error
 
 
-def check_raw(array: npt.NDArray[Any] | CudaFrame, pixels: PixelFormat) -> None:
+def check_raw(array: npt.NDArray[Any] | DevicePixels, pixels: PixelFormat) -> None:
     """Check what can be checked without reading the pixels. Raises ImageError with the rule, the
     value and the remedy.
     """
@@ -97,14 +98,14 @@ def check_raw(array: npt.NDArray[Any] | CudaFrame, pixels: PixelFormat) -> None:
             "state 10, 12, 14 or 16"
         )
     layout = _layout(array, pixels)
-    if isinstance(array, CudaFrame) and layout != "rgb":
+    if not isinstance(array, np.ndarray) and layout != "rgb":
         raise ImageError(
             f"a frame in the memory of a GPU must be RGB (got layout {layout}); convert it there, "
             f"or pass a copy in host memory"
         )
     channels = _CHANNELS.get(layout, 1)
-    fits = array.ndim == 3 and array.shape[2] == channels
-    if not (fits or (channels == 1 and array.ndim == 2)):
+    fits = len(array.shape) == 3 and array.shape[2] == channels
+    if not (fits or (channels == 1 and len(array.shape) == 2)):
         wanted = "[H, W]" if channels == 1 else f"[H, W, {channels}]"
         raise ImageError(f"a frame of layout {layout} must be {wanted} (got {list(array.shape)})")
     height, width = array.shape[:2]
@@ -168,10 +169,10 @@ class BufferPool:
         return None
 
 
-def _layout(array: npt.NDArray[Any] | CudaFrame, pixels: PixelFormat) -> str:
+def _layout(array: npt.NDArray[Any] | DevicePixels, pixels: PixelFormat) -> str:
     if pixels.layout != "auto":
         return pixels.layout
-    channels = 1 if array.ndim == 2 else array.shape[-1] if array.ndim == 3 else 0
+    channels = 1 if len(array.shape) == 2 else array.shape[-1] if len(array.shape) == 3 else 0
     if channels not in _AUTO:
         raise ImageError(
             f"a frame must be [H, W] or [H, W, 3] (got {list(array.shape)}); "

@@ -21,18 +21,23 @@ import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.closing import Closing
-from rbc_engine.devices.cuda.frame import CudaFrame
 from rbc_engine.errors import ImageError, UsageError
 from rbc_engine.lanes.lanes import Lanes
 from rbc_engine.meter import Meter
 from rbc_engine.packs.pack import Pack
 from rbc_engine.session.admission import Flow, InFlight
 from rbc_engine.session.callback import Delivery
-from rbc_engine.session.options import OnEnded, SessionOptions, check_position, check_seconds
 from rbc_engine.session.pixels import PixelFormat, as_array, check_raw
+from rbc_engine.session.session_options import (
+    OnEnded,
+    SessionOptions,
+    check_position,
+    check_seconds,
+)
 from rbc_engine.session.turns import Turns
 from rbc_engine.session.warm_up import warm_up
 from rbc_engine.types.ends import Ended, FrameCounts, FrameStatus, Latency, PositionUm, Ticket
+from rbc_engine.types.frames import DevicePixels
 
 __all__ = ["Session"]
 
@@ -70,7 +75,7 @@ class Session(Closing):
             )
         self._lanes = lanes
         self._pack = pack
-        self._device_ids = [choice.device_id for choice in lanes.choices]
+        self._places = [choice.place for choice in lanes.choices]
         self._flow = Flow(options, limit=limit)
         self._changed = self._flow.changed
         self._turns = Turns(lanes, meter, self._flow, max_batch=self.max_batch)
@@ -183,7 +188,7 @@ class Session(Closing):
         pixels = pixels or self.options.pixels
         raw, unusable = None, ""
         try:
-            raw = as_array(frame, device_ids=self._device_ids)
+            raw = as_array(frame, places=self._places)
             check_raw(raw, pixels)
         except ImageError as error:
             unusable = str(error)
@@ -357,7 +362,7 @@ class Session(Closing):
     def _enter(
         self,
         entry: InFlight,
-        raw: npt.NDArray[Any] | CudaFrame | None,
+        raw: npt.NDArray[Any] | DevicePixels | None,
         *,
         unusable: str,
         until_s: float,

@@ -9,7 +9,8 @@ from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
-from rbc_engine.devices.cuda.frame import CudaFrame
+import numpy as np
+
 from rbc_engine.errors import RbcError
 from rbc_engine.lanes.base import Analyze
 from rbc_engine.lanes.lanes import Lanes
@@ -112,7 +113,7 @@ class Turns:
         if raw is None:  # close gave up on it
             raise RbcError("the session was closed")
         frame = Frame(
-            pixels=raw if isinstance(raw, CudaFrame) else to_rgb(raw, entry.pixels),
+            pixels=raw if not isinstance(raw, np.ndarray) else to_rgb(raw, entry.pixels),
             slide=entry.slide,
             field=entry.field,
             pixel_um=options.pixel_um,

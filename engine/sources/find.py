@@ -10,14 +10,13 @@ from pathlib import Path
 
 from rbc_engine.errors import UsageError
 from rbc_engine.sources.base import Entry, entry_ref, field_order
-from rbc_engine.sources.slides.open import VENDOR_SUFFIXES, is_whole_slide
+from rbc_engine.sources.images.table import IMAGE_SUFFIXES
+from rbc_engine.sources.slides.open import is_whole_slide
+from rbc_engine.sources.slides.table import SLIDE_SUFFIXES
 from rbc_engine.text import printable
 from rbc_engine.types.frames import Decoded, FieldRef, SlideRef
 
-__all__ = ["IMAGE_SUFFIXES", "Found", "find_fields"]
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
-"""Which files of a folder count as images. A file that is itself an INPUT may have any name."""
+__all__ = ["Found", "find_fields"]
 
 _MAX_INDEX_BYTES = 1 << 20
 
@@ -76,7 +75,7 @@ def _search(given: Path) -> Found:
     if not found.entries:
         raise UsageError(
             f"INPUT {shown} holds no image ({' '.join(IMAGE_SUFFIXES)}) and no slide "
-            f"({' '.join(VENDOR_SUFFIXES)}); files and folders passed over: {found.skipped}"
+            f"({' '.join(SLIDE_SUFFIXES)}); files and folders passed over: {found.skipped}"
         )
     return found
 
@@ -147,7 +146,7 @@ def _entry(*, slide: str, field: str, path: Path) -> FieldRef:
 
 
 def _is_image(name: str) -> bool:
-    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES + VENDOR_SUFFIXES)
+    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES + SLIDE_SUFFIXES)
 
 
 def _slide_parts(folder: Path, files: Sequence[str]) -> set[str]:

@@ -3,38 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import version
 
-from rbc_engine.devices.choose import DeviceChoice
-from rbc_engine.devices.cuda.needs import DALI, library_version
+from rbc_engine.devices.base import DeviceChoice
+from rbc_engine.libraries import Library
+from rbc_engine.sources.base import Source
 from rbc_engine.sources.images.dali import DaliSource
-from rbc_engine.sources.images.files import FolderSource
+from rbc_engine.sources.images.files import FileSource
+from rbc_engine.sources.images.table import READERS
 from rbc_engine.types.frames import Decoded, FieldRef
 
-__all__ = ["cpu_decoders", "dali_remedy", "decoder_of", "open_source"]
+__all__ = ["DALI", "cpu_decoders", "dali_remedy", "decoder_of", "open_source"]
+
+DALI = Library(
+    name="NVIDIA DALI",
+    module="nvidia.dali",
+    distributions=("nvidia-dali-cuda130", "nvidia-dali-cuda120"),
+    remedy="pip install 'rbc-engine[dali]'",
+)
+"""What decodes images into the memory of a device."""
 
 
 def cpu_decoders() -> str:
     """The libraries that decode on the CPU, with their versions."""
-    names = ("simplejpeg", "pillow", "tifffile")
-    return ", ".join(f"{name} {version(name)}" for name in names)
+    return ", ".join(dict.fromkeys(str(reader.library) for reader in READERS))
 
 
 def dali_remedy() -> str | None:
     """What to do for images to be decoded on the GPU; None if DALI is here."""
-    if library_version(*DALI) is not None:
-        return None
-    return "NVIDIA DALI is not installed; pip install 'rbc-engine[dali]'"
+    return DALI.missing()
 
 
 def decoder_of(choices: Sequence[DeviceChoice]) -> tuple[str, list[str]]:
     """What decodes the frames for these devices, and why nothing faster does."""
-    if any(choice.device_id is None for choice in choices):
+    if not all(choice.kind.decodes for choice in choices):
         return cpu_decoders(), []
     remedy = dali_remedy()
     if remedy is not None:
         return cpu_decoders(), [f"images are decoded on the CPU: {remedy}"]
-    return f"DALI {library_version(*DALI)} for JPEG, else {cpu_decoders()}", []
+    return f"DALI {DALI.version()} for JPEG, else {cpu_decoders()}", []
 
 
 def open_source(
@@ -44,14 +50,13 @@ def open_source(
     workers: int,
     ahead: int,
     pixel_um: float | None,
-) -> FolderSource | DaliSource:
+) -> Source[Decoded]:
     """The frames of a run, decoded where that is fastest: by `decoder_of` the devices."""
-    device_ids = [choice.device_id for choice in choices]
-    if None in device_ids or dali_remedy() is not None:
-        return FolderSource(entries, workers=workers, ahead=ahead, pixel_um=pixel_um)
+    if not all(choice.kind.decodes for choice in choices) or dali_remedy() is not None:
+        return FileSource(entries, workers=workers, ahead=ahead, pixel_um=pixel_um)
     return DaliSource(
         entries,
-        device_ids=device_ids,
+        places=[choice.place for choice in choices],
         batch_size=choices[0].lane_frames,
         workers=workers,
         ahead=ahead,

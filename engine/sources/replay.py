@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rbc_engine.errors import SessionClosedError
 from rbc_engine.sources.base import Entry
-from rbc_engine.sources.images.files import FolderSource
+from rbc_engine.sources.images.files import FileSource
 from rbc_engine.types.frames import Decoded
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _rounds(entries: Sequence[Entry], *, loop: bool) -> Iterator[Decoded]:
     number = 1
     while True:
         named = entries if number == 1 else [_renamed(entry, number) for entry in entries]
-        with FolderSource(named, workers=1, ahead=_AHEAD) as source:
+        with FileSource(named, workers=1, ahead=_AHEAD) as source:
             yield from source
         if not loop:
             return

@@ -5,20 +5,24 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from rbc_engine.errors import ImageError
+from rbc_engine.types.arrays import UInt8
 
 __all__ = [
+    "HOST",
     "MAX_SIDE_PX",
     "MIN_SIDE_PX",
     "CanvasFit",
     "Decoded",
+    "DevicePixels",
     "FieldRef",
     "FileStamp",
     "Frame",
+    "Place",
     "SlideRef",
 ]
 
@@ -29,6 +33,41 @@ MAX_SIDE_PX = 8192
 """Longest side of an image: a larger one is a whole slide, which another source reads tile by
 tile.
 """
+
+
+class Place(NamedTuple):
+    """Say whose memory pixels lie in. kind, number: of the device, as in --device cuda:1."""
+
+    kind: str
+    number: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.number}"
+
+
+HOST = Place("host")
+
+
+class DevicePixels(Protocol):
+    """Hold pixels that a decoder or a camera's library left in the memory of a device.
+
+    uint8 [H, W, 3], RGB, C-contiguous.
+    """
+
+    @property
+    def place(self) -> Place: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def to_host(self) -> UInt8:
+        """Copy them."""
+        ...
+
+    def __dlpack__(self, **options: Any) -> Any: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +88,7 @@ class CanvasFit:
 class Frame:
     """Hold one image of a smear.
 
-    pixels: uint8 [H, W, 3], RGB, C-contiguous: a numpy array, or pixels that a decoder left in the memory of the GPU
-        `pixels.device_id` (`shape`, `dtype`, and `to_host` for a copy).
+    pixels: uint8 [H, W, 3], RGB, C-contiguous: a numpy array, or DevicePixels.
     slide, field: where it came from; `field` is unique within a slide.
     pixel_um: width of a pixel in µm, None if unknown. pixel_um_from: who says so: the user, or the file.
     canvas: where it lies on the detector's canvas, for a tile of a slide, whose scale does not go by its own size;
@@ -66,24 +104,24 @@ class Frame:
 
     def __post_init__(self) -> None:
         pixels = self.pixels
-        known = isinstance(pixels, np.ndarray) or self.device_id is not None
+        known = isinstance(pixels, np.ndarray) or hasattr(pixels, "place")
         if not known or pixels.dtype != np.uint8:
             got = getattr(pixels, "dtype", type(pixels).__name__)
             raise ImageError(f"pixels must be a uint8 array (got {got}); scale to 0..255 first")
         if len(pixels.shape) != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
             raise ImageError(f"pixels must have shape [H, W, 3] (got {list(pixels.shape)})")
-        if self.device_id is None and not pixels.flags.c_contiguous:
+        if self.place == HOST and not pixels.flags.c_contiguous:
             object.__setattr__(self, "pixels", np.ascontiguousarray(pixels))
 
     @property
-    def device_id(self) -> int | None:
-        """Return which GPU's memory holds the pixels; None for the host's."""
-        number: int | None = getattr(self.pixels, "device_id", None)
-        return number
+    def place(self) -> Place:
+        """Return whose memory holds the pixels."""
+        place: Place = getattr(self.pixels, "place", HOST)
+        return place
 
     def on_host(self) -> Frame:
         """Return the frame with its pixels as a numpy array."""
-        if self.device_id is None:
+        if self.place == HOST:
             return self
         return dataclasses.replace(self, pixels=self.pixels.to_host())
 

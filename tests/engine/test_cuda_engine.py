@@ -18,7 +18,7 @@ from rbc_engine.lanes import prove
 from rbc_engine.packs.golden import ExpectedRegions, GoldenCase, compare, encode_golden, read_golden
 from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.sources.synthetic.field import render_field
-from rbc_engine.types.frames import Decoded, FieldRef, Frame
+from rbc_engine.types.frames import Decoded, FieldRef, Frame, Place
 from rbc_engine.types.regions import Regions
 from rbc_engine.types.results import FieldResult
 
@@ -171,7 +171,7 @@ def test_two_gpus_share_the_work_and_one_that_is_lost_is_done_without(
 ) -> None:
     machine = FakeMachine(count=2).install(monkeypatch)
     with Engine.open("chula12", device="cuda:all", lanes=1) as opened:
-        assert [choice.device_id for choice in opened.choices] == [0, 1]
+        assert [str(choice.place) for choice in opened.choices] == ["cuda:0", "cuda:1"]
         check(list(opened.run(source(4))), from_cpu)
         machine.gpus.lost.add(1)
         check(list(opened.run(source(7))), from_cpu)
@@ -187,7 +187,7 @@ def test_frames_that_a_decoder_left_on_the_gpu_are_used_there(monkeypatch, from_
     machine = FakeMachine().install(monkeypatch)
 
     class Pixels:
-        device_id = 0
+        place = Place("cuda", 0)
         dtype, strides = np.dtype(np.uint8), None
 
         def __init__(self, pixels: np.ndarray) -> None:

@@ -16,7 +16,7 @@ from rbc_engine.sources.find import find_fields
 from rbc_engine.sources.images.dali import DaliSource
 from rbc_engine.sources.open import dali_remedy
 from rbc_engine.sources.synthetic.field import render_field
-from rbc_engine.types.frames import Decoded, FieldRef, Frame
+from rbc_engine.types.frames import Decoded, FieldRef, Frame, Place
 from rbc_engine.types.results import FieldResult
 
 pytestmark = pytest.mark.gpu
@@ -97,9 +97,9 @@ def test_real_smears_are_as_on_the_cpu(real_data: Path) -> None:
     entries = find_fields([real_data / "slides"]).entries
     with Engine.open("chula12", device="cpu", precision="fp32") as engine:
         threshold = engine.pack.manifest.detector.score_threshold
-        from rbc_engine.sources.images.files import FolderSource
+        from rbc_engine.sources.images.files import FileSource
 
-        with FolderSource(entries, workers=2, ahead=4) as source:
+        with FileSource(entries, workers=2, ahead=4) as source:
             items = list(source)
         expected = list(engine.run(items))
     with Engine.open("chula12", device="cuda") as engine:
@@ -130,13 +130,17 @@ def test_dali_leaves_the_frames_on_the_gpu(repository: Path) -> None:
     entries = find_fields([repository / "samples"]).entries
     with Engine.open("chula12", device="cuda") as engine:
         source = DaliSource(
-            entries, device_ids=[0], batch_size=engine.choice.lane_frames, workers=4, ahead=16
+            entries,
+            places=[Place("cuda", 0)],
+            batch_size=engine.choice.lane_frames,
+            workers=4,
+            ahead=16,
         )
         with source:
             items = list(source)
         jpegs = [d for d in items if d.ref.path.suffix == ".jpg"]
         assert jpegs
-        assert all(d.frame.device_id == 0 for d in jpegs)
+        assert all(d.frame.place == Place("cuda", 0) for d in jpegs)
         on_gpu = list(engine.run(items))
         on_host = list(
             engine.run(

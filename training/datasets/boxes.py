@@ -15,8 +15,8 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 from rbc_engine.training.datasets.base import Dataset, LabelledField
+from rbc_engine.training.datasets.bounded_files import read_smears
 from rbc_engine.training.datasets.check import Faults, ListedImage, checked_dataset
-from rbc_engine.training.datasets.files import read_smears
 from rbc_engine.training.datasets.type_names import IGNORED, UNTYPED, TypeNames, read_type_names
 from rbc_engine.types.arrays import Float32, UInt8
 

@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from rbc_engine.errors import UsageError
 from rbc_engine.training.datasets.base import Dataset, LabelledField
+from rbc_engine.training.datasets.bounded_files import path_inside, read_bytes, smear_groups
 from rbc_engine.training.datasets.check import Faults, ListedImage, describe_copies, read_fields
-from rbc_engine.training.datasets.files import path_inside, read_bytes, smear_groups
 from rbc_engine.training.datasets.regions import components, foreground_mask
 from rbc_engine.types.arrays import UInt8
 

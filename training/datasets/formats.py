@@ -10,8 +10,8 @@ from typing import Protocol
 from rbc_engine.errors import UsageError
 from rbc_engine.training.datasets.base import Dataset
 from rbc_engine.training.datasets.chula12 import load_chula12
-from rbc_engine.training.datasets.coco import load_coco
-from rbc_engine.training.datasets.laboratories.boxes import load_boxes
+from rbc_engine.training.datasets.coco_boxes import load_coco
+from rbc_engine.training.datasets.laboratories.boxes_file import load_boxes
 from rbc_engine.training.datasets.masks import load_masks
 from rbc_engine.training.datasets.synthetic import load_synthetic
 from rbc_engine.training.datasets.voc import load_voc

@@ -24,15 +24,15 @@ import numpy.typing as npt
 
 from rbc_engine.errors import ImageError
 from rbc_engine.sources.images.decode import read_image
-from rbc_engine.sources.synthetic.cells import TYPES as SCD6
+from rbc_engine.sources.synthetic.drawn_cells import TYPES as SCD6
 from rbc_engine.training.datasets.base import Dataset, LabelledField
-from rbc_engine.training.datasets.check import Faults, ListedImage, checked_dataset
-from rbc_engine.training.datasets.files import (
+from rbc_engine.training.datasets.bounded_files import (
     find_folders,
     images_by_stem,
     read_smears,
     read_table,
 )
+from rbc_engine.training.datasets.check import Faults, ListedImage, checked_dataset
 from rbc_engine.training.datasets.regions import components
 from rbc_engine.training.datasets.type_names import (
     IGNORED,

@@ -23,8 +23,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rbc_engine.packs.manifest import TypeName
+from rbc_engine.training.datasets.bounded_files import read_bytes
 from rbc_engine.training.datasets.check import Faults
-from rbc_engine.training.datasets.files import read_bytes
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -16,9 +16,14 @@ from xml.etree import ElementTree
 
 from rbc_engine.errors import UsageError
 from rbc_engine.training.datasets.base import Dataset
+from rbc_engine.training.datasets.bounded_files import (
+    brief,
+    find_folders,
+    images_by_stem,
+    read_bytes,
+)
 from rbc_engine.training.datasets.boxes import BoxedCell, BoxedImage, boxed_dataset
 from rbc_engine.training.datasets.check import Faults
-from rbc_engine.training.datasets.files import brief, find_folders, images_by_stem, read_bytes
 
 __all__ = ["load_voc"]
 

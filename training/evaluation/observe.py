@@ -86,6 +86,7 @@ def _patches(engine: Engine, frame: Frame, boxes: Float32) -> DeviceArray:
     manifest, choice = engine.pack.manifest, engine.choice
     fit = fit_canvas((frame.height, frame.width), pixel_um=None, settings=manifest.detector)
     windows = crop_windows(boxes, canvas_scale=fit.scale, settings=manifest.classifier)
-    return crop_patches(
+    patches: DeviceArray = crop_patches(
         choice.device, [frame], [windows], settings=manifest.classifier, threads=choice.threads
     )
+    return patches

@@ -12,7 +12,11 @@ import numpy as np
 from rbc_engine import _kernels
 from rbc_engine.packs.pack import Pack
 from rbc_engine.training.datasets.base import Dataset, LabelledField
-from rbc_engine.training.datasets.choose import choose_fields, in_pack_order, warn_of_training
+from rbc_engine.training.datasets.judging_smears import (
+    choose_fields,
+    in_pack_order,
+    warn_of_training,
+)
 from rbc_engine.training.evaluation.cell_types import measure_types
 from rbc_engine.training.evaluation.detection import measure_detections
 from rbc_engine.training.evaluation.earlier_run import read_earlier_run

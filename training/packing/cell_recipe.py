@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rbc_engine.packs.manifest import ClassifierSettings
-from rbc_engine.training.fit.cell_types.options import TypeTraining
-from rbc_engine.training.fit.cells.options import CELL_CANVAS_PX
+from rbc_engine.training.fit.cell_types.training_options import TypeTraining
+from rbc_engine.training.fit.cells.training_options import CELL_CANVAS_PX
 from rbc_engine.training.networks.efficientnet_lite import LITE_LEVELS, LITE_TRUNKS
 from rbc_engine.training.recipes import CHULA12, PackRecipe
 

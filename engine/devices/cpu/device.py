@@ -18,9 +18,11 @@ import numpy.typing as npt
 import openvino as ov
 
 from rbc_engine.closing import Closing
+from rbc_engine.devices.base import HostArray, Ops
 from rbc_engine.devices.cpu import ops
 from rbc_engine.errors import DeviceError, UsageError
 from rbc_engine.meter import Meter
+from rbc_engine.types.frames import DevicePixels
 
 __all__ = ["HostDevice", "HostNetwork", "host_precisions"]
 
@@ -48,7 +50,7 @@ class HostNetwork:
         }
         self._outputs = list(outputs)
 
-    def __call__(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    def __call__(self, inputs: Mapping[str, HostArray]) -> dict[str, HostArray]:
         """Runs it, without the GIL and without copying the inputs.
 
         inputs: C-contiguous arrays of the shapes that it was loaded with, uint8 where the graph's input is, else
@@ -105,7 +107,7 @@ class HostDevice(Closing):
 
         Raises UsageError for a value that this CPU or this class does not offer.
         """
-        self.ops: Any = ops
+        self.ops: Ops[HostArray] = ops
         self._core = _core()
         choices = host_precisions()
         if precision not in ("auto", *choices):
@@ -147,14 +149,18 @@ class HostDevice(Closing):
     def free_bytes(self) -> None:
         """None: what the host has free does not decide about lanes."""
 
-    def upload(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def upload(self, array: HostArray | DevicePixels) -> HostArray:
         """The array itself: it is in this device's memory already."""
+        if not isinstance(array, np.ndarray):
+            raise ValueError(
+                f"array must be numpy's (got {type(array).__name__} in the memory of {array.place})"
+            )
         return array
 
-    def empty(self, shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    def empty(self, shape: Sequence[int], dtype: npt.DTypeLike) -> HostArray:
         return np.empty(tuple(shape), dtype)
 
-    def download(self, *arrays: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], ...]:
+    def download(self, *arrays: HostArray) -> tuple[HostArray, ...]:
         """The arrays themselves: they are in the host's memory already."""
         return arrays
 

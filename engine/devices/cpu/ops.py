@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rbc_engine import _kernels
+from rbc_engine.devices.base import RGB
 from rbc_engine.devices.checks import (
     check_array,
     check_at_least,
@@ -34,8 +35,6 @@ __all__ = [
     "resize_letterbox",
     "roi_align",
 ]
-
-RGB = tuple[float, float, float]
 
 
 def resize_letterbox(

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.closing import Closing
-from rbc_engine.devices.base import BuildWatch
+from rbc_engine.devices.base import BuildWatch, HostArray
 from rbc_engine.devices.cuda.memory import CudaArray, LaneMemory, explain_cuda
 from rbc_engine.devices.cuda.network import ClassifierNetwork, CudaNetwork, HeadWeights
 from rbc_engine.devices.cuda.ops import CudaOps
@@ -23,6 +23,7 @@ from rbc_engine.devices.cuda.plan_cache import PlanCache, PlanKey, cache_folder
 from rbc_engine.devices.cuda.weights import read_weights
 from rbc_engine.errors import DeviceError, UsageError
 from rbc_engine.meter import Meter
+from rbc_engine.types.frames import DevicePixels, Place
 
 __all__ = ["FP8_CAPABILITY", "GPU_PRECISIONS", "CudaDevice", "CudaGpu", "Libraries", "open_gpu"]
 
@@ -121,13 +122,14 @@ class CudaGpu:
     ) -> None:
         self.libraries = libraries
         self.number = number
+        self.place = Place("cuda", number)
         self.precision = precision
         self.graphs = graphs
         self.notes: list[str] = []
         """What was given up, e.g. CUDA graphs."""
         self._watch = watch
         trt = libraries.trt
-        with explain_cuda(f"cuda:{number}"):
+        with explain_cuda(f"{self.place}"):
             device = libraries.core.Device(number)
             device.set_current()
             self.gpu_name = str(device.name)
@@ -137,14 +139,14 @@ class CudaGpu:
             )
             if precision == "fp8" and self.capability < FP8_CAPABILITY:
                 raise DeviceError(
-                    f"cuda:{number}: {self.gpu_name} has no fp8 arithmetic (compute capability "
+                    f"{self.place}: {self.gpu_name} has no fp8 arithmetic (compute capability "
                     f"{self.capability[0]}.{self.capability[1]}, fp8 needs 8.9); use --precision int8 or fp16"
                 )
             # Ordered by streams where the driver offers that, which is nearly everywhere.
             self.pool = device.memory_resource
             self._runtime = trt.Runtime(libraries.log)
         self.backend = f"TensorRT {trt.__version__}"
-        self.name = f"cuda:{number}: {self.gpu_name}"
+        self.name = f"{self.place}: {self.gpu_name}"
         self._cache = PlanCache(cache_root, pack=cache_name, gpu=self.gpu_name)
         self._lock = threading.Lock()
         self._engines: dict[PlanKey, Any] = {}
@@ -156,7 +158,7 @@ class CudaGpu:
 
     def enter(self) -> None:
         """Makes the GPU current in the calling thread."""
-        with explain_cuda(f"cuda:{self.number}"):
+        with explain_cuda(f"{self.place}"):
             self.libraries.core.Device(self.number).set_current()
 
     def engine(
@@ -252,7 +254,7 @@ class CudaDevice(Closing):
         self.backend = gpu.backend
         self.precision = gpu.precision
         self.memory = LaneMemory(gpu.libraries.core, gpu.number, gpu.pool)
-        self.ops: Any = CudaOps(self.memory, gpu.libraries.kernels)
+        self.ops = CudaOps(self.memory, gpu.libraries.kernels)
         self._networks: list[CudaNetwork | ClassifierNetwork] = []
 
     def enter(self) -> None:
@@ -265,17 +267,17 @@ class CudaDevice(Closing):
     def free_bytes(self) -> int:
         return self._gpu.free_bytes()
 
-    def upload(self, array: Any) -> CudaArray:
+    def upload(self, array: HostArray | CudaArray | DevicePixels) -> CudaArray:
         """array: numpy, of this lane already, or pixels that a decoder left in this GPU's memory."""
         if isinstance(array, np.ndarray):
             return self.memory.upload(array)
         if isinstance(array, CudaArray) and array.memory is self.memory:
             return array
-        number = getattr(array, "device_id", None)
-        if number != self._gpu.number or not hasattr(array, "__dlpack__"):
+        place = getattr(array, "place", None)
+        if place != self._gpu.place or not hasattr(array, "__dlpack__"):
             raise ValueError(
                 f"array must be numpy's or in the memory of {self.name} "
-                f"(got {type(array).__name__} on GPU {number})"
+                f"(got {type(array).__name__} in that of {place})"
             )
         return self.memory.adopt(array)
 

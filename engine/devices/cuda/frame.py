@@ -8,6 +8,7 @@ import numpy as np
 
 from rbc_engine.errors import ImageError
 from rbc_engine.types.arrays import UInt8
+from rbc_engine.types.frames import Place
 
 __all__ = ["CudaFrame"]
 
@@ -41,7 +42,7 @@ class CudaFrame:
                 f"{list(shape)}, strides {strides}); convert it there, or pass a copy in host memory"
             )
         self._array = array
-        self.device_id = int(array.__dlpack_device__()[1])
+        self.place = Place("cuda", int(array.__dlpack_device__()[1]))
         self.shape = shape
         self.dtype = np.dtype(np.uint8)
 
@@ -55,7 +56,7 @@ class CudaFrame:
             driver.cuMemcpyDtoH(pixels.ctypes.data, self._address, pixels.nbytes),
         ):
             if int(status):
-                raise ImageError(f"the frame on CUDA device {self.device_id} is lost ({status})")
+                raise ImageError(f"the frame on {self.place} is lost ({status})")
         return pixels
 
     def __dlpack__(self, **options: Any) -> Any:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from rbc_engine.errors import DeviceError, DeviceMemoryError, RbcError
 from rbc_engine.meter import Meter
+from rbc_engine.types.frames import Place
 
 __all__ = ["CudaArray", "LaneMemory", "explain_cuda"]
 
@@ -73,8 +74,8 @@ class CudaArray:
         return math.prod(self.shape) * self.dtype.itemsize
 
     @property
-    def device_id(self) -> int:
-        return self.memory.device_id
+    def place(self) -> Place:
+        return self.memory.place
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -104,7 +105,7 @@ class CudaArray:
             self.memory.copy(value, into)
 
     def __repr__(self) -> str:
-        return f"CudaArray({self.dtype} {list(self.shape)} on cuda:{self.device_id})"
+        return f"CudaArray({self.dtype} {list(self.shape)} on {self.place})"
 
 
 class LaneMemory:
@@ -115,10 +116,10 @@ class LaneMemory:
     """
 
     def __init__(self, core: Any, device_id: int, pool: Any) -> None:
-        self.device_id = device_id
+        self.place = Place("cuda", device_id)
         self._core = core
         self._pool = pool
-        with explain_cuda(f"cuda:{device_id}: a stream for a lane"):
+        with explain_cuda(f"{self.place}: a stream for a lane"):
             # cuda.core's default: a stream of its own that does not wait for the default stream.
             self.stream = core.Device(device_id).create_stream()
         self.stream_handle = int(self.stream.handle)
@@ -164,7 +165,7 @@ class LaneMemory:
 
         pixels: has `__dlpack__`, whose producer makes this lane's stream wait until they are there.
         """
-        with explain_cuda(f"cuda:{self.device_id}: pixels from the decoder"):
+        with explain_cuda(f"{self.place}: pixels from the decoder"):
             view = self._core.utils.StridedMemoryView.from_dlpack(
                 pixels, stream_ptr=self.stream_handle
             )
@@ -172,7 +173,7 @@ class LaneMemory:
         contiguous = tuple(int(np.prod(shape[axis + 1 :])) for axis in range(len(shape)))
         if view.strides is not None and tuple(view.strides) != contiguous:
             raise DeviceError(
-                f"pixels on cuda:{self.device_id} must be C-contiguous (got strides {view.strides})"
+                f"pixels on {self.place} must be C-contiguous (got strides {view.strides})"
             )
         return CudaArray(self, int(view.ptr), shape, view.dtype, keeper=(view, pixels))
 
@@ -183,7 +184,7 @@ class LaneMemory:
 
     def zero(self, array: CudaArray) -> None:
         if array.nbytes:
-            with explain_cuda(f"cuda:{self.device_id}: clearing memory"):
+            with explain_cuda(f"{self.place}: clearing memory"):
                 self._view(array.address, array.nbytes).fill(0, stream=self.stream)
 
     def download(self, *arrays: CudaArray) -> tuple[npt.NDArray[Any], ...]:
@@ -202,7 +203,7 @@ class LaneMemory:
 
     def wait(self) -> None:
         """Until everything on the stream is done. Tells the meters how long the networks ran."""
-        with explain_cuda(f"cuda:{self.device_id}"):
+        with explain_cuda(f"{self.place}"):
             done = self.stream.record(options=self._waits)
             done.sync()
             now = time.perf_counter()
@@ -227,7 +228,7 @@ class LaneMemory:
     def close(self) -> None:
         """Waits, then frees everything. Arrays of this lane must not be used any more."""
         try:
-            with explain_cuda(f"cuda:{self.device_id}"):
+            with explain_cuda(f"{self.place}"):
                 self.stream.sync()
         finally:
             self._results.clear()
@@ -236,7 +237,7 @@ class LaneMemory:
             self._runs.clear()
 
     def _allocate(self, size: int) -> Any:
-        with explain_cuda(f"cuda:{self.device_id}: {size >> 20} MiB for a lane"):
+        with explain_cuda(f"{self.place}: {size >> 20} MiB for a lane"):
             return self._pool.allocate(max(size, 1), stream=self.stream)
 
     def _stage(self, size: int) -> Any:
@@ -247,7 +248,7 @@ class LaneMemory:
             self._staging_free.remove(buffer)
         else:
             rounded = max(_LEAST_STAGING_BYTES, 1 << (size - 1).bit_length())
-            with explain_cuda(f"cuda:{self.device_id}: {rounded >> 10} KiB of pinned host memory"):
+            with explain_cuda(f"{self.place}: {rounded >> 10} KiB of pinned host memory"):
                 buffer = self._pinned.allocate(rounded)
         self._staging_used.append(buffer)
         return buffer
@@ -257,7 +258,7 @@ class LaneMemory:
 
     def _copy(self, source: int, into: int, size: int) -> None:
         if size:
-            with explain_cuda(f"cuda:{self.device_id}: copying {size} bytes"):
+            with explain_cuda(f"{self.place}: copying {size} bytes"):
                 self._view(into, size).copy_from(self._view(source, size), stream=self.stream)
 
 

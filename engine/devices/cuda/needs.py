@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 
 from rbc_engine import _kernels
 from rbc_engine.devices.cuda.driver import DriverReport, Gpu, ask_driver
+from rbc_engine.libraries import Library
 
-__all__ = ["DALI", "Need", "gpu_needs", "gpu_problems", "library_version", "usable_gpus"]
+__all__ = ["CUDA_CORE", "TENSORRT", "Need", "gpu_needs", "gpu_problems", "usable_gpus"]
 
 _MIN_CUDA = (13, 0)
 _MIN_CAPABILITY = (7, 5)
@@ -18,14 +17,19 @@ _MIN_TENSORRT = (11, 1)
 _MIN_CUDA_CORE = (1, 0)
 _MIN_FREE_BYTES = 2 << 30
 
-# Import name, then the distributions that bring it.
-TENSORRT = ("tensorrt", ("tensorrt", "tensorrt-cu13", "tensorrt-cu13-bindings"))
-CUDA_CORE = ("cuda.core", ("cuda-core",))
-DALI = ("nvidia.dali", ("nvidia-dali-cuda130", "nvidia-dali-cuda120"))
-
 _INSTALL = "pip install 'rbc-engine[cuda]' --extra-index-url https://pypi.nvidia.com"
 
-VersionOf = Callable[[str, tuple[str, ...]], str | None]
+TENSORRT = Library(
+    name="TensorRT",
+    module="tensorrt",
+    distributions=("tensorrt", "tensorrt-cu13", "tensorrt-cu13-bindings"),
+    remedy=_INSTALL,
+)
+CUDA_CORE = Library(
+    name="cuda.core", module="cuda.core", distributions=("cuda-core",), remedy=_INSTALL
+)
+
+VersionOf = Callable[[Library], str | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,27 +47,12 @@ class Need:
         return f"{self.name}: {self.missing or self.found}"
 
 
-def library_version(module: str, distributions: tuple[str, ...]) -> str | None:
-    """Version of an installed library, without importing it; None if it is not installed."""
-    try:
-        if find_spec(module) is None:
-            return None
-    except ModuleNotFoundError:  # of the package above it
-        return None
-    for name in distributions:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            continue
-    return "of unknown version"
-
-
 def gpu_needs(
     number: int = 0,
     *,
     driver: DriverReport | None = None,
     has_kernels: bool | None = None,
-    version_of: VersionOf = library_version,
+    version_of: VersionOf = Library.version,
 ) -> list[Need]:
     """Everything that `--device cuda:number` needs, in the order in which one would install it."""
     driver = ask_driver() if driver is None else driver
@@ -81,11 +70,8 @@ def gpu_needs(
             "-C cmake.define.RBC_CUDA=ON",
         )
     )
-    for name, library, least in (
-        ("cuda.core", CUDA_CORE, _MIN_CUDA_CORE),
-        ("TensorRT", TENSORRT, _MIN_TENSORRT),
-    ):
-        needs.append(_library_need(name, version_of(*library), least))
+    for library, least in ((CUDA_CORE, _MIN_CUDA_CORE), (TENSORRT, _MIN_TENSORRT)):
+        needs.append(_library_need(library.name, version_of(library), least))
     return needs
 
 

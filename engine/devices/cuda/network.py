@@ -48,11 +48,11 @@ class CudaNetwork:
         self._wants_graph = graph
         self._graph: Any = None
         self._ran_here = False
-        with explain_cuda(f"cuda:{memory.device_id}: {self._name}"):
+        with explain_cuda(f"{memory.place}: {self._name}"):
             self._context = engine.create_execution_context()
         if self._context is None:
             raise DeviceMemoryError(
-                f"cuda:{memory.device_id}: {self._name}: no memory for its "
+                f"{memory.place}: {self._name}: no memory for its "
                 f"{engine.device_memory_size_v2 >> 20} MiB of layers"
             )
         self.inputs: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
@@ -81,7 +81,7 @@ class CudaNetwork:
                 raise ValueError(f"input {tensor} must be {dtype} {list(shape)} (got {array!r})")
             self._place(tensor, array)
         with (
-            explain_cuda(f"cuda:{self._memory.device_id}: {self._name}"),
+            explain_cuda(f"{self._memory.place}: {self._name}"),
             self._memory.network(self._meter),
         ):
             self._run()
@@ -158,7 +158,7 @@ class CudaNetwork:
     def _forget_graph(self) -> None:
         """The stream is waited for first: the graph may be running."""
         if self._graph is not None:
-            with explain_cuda(f"cuda:{self._memory.device_id}: {self._name}"):
+            with explain_cuda(f"{self._memory.place}: {self._name}"):
                 self._memory.stream.sync()
                 self._graph.close()
             self._graph = None

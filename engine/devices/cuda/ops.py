@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rbc_engine.devices.base import RGB
 from rbc_engine.devices.checks import (
     check_at_least,
     check_background_level,
@@ -26,8 +27,6 @@ from rbc_engine.devices.cuda.memory import CudaArray, LaneMemory, explain_cuda
 from rbc_engine.types.arrays import Float32, Int32
 
 __all__ = ["CudaOps"]
-
-RGB = tuple[float, float, float]
 
 _FRAME = np.dtype([("pixels", "<u8"), ("height", "<i4"), ("width", "<i4"), ("row_bytes", "<i8")])
 _HALF, _FLOAT, _INT, _BYTE = (
@@ -316,7 +315,7 @@ class CudaOps:
         return probabilities
 
     def _launch(self, op: str, **arguments: Any) -> None:
-        with explain_cuda(f"cuda:{self._memory.device_id}: kernel {op}"):
+        with explain_cuda(f"{self._memory.place}: kernel {op}"):
             getattr(self._kernels, op)(**arguments, stream=self._memory.stream_handle)
 
     def _workspace(self, op: str, **sizes: int) -> CudaArray:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Generic
 
 import numpy as np
 
-from rbc_engine.devices.base import Device, DeviceArray, Network
+from rbc_engine.devices.base import Array, Device, Network
 from rbc_engine.lanes.stages.patch_batches import split_batches
 from rbc_engine.meter import Meter
 from rbc_engine.packs.networks import network_of
@@ -16,22 +17,22 @@ from rbc_engine.types.arrays import Float32
 __all__ = ["Classify"]
 
 
-class Classify:
+class Classify(Generic[Array]):
     """Run the classification stage of one lane.
 
     batch_sizes: the fixed sizes for which the network is compiled, each at its first use.
     """
 
     def __init__(
-        self, device: Device, pack: Pack, *, batch_sizes: Sequence[int], meter: Meter
+        self, device: Device[Array], pack: Pack, *, batch_sizes: Sequence[int], meter: Meter
     ) -> None:
         self._device = device
         self._pack = pack
         self._sizes = sorted(batch_sizes)
         self._meter = meter
-        self._networks: dict[int, Network] = {}
+        self._networks: dict[int, Network[Array]] = {}
 
-    def __call__(self, patches: DeviceArray) -> Float32:
+    def __call__(self, patches: Array) -> Float32:
         """Classify patches, [R, 3, P, P] on the device, normalised. Returns probabilities float32
         [R, T].
         """
@@ -57,7 +58,7 @@ class Classify:
         for size in self._sizes:
             self._network(size)
 
-    def _network(self, size: int) -> Network:
+    def _network(self, size: int) -> Network[Array]:
         if size not in self._networks:
             side = self._pack.manifest.classifier.patch_px
             self._networks[size] = self._device.load_classifier(

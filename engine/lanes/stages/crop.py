@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rbc_engine.devices.base import Device, DeviceArray
+from rbc_engine.devices.base import Array, Device
 from rbc_engine.packs.manifest import ClassifierSettings
 from rbc_engine.types.arrays import Float32
 from rbc_engine.types.frames import Frame
@@ -36,13 +36,13 @@ def crop_windows(boxes: Float32, *, canvas_scale: float, settings: ClassifierSet
 
 
 def crop_patches(
-    device: Device,
+    device: Device[Array],
     frames: Sequence[Frame],
     windows: Sequence[Float32],
     *,
     settings: ClassifierSettings,
     threads: int,
-) -> DeviceArray:
+) -> Array:
     """Cut the patches of all regions of all frames in one pass.
 
     windows: for each frame, float32 [R, 4] in frame pixels.

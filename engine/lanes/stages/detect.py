@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic
 
 import numpy as np
 
 from rbc_engine.devices.anchors import base_anchors
-from rbc_engine.devices.base import Device, Network
+from rbc_engine.devices.base import Array, Device, Network
 from rbc_engine.lanes.stages.patch_batches import split_batches
 from rbc_engine.meter import Meter
 from rbc_engine.packs.networks import network_of
@@ -36,7 +37,7 @@ class Detections:
     saturated: bool
 
 
-class Detect:
+class Detect(Generic[Array]):
     """Run the detection stage of one lane.
 
     batch: how many frames of one canvas shape go through the networks at once; a single one goes
@@ -45,7 +46,7 @@ class Detect:
     """
 
     def __init__(
-        self, device: Device, pack: Pack, *, batch: int, threads: int, meter: Meter
+        self, device: Device[Array], pack: Pack, *, batch: int, threads: int, meter: Meter
     ) -> None:
         self._device = device
         self._pack = pack
@@ -57,8 +58,8 @@ class Detect:
             base_anchors(sizes, self._settings.anchor_aspect_ratios)
             for sizes in self._settings.anchor_sizes_px
         ]
-        self._backbones: dict[tuple[int, tuple[int, int]], Network] = {}
-        self._box_heads: dict[int, Network] = {}
+        self._backbones: dict[tuple[int, tuple[int, int]], Network[Array]] = {}
+        self._box_heads: dict[int, Network[Array]] = {}
 
     def __call__(self, frames: Sequence[Frame], fits: Sequence[CanvasFit]) -> list[Detections]:
         """Detect in every frame. Frames of one canvas shape share batches."""
@@ -83,7 +84,7 @@ class Detect:
         for size in self._sizes:
             self._box_head(size)
 
-    def _backbone(self, count: int, canvas_hw: tuple[int, int]) -> Network:
+    def _backbone(self, count: int, canvas_hw: tuple[int, int]) -> Network[Array]:
         """Return network A for `count` frames of one canvas shape, compiled at its first use."""
         key = (count, canvas_hw)
         if key not in self._backbones:
@@ -100,7 +101,7 @@ class Detect:
             )
         return self._backbones[key]
 
-    def _box_head(self, count: int) -> Network:
+    def _box_head(self, count: int) -> Network[Array]:
         """Return network B for the proposals of `count` frames, compiled at its first use."""
         if count not in self._box_heads:
             settings = self._settings

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rbc_engine.devices.base import Device, DeviceArray
+from rbc_engine.devices.base import Array, Device
 from rbc_engine.packs.manifest import Manifest
 from rbc_engine.types.arrays import Float32
 
@@ -30,8 +30,8 @@ _DARK_PERCENTILE, _BRIGHT_PERCENTILE = 5, 95
 
 
 def blurred_frames(
-    device: Device,
-    patches: DeviceArray,
+    device: Device[Array],
+    patches: Array,
     windows: Sequence[Float32],
     *,
     canvas_scales: Sequence[float],

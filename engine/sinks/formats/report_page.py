@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rbc_engine.packs.pack import Pack
 from rbc_engine.sinks.files.atomic import AtomicFile
-from rbc_engine.sinks.report.findings import Findings
+from rbc_engine.sinks.report.contents import Findings
 from rbc_engine.sinks.report.page import render
 from rbc_engine.sinks.run_json import RunRecord
 from rbc_engine.types.results import FieldResult

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rbc_engine.packs.pack import Pack
-from rbc_engine.sinks.report.findings import (
+from rbc_engine.sinks.report.contents import (
     FIELDS_LISTED,
     FLAGS,
     PATCHES_PER_END,

@@ -22,9 +22,10 @@ import numpy.typing as npt
 from rbc_engine.closing import Closing
 from rbc_engine.errors import ImageError
 from rbc_engine.sources.images.ahead import ReadAhead
-from rbc_engine.sources.images.decode import decode_image, plain_jpeg, read_bytes
+from rbc_engine.sources.images.decode import decode_image, read_bytes
+from rbc_engine.sources.images.jpeg import plain_jpeg
 from rbc_engine.types.arrays import UInt8
-from rbc_engine.types.frames import Decoded, FieldRef, Frame
+from rbc_engine.types.frames import HOST, Decoded, FieldRef, Frame, Place
 
 __all__ = ["DaliImage", "DaliSource", "build_pipeline"]
 
@@ -35,14 +36,14 @@ _MOST_THREADS = 8
 class DaliImage:
     """Pixels that DALI decoded; see rbc_engine.types.frames.Frame.pixels. The memory lasts as long as this does."""
 
-    def __init__(self, tensor: Any, device_id: int | None) -> None:
+    def __init__(self, tensor: Any, place: Place) -> None:
         self.tensor = tensor
-        self.device_id = device_id
+        self.place = place
         self.shape = tuple(int(length) for length in tensor.shape())
         self.dtype = np.dtype(np.uint8)
 
     def to_host(self) -> UInt8:
-        tensor = self.tensor if self.device_id is None else self.tensor.as_cpu()
+        tensor = self.tensor if self.place == HOST else self.tensor.as_cpu()
         pixels: UInt8 = np.from_dlpack(tensor).copy()
         return pixels
 
@@ -58,20 +59,20 @@ def build_pipeline(
     *,
     batch_size: int,
     threads: int,
-    device_id: int | None,
+    place: Place,
 ) -> Any:
     """A DALI pipeline whose `run()` gives the decoded images of the next batch, then raises StopIteration.
 
     batches: contents of JPEG files, uint8 [bytes] each, at most batch_size a batch; read ahead of `run`.
     threads: of the CPU, for what of a JPEG the GPU does not decode.
-    device_id: which GPU; None decodes the same on the CPU.
+    place: whose memory the images are to lie in; HOST decodes the same on the CPU.
     """
     from nvidia.dali import Pipeline, fn, types
 
     pipeline = Pipeline(
         batch_size=batch_size,
         num_threads=threads,
-        device_id=device_id,
+        device_id=None if place == HOST else place.number,
         prefetch_queue_depth=_PREFETCH,
     )
     with pipeline:
@@ -80,7 +81,7 @@ def build_pipeline(
         )
         # RGB even of grey JPEGs. The whole frame: reading a part of it has crashed.
         images = fn.decoders.image(
-            files, device="cpu" if device_id is None else "mixed", output_type=types.RGB
+            files, device="cpu" if place == HOST else "mixed", output_type=types.RGB
         )
         pipeline.set_outputs(images)
     pipeline.build()
@@ -107,9 +108,9 @@ class _Batch:
 
 
 class DaliSource(Closing):
-    """Frames of fields, decoded ahead on GPUs, in the order given; see rbc_engine.sources.images.files.FolderSource.
+    """Frames of fields, decoded ahead on GPUs: a Source of a Decoded for every entry.
 
-    device_ids: the GPUs, each with a pipeline of its own; batches go to them in turn. `[None]` is the CPU.
+    places: the GPUs' memory, each with a pipeline of its own; batches go to them in turn. `[HOST]` is the CPU.
     batch_size: files a batch: as many as a lane takes frames, so that a lane's frames are on one GPU.
     workers: CPU threads that read files, and that each pipeline uses.
     ahead: the most files that have been read and wait.
@@ -121,7 +122,7 @@ class DaliSource(Closing):
         self,
         entries: Sequence[FieldRef | Decoded],
         *,
-        device_ids: Sequence[int | None],
+        places: Sequence[Place],
         batch_size: int,
         workers: int,
         ahead: int,
@@ -133,16 +134,25 @@ class DaliSource(Closing):
         self._read = ReadAhead(self._read_item, entries, workers=workers, ahead=max(ahead, workers))
         self._unread = self._batches()
         # Batch number i goes to pipeline i modulo their number; each takes its own out of here.
-        self._dealt: list[deque[_Batch]] = [deque() for _ in device_ids]
+        self._dealt: list[deque[_Batch]] = [deque() for _ in places]
         self._dealing = 0
         self._decoders = [
             _Decoder(
                 functools.partial(self._next_batch, index),
-                device_id=number,
+                place=place,
                 batch_size=batch_size,
                 threads=min(workers, _MOST_THREADS),
             )
-            for index, number in enumerate(device_ids)
+            for index, place in enumerate(places)
+        ]
+
+    @property
+    def notes(self) -> Sequence[str]:
+        if not self.given_up:
+            return ()
+        return [
+            f"DALI could not decode {self.given_up} batches of {self._batch_size} files as a whole; "
+            f"their files were decoded one by one on the CPU"
         ]
 
     def __iter__(self) -> Iterator[Decoded]:
@@ -228,7 +238,7 @@ class DaliSource(Closing):
         return self._done(item, pixels)
 
     def _done(self, item: _Item, pixels: UInt8 | DaliImage) -> Decoded:
-        if isinstance(pixels, DaliImage) and pixels.device_id is None:
+        if isinstance(pixels, DaliImage) and pixels.place == HOST:
             pixels = pixels.to_host()
         frame = Frame(
             pixels=pixels, slide=item.ref.slide, field=item.ref.field, pixel_um=self._pixel_um
@@ -246,12 +256,12 @@ class _Decoder:
         self,
         next_batch: Callable[[], _Batch | None],
         *,
-        device_id: int | None,
+        place: Place,
         batch_size: int,
         threads: int,
     ) -> None:
         self._next_batch = next_batch
-        self._device_id = device_id
+        self._place = place
         self._batch_size = batch_size
         self._threads = threads
         self._order: deque[_Batch] = deque()  # taken from next_batch, and not handed out
@@ -274,12 +284,12 @@ class _Decoder:
                     self._feed(),
                     batch_size=self._batch_size,
                     threads=self._threads,
-                    device_id=self._device_id,
+                    place=self._place,
                 )
             try:
                 (output,) = self._pipeline.run()
                 images = [
-                    DaliImage(output[index], self._device_id) for index in range(len(batch.jpegs))
+                    DaliImage(output[index], self._place) for index in range(len(batch.jpegs))
                 ]
             except RuntimeError:
                 # DALI rarely says which file it was, and the pipeline is of no more use. What else was in it

@@ -12,19 +12,18 @@ from rbc_engine.sources.images.ahead import ReadAhead
 from rbc_engine.sources.images.decode import read_image
 from rbc_engine.types.frames import Decoded, Frame
 
-__all__ = ["FolderSource"]
+__all__ = ["FileSource"]
 
 
-class FolderSource(Closing):
-    """Frames of fields, decoded ahead in a few threads, in the order given.
-
-    Iterating, once, yields a Decoded for every entry: a file that cannot be used has its error there and stops
-    nothing. Use it in a `with` block, which stops the threads however the block ends.
+class FileSource(Closing):
+    """Frames of fields, decoded ahead in a few threads: a Source of a Decoded for every entry.
 
     workers: decoding threads.
     ahead: the most frames that are being decoded or wait, which bounds the memory used.
     pixel_um: width of a pixel in µm, the same for all frames, None if unknown.
     """
+
+    notes: Sequence[str] = ()
 
     def __init__(
         self,

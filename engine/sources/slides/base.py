@@ -4,27 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from rbc_engine.errors import ImageError
+from rbc_engine.libraries import Library
 from rbc_engine.types.arrays import UInt8
 
 __all__ = [
     "MAX_SLIDE_SIDE_PX",
-    "SLIDES_REMEDY",
+    "OPENSLIDE",
     "Box",
     "Level",
     "Slide",
+    "SlideModule",
     "checked_levels",
     "checked_pixel_um",
 ]
-
-SLIDES_REMEDY = "pip install 'rbc-engine[slides]'"
 
 MAX_SLIDE_SIDE_PX = 1 << 20
 """Longest side of a slide: scanners make less than a third of it."""
 
 _PIXEL_UM = (0.01, 10.0)
+
+OPENSLIDE = Library(
+    name="OpenSlide",
+    module="openslide",
+    distributions=("openslide-python",),
+    remedy="pip install 'rbc-engine[slides]'",
+)
 
 
 class Box(NamedTuple):
@@ -71,6 +79,26 @@ class Slide(Protocol):
 
     def close(self) -> None:
         """May be called again."""
+        ...
+
+
+class SlideModule(Protocol):
+    """Read slides, as a module of this room; see rbc_engine.sources.slides.table."""
+
+    def is_slide(self, path: Path) -> bool:
+        """Tell a slide from an image, of a file that begins as the reader's files do.
+
+        False if it cannot be read.
+        """
+        ...
+
+    def open_file(self, path: Path, *, named: bool) -> Slide | None:
+        """Open a slide; None if the file is none of this reader's.
+
+        named: its name says that it is one of this reader's.
+
+        Raises ImageError if it is one, and cannot be used.
+        """
         ...
 
 

@@ -2,48 +2,41 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from pathlib import Path
 
 from rbc_engine.errors import ImageError
-from rbc_engine.sources.images.decode import MAX_FILE_BYTES
 from rbc_engine.sources.slides.base import Slide
+from rbc_engine.sources.slides.table import READERS, SLIDE_SUFFIXES
 from rbc_engine.text import printable
-from rbc_engine.types.frames import MAX_SIDE_PX
 
-__all__ = ["VENDOR_SUFFIXES", "is_whole_slide", "open_slide"]
+__all__ = ["is_whole_slide", "open_slide"]
 
-VENDOR_SUFFIXES = (*(".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".czi"),)
-"""Which files of a folder are slides by their name. Of a .tif or .tiff its header decides: see is_whole_slide."""
-
-_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_HEADER_BYTES = 16
 
 
 def is_whole_slide(path: Path) -> bool:
-    """Whether a file is to be read as a whole slide: by its name (VENDOR_SUFFIXES), or as a TIFF that is a pyramid of
-    several levels, or too large for an image. False also for what cannot be read: its error comes up as an image's."""
-    name = path.name.lower()
-    if name.endswith(VENDOR_SUFFIXES):
+    """Tell whether a file is to be read as a whole slide.
+
+    By its name (SLIDE_SUFFIXES), or because a reader whose magic it has says so. False also for
+    what cannot be read: its error comes up as an image's.
+    """
+    if path.name.lower().endswith(SLIDE_SUFFIXES):
         return True
     try:
         if not path.is_file():  # opening a pipe would wait for whoever writes into it
             return False
-        with path.open("rb") as file:
-            if file.read(4) not in _TIFF_MAGIC:
-                return False
-            if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
-                return True
+        header = _header(path)
     except OSError:
         return False
-    from rbc_engine.sources.slides.tiff import slide_levels
-
-    levels = slide_levels(path)
-    return len(levels) > 1 or any(max(level) > MAX_SIDE_PX for level in levels)
+    return any(
+        reader.magic is not None and reader.magic.match(header) and reader.load().is_slide(path)
+        for reader in READERS
+    )
 
 
 def open_slide(path: Path, *, name: str) -> Slide:
-    """Opens a slide: of a vendor's format by OpenSlide, a generic or OME TIFF by tifffile.
+    """Open a slide with the first reader that knows it.
 
     name: what error messages call the file.
 
@@ -56,9 +49,7 @@ def open_slide(path: Path, *, name: str) -> Slide:
             raise ImageError("not a regular file; give a slide")
         if not status.st_size:
             raise ImageError("the file is empty; copy it again")
-        with path.open("rb") as file:
-            tiff = file.read(4) in _TIFF_MAGIC
-        return _open(path, tiff=tiff)
+        return _open(path, _header(path))
     except ImageError as error:
         raise ImageError(f"{label}: {error}") from error
     except OSError as error:
@@ -68,18 +59,19 @@ def open_slide(path: Path, *, name: str) -> Slide:
         ) from error
 
 
-def _open(path: Path, *, tiff: bool) -> Slide:
-    from rbc_engine.sources.slides.openslide import openslide_vendor
-    from rbc_engine.sources.slides.tiff import TiffSlide
+def _open(path: Path, header: bytes) -> Slide:
+    for reader in READERS:
+        if reader.magic is not None and not reader.magic.match(header):
+            continue
+        named = path.name.lower().endswith(reader.suffixes)
+        slide = reader.load().open_file(path, named=named)
+        if slide is not None:
+            return slide
+    raise ImageError(
+        "no slide that OpenSlide knows, and no TIFF; copy it again, or export it as a pyramidal TIFF"
+    )
 
-    named = path.name.lower().endswith(VENDOR_SUFFIXES)
-    vendor = openslide_vendor(path, needed=named)
-    if vendor is not None:
-        from rbc_engine.sources.slides.openslide import OpenSlideSlide
 
-        return OpenSlideSlide(path, vendor=vendor)
-    if not tiff:
-        raise ImageError(
-            "no slide that OpenSlide knows, and no TIFF; copy it again, or export it as a pyramidal TIFF"
-        )
-    return TiffSlide(path)
+def _header(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_HEADER_BYTES)

@@ -11,7 +11,7 @@ import numpy as np
 
 from rbc_engine.errors import ImageError
 from rbc_engine.sources.slides.base import (
-    SLIDES_REMEDY,
+    OPENSLIDE,
     Box,
     Level,
     checked_levels,
@@ -20,7 +20,7 @@ from rbc_engine.sources.slides.base import (
 from rbc_engine.text import printable
 from rbc_engine.types.arrays import UInt8
 
-__all__ = ["OpenSlideSlide", "openslide_vendor"]
+__all__ = ["OpenSlideSlide", "is_slide", "open_file"]
 
 _GENERIC = "generic-tiff"
 _WHITE = (255, 255, 255)
@@ -29,11 +29,22 @@ _MAX_TILE_PX = 1 << 24
 """Of a part of a level that OpenSlide unpacks at once: 64 MiB."""
 
 
-def openslide_vendor(path: Path, *, needed: bool) -> str | None:
-    """The vendor whose format a file has; None if OpenSlide knows none, or takes it for a generic TIFF.
+def is_slide(path: Path) -> bool:
+    """Return False: only the name tells, before OpenSlide is asked."""
+    return False
 
-    needed: raise ImageError if OpenSlide is not installed; else that counts as no vendor.
+
+def open_file(path: Path, *, named: bool) -> OpenSlideSlide | None:
+    """Open a slide, see SlideModule. None also for what OpenSlide takes for a generic TIFF.
+
+    Without OpenSlide, a file that is named like a vendor's raises ImageError, and any other is none
+    of its own.
     """
+    vendor = _vendor(path, needed=named)
+    return None if vendor is None else OpenSlideSlide(path, vendor=vendor)
+
+
+def _vendor(path: Path, *, needed: bool) -> str | None:
     try:
         import openslide
     except ImportError as error:
@@ -41,7 +52,7 @@ def openslide_vendor(path: Path, *, needed: bool) -> str | None:
             return None
         raise ImageError(
             f"a slide of this format is read by OpenSlide, which is not installed ({printable(str(error))}); "
-            f"{SLIDES_REMEDY}"
+            f"{OPENSLIDE.remedy}"
         ) from error
     vendor: str | None = openslide.OpenSlide.detect_format(path)
     return None if vendor == _GENERIC else vendor

@@ -21,12 +21,14 @@ import numpy as np
 import tifffile
 
 from rbc_engine.errors import ImageError
+from rbc_engine.sources.images.decode import MAX_FILE_BYTES
 from rbc_engine.sources.slides.base import Box, Level, checked_levels, checked_pixel_um
 from rbc_engine.sources.slides.tiff_level import TiffLevel
 from rbc_engine.text import printable
 from rbc_engine.types.arrays import UInt8
+from rbc_engine.types.frames import MAX_SIDE_PX
 
-__all__ = ["TiffSlide", "slide_levels"]
+__all__ = ["TiffSlide", "is_slide", "open_file"]
 
 _MAX_PAGES = 256
 _CACHE_BYTES = 256 * 2**20
@@ -41,7 +43,23 @@ _SUBIFDS = 330
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
-def slide_levels(path: Path) -> list[tuple[int, int]]:
+def is_slide(path: Path) -> bool:
+    """Tell whether a TIFF is a pyramid of several levels, or too large for an image."""
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            return True
+    except OSError:
+        return False
+    levels = _levels(path)
+    return len(levels) > 1 or any(max(level) > MAX_SIDE_PX for level in levels)
+
+
+def open_file(path: Path, *, named: bool) -> TiffSlide:
+    """Open a slide, see SlideModule."""
+    return TiffSlide(path)
+
+
+def _levels(path: Path) -> list[tuple[int, int]]:
     """Width and height of the levels of a TIFF's largest image; none if it cannot be read."""
     try:
         with tifffile.TiffFile(path) as tiff:

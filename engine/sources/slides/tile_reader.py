@@ -105,14 +105,16 @@ class _Close:
 
 
 class SlideSource(Closing):
-    """Tiles of slides, one slide after the other, read ahead in a few threads.
+    """Tiles of slides, one slide after the other, read ahead in a few threads: a Source of SlideSteps.
 
-    Iterating, once, yields for every slide a SlideStart, its tiles row by row, and a SlideEnd; or a SlideEnd alone if
-    it cannot be used. After a damaged tile no more of that slide are read. Use it in a `with` block.
+    Of every slide come a SlideStart, its tiles row by row, and a SlideEnd; or a SlideEnd alone if it cannot be used.
+    After a damaged tile no more of that slide are read.
 
     settings: the pack's, for the scale. pixel_um: width of a level-0 pixel in µm, instead of what the files say.
-    workers, ahead: as in FolderSource, in tiles. tile_canvas_px, overlap_canvas_px: as in plan_tiles.
+    workers, ahead: as in FileSource, in tiles. tile_canvas_px, overlap_canvas_px: as in plan_tiles.
     """
+
+    notes: Sequence[str] = ()  # those of a slide come with its SlideStart
 
     def __init__(
         self,

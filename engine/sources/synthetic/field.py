@@ -14,7 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.errors import UsageError
-from rbc_engine.sources.synthetic.cells import TYPES, Cell, Painted, make_cell, make_platelet, paint
+from rbc_engine.sources.synthetic.drawn_cells import (
+    TYPES,
+    Cell,
+    Painted,
+    make_cell,
+    make_platelet,
+    paint,
+)
 from rbc_engine.sources.synthetic.layout import place_cells
 from rbc_engine.sources.synthetic.look import Look, draw_look, expose
 from rbc_engine.sources.synthetic.truth import label_regions

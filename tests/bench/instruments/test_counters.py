@@ -14,7 +14,7 @@ import pytest
 from rbc_engine.bench.instruments import counters
 from rbc_engine.bench.instruments.counters import counted, read_energy_uj
 from rbc_engine.bench.instruments.machine import cache_bytes, describe_machine
-from rbc_engine.devices.choose import cores_here
+from rbc_engine.devices.cpu.kind import cores_here
 from rbc_engine.devices.cuda.driver import DriverReport, Gpu
 
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from rbc_engine import DeviceError, UsageError
 from rbc_engine.cli import app
 from rbc_engine.cli.terminal.compile_watch import CompileWatch
-from rbc_engine.devices import choose
+from rbc_engine.devices.cuda import kind as cuda_kind
 from rbc_engine.devices.cuda import needs
 from rbc_engine.devices.cuda.driver import DriverReport
 from rbc_engine.engine import Engine
@@ -64,7 +64,7 @@ def test_on_a_cpu_it_proves_the_golden_inputs() -> None:
 
 
 def test_doctor_says_what_a_gpu_needs(monkeypatch) -> None:
-    monkeypatch.setattr(choose, "gpu_problems", lambda number: ["no NVIDIA driver"])
+    monkeypatch.setattr(cuda_kind, "gpu_problems", lambda number: ["no NVIDIA driver"])
     result = CliRunner().invoke(app, ["doctor", "--json"])
     assert result.exit_code == 0, result.output
     report = json.loads(result.output)
@@ -95,7 +95,7 @@ def test_a_run_whose_gpu_is_lost_keeps_what_was_done(tmp_path: Path) -> None:
 
     def run(out: Path) -> None:
         device = ScriptedDevice(pack, script)
-        with Engine.on(pack, device.choice(1, device_id=None)) as engine:
+        with Engine.on(pack, device.choice(1)) as engine:
             run_entries(engine, list(source(40)), claim(out))
 
     out = tmp_path / "out"

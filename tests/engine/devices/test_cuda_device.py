@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from rbc_engine.devices.cuda.device import CudaDevice, open_gpu
 from rbc_engine.errors import DeviceError, DeviceMemoryError, UsageError
 from rbc_engine.meter import Meter
+from rbc_engine.types.frames import Place
 
 from ..fakes.machine import FakeMachine
 
@@ -114,7 +115,7 @@ def test_pinned_memory_is_used_again(device: CudaDevice, machine) -> None:
 
 def test_pixels_of_a_decoder_are_adopted_without_a_copy(device: CudaDevice, machine) -> None:
     class Pixels:
-        device_id = 0
+        place = Place("cuda", 0)
         shape, dtype, strides = (4, 5, 3), np.dtype(np.uint8), (15, 3, 1)
         ptr = machine.gpus.allocate(60, 0)
 
@@ -126,8 +127,8 @@ def test_pixels_of_a_decoder_are_adopted_without_a_copy(device: CudaDevice, mach
     there = device.upload(pixels)
     assert (there.address, there.shape) == (pixels.ptr, (4, 5, 3))
     assert device.upload(there) is there
-    pixels.device_id = 1
-    with pytest.raises(ValueError, match="on GPU 1"):
+    pixels.place = Place("cuda", 1)
+    with pytest.raises(ValueError, match="in that of cuda:1"):
         device.upload(pixels)
 
 

@@ -6,13 +6,17 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rbc_engine import DeviceError, UsageError
 from rbc_engine.devices import choose
+from rbc_engine.devices.cuda import kind as cuda_kind
 from rbc_engine.devices.cuda import needs
 from rbc_engine.devices.cuda.driver import DriverReport, Gpu, ask_driver
-from rbc_engine.devices.cuda.needs import gpu_needs, library_version
+from rbc_engine.devices.cuda.needs import gpu_needs
+from rbc_engine.libraries import Library
+from rbc_engine.types.frames import HOST
 
 T4 = Gpu(number=0, name="Tesla T4", capability=(7, 5), total_bytes=16 << 30, free_bytes=15 << 30)
 WHOLE = DriverReport(cuda=(13, 0), gpus=(T4,))
@@ -100,7 +104,7 @@ def missing(number: int = 0, *, report=WHOLE, has_kernels=True, installed=INSTAL
         number,
         driver=report,
         has_kernels=has_kernels,
-        version_of=lambda module, _: installed.get(module),
+        version_of=lambda library: installed.get(library.module),
     )
     assert all(str(need).startswith(f"{need.name}: ") for need in needs)
     return [need.missing for need in needs if need.missing]
@@ -149,18 +153,28 @@ def test_each_missing_thing_has_its_line_and_remedy(machine, says: list[str]) ->
         assert "\n" not in line
 
 
-def test_libraries_are_found_without_importing_them() -> None:
-    assert library_version("numpy", ("numpy",)) is not None
-    assert library_version("numpy", ("no-such-distribution",)) == "of unknown version"
-    assert library_version("no_such_module", ("numpy",)) is None
-    assert library_version("no_such_package.module", ("numpy",)) is None
+@pytest.mark.parametrize(
+    ("module", "distributions", "version"),
+    [
+        ("numpy", ("numpy",), np.__version__),
+        ("numpy", ("no-such-distribution", "numpy"), np.__version__),
+        ("numpy", ("no-such-distribution",), "of unknown version"),
+        ("no_such_module", ("numpy",), None),
+        ("no_such_package.module", ("numpy",), None),
+    ],
+)
+def test_libraries_are_found_without_importing_them(module, distributions, version) -> None:
+    library = Library(name="X", module=module, distributions=distributions, remedy="pip install x")
+    assert library.version() == version
+    assert library.missing() == (None if version else "X is not installed; pip install x")
+    assert str(library) == (f"X {version}" if version else library.missing())
 
 
 def test_auto_takes_the_cpu_and_says_why(monkeypatch) -> None:
-    monkeypatch.setattr(choose, "gpu_problems", lambda number: ["no NVIDIA driver; install one"])
+    monkeypatch.setattr(cuda_kind, "gpu_problems", lambda number: ["no NVIDIA driver; install one"])
     (choice,) = choose.open_devices("auto")
     with choice.device:
-        assert choice.device_id is None
+        assert choice.place == HOST
         assert choice.notes[0] == "device cpu: no NVIDIA driver; install one"
 
 

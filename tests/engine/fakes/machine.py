@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from rbc_engine.devices import choose
 from rbc_engine.devices.cuda import device as cuda_device
+from rbc_engine.devices.cuda import kind as cuda_kind
 from rbc_engine.devices.cuda.driver import DriverReport, Gpu
 
 from .cuda_core import Gpus, make_core, make_driver
@@ -30,10 +30,10 @@ class FakeMachine:
     ) -> FakeMachine:
         """Makes `--device cuda` find this machine. frames, patches: batch sizes, small ones for CPU time."""
         patch.setattr(cuda_device, "_libraries", self.libraries)
-        patch.setattr(choose, "gpu_problems", lambda number: [])
-        patch.setattr(choose, "usable_gpus", self.report().gpus.__iter__)
-        patch.setattr(choose, "_GPU_FRAMES", frames)
-        patch.setattr(choose, "_GPU_PATCHES", tuple(patches))
+        patch.setattr(cuda_kind, "gpu_problems", lambda number: [])
+        patch.setattr(cuda_kind, "usable_gpus", self.report().gpus.__iter__)
+        patch.setattr(cuda_kind, "_FRAMES", frames)
+        patch.setattr(cuda_kind, "_PATCHES", tuple(patches))
         return self
 
     def report(self) -> DriverReport:

@@ -14,10 +14,29 @@ from typing import Any
 import numpy as np
 
 from rbc_engine.closing import Closing
-from rbc_engine.devices.choose import DeviceChoice
+from rbc_engine.devices.base import DeviceChoice, DeviceKind
 from rbc_engine.packs.pack import Pack, find_pack
+from rbc_engine.types.frames import HOST, Place
 
 Script = Callable[["ScriptedDevice", str], None]
+
+
+def _open(number, *, lanes, notes, **_: Any) -> DeviceChoice:
+    """One that nobody scripts, and that has no pack."""
+    return ScriptedDevice(None, lambda device, step: None, number=number).choice(lanes, notes=notes)
+
+
+SCRIPTED = DeviceKind(
+    name="scripted",
+    numbered=True,
+    keeps_networks=True,
+    decodes=False,
+    found=lambda: (0,),
+    problems=lambda number: (),
+    precisions=lambda number: ("fp16",),
+    needs=lambda: (),
+    open=_open,
+)
 
 
 def scripted_pack() -> Pack:
@@ -36,9 +55,10 @@ class ScriptedDevice(Closing):
     backend = "nothing"
     precision = "fp16"
 
-    def __init__(self, pack: Pack, script: Script, *, number: int = 0, root=None) -> None:
+    def __init__(self, pack: Pack | None, script: Script, *, number: int = 0, root=None) -> None:
         self.pack, self.script, self.number = pack, script, number
-        self.name = f"scripted:{number}"
+        self.place = Place(SCRIPTED.name, number)
+        self.name = str(self.place)
         self.root = root or self
         self.lane_number = 0
         self.closed = False
@@ -54,7 +74,8 @@ class ScriptedDevice(Closing):
 
     def choice(self, lanes: int, **more: Any) -> DeviceChoice:
         values = {
-            "device_id": self.number,
+            "kind": SCRIPTED,
+            "place": self.place,
             "threads": 1,
             "lane_frames": 2,
             "batch_frames": 2,
@@ -81,6 +102,8 @@ class ScriptedDevice(Closing):
 
     def upload(self, array):
         self.step("upload")
+        if getattr(array, "place", HOST) not in (HOST, self.place):
+            raise ValueError(f"array lies in the memory of {array.place}, not of {self.place}")
         return array
 
     def empty(self, shape, dtype):

@@ -14,7 +14,7 @@ import pytest
 from rbc_engine.engine import Engine
 from rbc_engine.errors import DeviceError, DeviceMemoryError
 from rbc_engine.packs.pack import Pack
-from rbc_engine.types.frames import Decoded, FieldRef, Frame
+from rbc_engine.types.frames import Decoded, FieldRef, Frame, Place
 from rbc_engine.types.results import FieldResult
 
 from ..fakes.scripted import ScriptedDevice, scripted_pack
@@ -30,9 +30,10 @@ def pack() -> Pack:
 class Elsewhere:
     """Pixels in the memory of a GPU."""
 
-    def __init__(self, number: int, device_id: int) -> None:
+    def __init__(self, number: int, device: int) -> None:
         self.pixels = np.full((100, 300, 3), number, np.uint8)
-        self.shape, self.dtype, self.device_id = self.pixels.shape, self.pixels.dtype, device_id
+        self.shape, self.dtype = self.pixels.shape, self.pixels.dtype
+        self.place = Place("scripted", device)
 
     def __getitem__(self, at):
         return self.pixels[at]
@@ -231,7 +232,9 @@ def test_frames_in_a_gpus_memory_stay_on_it(pack: Pack) -> None:
     devices = [ScriptedDevice(pack, script, number=number) for number in (0, 1)]
     with Engine.on(pack, *(device.choice(2) for device in devices)) as engine:
         assert check(list(engine.run(source(20, on=1)))) == 0
-        with pytest.raises(DeviceError, match="memory of GPU 5, which this engine does not use"):
+        with pytest.raises(
+            DeviceError, match="memory of scripted:5, which this engine does not use"
+        ):
             list(engine.run(source(2, on=5)))
 
 

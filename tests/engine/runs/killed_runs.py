@@ -32,10 +32,12 @@ import rbc_engine.runs.run
 import rbc_engine.runs.run_folder
 from rbc_engine.bench.instruments.stub_engine import StubLane, engine_of_lanes, stub_regions
 from rbc_engine.cli import app
+from rbc_engine.devices.cpu.kind import CPU
 from rbc_engine.engine import Engine
 from rbc_engine.errors import RbcError
 from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.sinks.files.records import RecordWriter
+from rbc_engine.types.frames import HOST
 
 import rbc_engine.cli.terminal.compile_watch  # noqa: F401  isort: skip
 import rich.progress
@@ -110,7 +112,7 @@ def stub(log: str, frame_s: float, precision: str) -> Engine:
         name="none", backend="none", precision=precision, enter=lambda: None, close=lambda: None
     )
     choice = SimpleNamespace(
-        device=device, device_id=None, lanes=2, lane_frames=2, batch_frames=1, batch_patches=(8,),
+        device=device, kind=CPU, place=HOST, lanes=2, lane_frames=2, batch_frames=1, batch_patches=(8,),
         threads=1, notes=[],
     )  # fmt: skip
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)

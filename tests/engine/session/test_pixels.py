@@ -10,7 +10,7 @@ import pytest
 from rbc_engine.errors import ImageError, UsageError
 from rbc_engine.session.demosaic import BAYER_PATTERNS, demosaic
 from rbc_engine.session.pixels import BufferPool, PixelFormat, as_array, check_raw, to_rgb
-from rbc_engine.types.frames import Frame
+from rbc_engine.types.frames import HOST, Frame, Place
 
 RNG = np.random.default_rng(0)
 
@@ -142,7 +142,7 @@ def test_dlpack_that_cannot_be_read_says_why():
         def __dlpack_device__(self):
             return 1, 0
 
-    with pytest.raises(ImageError, match=r"CUDA device 1.*copy in host memory"):
+    with pytest.raises(ImageError, match=r"cuda:1.*copy in host memory"):
         as_array(OnGpu())
     with pytest.raises(ImageError, match="read-only"):
         as_array(Broken())
@@ -164,13 +164,13 @@ class Cupy:
 
 def test_a_frame_on_the_engines_gpu_is_read_in_place():
     pixels = np.arange(40 * 50 * 3, dtype=np.uint8).reshape(40, 50, 3)
-    frame = as_array(Cupy(pixels), device_ids=[0, 1])
+    frame = as_array(Cupy(pixels), places=[Place("cuda", 0), Place("cuda", 1)])
     check_raw(frame, PixelFormat())
-    assert (frame.shape, frame.dtype, frame.device_id) == ((40, 50, 3), np.uint8, 1)
-    assert Frame(pixels=frame).device_id == 1
+    assert (frame.shape, frame.dtype, frame.place) == ((40, 50, 3), np.uint8, Place("cuda", 1))
+    assert Frame(pixels=frame).place == Place("cuda", 1)
     assert frame.__dlpack_device__() == (2, 1)
-    with pytest.raises(ImageError, match=r"CUDA device 1.*copy in host memory"):
-        as_array(Cupy(pixels), device_ids=[None, 0])
+    with pytest.raises(ImageError, match=r"cuda:1.*copy in host memory"):
+        as_array(Cupy(pixels), places=[HOST, Place("cuda", 0)])
     with pytest.raises(ImageError, match="layout mono"):
         check_raw(frame, PixelFormat(layout="mono"))
 
@@ -192,13 +192,13 @@ def test_a_frame_on_a_gpu_is_copied_for_those_who_keep_it(monkeypatch):
 
     monkeypatch.setattr(driver, "cuCtxSynchronize", synchronize)
     monkeypatch.setattr(driver, "cuMemcpyDtoH", copy)
-    frame = Frame(pixels=as_array(Cupy(pixels), device_ids=[1])).on_host()
+    frame = Frame(pixels=as_array(Cupy(pixels), places=[Place("cuda", 1)])).on_host()
     np.testing.assert_array_equal(frame.pixels, pixels)
     assert frame.pixels.ctypes.data != pixels.ctypes.data
     assert asked == ["synchronize", "copy"], "what the GPU was asked for comes first"
     monkeypatch.setattr(driver, "cuMemcpyDtoH", lambda *_: (700,))
-    with pytest.raises(ImageError, match=r"CUDA device 1 is lost \(700\)"):
-        Frame(pixels=as_array(Cupy(pixels), device_ids=[1])).on_host()
+    with pytest.raises(ImageError, match=r"cuda:1 is lost \(700\)"):
+        Frame(pixels=as_array(Cupy(pixels), places=[Place("cuda", 1)])).on_host()
 
 
 @pytest.mark.parametrize(
@@ -212,14 +212,14 @@ def test_a_frame_on_a_gpu_is_copied_for_those_who_keep_it(monkeypatch):
 )
 def test_a_frame_on_a_gpu_that_needs_a_copy_is_refused(pixels):
     with pytest.raises(ImageError, match=r"must be uint8 \[H, W, 3\] RGB and C-contiguous"):
-        as_array(Cupy(pixels), device_ids=[1])
+        as_array(Cupy(pixels), places=[Place("cuda", 1)])
 
 
 def test_a_frame_on_a_gpu_that_does_not_describe_itself_is_refused():
     frame = Cupy(np.zeros((40, 50, 3), np.uint8))
     del frame.__cuda_array_interface__
     with pytest.raises(ImageError, match="__cuda_array_interface__"):
-        as_array(frame, device_ids=[1])
+        as_array(frame, places=[Place("cuda", 1)])
 
 
 def test_pool_keeps_a_few_of_the_newest_size():

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from rbc_engine.bench.instruments.stub_engine import stub_engine
 from rbc_engine.errors import SessionClosedError
-from rbc_engine.session.options import ON_FULL, ORDERS
+from rbc_engine.session.session_options import ON_FULL, ORDERS
 
 GOOD = np.zeros((40, 40, 3), np.uint8)
 FRAMES = {"good": GOOD, "fail": GOOD, "kill": GOOD, "bad": np.zeros((40, 40), np.float32)}

@@ -22,8 +22,8 @@ from rbc_engine.packs.calibration import NETWORKS, Acceptance, Calibration, Netw
 from rbc_engine.sinks.formats.report_page import ReportPage
 from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
-from rbc_engine.sinks.report import findings as findings_module
-from rbc_engine.sinks.report.findings import Findings
+from rbc_engine.sinks.report import contents as findings_module
+from rbc_engine.sinks.report.contents import Findings
 from rbc_engine.sinks.report.page import embedded
 from rbc_engine.sinks.run_json import RunRecord
 from rbc_engine.text import printable

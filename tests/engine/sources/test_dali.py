@@ -14,9 +14,9 @@ from PIL import Image
 
 from rbc_engine.sources.images import dali
 from rbc_engine.sources.images.dali import DaliImage, DaliSource, build_pipeline
-from rbc_engine.sources.images.files import FolderSource
+from rbc_engine.sources.images.files import FileSource
 from rbc_engine.sources.synthetic.field import render_field
-from rbc_engine.types.frames import Decoded, FieldRef, Frame
+from rbc_engine.types.frames import HOST, Decoded, FieldRef, Frame, Place
 
 pytest.importorskip("nvidia.dali", reason="pip install 'rbc-engine[gpu-check]'")
 
@@ -35,10 +35,10 @@ def both(
     refs: Sequence[FieldRef | Decoded], *, batch: int = 4, pipelines: int = 1
 ) -> tuple[list[Decoded], list[Decoded], int]:
     """What DALI's source and the CPU's make of the same files, and how many batches DALI gave up."""
-    with FolderSource(refs, workers=2, ahead=4) as folder:
+    with FileSource(refs, workers=2, ahead=4) as folder:
         expected = list(folder)
     source = DaliSource(
-        refs, device_ids=[None] * pipelines, batch_size=batch, workers=2, ahead=8, pixel_um=0.1
+        refs, places=[HOST] * pipelines, batch_size=batch, workers=2, ahead=8, pixel_um=0.1
     )
     with source:
         got = list(source)
@@ -115,7 +115,7 @@ def test_leaving_early_leaves_nothing_behind(tmp_path: Path, monkeypatch) -> Non
     monkeypatch.setattr(dali, "build_pipeline", build)
     before = set(threading.enumerate())
     refs = write(tmp_path, 12)
-    with DaliSource(refs, device_ids=[None], batch_size=2, workers=2, ahead=4) as source:
+    with DaliSource(refs, places=[HOST], batch_size=2, workers=2, ahead=4) as source:
         next(iter(source))
         assert len(pipelines) == 1
         assert set(threading.enumerate()) > before
@@ -128,8 +128,8 @@ def test_leaving_early_leaves_nothing_behind(tmp_path: Path, monkeypatch) -> Non
 def test_images_outlive_the_pipeline(tmp_path: Path) -> None:
     files = [ref.path.read_bytes() for ref in write(tmp_path, 6)]
     batches = iter([[np.frombuffer(data, np.uint8)] for data in files])
-    pipeline = build_pipeline(batches, batch_size=1, threads=2, device_id=None)
-    images = [DaliImage(pipeline.run()[0][0], None) for _ in files]
+    pipeline = build_pipeline(batches, batch_size=1, threads=2, place=HOST)
+    images = [DaliImage(pipeline.run()[0][0], HOST) for _ in files]
     with pytest.raises(StopIteration):
         pipeline.run()
     del pipeline
@@ -150,11 +150,11 @@ def test_frames_on_a_gpu_say_so_and_can_be_fetched() -> None:
         def __dlpack__(self, *, stream: int) -> str:
             return f"capsule for stream {stream}"
 
-    frame = Frame(pixels=DaliImage(Tensor(), 1), field="f", pixel_um=0.2)
-    assert (frame.device_id, frame.height, frame.width) == (1, 40, 50)
+    frame = Frame(pixels=DaliImage(Tensor(), Place("cuda", 1)), field="f", pixel_um=0.2)
+    assert (frame.place, frame.height, frame.width) == (Place("cuda", 1), 40, 50)
     assert frame.pixels.__dlpack__(stream=7) == "capsule for stream 7"
     host = frame.on_host()
-    assert host.device_id is None
+    assert host.place == HOST
     assert (host.field, host.pixel_um) == ("f", 0.2)
     assert (host.pixels == 9).all()
     assert host.on_host() is host

@@ -16,7 +16,7 @@ from PIL import Image
 
 from rbc_engine.errors import UsageError
 from rbc_engine.sources.find import find_fields
-from rbc_engine.sources.images.files import FolderSource
+from rbc_engine.sources.images.files import FileSource
 from rbc_engine.types.frames import Decoded, FieldRef
 
 
@@ -32,7 +32,7 @@ def found_names(*inputs: Path) -> list[tuple[str, str]]:
 
 
 def read(entries: list[FieldRef | Decoded]) -> list[Decoded]:
-    with FolderSource(entries, workers=2, ahead=3) as source:
+    with FileSource(entries, workers=2, ahead=3) as source:
         return list(source)
 
 
@@ -181,7 +181,7 @@ def test_odd_names_are_printable_distinct_and_readable(tmp_path):
 def test_frames_come_in_order_with_their_names(tmp_path):
     for index in range(30):
         save(tmp_path / "s" / f"f{index}.png", level=index)
-    with FolderSource(
+    with FileSource(
         find_fields([tmp_path / "s"]).entries, workers=3, ahead=4, pixel_um=0.1
     ) as source:
         for index, decoded in enumerate(source):
@@ -215,7 +215,7 @@ def test_many_bad_files_leave_no_thread_when_the_reader_stops(tmp_path):
         FieldRef(slide="s", field=f"{n}.png", path=tmp_path / "a.png") for n in range(20_000)
     ]
     before = threading.active_count()
-    with FolderSource(entries, workers=4, ahead=8) as source:
+    with FileSource(entries, workers=4, ahead=8) as source:
         for count, _ in enumerate(source):
             if count == 20:
                 break
@@ -225,14 +225,14 @@ def test_many_bad_files_leave_no_thread_when_the_reader_stops(tmp_path):
 UNPRIVILEGED = """
 import os, pathlib, sys
 from rbc_engine.sources.find import find_fields
-from rbc_engine.sources.images.files import FolderSource
+from rbc_engine.sources.images.files import FileSource
 from rbc_engine.errors import UsageError
 if os.geteuid() == 0:
     os.setgroups([])
     os.setgid(65534)
     os.setuid(65534)
 root = pathlib.Path(sys.argv[1])
-with FolderSource(find_fields([root]).entries, workers=1, ahead=1) as source:
+with FileSource(find_fields([root]).entries, workers=1, ahead=1) as source:
     for decoded in source:
         print(decoded.ref.slide, decoded.ref.field, decoded.error or "ok", sep="|")
 try:

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 from rbc_engine.errors import UsageError
-from rbc_engine.sources.synthetic.cells import TYPES
+from rbc_engine.sources.synthetic.drawn_cells import TYPES
 from rbc_engine.sources.synthetic.field import SyntheticField, check_mix, render_field
 from rbc_engine.sources.synthetic.truth import label_regions
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rbc_engine.errors import UsageError
-from rbc_engine.sources.synthetic.cells import TYPES as RENDERED
+from rbc_engine.sources.synthetic.drawn_cells import TYPES as RENDERED
 from rbc_engine.training.datasets.chula12 import ABNORMAL, TYPES, load_chula12
 
 from ...boxes import ious

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from rbc_engine.errors import UsageError
-from rbc_engine.sources.synthetic.cells import TYPES
+from rbc_engine.sources.synthetic.drawn_cells import TYPES
 from rbc_engine.sources.synthetic.field import render_field
 from rbc_engine.training.datasets.base import LabelledField
 from rbc_engine.training.datasets.boxes import group_overlapping

@@ -14,8 +14,8 @@ import torch
 from rbc_engine.errors import UsageError
 from rbc_engine.training.datasets.laboratories.collection import find_collection
 from rbc_engine.training.datasets.laboratories.load import load_fields
-from rbc_engine.training.fit.cells.options import CellDetectorTraining
 from rbc_engine.training.fit.cells.train import load_cell_detector, train_cell_detector
+from rbc_engine.training.fit.cells.training_options import CellDetectorTraining
 from rbc_engine.training.fit.steps import loop
 from rbc_engine.training.fit.steps.checkpoint import load_checkpoint
 from rbc_engine.training.fit.steps.devices import training_device

@@ -22,10 +22,10 @@ from rbc_engine.training.datasets.laboratories.base import (
 from rbc_engine.training.datasets.laboratories.collection import find_collection
 from rbc_engine.training.datasets.laboratories.load import load_fields
 from rbc_engine.training.datasets.laboratories.stain import stained_field
-from rbc_engine.training.fit.cells.canvas import crop_field, render_canvas, tile_canvases
+from rbc_engine.training.fit.cells.drawn_canvas import crop_field, render_canvas, tile_canvases
 from rbc_engine.training.fit.cells.draws import CellDraws
-from rbc_engine.training.fit.cells.options import CellDetectorTraining
 from rbc_engine.training.fit.cells.paste import find_donors, paste_cell
+from rbc_engine.training.fit.cells.training_options import CellDetectorTraining
 from rbc_engine.training.fit.restain import restain_field, restain_patches
 from rbc_engine.training.fit.steps.prefetch import Prefetch
 from rbc_engine.training.packing.cell_recipe import CELL_KINDS, CELL_RECIPE

@@ -17,7 +17,7 @@ from rbc_engine.training.datasets.laboratories.collection import (
     shipped_collections,
 )
 from rbc_engine.training.datasets.laboratories.load import load_fields
-from rbc_engine.training.datasets.laboratories.split import is_held_out
+from rbc_engine.training.datasets.laboratories.sides import is_held_out
 from rbc_engine.training.datasets.laboratories.stain import stained_field
 
 from .fake_laboratories import (

@@ -20,7 +20,6 @@ from rbc_engine.training.datasets.laboratories.collection import find_collection
 from rbc_engine.training.datasets.laboratories.load import load_fields
 from rbc_engine.training.fit.cell_types.draws import TypeBatch, TypeDraws
 from rbc_engine.training.fit.cell_types.examples import Role, gather_examples, normal_type
-from rbc_engine.training.fit.cell_types.options import AUXILIARY, TypeTraining
 from rbc_engine.training.fit.cell_types.teachers import Teachers
 from rbc_engine.training.fit.cell_types.train import (
     load_type_classifier,
@@ -28,6 +27,7 @@ from rbc_engine.training.fit.cell_types.train import (
     train_type_classifier,
     without_auxiliary,
 )
+from rbc_engine.training.fit.cell_types.training_options import AUXILIARY, TypeTraining
 from rbc_engine.training.fit.classifier import (
     ClassifierTraining,
     new_classifier,

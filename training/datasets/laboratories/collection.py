@@ -29,8 +29,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rbc_engine.errors import UsageError
+from rbc_engine.training.datasets.bounded_files import path_inside, read_bytes
 from rbc_engine.training.datasets.check import Faults
-from rbc_engine.training.datasets.files import path_inside, read_bytes
 from rbc_engine.training.datasets.laboratories.base import KINDS
 
 if sys.version_info >= (3, 11):

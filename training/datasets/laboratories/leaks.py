@@ -7,9 +7,9 @@ from typing import Any
 
 from rbc_engine.packs.pack import Pack
 from rbc_engine.training.datasets.base import Dataset
-from rbc_engine.training.datasets.choose import held_out_fields
+from rbc_engine.training.datasets.judging_smears import held_out_fields
 from rbc_engine.training.datasets.laboratories.base import CellField
-from rbc_engine.training.datasets.laboratories.split import image_name
+from rbc_engine.training.datasets.laboratories.sides import image_name
 
 __all__ = ["HELD_OUT_NOTE", "LABORATORIES_NOTE", "seen_by_pack", "seen_by_training"]
 

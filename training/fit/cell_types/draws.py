@@ -14,7 +14,7 @@ from rbc_engine.packs.manifest import ClassifierSettings
 from rbc_engine.training.datasets.laboratories.base import CellField, Stain
 from rbc_engine.training.fit.augment import blur_some, flip_and_turn, vary_colour, vary_light
 from rbc_engine.training.fit.cell_types.examples import Examples, Role
-from rbc_engine.training.fit.cell_types.options import AUXILIARY, TypeTraining
+from rbc_engine.training.fit.cell_types.training_options import AUXILIARY, TypeTraining
 from rbc_engine.training.fit.classifier import draw_chances
 from rbc_engine.training.fit.clumps import ClumpMaker
 from rbc_engine.training.fit.region_set import RegionSet

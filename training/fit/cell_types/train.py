@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from rbc_engine.packs.manifest import ClassifierSettings
 from rbc_engine.packs.pack import Pack
 from rbc_engine.training.fit.cell_types.draws import TypeBatch, TypeDraws
-from rbc_engine.training.fit.cell_types.options import AUXILIARY, TypeTraining
 from rbc_engine.training.fit.cell_types.teachers import Teachers
+from rbc_engine.training.fit.cell_types.training_options import AUXILIARY, TypeTraining
 from rbc_engine.training.fit.classifier import new_classifier, parameter_groups
 from rbc_engine.training.fit.steps.checkpoint import load_finished
 from rbc_engine.training.fit.steps.devices import CPU

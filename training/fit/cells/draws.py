@@ -20,9 +20,14 @@ from rbc_engine.training.fit.augment import (
     vary_colour,
     vary_light,
 )
-from rbc_engine.training.fit.cells.canvas import Canvas, crop_field, render_canvas, tile_canvases
-from rbc_engine.training.fit.cells.options import CellDetectorTraining
+from rbc_engine.training.fit.cells.drawn_canvas import (
+    Canvas,
+    crop_field,
+    render_canvas,
+    tile_canvases,
+)
 from rbc_engine.training.fit.cells.paste import find_donors, paste_cell
+from rbc_engine.training.fit.cells.training_options import CellDetectorTraining
 
 __all__ = ["CellDraws"]
 

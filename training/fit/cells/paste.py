@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from rbc_engine.training.datasets.laboratories.base import WHITE_CELL, CellField
-from rbc_engine.training.fit.cells.canvas import Canvas, Crop
+from rbc_engine.training.fit.cells.drawn_canvas import Canvas, Crop
 from rbc_engine.types.arrays import Float32
 
 __all__ = ["Donor", "find_donors", "paste_cell"]

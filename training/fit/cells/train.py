@@ -15,7 +15,7 @@ from rbc_engine.packs.pack import Pack
 from rbc_engine.training.datasets.laboratories.base import CellField
 from rbc_engine.training.datasets.laboratories.collection import DatasetEntry
 from rbc_engine.training.fit.cells.draws import CellDraws
-from rbc_engine.training.fit.cells.options import CellDetectorTraining
+from rbc_engine.training.fit.cells.training_options import CellDetectorTraining
 from rbc_engine.training.fit.detector import detector_optimizer
 from rbc_engine.training.fit.steps.checkpoint import load_finished
 from rbc_engine.training.fit.steps.devices import CPU

@@ -23,7 +23,7 @@ from rbc_engine.training.datasets.laboratories.base import (
     overlap,
     root_areas,
 )
-from rbc_engine.training.datasets.laboratories.boxes import OVERHANG
+from rbc_engine.training.datasets.laboratories.boxes_file import OVERHANG
 from rbc_engine.training.datasets.laboratories.collection import UNKNOWN, DatasetEntry
 from rbc_engine.training.datasets.laboratories.stain import stained_field
 from rbc_engine.training.datasets.regions import components

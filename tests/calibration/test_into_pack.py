@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from rbc_engine.calibration import release
-from rbc_engine.calibration.release import write_calibration
+from rbc_engine.calibration import into_pack
+from rbc_engine.calibration.into_pack import write_calibration
 from rbc_engine.errors import OutputError, PackError
 from rbc_engine.packs.calibration import Calibration
 from rbc_engine.packs.pack import Pack, find_pack
@@ -43,7 +43,7 @@ def test_a_copy(pack: Pack, tmp_path) -> None:
 @pytest.mark.parametrize("step", [0, 1, 2])
 def test_whenever_it_is_stopped_the_pack_is_whole(pack: Pack, step: int, monkeypatch) -> None:
     """Before, between and after its three writes."""
-    real, done = release._write, []
+    real, done = into_pack._write, []
 
     def write(path, data) -> None:
         if len(done) == step:
@@ -51,7 +51,7 @@ def test_whenever_it_is_stopped_the_pack_is_whole(pack: Pack, step: int, monkeyp
         done.append(path)
         real(path, data)
 
-    monkeypatch.setattr(release, "_write", write)
+    monkeypatch.setattr(into_pack, "_write", write)
     with pytest.raises(KeyboardInterrupt):
         write_calibration(pack, changed(pack), out=None)
     left = Pack.open(pack.folder)

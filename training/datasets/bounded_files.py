@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rbc_engine.errors import UsageError
-from rbc_engine.sources.find import IMAGE_SUFFIXES
+from rbc_engine.sources.images.table import IMAGE_SUFFIXES
 from rbc_engine.training.datasets.check import Faults
 
 __all__ = [

@@ -18,7 +18,7 @@ from rbc_engine.bench.chapters.planning import Assumptions, make_plan
 from rbc_engine.bench.chapters.scaling import field_counts
 from rbc_engine.bench.chapters.stage_times import Part, StageReport
 from rbc_engine.bench.instruments.bounds import Limits
-from rbc_engine.bench.instruments.measure import (
+from rbc_engine.bench.instruments.spreads import (
     fit_power,
     in_turn,
     ratio_spread,

@@ -1,0 +1,100 @@
+"""What the readers of image files share: limits, and samples of any kind to upright 8-bit RGB."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from rbc_engine.errors import ImageError
+from rbc_engine.types.arrays import UInt8
+from rbc_engine.types.frames import MAX_SIDE_PX, MIN_SIDE_PX
+
+__all__ = [
+    "ORIENTATION_TAG",
+    "check_bits",
+    "check_size",
+    "cmyk_to_rgb",
+    "exif_orientation",
+    "to_8_bits",
+    "to_rgb",
+    "upright",
+]
+
+ORIENTATION_TAG = 0x0112
+"""Of TIFF, and so of EXIF."""
+
+_MIN_BITS = 13
+"""16-bit images whose brightest value needs fewer come from a 10- or 12-bit camera, unscaled: nearly black."""
+
+
+def check_size(width: int, height: int) -> None:
+    if min(width, height) < MIN_SIDE_PX:
+        raise ImageError(
+            f"{width}x{height} px, but each side must have at least {MIN_SIDE_PX} px; give the image itself, not a "
+            f"thumbnail or a crop"
+        )
+    if max(width, height) > MAX_SIDE_PX:
+        raise ImageError(
+            f"{width}x{height} px, but no side may exceed {MAX_SIDE_PX} px; cut it into fields, or open it as a "
+            f"whole slide"
+        )
+
+
+def check_bits(brightest: int) -> None:
+    bits = brightest.bit_length()
+    if bits < _MIN_BITS:
+        raise ImageError(
+            f"16-bit, but its brightest value is {brightest}, which needs {bits} bits: a camera's values, unscaled; "
+            f"rescale it to 0..65535 first, or export it with 8 bits"
+        )
+
+
+def to_8_bits(samples: npt.NDArray[np.unsignedinteger]) -> UInt8:
+    """uint8 as it is; uint16 divided by 257 and rounded, in any shape."""
+    if samples.dtype == np.uint8:
+        return samples.astype(np.uint8, copy=False)
+    check_bits(int(samples.max()))
+    return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def to_rgb(image: Image.Image) -> UInt8:
+    """Of its own memory. numpy.array(image) would ask Pillow for all its bytes several times."""
+    pixels: UInt8 = np.asarray(image if image.mode == "RGB" else image.convert("RGB")).copy()
+    return pixels
+
+
+def cmyk_to_rgb(inks: UInt8, *, raw_mode: str) -> UInt8:
+    height, width = inks.shape[:2]
+    image = Image.frombytes("CMYK", (width, height), inks.tobytes(), "raw", raw_mode)
+    return to_rgb(image)
+
+
+def upright(pixels: UInt8, orientation: int) -> UInt8:
+    """Undoes an EXIF orientation 1..8 (any other counts as 1)."""
+    if orientation in (3, 4, 6, 7):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 7, 8):
+        pixels = pixels[:, ::-1]
+    return pixels.transpose(1, 0, 2) if orientation in (5, 6, 7, 8) else pixels
+
+
+def exif_orientation(exif: bytes) -> int:
+    """Orientation in an EXIF block, 1 (upright) if it has none or cannot be read."""
+    tiff = exif.removeprefix(b"Exif\0\0")
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    if order is None:
+        return 1
+    try:
+        (directory,) = struct.unpack_from(f"{order}I", tiff, 4)
+        (count,) = struct.unpack_from(f"{order}H", tiff, directory)
+        for entry in range(count):
+            position = directory + 2 + 12 * entry
+            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", tiff, position)
+            if tag == ORIENTATION_TAG:
+                return int(value) if kind == 3 else 1
+    except struct.error:  # cut short
+        pass
+    return 1
