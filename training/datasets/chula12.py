@@ -22,7 +22,7 @@ from rbc_engine.errors import UsageError
 from rbc_engine.training.datasets.base import Dataset, LabelledField
 from rbc_engine.training.datasets.bounded_files import path_inside, read_bytes, smear_groups
 from rbc_engine.training.datasets.check import Faults, ListedImage, describe_copies, read_fields
-from rbc_engine.training.datasets.regions import components, foreground_mask
+from rbc_engine.training.datasets.foreground import components, foreground_mask
 from rbc_engine.types.arrays import UInt8
 
 __all__ = ["ABNORMAL", "TYPES", "load_chula12"]

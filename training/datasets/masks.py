@@ -33,7 +33,7 @@ from rbc_engine.training.datasets.bounded_files import (
     read_table,
 )
 from rbc_engine.training.datasets.check import Faults, ListedImage, checked_dataset
-from rbc_engine.training.datasets.regions import components
+from rbc_engine.training.datasets.foreground import components
 from rbc_engine.training.datasets.type_names import (
     IGNORED,
     UNTYPED,

@@ -15,8 +15,8 @@ from rbc_engine.engine import Engine
 from rbc_engine.errors import RbcError, UsageError
 from rbc_engine.sources.images.decode import read_image
 from rbc_engine.training.datasets.base import Dataset, LabelledField
+from rbc_engine.training.datasets.foreground import foreground_mask
 from rbc_engine.training.datasets.judging_smears import in_pack_order, warn_of_training
-from rbc_engine.training.datasets.regions import foreground_mask
 from rbc_engine.training.evaluation.measures import metrics
 from rbc_engine.training.evaluation.tables import Table
 from rbc_engine.training.reproduce.contact_sheet import BLUE, GREEN, RED

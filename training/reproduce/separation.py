@@ -16,7 +16,7 @@ from skimage.segmentation import find_boundaries, watershed
 
 from rbc_engine.errors import UsageError
 from rbc_engine.packs.manifest import ClassifierSettings
-from rbc_engine.training.datasets.regions import foreground_mask
+from rbc_engine.training.datasets.foreground import foreground_mask
 from rbc_engine.training.evaluation.measures import statistics
 from rbc_engine.training.evaluation.measures.bootstrap import PERCENT, Bootstrap
 from rbc_engine.training.evaluation.result import Measure

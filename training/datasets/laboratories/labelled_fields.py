@@ -15,6 +15,7 @@ from scipy import ndimage
 from rbc_engine.training.datasets.base import LabelledField
 from rbc_engine.training.datasets.boxes import BoxedImage, clip_to_frame
 from rbc_engine.training.datasets.check import Faults
+from rbc_engine.training.datasets.foreground import components
 from rbc_engine.training.datasets.laboratories.base import (
     KINDS,
     RED,
@@ -26,7 +27,6 @@ from rbc_engine.training.datasets.laboratories.base import (
 from rbc_engine.training.datasets.laboratories.boxes_file import OVERHANG
 from rbc_engine.training.datasets.laboratories.collection import UNKNOWN, DatasetEntry
 from rbc_engine.training.datasets.laboratories.stain import stained_field
-from rbc_engine.training.datasets.regions import components
 from rbc_engine.types.arrays import Float32, UInt8
 
 __all__ = ["boxed_field", "pictured_field", "typed_field"]

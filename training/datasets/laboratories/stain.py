@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from rbc_engine.training.datasets.foreground import components, fill_holes, otsu_threshold
 from rbc_engine.training.datasets.laboratories.base import Stain, root_areas
-from rbc_engine.training.datasets.regions import components, fill_holes, otsu_threshold
 from rbc_engine.types.arrays import Float32, UInt8
 
 __all__ = ["StainedField", "stained_field"]
