@@ -6,6 +6,7 @@ import numpy as np
 
 from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.sinks.formats.report_page import ReportPage
+from rbc_engine.sinks.run_json import RunRecord
 from rbc_engine.types.cells import count_cells
 from rbc_engine.types.frames import Frame
 from rbc_engine.types.regions import Regions
@@ -58,7 +59,8 @@ def write_report(folder, fields, *, slides, frames, regions=40, run=None):
             frame=Frame(pixels=pixels),
         )
         page.write(result)
-    page.describe(run or {"warnings": ["one <b>warning</b>"], "stage_seconds": {"detect": 2.0}})
+    said = run or {"warnings": ["one <b>warning</b>"], "stage_seconds": {"detect": 2.0}}
+    page.describe(RunRecord.of(pack, **said))
     page.finish()
     return folder / ReportPage.NAME
 

@@ -10,19 +10,19 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage
 
 from rbc_engine.sources.synthetic.field import render_field
-from rbc_engine.training.datasets import regions
+from rbc_engine.training.datasets import foreground
 
 masks = arrays(bool, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9))
 
 
 @given(masks)
 def test_holes_are_filled_as_scipy_does(mask):
-    np.testing.assert_array_equal(regions.fill_holes(mask), ndimage.binary_fill_holes(mask))
+    np.testing.assert_array_equal(foreground.fill_holes(mask), ndimage.binary_fill_holes(mask))
 
 
 @given(masks)
 def test_components_by_flooding(mask):
-    labels, boxes, areas = regions.components(mask)
+    labels, boxes, areas = foreground.components(mask)
     todo = {(int(y), int(x)) for y, x in np.argwhere(mask)}
     expected = []
     while todo:
@@ -55,7 +55,9 @@ def test_otsu_parts_values_best(values):
     best = min(within(threshold) for threshold in sorted(set(values))[:-1])
     # The histogram puts values within 1/256 of the range together.
     width = float(np.ptp(levels)) / 256
-    assert within(regions.otsu_threshold(levels)) <= best + len(values) * 2 * width * np.ptp(levels)
+    assert within(foreground.otsu_threshold(levels)) <= best + len(values) * 2 * width * np.ptp(
+        levels
+    )
 
 
 @given(st.integers(2, 12), st.integers(1, 5), st.integers(0, 2**32 - 1))
@@ -64,7 +66,7 @@ def test_stretching_is_linear_interpolation(rows, step, seed):
     length = rows * step + 2
     at = np.arange(length) / step
     expected = np.stack([np.interp(at, np.arange(rows), column) for column in coarse.T], 1)
-    np.testing.assert_allclose(regions._stretch(coarse, length, step), expected, atol=1e-6)
+    np.testing.assert_allclose(foreground._stretch(coarse, length, step), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("shading", [0.0, 0.35])
@@ -74,6 +76,6 @@ def test_mask_covers_the_rendered_cells(shading):
     """
     field = render_field(seed=3, width=640, height=480, cells=45, cell_px=38.0, touching=0.2)
     light = 1 - shading * np.linspace(0, 1, 640)[None, :, None]
-    mask = regions.foreground_mask((field.pixels * light).astype(np.uint8))
+    mask = foreground.foreground_mask((field.pixels * light).astype(np.uint8))
     truth = field.mask > 0
     assert (mask & truth).sum() / (mask | truth).sum() > 0.9
