@@ -17,12 +17,16 @@ settings.register_profile(
 )
 settings.load_profile("default")
 
+# Before any test imports torch: its threads would spin while they wait for one another. On a busy
+# machine they would keep the very thread that they wait for off its processor, for minutes.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 _REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def pytest_configure() -> None:
-    """A shell ignores interrupts for what it starts in the background (`nohup pytest &`), and so would this process and
-    every one that a test starts and interrupts."""
+    """A shell ignores interrupts for what it starts in the background (`nohup pytest &`), and so
+    would this process and every one that a test starts and interrupts."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -75,6 +75,7 @@ def test_live_demo_camera_counts_every_frame(repository: Path) -> None:
     assert "'submitted'" in run(repository, "live_demo_camera.py", "1.5")
 
 
+@pytest.mark.slow
 def test_stop_when_sure_stops_early_and_counts_once(repository: Path) -> None:
     pytest.importorskip("pymmcore_plus")
     printed = run(repository, "stop_when_sure.py")

@@ -1,4 +1,4 @@
-"""Waiting for what another thread or process does: for the event itself, never for a time that is hoped to be enough.
+"""Waiting for what another thread or process does: for the event, not for a time that may suffice.
 
 Nothing here is slower on a quiet machine, and on a busy one nothing fails that only takes longer.
 """

@@ -13,7 +13,7 @@ from .faults import FAULTS, Fault
 from .heads import CASES, fault_of_heads
 from .programs import OPS, compile_program, run_program
 
-FLAVOURS = ["fibers", pytest.param("threads", marks=pytest.mark.slow)]
+pytestmark = pytest.mark.slow  # each compiles a program of its own
 
 
 def fault_of(op: str, program: Path, flavour: str) -> str:
@@ -28,13 +28,12 @@ def fault_of(op: str, program: Path, flavour: str) -> str:
     return (done.stdout + done.stderr).decode(errors="replace") or f"ended with {done.returncode}"
 
 
-@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("flavour", ["fibers", "threads"])
 @pytest.mark.parametrize("op", OPS)
 def test_equals_the_reference(op: str, flavour: str, tmp_path: Path) -> None:
     assert fault_of(op, compile_program(op, flavour, tmp_path), flavour) == ""
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_finds_planted_faults(fault: Fault, tmp_path: Path) -> None:
     kernels = fault.plant(tmp_path)

@@ -251,6 +251,7 @@ def test_a_patch_opens_its_field_at_its_region(load, report):
     assert page.evaluate("document.activeElement.tagName") == "CANVAS"
 
 
+@pytest.mark.slow
 def test_everything_is_reached_by_keyboard(load, report):
     page = load(report)
     page.keyboard.press("Tab")

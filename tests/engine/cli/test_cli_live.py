@@ -95,7 +95,10 @@ def test_the_demo_camera_prints_a_table_that_adds_up(tmp_path):
     assert run["decoder"].startswith("none; Micro-Manager")
 
 
-@pytest.mark.parametrize("options", [[], ["--no-field-prior", "--no-estimate-scale"]])
+@pytest.mark.parametrize(
+    "options",
+    [[], pytest.param(["--no-field-prior", "--no-estimate-scale"], marks=pytest.mark.slow)],
+)
 def test_a_replay_in_full_gives_what_run_gives(tmp_path, smear, options):
     out, other = tmp_path / "live", tmp_path / "run"
     done = live("--replay", smear, "--fps", 50, "--out", out, "--on-full", "block", "--json", *options)  # fmt: skip
@@ -167,7 +170,9 @@ def wait_for_fields(process, out, count):
     raise AssertionError("the run did not get so far")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_a_signal_finishes_what_is_in_flight(tmp_path, smear, number):
     out = tmp_path / "out"
     process = subprocess.Popen(
@@ -186,6 +191,7 @@ def test_a_signal_finishes_what_is_in_flight(tmp_path, smear, number):
     assert run["frames"]["done"] >= 3
 
 
+@pytest.mark.slow
 def test_killed_it_loses_at_most_the_last_second(tmp_path, smear):
     out = tmp_path / "out"
     process = subprocess.Popen(
@@ -236,6 +242,7 @@ def test_a_full_disk_keeps_what_was_written(tmp_path, smear):
     assert check_output(out)["frames"]["done"] >= 1
 
 
+@pytest.mark.slow
 def test_it_stops_when_it_is_sure(tmp_path, smear):
     out = tmp_path / "out"
     done = live(

@@ -274,7 +274,9 @@ def test_full_disk_leaves_nothing_half_written(
     assert [path.name for path in out.iterdir()] == left
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_interrupt_keeps_what_is_done(tmp_path: Path, number: signal.Signals) -> None:
     save_field(tmp_path / "one.jpg", 1, width=640, height=480, cells=40)
     slide = tmp_path / "in" / "slide"
