@@ -95,8 +95,7 @@ def _without_some(regions):
 
 
 def _taken(regions, rows):
-    names = ("boxes", "scores", "probabilities", "has", "abnormal_p", "abnormal", "flags")
-    return replace(regions, **{name: getattr(regions, name)[rows] for name in names})
+    return regions.take(np.arange(len(regions))[rows])
 
 
 def _other_types(regions):
