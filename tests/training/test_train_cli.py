@@ -206,11 +206,11 @@ def test_a_training_begins_with_a_pack(data: Path, finished: Path, tmp_path: Pat
 def test_other_options_than_it_was_begun_with_are_refused(data: Path, work: Path, tmp_path: Path):
     common = ["--data", data, "--work", work, "--threads", "1"]
     # Another split would judge the networks on what they were trained on.
-    assert "was begun with data validation_" in refused("detector", *common, *DETECTOR)
-    assert "was begun with detector steps = 2 (got 3)" in refused(
+    assert "was started with data validation_" in refused("detector", *common, *DETECTOR)
+    assert "was started with detector steps = 2 (got 3)" in refused(
         "detector", *common, *SPLIT, "--steps", 3
     )
-    assert "was begun with classifier trunk" in refused(
+    assert "was started with classifier trunk" in refused(
         "classifier", *common, *SPLIT, *CLASSIFIER[:2], "--classifier-trunk", "resnet34"
     )
     # A checkpoint of which nobody knows how it came about.

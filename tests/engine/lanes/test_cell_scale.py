@@ -140,7 +140,7 @@ def test_the_run_says_which_fields_and_how_many(tmp_path: Path):
     assert estimates["usual.png"] == ""
     assert float(estimates["wide.png"]) == pytest.approx(TRUE_UM / 16, rel=0.2)
     warnings = json.loads((tmp_path / "r" / "run.json").read_text())["warnings"]
-    assert any(text.startswith("1 fields show cells of a size") for text in warnings)
+    assert any(text.startswith("1 fields have implausible cell sizes") for text in warnings)
     told = rbc("recall", tmp_path / "r", "--out", tmp_path / "again", "--threshold", "normal=0.9")
     assert told.returncode == 0, told.stderr
     assert estimates_of(tmp_path / "again") == estimates

@@ -267,4 +267,4 @@ def test_another_format_is_refused(tmp_path):
     write_types(tmp_path)
     with pytest.raises(UsageError, match=r"--format must be one of chula12, .* \(got 'yolo'\)"):
         load_dataset(tmp_path, data_format="yolo")
-    assert set(FORMATS) == {"chula12", "masks", "voc", "coco", "synthetic"}
+    assert set(FORMATS) == {"chula12", "masks", "voc", "coco", "boxes", "synthetic"}

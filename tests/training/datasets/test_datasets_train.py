@@ -56,7 +56,7 @@ def test_other_types_than_it_was_begun_with_are_refused(synthetic, work, tmp_pat
     content["types"] = content["types"][::-1]
     truth.write_text(json.dumps(content))
     message = refused(*CLASSIFIER, "--data", changed, "--work", work, *COMMON)
-    assert "was begun with recipe " in message or "data validation_groups" in message
+    assert "was started with recipe " in message or "data validation_groups" in message
 
 
 def test_what_cannot_be_trained_on_is_refused_before_it_begins(synthetic, tmp_path):

@@ -184,10 +184,10 @@ def test_a_student_learns_of_its_teachers(data: Path, finished: Path, tmp_path: 
 @pytest.mark.slow
 def test_other_options_than_it_was_begun_with_are_refused(data: Path, finished: Path):
     common = options(data, finished)
-    assert "was begun with data datasets" in refused(
+    assert "was started with data datasets" in refused(
         "detector", *common, *DETECTOR, "--without", "donors"
     )
-    assert "was begun with detector steps = 4 (got 5)" in refused(
+    assert "was started with detector steps = 4 (got 5)" in refused(
         "detector", *common, *SCRATCH, "--steps", 5
     )
 
