@@ -221,7 +221,7 @@ def test_what_is_no_longer_named_is_kept_if_it_was_done(runner, finished, tmp_pa
     save(other / "x.png", 1)
     done = runner(other.parent, finished, "--resume")
     assert "are not among INPUT now; they are kept" in done["output"]
-    assert "1 fields that had failed are not among INPUT now" in done["output"]
+    assert "1 fields that had failed are no longer among INPUT" in done["output"]
     assert runner.analysed() == ["slide 3/x.png"]
     assert len(rows(finished)) == FIELDS
 

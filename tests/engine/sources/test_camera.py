@@ -78,7 +78,7 @@ def test_pixel_types(engine, core, pixel_type, bits, channels):
 
 def test_a_pixel_type_that_is_no_image_is_refused(engine, core):
     core.setProperty("Camera", "PixelType", "32bit")
-    with engine.session() as session, pytest.raises(UsageError, match="4 bytes a pixel"):
+    with engine.session() as session, pytest.raises(UsageError, match="4 bytes per pixel"):
         feed_sequence(core, session, frames=1)
 
 
