@@ -13,9 +13,22 @@ from torch import Tensor
 from rbc_engine.training.datasets.laboratories.base import Stain
 from rbc_engine.types.arrays import Float32, UInt8
 
-__all__ = ["restain_field", "restain_patches"]
+__all__ = ["restain_field", "restain_patches", "vary_stain"]
 
 _RATIO = (0.2, 5.0)
+# Spreads of vary_stain, on a logarithmic scale: of all densities, of those of one channel, and of
+# the background.
+_DENSITY_SPREAD, _CHANNEL_SPREAD, _BACKGROUND_SPREAD = 0.45, 0.3, 0.12
+_BACKGROUND_LEVELS, _DENSITIES = (60.0, 252.0), (0.04, 2.5)
+
+
+def vary_stain(stain: Stain, rng: np.random.Generator) -> Stain:
+    """Return a stain near this one, which no laboratory of the collection need have."""
+    spread = rng.normal(0, _DENSITY_SPREAD) + rng.normal(0, _CHANNEL_SPREAD, 3)
+    light = rng.normal(0, _BACKGROUND_SPREAD) + rng.normal(0, _BACKGROUND_SPREAD, 3)
+    background = np.clip(stain.background * np.exp(light), *_BACKGROUND_LEVELS)
+    density = np.clip(stain.density * np.exp(spread), *_DENSITIES)
+    return Stain(background=background.astype(np.float32), density=density.astype(np.float32))
 
 
 def restain_field(pixels: UInt8, stain: Stain, target: Stain, share: float) -> tuple[UInt8, Stain]:

@@ -26,6 +26,8 @@ __all__ = ["begin_classifier", "begin_detector", "unfold_batchnorm"]
 Log = Callable[[str], None]
 Weights = Mapping[str, Tensor]
 
+_PREDICTOR = "roi_heads.box_predictor."
+
 BATCHES = 20
 """Batches of the new data for the statistics of the BatchNorms."""
 
@@ -50,8 +52,8 @@ def begin_classifier(
 
 
 def begin_detector(model: FasterRCNN, pack: Pack, *, run: Callable[[int], Any], log: Log) -> None:
-    """Put the pack's detector into `model`; if its trunk is another, the trunk of the pack's
-    classifier.
+    """Put the pack's detector into `model`, without its predictor if its classes are others; if its
+    trunk is another, the trunk of the pack's classifier.
 
     run: passes batch number 0, 1, ... of the new data through `model`.
 
@@ -59,11 +61,17 @@ def begin_detector(model: FasterRCNN, pack: Pack, *, run: Callable[[int], Any], 
     """
     names = {"head.": "rpn.head.", "backbone.": "backbone."}
     network_a = _renamed(_weights(pack, "detector.onnx"), names)
-    names = {"head.": "roi_heads.box_head.", "predictor.": "roi_heads.box_predictor."}
+    names = {"head.": "roi_heads.box_head.", "predictor.": _PREDICTOR}
     whole = network_a | _renamed(_weights(pack, "box_head.onnx"), names)
     if _fits(model, whole):
         log(f"the detector starts with that of {pack!r}")
         unfold_batchnorm(model, whole, run=run)
+        return
+    # Another number of classes changes the predictor alone.
+    shared = {name: value for name, value in whole.items() if not name.startswith(_PREDICTOR)}
+    if _fits(model, shared, ["backbone", "rpn", "roi_heads.box_head"]):
+        log(f"the detector starts with that of {pack!r}, its classes with random weights")
+        unfold_batchnorm(model, shared, run=run)
         return
     trunk = _renamed(_weights(pack, "classifier.onnx", "model."), {"trunk.": "backbone.body."})
     wanted = _expected(model, ["backbone.body"])  # a detector may omit the last stage

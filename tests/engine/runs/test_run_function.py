@@ -134,7 +134,9 @@ def test_it_resumes_from_what_a_callback_left(images, tmp_path, opened):
     assert (progress[-1].kept, progress[-1].done, progress[-1].regions) == (3, 5, 6)
     assert summary.record.counts.regions == 15
     assert (out / "list.txt").read_text().split() == FIELDS
-    with pytest.raises(ResultsError, match=r"resume=True does not fit .*setting um_per_px was None"):
+    with pytest.raises(
+        ResultsError, match=r"resume=True does not fit .*setting um_per_px was None"
+    ):
         run_folder(images, out, formats=(), resume=True, um_per_px=0.1)
 
 

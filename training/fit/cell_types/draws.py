@@ -18,7 +18,7 @@ from rbc_engine.training.fit.cell_types.training_options import AUXILIARY, TypeT
 from rbc_engine.training.fit.classifier import draw_chances
 from rbc_engine.training.fit.clumps import ClumpMaker
 from rbc_engine.training.fit.region_set import RegionSet
-from rbc_engine.training.fit.restain import restain_patches
+from rbc_engine.training.fit.restain import restain_patches, vary_stain
 from rbc_engine.types.arrays import Float32
 
 __all__ = ["TypeBatch", "TypeDraws"]
@@ -211,6 +211,11 @@ class TypeDraws:
             )
         laboratories = [self._stains[i] for i in rng.integers(len(self._stains), size=count)]
         targets = [stains[int(rng.integers(len(stains)))] for stains in laboratories]
+        strange = rng.random(count) < training.strange_stain_share
+        targets = [
+            vary_stain(stain, rng) if varied else stain
+            for stain, varied in zip(targets, strange, strict=True)
+        ]
         share = np.where(
             rng.random(count) < training.restain_share, rng.uniform(*_STAIN_SHARES, count), 0
         )

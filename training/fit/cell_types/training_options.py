@@ -26,6 +26,8 @@ class TypeTraining(ClassifierTraining):
     white_cell_share, platelet_share: of other laboratories, whose boxes name them.
     clump_share: composed of two typed single cells.
     restain_share: of all patches, those that get the stain of another laboratory.
+    strange_stain_share: of the restained patches, those whose stain is varied further, see
+        vary_stain.
     blurred_share: of the patches of other laboratories, those blurred like the typed one's, so that
         focus does not distinguish them.
     colour_strength: see vary_colour; in units of 40 grey levels.
@@ -48,6 +50,7 @@ class TypeTraining(ClassifierTraining):
     white_cell_share: float = 0.05
     platelet_share: float = 0.03
     restain_share: float = 0.6
+    strange_stain_share: float = 0.3
     blurred_share: float = 0.7
     frozen_norms: bool = False
     unlabelled_share: float = 0.0

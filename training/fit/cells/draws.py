@@ -28,6 +28,7 @@ from rbc_engine.training.fit.cells.drawn_canvas import (
 )
 from rbc_engine.training.fit.cells.paste import find_donors, paste_cell
 from rbc_engine.training.fit.cells.training_options import CellDetectorTraining
+from rbc_engine.training.fit.restain import vary_stain
 
 __all__ = ["CellDraws"]
 
@@ -142,6 +143,8 @@ class CellDraws:
         if rng.random() < training.restain_share:
             others = self._by_laboratory[self._names[int(rng.integers(len(self._names)))]]
             stain = others[int(rng.integers(len(others)))].stain
+            if rng.random() < training.strange_stain_share:
+                stain = vary_stain(stain, rng)
         crop = crop_field(
             field,
             side_px=side_px,

@@ -21,6 +21,7 @@ class CellDetectorTraining(DetectorTraining):
     middle_share: of the crops, those from the middle of the field, where close-ups have their
     object.
     restain_share: of the crops, those that get the stain of another laboratory.
+    strange_stain_share: of the restained crops, those whose stain is varied further, see vary_stain.
     pasted_share: of the canvases of laboratories without white cells, those into which some are
         pasted; of the others a quarter as many.
     jpeg_share, blur_share: of the canvases.
@@ -36,6 +37,7 @@ class CellDetectorTraining(DetectorTraining):
     tiled_share: float = 0.8
     middle_share: float = 0.3
     restain_share: float = 0.55
+    strange_stain_share: float = 0.5
     pasted_share: float = 0.45
     jpeg_share: float = 0.3
     blur_share: float = 0.3
