@@ -84,7 +84,7 @@ def write_aperio_svs(path: Path, pixels: np.ndarray) -> None:
 
 def lose_power(smears: Path, results: Path) -> None:
     """Start the run, and kill it as soon as some results are on disk."""
-    command = ["run", str(smears), "--out", str(results), "--formats", "report,geojson"]
+    command = ["run", str(smears), "--out", str(results), "--formats", "geojson"]
     print("\n$ rbc-engine", *command, " # killed in the middle")
     journal = results / "run.journal"
     first_size = None
@@ -110,7 +110,7 @@ def go_on(smears: Path, results: Path) -> None:
     """Check that the same command is refused with advice, and that --resume does the rest, and
     nothing twice.
     """
-    again = ("run", smears, "--out", results, "--formats", "report,geojson")
+    again = ("run", smears, "--out", results, "--formats", "geojson")
     assert "--resume" in rbc_engine(*again, exit_code=EXIT_REFUSED)
     rbc_engine(*again, "--resume", exit_code=EXIT_SOME_FAILED)
     kept = kept_fields(results)

@@ -15,7 +15,7 @@ from rbc_engine.devices.base import BuildWatch
 from rbc_engine.engine import Engine
 from rbc_engine.errors import RbcError, UsageError
 from rbc_engine.runs.given_scale import check_um_per_px, refuse_unused
-from rbc_engine.sinks.formats.table import check_formats
+from rbc_engine.sinks.formats.table import chosen_formats
 from rbc_engine.sinks.out_folder import Mode, claim
 from rbc_engine.sinks.run_json import RunRecord
 from rbc_engine.sources.find import Found, find_fields
@@ -89,7 +89,7 @@ def run_folder(
     um_per_px: float | None = None,
     estimate_scale: bool = True,
     field_prior: bool = True,
-    formats: Sequence[str] = ("report",),
+    formats: Sequence[str] = (),
     sinks: Sequence[OpenSink] = (),
     stop: threading.Event | None = None,
     on_progress: Callable[[RunProgress], object] = lambda progress: None,
@@ -110,7 +110,8 @@ def run_folder(
     limit: run only the first `limit` fields.
     um_per_px: width of a pixel in µm, the same for all images and slides; None leaves each its own,
     if it has one.
-    formats: further outputs, of rbc_engine.sinks.formats.table.FORMATS.
+    formats: outputs beside the tables, report.html and regions.csv, of
+    rbc_engine.sinks.formats.table.FORMATS; with "only" among them, nothing but what is named.
     sinks: outputs of one's own, see rbc_engine.sinks.base.Sink: each is called with the folder and
     the pack.
     stop: when set, from any thread, the fields in flight are finished and no more are started;
@@ -131,9 +132,8 @@ def run_folder(
         given = (
             [Path(inputs)] if isinstance(inputs, str | Path) else [Path(each) for each in inputs]
         )
-        formats = [formats] if isinstance(formats, str) else list(formats)
+        formats = chosen_formats([formats] if isinstance(formats, str) else list(formats))
         _check(resume=resume, overwrite=overwrite, limit=limit, um_per_px=um_per_px)
-        check_formats(formats)
         found = find_fields(given)
         mode: Mode = "overwrite" if overwrite else "resume" if resume else "new"
         claimed = claim(Path(out), mode, inputs={"INPUT": given})

@@ -173,7 +173,9 @@ def _slide(row: SlideDifference) -> dict[str, Any]:
 
 def _share(counts: SlideCounts) -> dict[str, Any]:
     return {
-        "regions": counts.abnormal,
+        "abnormal": counts.whole_abnormal,
+        "regions": counts.whole,
+        "border": counts.border,
         "fraction": counts.abnormal_fraction,
         "ci_low": counts.ci_low,
         "ci_high": counts.ci_high,

@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from rbc_engine.packs.pack import Pack
     from rbc_engine.sinks.base import Sink
 
-__all__ = ["FORMATS", "Format", "check_formats", "open_sink"]
+__all__ = [
+    "DEFAULT_FORMATS",
+    "FORMATS",
+    "ONLY",
+    "Format",
+    "check_formats",
+    "chosen_formats",
+    "open_sink",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,14 +72,32 @@ FORMATS = MappingProxyType(
 )
 """By name, in the order of the documentation."""
 
+DEFAULT_FORMATS = ("report", "csv")
+"""What a run writes beside its tables unless it is told to write only something else."""
+
+ONLY = "only"
+"""Among the names of formats: write those that are named, and not the default ones."""
+
+
+def chosen_formats(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the formats that a run writes: the default ones and those named, each once.
+
+    With ONLY among the names, the default ones are written only if they are named. Raises
+    UsageError as check_formats does.
+    """
+    default = () if ONLY in names else DEFAULT_FORMATS
+    chosen = tuple(dict.fromkeys((*default, *(name for name in names if name != ONLY))))
+    check_formats(chosen)
+    return chosen
+
 
 def check_formats(names: Sequence[str]) -> None:
     """Raise UsageError for a name that is not in FORMATS, or a library that is not installed."""
     for name in names:
         if name not in FORMATS:
             raise UsageError(
-                f"--formats may name {', '.join(FORMATS)} (got {name!r}); the tables are always "
-                "written"
+                f"--formats may name {', '.join(FORMATS)}, and {ONLY} for nothing but what is "
+                f"named (got {name!r}); the tables are always written"
             )
         library = FORMATS[name].library
         if library is not None and find_spec(library) is None:

@@ -40,7 +40,7 @@ _BASE64 = 4 / 3
 class FieldRow:
     """One line of the list of fields. number: place in the run, from 0.
 
-    regions, abnormal: of red cells. flags: how many of them have each of FLAGS. white_cells, platelets: regions of these.
+    regions, abnormal: of red cells; whole, whole_abnormal: those of them that no border cuts. flags: how many of them have each of FLAGS. white_cells, platelets: regions of these.
     field_flags: bits of FieldFlag.
     """
 
@@ -51,6 +51,8 @@ class FieldRow:
     height: int
     regions: int
     abnormal: int
+    whole: int
+    whole_abnormal: int
     flags: tuple[int, ...]
     white_cells: int
     platelets: int
@@ -162,10 +164,12 @@ class Findings:
 
 
 def _row(result: FieldResult, number: int) -> FieldRow:
-    kinds, bits, abnormal = np.zeros(0, np.uint8), np.zeros(0, np.uint8), 0
+    kinds, bits, abnormal = np.zeros(0, np.uint8), np.zeros(0, np.uint8), np.zeros(0, np.bool_)
     if result.regions is not None:
-        kinds, bits = result.regions.kinds, result.regions.flags[result.regions.red]
-        abnormal = int(result.regions.abnormal.sum())
+        red = result.regions.red
+        kinds, bits = result.regions.kinds, result.regions.flags[red]
+        abnormal = result.regions.abnormal[red]
+    whole = (bits & RegionFlag.BORDER) == 0
     return FieldRow(
         number=number,
         slide=result.slide,
@@ -173,7 +177,9 @@ def _row(result: FieldResult, number: int) -> FieldRow:
         width=result.width,
         height=result.height,
         regions=len(bits),
-        abnormal=abnormal,
+        abnormal=int(abnormal.sum()),
+        whole=int(whole.sum()),
+        whole_abnormal=int(abnormal[whole].sum()),
         flags=tuple(int(np.count_nonzero(bits & flag)) for flag in FLAGS),
         white_cells=int((kinds == Kind.WHITE_CELL).sum()),
         platelets=int((kinds == Kind.PLATELET).sum()),

@@ -145,6 +145,8 @@ def _data(findings: Findings, pack: Pack, pictured: list[PicturedField]) -> dict
             "height": [row.height for row in rows],
             "regions": [row.regions for row in rows],
             "abnormal": [row.abnormal for row in rows],
+            "whole": [row.whole for row in rows],
+            "wholeAbnormal": [row.whole_abnormal for row in rows],
             "flags": [row.flags for row in rows],
             "white": [row.white_cells for row in rows],
             "platelets": [row.platelets for row in rows],

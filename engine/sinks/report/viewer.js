@@ -170,12 +170,13 @@ function makeViewer(data) {
     if (state.at < 0) {
       const red = state.boxes.filter((region) => !region.kind);
       const abnormal = red.filter((region) => region.abnormal).length;
+      const cut = red.filter((region) => hasFlag(data, region, "border")).length;
       const others = data.kinds
         .map(({ label, number }) => [label, state.boxes.filter(({ kind }) => kind === number).length])
         .filter(([, seen]) => seen)
         .map(([label, seen]) => `, ${counted(seen, label)}`);
       told.replaceChildren(
-        state.row && state.image ? `${counted(red.length, "region")}, ${count(abnormal)} abnormal${others.join("")}. Choose one for what it holds.` : "",
+        state.row && state.image ? `${counted(red.length, "region")}, ${count(abnormal)} abnormal, ${count(cut)} at the border${others.join("")}. Choose one for what it holds.` : "",
       );
       return;
     }

@@ -19,6 +19,8 @@ _COLUMNS = (
     "failed",
     "regions",
     "abnormal",
+    "border",
+    "whole_abnormal",
     "abnormal_fraction",
     "ci_low",
     "ci_high",
@@ -35,7 +37,7 @@ _COLUMNS = (
 
 class SlidesCsv:
     """Written when the run is complete, from the counts of all its fields. Shares have six decimals, and are of red regions
-    clear of the border. cells are the slide's rows of cells.parquet. Empty is what the pack does not tell: corrected shares
+    clear of the border: border counts those left out, whole_abnormal the abnormal ones among the others. cells are the slide's rows of cells.parquet. Empty is what the pack does not tell: corrected shares
     without its sensitivity and specificity, and kinds that its detector does not know."""
 
     NAME = "slides.csv"
@@ -86,6 +88,8 @@ class SlidesCsv:
             row.failed,
             row.regions,
             row.abnormal,
+            row.border,
+            row.whole_abnormal,
             *map(_share, shares),
             *map(_share, corrected or (None, None, None)),
             row.cells,

@@ -85,8 +85,15 @@ def test_samples_give_every_file_and_column(samples_run: Path) -> None:
     ]
     slides = rows(samples_run, "slides.csv")
     assert list(slides[0]) == [
-        *("slide", "fields", "failed", "regions", "abnormal", "abnormal_fraction"),
-        *("ci_low", "ci_high", "abnormal_corrected", "corrected_low", "corrected_high"),
+        *("slide", "fields", "failed", "regions", "abnormal", "border", "whole_abnormal"),
+        *(
+            "abnormal_fraction",
+            "ci_low",
+            "ci_high",
+            "abnormal_corrected",
+            "corrected_low",
+            "corrected_high",
+        ),
         *("cells", "white_cells", "platelets", "white_per_100_red", "platelets_per_100_red"),
         *(f"n_{name}" for name in types),
     ]

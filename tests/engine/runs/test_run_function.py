@@ -73,7 +73,7 @@ def test_it_tells_what_it_does_and_prints_nothing(images, tmp_path, capfd):
     results = []
     out = tmp_path / "out"
     summary = run_folder(
-        images, out, formats=(), on_progress=progress.append, on_result=results.append
+        images, out, formats=["only"], on_progress=progress.append, on_result=results.append
     )
     assert capfd.readouterr() == ("", "")
     assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
@@ -122,13 +122,13 @@ def test_it_resumes_from_what_a_callback_left(images, tmp_path, opened):
             raise RuntimeError("the caller's own")
 
     with pytest.raises(RuntimeError, match="own"):
-        run_folder(images, out, formats=(), on_result=fail, sinks=[FieldList])
+        run_folder(images, out, formats=["only"], on_result=fail, sinks=[FieldList])
     assert [path.name for path in out.iterdir()] == ["run.journal"]
     with pytest.raises(OutputError, match="pass resume=True to continue it, overwrite=True to"):
-        run_folder(images, out, formats=())
+        run_folder(images, out, formats=["only"])
     progress: list[RunProgress] = []
     summary = run_folder(
-        images, out, formats=(), resume=True, on_progress=progress.append, sinks=[FieldList]
+        images, out, formats=["only"], resume=True, on_progress=progress.append, sinks=[FieldList]
     )
     assert progress[0].notes[0].startswith("resumed: 3 of 5 fields")
     assert (progress[-1].kept, progress[-1].done, progress[-1].regions) == (3, 5, 6)
@@ -137,7 +137,7 @@ def test_it_resumes_from_what_a_callback_left(images, tmp_path, opened):
     with pytest.raises(
         ResultsError, match=r"resume=True does not fit .*setting um_per_px was None"
     ):
-        run_folder(images, out, formats=(), resume=True, um_per_px=0.1)
+        run_folder(images, out, formats=["only"], resume=True, um_per_px=0.1)
 
 
 def test_arguments_reach_the_engine_and_the_record(images, tmp_path, opened):
@@ -150,7 +150,7 @@ def test_arguments_reach_the_engine_and_the_record(images, tmp_path, opened):
     }
     summary = run_folder(
         [images / "a", str(images / "b")], tmp_path / "out", limit=4, um_per_px=0.2,
-        formats="csv", **given,
+        formats=["only", "csv"], **given,
     )  # fmt: skip
     assert opened == [{**given, "watch": None}]
     settings = summary.record.settings
