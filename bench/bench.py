@@ -67,7 +67,7 @@ def run_bench(settings: BenchSettings, *, say: Say) -> dict[str, Any]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rbc-bench-")))
         engine = stack.enter_context(open_engine(settings))
-        gaps += engine.notes
+        gaps += [*engine.notes, *engine.doubts]
         sets = _field_sets(settings, engine.pack, folder, gaps, say)
         main_set = sets[min(1, len(sets) - 1)]
         on_host = engine.choice.place == HOST

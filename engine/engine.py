@@ -140,6 +140,11 @@ class Engine(Closing):
         """
         return self._lanes.notes
 
+    @property
+    def doubts(self) -> list[str]:
+        """Return what to know of the results: a precision that the pack has not accepted."""
+        return [doubt for choice in self.choices for doubt in choice.doubts]
+
     def analyze(
         self, image: UInt8 | Frame, *, pixel_um: float | None = None, field: str = ""
     ) -> FieldResult:

@@ -253,6 +253,8 @@ class RunRecord(_Section):
     backend: Text | None = None
     precision: Text | None = None
     decoder: Text | None = None
+    device_notes: Texts = ()
+    """Why no faster device, precision or decoder was used. Nothing of it changes a result."""
     settings: Settings
     recalled_from: RecalledFrom | None = None
     wall_seconds: Seconds = 0.0

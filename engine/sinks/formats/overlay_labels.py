@@ -83,7 +83,8 @@ def _texts(
 ) -> Iterator[str]:
     """What a region holds, longest text first. Of another kind than red, that; `unsure` where it cannot be placed.
 
-    The surest of its types, of the abnormal ones if it is abnormal; without any, the likeliest with a '?'.
+    The surest of its types, of the abnormal ones if it is abnormal; without any, the likeliest with a '?'. Where that is
+    a normal type in an abnormal region, the chance of an abnormal cell stands beside it: the reason.
     """
     kind = Kind(regions.kinds[index])
     if kind is not Kind.RED:
@@ -100,6 +101,11 @@ def _texts(
     surest = int(np.where(candidates, p, -1).argmax())
     name = types[surest] if has[surest] else f"{types[surest]}?"
     more = f" +{has.sum() - 1}" if has.sum() > 1 else ""
+    if regions.abnormal[index] and not abnormal_types[surest]:
+        reason = f"abnormal {regions.abnormal_p[index]:.2f}"
+        yield f"{name} {p[surest]:.2f}{more}, {reason}"
+        yield reason
+        return
     yield f"{name} {p[surest]:.2f}{more}"
     yield f"{name}{more}"
 

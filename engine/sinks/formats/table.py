@@ -26,6 +26,7 @@ __all__ = [
     "check_formats",
     "chosen_formats",
     "open_sink",
+    "shows_pixels",
 ]
 
 
@@ -107,9 +108,21 @@ def check_formats(names: Sequence[str]) -> None:
             )
 
 
+def shows_pixels(name: str) -> bool:
+    """Return whether a format can be made only of fields whose image is at hand.
+
+    The report can do without: it counts a field without its image, and shows no picture of it.
+    """
+    return name != "report" and bool(_sink(name).needs_frames)
+
+
 def open_sink(name: str, folder: Path, pack: Pack) -> Sink:
     """Open the sink of a format. Raises OutputError if its files cannot be started."""
+    return _sink(name)(folder, pack)
+
+
+def _sink(name: str) -> type[Sink]:
     chosen = FORMATS[name]
     module = import_module(f"rbc_engine.sinks.formats.{chosen.module}")
-    sink: Sink = getattr(module, chosen.sink)(folder, pack)
-    return sink
+    found: type[Sink] = getattr(module, chosen.sink)
+    return found

@@ -68,13 +68,14 @@ class PicturedField(NamedTuple):
 
 
 class Patch(NamedTuple):
-    """region: its index within the field. p: of the type that it stands for. cells: the fewest and the most in it.
+    """region: its index within the field. p: of the type that it stands for; abnormal_p: that it holds an abnormal cell. cells: the fewest and the most in it.
     flags: bits of RegionFlag."""
 
     field: str
     region: int
     p: float
     abnormal: bool
+    abnormal_p: float
     cells: tuple[int, int]
     flags: int
     jpeg: bytes
@@ -156,6 +157,7 @@ class Findings:
                         region=region,
                         p=p,
                         abnormal=bool(regions.abnormal[region]),
+                        abnormal_p=float(regions.abnormal_p[region]),
                         cells=(int(regions.cells_low[region]), int(regions.cells_high[region])),
                         flags=int(regions.flags[region]),
                         jpeg=jpeg,

@@ -250,6 +250,7 @@ def _patches(findings: Findings, slide: str, pack: Pack) -> list[list[list[dict[
             "region": patch.region,
             "p": round(patch.p, 3),
             "abnormal": patch.abnormal,
+            "abnormalP": round(patch.abnormal_p, 3),
             "cells": patch.cells,
             "flags": patch.flags,
             "jpeg": base64.b64encode(patch.jpeg).decode("ascii"),
@@ -312,6 +313,7 @@ def _facts(run: RunRecord, pack: Pack) -> list[tuple[str, str]]:
             (key.title(), getattr(run, key))
             for key in ("device", "backend", "precision", "decoder")
         ),
+        ("Why no faster one", "; ".join(run.device_notes)),
     ]
     return [(label, printable(str(value))) for label, value in known if value]
 

@@ -157,7 +157,7 @@ function makeViewer(data) {
     };
     state.boxes.forEach((region, at) => {
       if (at === state.at || !wanted(region)) return;
-      outline(region, inkOf(region), region.abnormal ? 2.5 : 1.25);
+      outline(region, inkOf(region), region.abnormal && !hasFlag(data, region, "unsure") ? 2.5 : 1.25);
     });
     if (state.at >= 0) {
       const region = state.boxes[state.at];
@@ -194,11 +194,19 @@ function makeViewer(data) {
       );
       return;
     }
-    const holds = region.types.length ? region.types.map(name).join(", ") : `no type over its threshold; likeliest ${name(region.likeliest)}`;
+    const unsure = hasFlag(data, region, "unsure");
+    const held = region.types.length ? region.types.map(name).join(", ") : `no type over its threshold; likeliest ${name(region.likeliest)}`;
+    const holds = unsure ? `unsure, no type is likely: ${held}` : held;
+    const callsNormal = region.types.length && !region.types.some(([type]) => data.types[type].abnormal);
+    const reason =
+      region.abnormal && callsNormal
+        ? `Its type is normal, but the chance of an abnormal cell in it is at or over the pack's threshold of ${data.threshold.toFixed(2)}. `
+        : "";
     told.replaceChildren(
       h("b", {}, `Region ${state.at}: `),
       `${holds}. `,
       h("span", { class: region.abnormal ? "bad" : "" }, `${region.abnormal ? "Abnormal" : "Normal"}, p ${region.p.toFixed(2)}. `),
+      reason,
       hasFlag(data, region, "clump") ? `${cellsIn(region.cells)}. ` : "",
       flags.length ? `Flagged ${flags.join(", ")}. ` : "",
       h("span", { class: "faint" }, `${Math.round(across)} by ${Math.round(down)} px at ${Math.round(left)}, ${Math.round(top)}.`),
