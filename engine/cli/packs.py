@@ -23,7 +23,7 @@ def list_packs() -> None:
         print(f"{name} {manifest.version}: {len(manifest.types)} types. {manifest.description}")
 
 
-@app.command()
+@app.command(short_help="Show what a pack detects, and its accuracy.")
 def show(pack: PackArgument = "chula12") -> None:
     """Show what a pack detects, what it was trained on, and its measured accuracy."""
     from rbc_engine.packs.pack import Pack, find_pack
@@ -54,7 +54,7 @@ def show(pack: PackArgument = "chula12") -> None:
         print(f"  {name}: {record.bytes} bytes, sha256 {record.sha256}")
 
 
-@app.command()
+@app.command(short_help="Check a pack's hashes and golden answers.")
 def verify(pack: PackArgument = "chula12") -> None:
     """Check every hash, run the pack's golden inputs on the CPU in fp32 and compare the results."""
     from rbc_engine.engine import Engine

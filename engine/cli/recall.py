@@ -82,7 +82,12 @@ def recall(
     from rbc_engine.sinks.out_folder import claim
     from rbc_engine.stats.counts import SlideTally
 
-    claimed = claim(out, "overwrite" if overwrite else "new", inputs={"RUN_DIR": [run_dir]})
+    claimed = claim(
+        out,
+        "overwrite" if overwrite else "new",
+        inputs={"RUN_DIR": [run_dir]},
+        resumes=False,
+    )
     with FinishedRun(run_dir) as run:
         refuse_recalled(run)
         changed = call_rules(

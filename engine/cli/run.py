@@ -14,7 +14,6 @@ from rbc_engine.cli.terminal import options
 from rbc_engine.cli.terminal.exit_codes import exit_code
 from rbc_engine.cli.terminal.stopping import stop_on_signal
 from rbc_engine.cli.terminal.summary import print_run
-from rbc_engine.sinks.formats.table import DEFAULT_FORMATS, FORMATS, ONLY
 
 if TYPE_CHECKING:
     from rbc_engine.runs.run_folder import RunProgress
@@ -44,13 +43,7 @@ def run(
     ] = None,
     estimate_scale: options.EstimateScale = True,
     field_prior: options.FieldPrior = True,
-    formats: Annotated[
-        str,
-        typer.Option(
-            help=f"Outputs beside the tables and {' and '.join(DEFAULT_FORMATS)}, separated by "
-            f"commas: {', '.join(FORMATS)}. With {ONLY} among them, nothing but what is named."
-        ),
-    ] = "",
+    formats: options.Formats = "",
     lanes: options.Lanes = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
