@@ -19,7 +19,7 @@ from rbc_engine.cli.reproduce import app as reproduce_app
 from rbc_engine.cli.run import run
 from rbc_engine.cli.synth import synth
 from rbc_engine.cli.train import app as train_app
-from rbc_engine.errors import RbcError, UsageError
+from rbc_engine.errors import RbcError, UsageError, options_named
 
 __all__ = ["app", "main"]
 
@@ -35,6 +35,14 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def _named(context: typer.Context) -> None:
+    """Find and classify red blood cells in microscope images of smears."""
+    context.with_resource(options_named())
+
+
 app.command(short_help="Analyse images and whole slides: tables and a report.")(run)
 app.command(short_help="Analyse a camera's frames as they arrive.")(live)
 app.command(short_help="Apply other thresholds or a caller to a finished run.")(recall)

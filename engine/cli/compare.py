@@ -81,7 +81,8 @@ def _print(record: dict[str, Any], out: Path | None) -> None:
     console = Console()
 
     def table(title: str, heads: list[str], rows: list[list[Any]]) -> None:
-        shown = Table(*heads, title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        console.print(f"{title}:")
+        shown = Table(*heads, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         shown.columns[0].overflow = "fold"
         for column in shown.columns[1:]:
             column.justify = "right"

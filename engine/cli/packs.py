@@ -27,6 +27,7 @@ def list_packs() -> None:
 def show(pack: PackArgument = "chula12") -> None:
     """Show what a pack detects, what it was trained on, and its measured accuracy."""
     from rbc_engine.packs.pack import Pack, find_pack
+    from rbc_engine.stats.not_told import not_told
 
     opened = Pack.open(find_pack(pack))
     manifest = opened.manifest
@@ -38,6 +39,7 @@ def show(pack: PackArgument = "chula12") -> None:
     for name, threshold in zip(manifest.types, manifest.classifier.thresholds, strict=True):
         kind = "abnormal" if name in manifest.abnormal else "normal"
         print(f"  {name}: {kind}, threshold {threshold:g}")
+    print(f"not among its types: {', '.join(not_told(manifest.types))}")
     for title, values in (("training", manifest.training), ("accuracy", manifest.accuracy)):
         print(f"{title}:")
         for key, value in values.items():

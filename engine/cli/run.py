@@ -87,7 +87,6 @@ def run(
             stop=stop,
             on_progress=on_progress,
             watch=watch,
-            names="options",
         )
     counts = summary.record.counts
     if as_json:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from rbc_engine.devices.base import BuildWatch
 from rbc_engine.engine import Engine
-from rbc_engine.errors import RbcError, UsageError
+from rbc_engine.errors import UsageError, arguments_named
 from rbc_engine.runs.given_scale import check_um_per_px, refuse_unused
 from rbc_engine.sinks.formats.table import chosen_formats
 from rbc_engine.sinks.out_folder import Mode, claim
@@ -95,7 +93,6 @@ def run_folder(
     on_progress: Callable[[RunProgress], object] = lambda progress: None,
     on_result: Callable[[FieldResult], object] = lambda result: None,
     watch: BuildWatch | None = None,
-    names: Literal["arguments", "options"] = "arguments",
 ) -> RunSummary:
     """Find the red cells of all images and write the tables and run.json.
 
@@ -120,14 +117,13 @@ def run_folder(
     starts.
     on_result: called with every result in order, kept ones too, after it was written. Both are
         called in this thread; an error of theirs ends the run, which can be resumed.
-            names: whether errors name arguments of this function, or options of the command line.
 
     A field that fails has its row and reason, and the run continues. Raises UsageError for an
     argument that breaks its rule, OutputError if `out` holds something else or writing fails,
     ResultsError if the run there cannot be resumed, PackError for a damaged pack, DeviceError for a
     device that is missing or, once results were written, failed.
     """
-    with nullcontext() if names == "options" else _arguments_named():
+    with arguments_named():
         started = time.perf_counter()
         given = (
             [Path(inputs)] if isinstance(inputs, str | Path) else [Path(each) for each in inputs]
@@ -245,24 +241,3 @@ def _failure(field: str, error: str) -> str:
     """Prefix an error with its field, unless it already names it, as most do."""
     return error if error.startswith(field) else f"{field}: {error}"
 
-
-@contextmanager
-def _arguments_named() -> Iterator[None]:
-    """Turn errors of the block that name options of the command line into ones of arguments."""
-    try:
-        yield
-    except RbcError as error:
-        text = _in_arguments(str(error))
-        if text == str(error):
-            raise
-        raise type(error)(text) from error
-
-
-def _in_arguments(text: str) -> str:
-    """Rename options in a text; text between backticks is a command, and does not change."""
-    parts = text.split("`")
-    for index in range(0, len(parts), 2):
-        part = re.sub(r"--(resume|overwrite)\b", r"\1=True", parts[index])
-        part = re.sub(r"--([a-z][a-z-]*)", lambda match: match[1].replace("-", "_"), part)
-        parts[index] = re.sub(r"\bINPUT\b", "inputs", part).replace("same command", "same call")
-    return "`".join(parts)

@@ -129,6 +129,11 @@ class SlideMonitor:
             self._type_counts += regions.has[shared].sum(axis=0, dtype=np.int64)
 
     @property
+    def needs_position(self) -> bool:
+        """Return whether every frame must come with its position on the stage."""
+        return self._stage is not None
+
+    @property
     def fields(self) -> int:
         with self._lock:
             return self._fields

@@ -93,7 +93,7 @@ def _table(*heads: str) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(*heads, box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(*heads, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
         column.justify = "right"

@@ -82,7 +82,7 @@ def test_samples_give_every_file_and_column(samples_run: Path) -> None:
         *("um_per_px", "um_per_px_from", "cells", "unfamiliar_distance", "uncovered", "flags"),
     ]
     assert [row["field"] for row in fields] == [
-        f"{slide}/field-{i}.jpg" for slide in ("healthy-1", "sickle-1") for i in (1, 2, 3)
+        f"{slide}/field-{i}.jpg" for slide in ("healthy-1", "mixed-1") for i in (1, 2, 3)
     ]
     slides = rows(samples_run, "slides.csv")
     assert list(slides[0]) == [

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-import click
+
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -12,16 +13,16 @@ from typer.testing import CliRunner
 from rbc_engine.cli import app
 
 
-def commands(command: click.Command, name: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+def commands(command: Any, name: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     yield name
     for each, below in getattr(command, "commands", {}).items():
         yield from commands(below, (*name, each))
 
 
-def found(name: tuple[str, ...]) -> click.Command:
-    command: click.Command = typer.main.get_command(app)
+def found(name: tuple[str, ...]) -> Any:
+    command: Any = typer.main.get_command(app)
     for each in name:
-        command = command.commands[each]  # type: ignore[attr-defined]
+        command = command.commands[each]
     return command
 
 

@@ -199,7 +199,7 @@ def analyze(path: Path, *, field_prior: bool) -> Regions:
 
 
 def test_an_engine_corrects_what_it_says_of_each_region_by_itself(repository: Path) -> None:
-    path = sorted((repository / "samples" / "sickle-1").iterdir())[0]
+    path = sorted((repository / "samples" / "mixed-1").iterdir())[0]
     alone, told = analyze(path, field_prior=False), analyze(path, field_prior=True)
     np.testing.assert_array_equal(told.boxes, alone.boxes)
     with Engine.open("chula12", device="cpu", precision="fp32") as engine:
@@ -215,7 +215,7 @@ def test_an_engine_corrects_what_it_says_of_each_region_by_itself(repository: Pa
 
 
 def test_a_run_says_whether_it_corrected(repository: Path, tmp_path: Path) -> None:
-    source = repository / "samples" / "sickle-1"
+    source = repository / "samples" / "mixed-1"
     command = [sys.executable, "-m", "rbc_engine", "run", source, "--out", tmp_path / "r"]
     options = [
         "--no-field-prior",

@@ -41,6 +41,7 @@ def source(pack, tmp_path):
         pixels = np.full((480, 640, 3), 40 * index, np.uint8)
         Image.fromarray(pixels).save(path)
         regions = stub_regions(50, types=len(pack.types), seed=index)
+        regions = replace(regions, probabilities=0.5 * regions.probabilities)
         has = types_held(regions.probabilities, settings=pack.manifest.classifier)
         result = FieldResult(
             slide="s", field=path.name, path=str(path), width=640, height=480,

@@ -180,11 +180,11 @@ def test_errors_name_arguments_and_those_of_the_command_options(
     assert "--" not in str(refused.value)
     assert not (tmp_path / "out").exists()
     assert opened == []
-    with pytest.raises(UsageError, match=r"^(--|INPUT)"):
-        run_folder(**given, names="options")
+    with options_named(), pytest.raises(UsageError, match=r"^(--|INPUT)"):
+        run_folder(**given)
 
 
-NO_RESULTS = {"inputs", "out", "resume", "overwrite", "stop", "watch", "names", "sinks"}
+NO_RESULTS = {"inputs", "out", "resume", "overwrite", "stop", "watch", "sinks"}
 OF_THE_RECORD = {"pack": "pack", "device": "backend", "precision": "precision"}
 
 
@@ -201,7 +201,7 @@ def test_the_command_has_every_argument():
     [command] = [each for each in app.registered_commands if each.callback.__name__ == "run"]
     options = set(inspect.signature(command.callback).parameters)
     called = set(inspect.signature(run_folder).parameters)
-    no_options = {"sinks", "stop", "on_progress", "on_result", "watch", "names"}
+    no_options = {"sinks", "stop", "on_progress", "on_result", "watch"}
     assert called - no_options == options - {"as_json", "quiet"}
 
 
