@@ -22,7 +22,6 @@ from rbc_engine.session.pixels import PixelFormat, usable_rgb
 from rbc_engine.session.session import Session
 from rbc_engine.session.session_options import PIXEL_UM, OnEnded, SessionOptions, check_number
 from rbc_engine.stats.drift import Drift
-from rbc_engine.types.arrays import UInt8
 from rbc_engine.types.frames import Decoded, FieldRef, Frame
 from rbc_engine.types.results import FieldResult
 

@@ -93,6 +93,8 @@ def _in_arguments(text: str) -> str:
     parts = text.split("`")
     for index in range(0, len(parts), 2):
         part = re.sub(r"--(resume|overwrite)\b", r"\1=True", parts[index])
-        part = re.sub(r"--(?!extra-index-url)([a-z][a-z-]*)", lambda match: match[1].replace("-", "_"), part)
+        part = re.sub(
+            r"--(?!extra-index-url)([a-z][a-z-]*)", lambda match: match[1].replace("-", "_"), part
+        )
         parts[index] = re.sub(r"\bINPUT\b", "inputs", part).replace("same command", "same call")
     return "`".join(parts)

@@ -240,4 +240,3 @@ class _Reporter:
 def _failure(field: str, error: str) -> str:
     """Prefix an error with its field, unless it already names it, as most do."""
     return error if error.startswith(field) else f"{field}: {error}"
-

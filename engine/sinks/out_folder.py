@@ -66,9 +66,7 @@ class OutFolder:
     path: where it is. mode: as claimed.
     """
 
-    def __init__(
-        self, path: Path, mode: Mode, contents: Contents, *, resumes: bool = True
-    ) -> None:
+    def __init__(self, path: Path, mode: Mode, contents: Contents, *, resumes: bool = True) -> None:
         """Take a folder without checks; `claim` makes them."""
         self.path = path
         self.mode = mode

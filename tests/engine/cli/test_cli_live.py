@@ -261,7 +261,8 @@ def test_it_stops_when_it_is_sure(tmp_path, smear):
 
 
 def test_a_missing_camera_library_is_named(tmp_path):
-    (tmp_path / "pymmcore_plus.py").write_text("raise ImportError('no such thing')")
+    for name in ("pymmcore", "pymmcore_plus"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('no such thing')")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = live("--out", tmp_path / "out", env=environment)
     assert done.returncode == 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -26,7 +25,7 @@ def found(name: tuple[str, ...]) -> Any:
     return command
 
 
-@pytest.mark.parametrize("name", commands(typer.main.get_command(app)), ids=" ".join)
+@pytest.mark.parametrize("name", [*commands(typer.main.get_command(app))], ids=" ".join)
 def test_help_cuts_nothing_at_80_columns(name: tuple[str, ...]) -> None:
     done = CliRunner().invoke(app, [*name, "--help"], env={"COLUMNS": "80"}, terminal_width=80)
     assert done.exit_code == 0

@@ -88,7 +88,13 @@ def test_a_stop_ends_the_feed_and_ticks_tell(engine, tmp_path):
         if len(states) == 3:
             stop.set()
 
-    record = run(engine, tmp_path, feed, stops={"interrupted": threading.Event(), "enough_width": stop}, on_tick=on_tick).to_json()
+    record = run(
+        engine,
+        tmp_path,
+        feed,
+        stops={"interrupted": threading.Event(), "enough_width": stop},
+        on_tick=on_tick,
+    ).to_json()
     assert record["stopped_by"] == "enough_width"
     assert len(states) >= 3
     assert states[-1].frames.in_flight == 0

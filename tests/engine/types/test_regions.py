@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rbc_engine.types.cells import Cells, rows_of_groups
+from rbc_engine.types.ends import Ended
 from rbc_engine.types.kinds import KIND_LABELS, Kind
 from rbc_engine.types.regions import RegionFlag, Regions
-from rbc_engine.types.ends import Ended
 from rbc_engine.types.results import FieldFlag, FieldResult
 
 ARRAYS = [name for name in Regions.__dataclass_fields__ if name != "cells"]
