@@ -73,7 +73,10 @@ class BuildWatch(Protocol):
 
 
 class Network(Protocol[Array]):
-    """A compiled network. One object serves one lane at a time; `Device.load` gives each lane its own."""
+    """A compiled network.
+
+    One object serves one lane at a time; `Device.load` gives each lane its own.
+    """
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Runs it. Outputs are valid until the next call of this object."""
@@ -192,7 +195,9 @@ class Device(Protocol[Array]):
         ...
 
     def upload(self, array: HostArray | Array | DevicePixels) -> Array:
-        """The array on this device; itself if it is there already. It may be changed after the next `download`.
+        """Return the array on this device: itself if it is there already.
+
+        It may be changed after the next `download`.
 
         Raises ValueError for pixels that lie in the memory of another device.
         """
@@ -216,10 +221,10 @@ class Device(Protocol[Array]):
     ) -> Network[Array]:
         """Compiles an ONNX graph for fixed input shapes, keeping only the named outputs.
 
-        Inputs and outputs are float32 or uint8 on the host whatever types the graph has, and of the graph's
-        types on a GPU. The same graph, outputs and shapes are compiled once; each call gives an object that may
-        run beside those of other lanes. meter: is told when the network runs.
-        Raises DeviceError if the graph does not compile.
+        Inputs and outputs are float32 or uint8 on the host whatever types the graph has, and of the
+        graph's types on a GPU. The same graph, outputs and shapes are compiled once; each call
+        gives an object that may run beside those of other lanes. meter: is told when the network
+        runs. Raises DeviceError if the graph does not compile.
         """
         ...
 
@@ -233,8 +238,9 @@ class Device(Protocol[Array]):
     ) -> Network[Array]:
         """The classifier of a pack, `patches` [N, 3, P, P] -> `probabilities` float32 [N, T].
 
-        On the host the whole graph; on a GPU the graph up to `feature_map`, and the kernel `fused_heads` with the
-        weights in `heads`: the classifier as the pack has it, whatever `onnx` was quantised to.
+        On the host the whole graph; on a GPU the graph up to `feature_map`, and the kernel
+        `fused_heads` with the weights in `heads`: the classifier as the pack has it, whatever
+        `onnx` was quantised to.
         """
         ...
 

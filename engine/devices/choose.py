@@ -52,7 +52,7 @@ def open_devices(
     cache_name: str = "unnamed",
     watch: BuildWatch | None = None,
 ) -> tuple[DeviceChoice, ...]:
-    """Opens 'cpu', 'cuda' (the first GPU), 'cuda:N', 'cuda:N,M', 'cuda:all', or the fastest that is here ('auto').
+    """Open 'cpu', 'cuda' (the first GPU), 'cuda:N', 'cuda:N,M', 'cuda:all' or 'auto' (the fastest).
 
     lanes: on each device. calibration: of the pack, which decides what precision 'auto' may take.
     cache_name: a folder for the compiled networks of this pack. watch: see Engine.open.
@@ -119,7 +119,8 @@ def _fastest() -> tuple[DeviceKind, list[str]]:
         problems = kind.problems(0)
         if not problems:
             return kind, [f"device {kind.name}: {note}" for note in notes]
-        # Nobody asked for it: the first reason will do. For most it is the driver, and the only one.
+        # Nobody asked for it: the first reason will do. For most it is the driver, and the only
+        # one.
         more = "; `rbc-engine doctor` lists all that a GPU needs" if len(problems) > 1 else ""
         notes.append(f"{problems[0]}{more}")
     raise DeviceError(f"no device can be used: {'; '.join(notes)}")
@@ -172,8 +173,8 @@ def _decide(
             return name, notes
         notes.append(f"precision {name} is not taken: {_why_not(calibration, kind, name)}")
     raise DeviceError(
-        f"the pack's calibration.json refuses every precision of this {kind} device ({', '.join(offered)}); "
-        f"name one with --precision, or calibrate the pack again"
+        f"the pack's calibration.json refuses every precision of this {kind} device "
+        f"({', '.join(offered)}); name one with --precision, or calibrate the pack again"
     )
 
 

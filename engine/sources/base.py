@@ -57,7 +57,7 @@ def field_order(ref: FieldRef) -> tuple[object, ...]:
 
 
 def _natural(path: str) -> list[list[str | int]]:
-    """Sort key in which numbers compare by value: text and number alternate in each part of the path."""
+    """Return a sort key that compares numbers by value: text and number by turns."""
     return [
         [int(run) if i % 2 else run for i, run in enumerate(_DIGITS.split(part.casefold()))]
         for part in path.split("/")

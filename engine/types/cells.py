@@ -1,7 +1,8 @@
 """Describe single cells, and estimate how many of them a region may hold.
 
-Where a pack's detector finds regions, the number is judged by a region's box against those of the single cells around
-it. The thresholds were chosen on smears with labelled cells; docs/results/accuracy.md measures them.
+Where a pack's detector finds regions, the number is judged by a region's box against those of the
+single cells around it. The thresholds were chosen on smears with labelled cells;
+docs/results/accuracy.md measures them.
 """
 
 from __future__ import annotations
@@ -82,7 +83,10 @@ class Cells:
         return np.bincount(self.region, minlength=regions).astype(np.int32)
 
     def of_regions(self, chosen: npt.NDArray[np.integer[Any]], *, regions: int) -> Cells:
-        """Takes the cells of chosen regions int [K], numbered 0..K-1 in that order. regions: R, of which they are."""
+        """Takes the cells of chosen regions int [K], numbered 0..K-1 in that order.
+
+        regions: R, of which they are.
+        """
         counts = self.per_region(regions)
         rows = rows_of_groups(counts, chosen)
         return Cells(
@@ -102,7 +106,7 @@ class Cells:
 def rows_of_groups(
     counts: npt.NDArray[np.integer[Any]], chosen: npt.NDArray[np.integer[Any]]
 ) -> npt.NDArray[np.int64]:
-    """Lists the rows int64 [sum] of chosen groups, one after the other, where groups lie in order and have counts rows.
+    """List the rows int64 [sum] of chosen groups of a table in which groups follow each other.
 
     counts: int [G]. chosen: int [K], indices of groups.
     """
@@ -117,7 +121,7 @@ def rows_of_groups(
 
 
 def check_arrays(owner: object, expected: Mapping[str, tuple[tuple[int, ...], type]]) -> None:
-    """Raises ValueError, which names it, for an attribute that is no array of its shape and dtype."""
+    """Raise ValueError naming the attribute that is no array of its shape and dtype."""
     for name, (shape, dtype) in expected.items():
         array = getattr(owner, name)
         if array.shape != shape or array.dtype != dtype:

@@ -20,8 +20,9 @@ class RegionFlag(IntFlag):
     """What to know before trusting a region."""
 
     BORDER = 1
-    """The box touches the edge of the field: the cell may be cut. In a whole slide also: joined from the parts that
-    several tiles saw, none of them the whole."""
+    """The box touches the edge of the field: the cell may be cut.
+
+    In a whole slide also: joined from parts that several tiles saw, none of them the whole."""
     CLUMP = 2
     """More than one cell, likely."""
     BLURRED = 4
@@ -38,19 +39,21 @@ class RegionFlag(IntFlag):
 class Regions:
     """The R regions of one field, surest first; T is the number of types of the pack.
 
-    A region of a kind other than red has no type: its probabilities and abnormal_p are 0, has and abnormal false.
+    A region of a kind other than red has no type: its probabilities and abnormal_p are 0, has and
+    abnormal false.
 
     boxes: float32 [R, 4], x0 y0 x1 y1 in pixels of the full-resolution image, origin top left.
     scores: float32 [R], 0..1, that there is a region of its kind.
     kinds: uint8 [R], of Kind.
     probabilities: float32 [R, T], 0..1, that the region holds a cell of each type.
-    has: bool [R, T], probabilities at or over the pack's thresholds, or by its wish at least the likeliest type.
+    has: bool [R, T], probabilities at or over the pack's thresholds, or by its wish at least the
+        likeliest type.
     abnormal_p: float32 [R], 0..1, that any cell of the region is abnormal.
     abnormal: bool [R], abnormal_p at or over the pack's threshold.
     flags: uint8 [R], bits of RegionFlag.
     cells_low, cells_high: int32 [R], the fewest and the most cells that each may hold, from 1.
-    cells: those that are known one by one, of every region whose detector finds cells; else one of each region that holds
-        a single cell.
+    cells: those that are known one by one, of every region whose detector finds cells; else one of
+        each region that holds a single cell.
     """
 
     boxes: Float32
@@ -102,9 +105,10 @@ class Regions:
         flags: UInt8,
         kinds: UInt8 | None = None,
     ) -> Regions:
-        """Makes regions of a detector that finds no cells: how many each holds is judged by its area, see count_cells.
+        """Make regions of a detector that finds no cells; their number follows from area.
 
-        A region that holds one is its own cell. kinds: None for red cells all. flags: as they are; CLUMP is not set here.
+        A region of one cell is its own cell. kinds: None if all are red. flags: kept as they are;
+        CLUMP is not set here.
         """
         if kinds is None:
             kinds = np.zeros(len(boxes), np.uint8)
@@ -162,7 +166,10 @@ class Regions:
         return cls(**arrays, cells=cells)
 
     def take(self, chosen: npt.NDArray[np.bool_] | npt.NDArray[np.intp] | slice) -> Regions:
-        """Takes some regions with their cells. chosen: bool [R], indices in any order, or a slice."""
+        """Takes some regions with their cells.
+
+        chosen: bool [R], indices in any order, or a slice.
+        """
         rows = np.arange(len(self))[chosen]
         cells = self.cells.of_regions(rows, regions=len(self))
         return replace(self, **{name: getattr(self, name)[rows] for name in _arrays()}, cells=cells)
@@ -174,7 +181,7 @@ class Regions:
         return replace(self, boxes=self.boxes + by, cells=cells)
 
     def recounted(self) -> Regions:
-        """Judges anew by area how many cells each holds, as by_area does, and sets the flag CLUMP by it."""
+        """Estimate from area how many cells each region holds, as by_area does, and set CLUMP."""
         flags = self.flags & ~np.uint8(RegionFlag.CLUMP)
         cut = (flags & RegionFlag.BORDER) > 0
         clump = count_cells(self.boxes, cut=cut, kinds=self.kinds).clump

@@ -1,4 +1,4 @@
-"""An NVIDIA GPU as a device: TensorRT for the networks, the project's own kernels, memory through cuda.core.
+"""An NVIDIA GPU as a device: networks by TensorRT, the project's kernels, memory by cuda.core.
 
 Import it only after rbc_engine.devices.cuda.needs found nothing missing.
 """
@@ -31,13 +31,19 @@ FP8_CAPABILITY = (8, 9)
 """Compute capability that has it: Ada."""
 
 GPU_PRECISIONS = ("fp8", "int8", "fp16")
-"""Fastest first. fp16 is the type that packs are exported in; the others are made of their calibration."""
+"""Fastest first.
+
+fp16 is the type that packs are exported in; the others are made of their calibration.
+"""
 
 _FEATURE_MAP = "feature_map"
 
 
 class Libraries:
-    """What NVIDIA provides, and our kernels. One of these serves the whole process: TensorRT takes one log only."""
+    """What NVIDIA provides, and our kernels.
+
+    One of these serves the whole process: TensorRT takes one log only.
+    """
 
     def __init__(self, trt: Any, core: Any, driver: Any, kernels: Any) -> None:
         self.trt = trt
@@ -92,8 +98,8 @@ def open_gpu(
     """
     if precision not in ("auto", *GPU_PRECISIONS):
         raise UsageError(
-            f"--precision must be auto, {', '.join(GPU_PRECISIONS)} on a GPU (got {precision!r}): packs are exported "
-            f"in fp16"
+            f"--precision must be auto, {', '.join(GPU_PRECISIONS)} on a GPU (got {precision!r}): "
+            "packs are exported in fp16"
         )
     return CudaGpu(
         libraries or _load_libraries(),
@@ -107,7 +113,7 @@ def open_gpu(
 
 
 class CudaGpu:
-    """What the lanes of one GPU share: the engines, the heads' weights, and the cache of compiled networks."""
+    """Hold what the lanes of one GPU share: engines, weights of the heads, compiled networks."""
 
     def __init__(
         self,
@@ -140,7 +146,8 @@ class CudaGpu:
             if precision == "fp8" and self.capability < FP8_CAPABILITY:
                 raise DeviceError(
                     f"{self.place}: {self.gpu_name} has no fp8 arithmetic (compute capability "
-                    f"{self.capability[0]}.{self.capability[1]}, fp8 needs 8.9); use --precision int8 or fp16"
+                    f"{self.capability[0]}.{self.capability[1]}, fp8 needs 8.9); use --precision "
+                    "int8 or fp16"
                 )
             # Ordered by streams where the driver offers that, which is nearly everywhere.
             self.pool = device.memory_resource
@@ -268,7 +275,7 @@ class CudaDevice(Closing):
         return self._gpu.free_bytes()
 
     def upload(self, array: HostArray | CudaArray | DevicePixels) -> CudaArray:
-        """array: numpy, of this lane already, or pixels that a decoder left in this GPU's memory."""
+        """Return an array of this lane. array: numpy, of this lane, or pixels decoded there."""
         if isinstance(array, np.ndarray):
             return self.memory.upload(array)
         if isinstance(array, CudaArray) and array.memory is self.memory:

@@ -1,6 +1,7 @@
 """The memory and the stream of one lane on a GPU, and the arrays in it, through NVIDIA's cuda.core.
 
-Everything a lane does is put on its one stream, so it happens in order; nothing waits but `download`.
+Everything a lane does is put on its one stream, so it happens in order; nothing waits but
+`download`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _NOT_CUDA = (RbcError, ValueError, TypeError, LookupError, AttributeError, NotIm
 
 @contextmanager
 def explain_cuda(what: str) -> Iterator[None]:
-    """Turns whatever CUDA, TensorRT or the kernels raise into a DeviceError that says what was being done."""
+    """Turn what CUDA, TensorRT or the kernels raise into a DeviceError that names the step."""
     try:
         yield
     except _NOT_CUDA:
@@ -38,15 +39,19 @@ def explain_cuda(what: str) -> Iterator[None]:
         if isinstance(error, MemoryError) or "out of memory" in reason.lower().replace("_", " "):
             raise DeviceMemoryError(f"{what}: out of GPU memory") from error
         raise DeviceError(
-            f"{what}: {reason}; the GPU cannot be used any more by this process: check nvidia-smi and start again"
+            f"{what}: {reason}; the GPU cannot be used any more by this process: check nvidia-smi "
+            "and start again"
         ) from error
 
 
 class CudaArray:
-    """C-contiguous, in the memory of one lane: what is done with it happens in the order of that lane's stream.
+    """Hold a C-contiguous array in the memory of one lane.
+
+    What is done with it happens in the order of that lane's stream.
 
     address: of its first byte, in device memory.
-    stable: results of this kind come at the same address every time, so that a network may read them in place.
+    stable: results of this kind come at the same address every time, so that a network may read
+        them in place.
     keeper: whatever must not be freed before this array is.
     """
 
@@ -95,7 +100,7 @@ class CudaArray:
         )
 
     def __setitem__(self, rows: slice, value: CudaArray | int) -> None:
-        """Copies an array of the same shape and type into the rows of a slice, or sets them to 0."""
+        """Copy an array of the same shape and type into the rows of a slice, or set them to 0."""
         into = self[rows]
         if not isinstance(value, CudaArray):
             if value != 0:
@@ -141,7 +146,7 @@ class LaneMemory:
     def result(
         self, owner: str, index: int, shape: Sequence[int], dtype: npt.DTypeLike
     ) -> CudaArray:
-        """Memory for result `index` of `owner`: the same every time, so it is overwritten by the owner's next call."""
+        """Return memory for result `index` of `owner`: the same at each call, and overwritten."""
         size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         buffer = self._results.get((owner, index))
         if buffer is None or buffer.size < size:
@@ -151,7 +156,10 @@ class LaneMemory:
         return CudaArray(self, int(buffer.handle), shape, dtype, keeper=buffer, stable=True)
 
     def upload(self, array: npt.NDArray[Any]) -> CudaArray:
-        """A copy of a host array. The host array may be changed at once: it was staged in pinned memory."""
+        """A copy of a host array.
+
+        The host array may be changed at once: it was staged in pinned memory.
+        """
         into = self.empty(array.shape, array.dtype)
         if into.nbytes:
             staged = self._stage(into.nbytes)
@@ -217,7 +225,7 @@ class LaneMemory:
 
     @contextmanager
     def network(self, meter: Meter | None) -> Iterator[None]:
-        """Marks what is put on the stream meanwhile as a network, whose time `meter` is told after the next wait."""
+        """Mark what is put on the stream meanwhile as a network, and report its time to `meter`."""
         if meter is None:
             yield
             return

@@ -93,8 +93,8 @@ def _driver_need(driver: DriverReport) -> Need:
         return Need(
             name="driver",
             found=shown,
-            missing=f"the NVIDIA driver is too old ({shown}, needed is {_MIN_CUDA[0]}.{_MIN_CUDA[1]}); "
-            f"install driver 580 or newer",
+            missing=f"the NVIDIA driver is too old ({shown}, but CUDA "
+            f"{_MIN_CUDA[0]}.{_MIN_CUDA[1]} is needed); install driver 580 or newer",
         )
     return Need(name="driver", found=shown)
 
@@ -114,7 +114,8 @@ def _gpu_needs(driver: DriverReport, number: int) -> list[Need]:
             Need(
                 name="GPU",
                 found=shown,
-                missing=f"{gpu.name} is too old (compute capability {capability}, needed is 7.5: Turing, e.g. a T4)",
+                missing=f"{gpu.name} is too old (compute capability {capability}, but 7.5 is "
+                "needed: Turing, e.g. a T4)",
             )
         ]
     needs = [Need(name="GPU", found=shown)]
@@ -126,8 +127,8 @@ def _gpu_needs(driver: DriverReport, number: int) -> list[Need]:
                 found=memory,
                 missing=None
                 if gpu.free_bytes >= _MIN_FREE_BYTES
-                else f"too little GPU memory ({memory}, needed are {_MIN_FREE_BYTES >> 20} MiB free); "
-                f"end what else runs on {gpu.name} (nvidia-smi shows it)",
+                else f"too little GPU memory ({memory}, but {_MIN_FREE_BYTES >> 20} MiB are "
+                f"needed); end what else runs on {gpu.name} (nvidia-smi shows it)",
             )
         )
     return needs
@@ -141,6 +142,6 @@ def _library_need(name: str, found: str | None, least: tuple[int, int]) -> Need:
         return Need(
             name=name,
             found=found,
-            missing=f"{name} {found} is too old, needed is {least[0]}.{least[1]}; {_INSTALL}",
+            missing=f"{name} {found} is too old, but {least[0]}.{least[1]} is needed; {_INSTALL}",
         )
     return Need(name=name, found=found)

@@ -1,4 +1,4 @@
-"""A TensorRT engine in one lane: its execution context, its buffers, and the CUDA graph of its launches."""
+"""A TensorRT engine in one lane: its execution context, buffers, and CUDA graph of launches."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ _ALIGNMENT_BYTES = 256
 
 
 class CudaNetwork:
-    """See rbc_engine.devices.base.Network. Inputs and outputs have the graph's types and fixed shapes.
+    """Run a TensorRT engine; see rbc_engine.devices.base.Network.
 
-    The first run with given input addresses is enqueued as it is; TensorRT may still set things up then. At the
-    second one the stream is waited for and the launches are captured as a CUDA graph; from then on the graph runs.
-    An input that comes at a new address every time is copied into a buffer of the network's own.
+    Inputs and outputs have the graph's types and fixed shapes.
+
+    The first run with given input addresses is enqueued as it is; TensorRT may still set things up
+    then. At the second one the stream is waited for and the launches are captured as a CUDA graph;
+    from then on the graph runs. An input that comes at a new address every time is copied into a
+    buffer of the network's own.
 
     engine: a trt.ICudaEngine, shared with other lanes. graph: whether to use CUDA graphs.
     notes: says so, once, if a graph could not be captured.
@@ -139,7 +142,8 @@ class CudaNetwork:
         stream.sync()
         builder = stream.create_graph_builder()
         try:
-            # What other lanes do meanwhile, on threads of their own, is none of this capture's business.
+            # What other lanes do meanwhile, on threads of their own, is none of this capture's
+            # business.
             builder.begin_building("thread_local")
             try:
                 self._enqueue()
@@ -165,7 +169,10 @@ class CudaNetwork:
 
 
 class HeadWeights:
-    """The heads of a classifier on a GPU, as `fused_heads` takes them. NAMES: in classifier.onnx."""
+    """The heads of a classifier on a GPU, as `fused_heads` takes them.
+
+    NAMES: in classifier.onnx.
+    """
 
     NAMES = (
         "model.head.first.weight",

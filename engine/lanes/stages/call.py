@@ -39,7 +39,10 @@ def types_held(
 def unsure(
     probabilities: Float32, *, settings: ClassifierSettings, kinds: UInt8
 ) -> npt.NDArray[np.bool_]:
-    """Tells bool [R] which red regions the classifier cannot place. Arguments as those of types_held."""
+    """Tells bool [R] which red regions the classifier cannot place.
+
+    Arguments as those of types_held.
+    """
     if settings.unsure_below is None or not len(probabilities):
         return np.zeros(len(probabilities), np.bool_)
     likeliest = probabilities.max(axis=1)

@@ -1,4 +1,4 @@
-"""What the classifier looks at: a red region of few cells as a whole, one of more cell by cell; no other kind at all."""
+"""Choose what to classify: red regions of few cells whole, larger ones cell by cell."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """regions.h5ad: the regions as AnnData, for scanpy, squidpy and their kin.
 
-Written as AnnData's own description of its form says ("On-disk format", encodings of AnnData 0.8 and later), in
-pieces, so that memory does not grow with the run.
+Written as AnnData's own description of its form says ("On-disk format", encodings of AnnData 0.8
+and later), in pieces, so that memory does not grow with the run.
 """
 
 from __future__ import annotations
@@ -40,9 +40,12 @@ _BOX = ("x0", "y0", "x1", "y1")
 
 
 class RegionsH5ad:
-    """X: probabilities float32 [R, T]. layers['has']: bool [R, T]. obsm['spatial']: centres of the boxes, px.
+    """Write regions.h5ad, a file of AnnData.
 
-    obs: slide, field, kind and flags as categories, region, box, score, abnormal_p, abnormal, cells_low, cells_high.
+    X: probabilities float32 [R, T]. layers['has']: bool [R, T]. obsm['spatial']: centres, px.
+
+    obs: slide, field, kind and flags as categories, region, box, score, abnormal_p, abnormal,
+        cells_low, cells_high.
     var: the types, and which are abnormal. uns['rbc_engine']: what made the file.
     """
 
@@ -182,7 +185,7 @@ class _Categories:
 
 
 class _Shielded(io.FileIO):
-    """A file for HDF5, which brings the process down where a write fails: as far as it can see, none does.
+    """Shield HDF5 from write errors, which would end the process: no write seems to fail.
 
     error: of the first write that failed; nothing is written after it.
     """

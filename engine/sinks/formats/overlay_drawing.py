@@ -1,4 +1,4 @@
-"""A frame with its regions marked: a box each, what it holds, and a line that says what the marks mean."""
+"""Draw a frame with its regions: a box each, what it holds, and a legend."""
 
 from __future__ import annotations
 
@@ -132,7 +132,10 @@ def _draw_cells(
     *,
     limits: tuple[int, int],
 ) -> None:
-    """A thin box for each cell of a region of several. limits: width and height of the picture, px."""
+    """A thin box for each cell of a region of several.
+
+    limits: width and height of the picture, px.
+    """
     cells = regions.cells
     several = cells.per_region(len(regions)) > 1
     shown = np.flatnonzero(several[cells.region])

@@ -61,7 +61,8 @@ class PatchFolder:
             inside = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 for region, patch in zip(numbers, patches, strict=True):
-                    # Three calls of the system and no more: for small files a Path or a file object takes as long.
+                    # Three calls of the system and no more: for small files a Path or a file object
+                    # takes as long.
                     file = os.open(f"{region:06d}{self.SUFFIX}", _NEW_FILE, 0o666, dir_fd=inside)
                     try:
                         _write_whole(file, patch)

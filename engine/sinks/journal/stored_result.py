@@ -1,6 +1,7 @@
-"""A FieldResult as a record of a journal: a header in JSON, and the arrays of its regions as they lie in memory.
+"""Store a FieldResult as a record of a journal: a JSON header and the arrays of its regions.
 
-And what must hold of every result that is read back, from a journal or from tables: both may have been damaged or edited.
+Check every result that is read back, from a journal or from tables: both may have been damaged
+or edited.
 """
 
 from __future__ import annotations
@@ -131,7 +132,8 @@ def check_result(result: FieldResult) -> None:
         raise ValueError("um_per_px must not be 0")
     if result.um_per_px_from not in SCALE_SOURCES:
         raise ValueError(
-            f"um_per_px_from must be one of {', '.join(SCALE_SOURCES)} (got {result.um_per_px_from!r:.40})"
+            f"um_per_px_from must be one of {', '.join(SCALE_SOURCES)} (got "
+            f"{result.um_per_px_from!r:.40})"
         )
     if int(result.flags) not in range(_EVERY_FLAG + 1):
         raise ValueError(f"flags must lie in 0..{_EVERY_FLAG} (got {int(result.flags)})")

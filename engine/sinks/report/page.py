@@ -1,4 +1,4 @@
-"""The page: findings and run.json into HTML, in pieces, so that its pictures are never in memory twice."""
+"""Write findings and run.json as HTML in pieces: pictures are never in memory twice."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def render(findings: Findings, pack: Pack, run: RunRecord, *, written: str) -> I
 
 
 def embedded(value: Any) -> str:
-    """JSON that may stand in a <script> block: ASCII only, without < > &, so that nothing can end the block."""
+    """Return JSON safe in a <script> block: ASCII only, without < > &, so nothing can end it."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     for mark in "<>&":
         text = text.replace(mark, f"\\u{ord(mark):04x}")
@@ -119,7 +119,10 @@ def _cuts(name: str) -> dict[str, Any]:
 
 
 def _data(findings: Findings, pack: Pack, pictured: list[PicturedField]) -> dict[str, Any]:
-    """What the script makes tables and boxes from. Fields are told apart by their number in the run."""
+    """What the script makes tables and boxes from.
+
+    Fields are told apart by their number in the run.
+    """
     slide_number = {slide: index for index, slide in enumerate(findings.slides)}
     listed = {row.number: row for row in findings.rows}
     listed |= {picture.row.number: picture.row for picture in pictured}
@@ -273,28 +276,30 @@ def _left_out(findings: Findings, pictured: list[PicturedField]) -> list[str]:
     stated = []
     if seen < done:
         stated.append(
-            f"{done - seen} of {done} fields have no picture here: their images were not kept for the report"
+            f"{done - seen} of {done} fields have no picture here: their images were not kept for "
+            "the report"
         )
     if len(pictured) < seen:
         stated.append(
-            f"{seen - len(pictured)} of {seen} fields have no picture here, so that the file stays small: those "
-            f"shown are a random sample of each slide; their numbers count all fields"
+            f"{seen - len(pictured)} of {seen} fields have no picture here, so that the file stays "
+            "small: those shown are a random sample of each slide; their numbers count all fields"
         )
     unlisted = findings.fields - len(
         {row.number for row in findings.rows} | {p.row.number for p in pictured}
     )
     if unlisted:
         stated.append(
-            f"{unlisted} of {findings.fields} fields are not listed here, only the first {FIELDS_LISTED} and those "
-            f"with a picture; fields.csv has all"
+            f"{unlisted} of {findings.fields} fields are not listed here, only the first "
+            f"{FIELDS_LISTED} and those with a picture; fields.csv has all"
         )
     if any(max(picture.row.width, picture.row.height) > FIELD_LONG_SIDE_PX for picture in pictured):
         stated.append(
-            f"Pictures of fields are reduced to {FIELD_LONG_SIDE_PX} px on their long side; boxes keep their place"
+            f"Pictures of fields are reduced to {FIELD_LONG_SIDE_PX} px on their long side; boxes "
+            "keep their place"
         )
     stated.append(
-        f"The gallery holds up to {PATCHES_PER_END} of the surest and {PATCHES_PER_END} of the least sure regions "
-        f"of each type and slide, fewer where many slides share the room"
+        f"The gallery holds up to {PATCHES_PER_END} of the surest and {PATCHES_PER_END} of the "
+        "least sure regions of each type and slide, fewer where many slides share the room"
     )
     return stated
 
@@ -315,7 +320,7 @@ def _facts(run: RunRecord, pack: Pack) -> list[tuple[str, str]]:
 
 
 def _drift(run: RunRecord, pack: Pack) -> list[tuple[str, str]]:
-    """What the pack's calibration found of the run's device and precision beside fp32; empty if it has nothing."""
+    """Return how the run's device and precision differ from fp32, by the pack's calibration."""
     if pack.calibration is None:
         return []
     kind = (run.device or "").partition(":")[0]

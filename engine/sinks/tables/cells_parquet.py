@@ -36,8 +36,9 @@ _SCHEMA = pa.schema(
 class CellsParquet:
     """Columns slide, field, region, x0, y0, x1, y1, score, kind.
 
-    region: the row of the region that holds the cell, within its field. Fields and their regions are in the order of
-    regions.parquet, the surest cell of a region first. Boxes and metadata are as there.
+    region: the row of the region that holds the cell, within its field. Fields and their regions
+    are in the order of regions.parquet, the surest cell of a region first. Boxes and metadata are
+    as there.
     """
 
     NAME = "cells.parquet"
@@ -97,7 +98,10 @@ class CellsTable:
     """
 
     def __init__(self, table: Any) -> None:
-        """table: pyarrow table with the columns of `schema`. Raises ValueError for a kind that is not known."""
+        """table: pyarrow table with the columns of `schema`.
+
+        Raises ValueError for a kind that is not known.
+        """
         self.slides, self.slide_names = text_codes(table.column("slide"))
         self.fields, self.field_names = text_codes(table.column("field"))
         self._cells = Cells(

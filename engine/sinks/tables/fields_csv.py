@@ -37,10 +37,13 @@ FIELD_COLUMNS = (
 
 
 class FieldsCsv:
-    """Status is `done` or `failed`. A failed field has a reason in `error` and empty cells for what is not known.
+    """Write fields.csv. Status is `done` or `failed`.
 
-    bytes and modified are those of the image file when it was read: its size, and UTC with nanoseconds. regions and
-    cells are its rows of regions.parquet and cells.parquet. flags are names joined by ';'.
+    A failed field has a reason in `error` and empty cells for what is not known.
+
+    bytes and modified are those of the image file when it was read: its size, and UTC with
+    nanoseconds. regions and cells are its rows of regions.parquet and cells.parquet. flags are
+    names joined by ';'.
     """
 
     NAME = "fields.csv"

@@ -53,7 +53,10 @@ class FieldRegions:
 
 
 class RegionRows:
-    """Collects fields until there are rows enough to write them at once. Its length is the number of rows."""
+    """Collects fields until there are rows enough to write them at once.
+
+    Its length is the number of rows.
+    """
 
     def __init__(self) -> None:
         self._held = FieldRegions()

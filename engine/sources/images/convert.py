@@ -27,19 +27,19 @@ ORIENTATION_TAG = 0x0112
 """Of TIFF, and so of EXIF."""
 
 _MIN_BITS = 13
-"""16-bit images whose brightest value needs fewer come from a 10- or 12-bit camera, unscaled: nearly black."""
+"""16-bit images whose brightest value needs fewer come unscaled from a 10- or 12-bit camera."""
 
 
 def check_size(width: int, height: int) -> None:
     if min(width, height) < MIN_SIDE_PX:
         raise ImageError(
-            f"{width}x{height} px, but each side must have at least {MIN_SIDE_PX} px; give the image itself, not a "
-            f"thumbnail or a crop"
+            f"{width}x{height} px, but each side must have at least {MIN_SIDE_PX} px; give the "
+            "image itself, not a thumbnail or a crop"
         )
     if max(width, height) > MAX_SIDE_PX:
         raise ImageError(
-            f"{width}x{height} px, but no side may exceed {MAX_SIDE_PX} px; cut it into fields, or open it as a "
-            f"whole slide"
+            f"{width}x{height} px, but no side may exceed {MAX_SIDE_PX} px; cut it into fields, or "
+            "open it as a whole slide"
         )
 
 
@@ -47,8 +47,8 @@ def check_bits(brightest: int) -> None:
     bits = brightest.bit_length()
     if bits < _MIN_BITS:
         raise ImageError(
-            f"16-bit, but its brightest value is {brightest}, which needs {bits} bits: a camera's values, unscaled; "
-            f"rescale it to 0..65535 first, or export it with 8 bits"
+            f"16-bit, but its brightest value is {brightest}, which needs {bits} bits: a camera's "
+            "values, unscaled; rescale it to 0..65535 first, or export it with 8 bits"
         )
 
 

@@ -72,8 +72,8 @@ class Slide(Protocol):
 
         box: within the level.
 
-        Returns uint8 [H, W, 3] RGB, and whether the file has all of it: what was not scanned comes out in the
-        slide's background colour. Raises ImageError if the file is damaged there.
+        Returns uint8 [H, W, 3] RGB, and whether the file has all of it: what was not scanned comes
+        out in the slide's background colour. Raises ImageError if the file is damaged there.
         """
         ...
 
@@ -113,13 +113,15 @@ def checked_pixel_um(
     if not all(low <= width <= high for width in widths_um):
         shown = " x ".join(f"{width:.4g}" for width in widths_um)
         notes.append(
-            f"its {stated_in} says {shown} µm per pixel, which no microscope has ({low:g}..{high:g}): ignored"
+            f"its {stated_in} says {shown} µm per pixel, which no microscope has "
+            f"({low:g}..{high:g}): ignored"
         )
         return None
     mean = (widths_um[0] + widths_um[1]) / 2
     if abs(widths_um[0] - widths_um[1]) > 0.02 * mean:
         notes.append(
-            f"its pixels are not square ({widths_um[0]:.4g} x {widths_um[1]:.4g} µm): their mean is used"
+            f"its pixels are not square ({widths_um[0]:.4g} x {widths_um[1]:.4g} µm): their mean "
+            "is used"
         )
     return mean
 
@@ -134,7 +136,8 @@ def checked_levels(sizes: Sequence[tuple[int, int]], *, notes: list[str]) -> dic
     width, height = sizes[0]
     if max(width, height) > MAX_SLIDE_SIDE_PX or min(width, height) < 1:
         raise ImageError(
-            f"{width}x{height} px, but a slide's sides must lie in 1..{MAX_SLIDE_SIDE_PX} px; export it again"
+            f"{width}x{height} px, but a slide's sides must lie in 1..{MAX_SLIDE_SIDE_PX} px; "
+            "export it again"
         )
     levels: dict[int, Level] = {}
     for index, (level_width, level_height) in enumerate(sizes):
@@ -143,7 +146,8 @@ def checked_levels(sizes: Sequence[tuple[int, int]], *, notes: list[str]) -> dic
         fits = level_height >= 1 and abs(height / down - level_height) <= 1 + 0.01 * level_height
         if down < 1 or not fits:
             notes.append(
-                f"level {index} of {level_width}x{level_height} px is no reduced image of {width}x{height} px: not used"
+                f"level {index} of {level_width}x{level_height} px is no reduced image of "
+                f"{width}x{height} px: not used"
             )
             continue
         levels[index] = Level(width=level_width, height=level_height, down=down)

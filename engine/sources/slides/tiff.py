@@ -1,7 +1,7 @@
-"""Slides that are generic or OME TIFFs: pyramids, and single images too large for a frame, tiled or in strips.
+"""Read slides that are generic or OME TIFFs: pyramids and large single images, tiled or in strips.
 
-tifffile reads what describes the levels. Pixels are read here, segment by segment (tile or strip), so that nothing
-larger than a segment is ever unpacked, and from several threads at once.
+tifffile reads what describes the levels. Pixels are read here, segment by segment (tile or strip),
+so that nothing larger than a segment is ever unpacked, and from several threads at once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["TiffSlide", "is_slide", "open_file"]
 
 _MAX_PAGES = 256
 _CACHE_BYTES = 256 * 2**20
-"""Of decoded segments: what the tiles of one row share in a slide of 60,000 px in strips; in tiled ones far more."""
+"""Decoded segments: enough for one row of tiles of a slide 60,000 px wide in strips."""
 
 _AXES = ("YXS", "YX", "SYX")
 _UM_PER_UNIT = {"nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "mm": 1e3, "cm": 1e4}
@@ -184,7 +184,7 @@ class TiffSlide:
                         target[..., plane] = part[..., 0]
 
     def _segment(self, level: int, image: TiffLevel, plane: int, row: int, column: int) -> UInt8:
-        """uint8 [h, w, samples], one decoded tile or strip; at the image's edges it may be smaller than others."""
+        """Return one decoded tile or strip, uint8 [h, w, samples]; smaller at the image's edges."""
         rows, columns = image.grid
         index = (plane * rows + row) * columns + column
         found = self._cache.get((level, index))
@@ -248,7 +248,8 @@ def _largest_image(tiff: Any) -> tuple[int, list[Any]]:
     levels = all_series[number].levels
     if levels[0].axes not in _AXES or len(levels[0].pages) != 1:
         raise ImageError(
-            f"a stack with axes {printable(str(levels[0].axes))}, not one image in colour or grey; export one plane"
+            f"a stack with axes {printable(str(levels[0].axes))}, not one image in colour or grey; "
+            "export one plane"
         )
     return number, [level.keyframe for level in levels if len(level.pages) == 1]
 
@@ -269,7 +270,8 @@ def _ome_pixel_um(xml: str, series: int, notes: list[str]) -> float | None:
             widths.append(float(size[1]) * _UM_PER_UNIT[name])
         except (ValueError, KeyError):
             notes.append(
-                f"its PhysicalSize{axis} of {printable(size[1])} {printable(name)} is no length: ignored"
+                f"its PhysicalSize{axis} of {printable(size[1])} {printable(name)} is no length: "
+                "ignored"
             )
             return None
     return checked_pixel_um((widths[0], widths[1]), stated_in="PhysicalSizeX", notes=notes)
