@@ -34,7 +34,7 @@ def open_device(
     lanes: int | None = None,
     calibration: Calibration | None = None,
 ) -> DeviceChoice:
-    """Opens one device; see open_devices."""
+    """Open one device; see open_devices."""
     choices = open_devices(device, precision=precision, lanes=lanes, calibration=calibration)
     if len(choices) > 1:
         for choice in choices:
@@ -98,7 +98,7 @@ def open_devices(
 
 
 def precisions_of(device: str) -> Sequence[str]:
-    """What one device, e.g. 'cpu', 'cuda' or 'cuda:1', computes in, fastest first.
+    """Return the precisions of one device, e.g. 'cpu', 'cuda' or 'cuda:1', fastest first.
 
     Raises UsageError for another name, DeviceError for a device that is not here.
     """
@@ -113,7 +113,7 @@ def precisions_of(device: str) -> Sequence[str]:
 
 
 def _fastest() -> tuple[DeviceKind, list[str]]:
-    """The first kind that has no problems, and why none before it was taken."""
+    """Return the first kind without problems, and the problems of those before it."""
     notes: list[str] = []
     for kind in KINDS.values():
         problems = kind.problems(0)
@@ -127,7 +127,7 @@ def _fastest() -> tuple[DeviceKind, list[str]]:
 
 
 def _named(device: str) -> tuple[DeviceKind, str]:
-    """The kind that --device names, and the numbers after it, as text."""
+    """Return the kind that --device names, and the numbers after it, as text."""
     name, _, which = device.partition(":")
     kind = KINDS.get(name)
     if kind is None or (which and not kind.numbered) or device.endswith(":"):
@@ -136,7 +136,7 @@ def _named(device: str) -> tuple[DeviceKind, str]:
 
 
 def _numbers(kind: DeviceKind, which: str, device: str) -> list[int]:
-    """The devices that the part after the colon names; the first one if there is none."""
+    """Return the numbers of the devices after the colon; the first device if there are none."""
     if which == "all":
         return list(kind.found()) or [0]
     parts = (which or "0").split(",")

@@ -29,14 +29,14 @@ _SAME_IOU = 0.8
 
 
 def open_merge(plan: TilePlan, settings: Manifest) -> TileMerge | CellMerge:
-    """Opens the merge that fits what the pack's detector finds: regions or cells."""
+    """Open the merge that fits what the pack's detector finds: regions or cells."""
     if settings.detector.unit == "cell":
         return CellMerge(plan, settings)
     return TileMerge(plan, nms_iou=settings.detector.nms_iou, types=len(settings.types))
 
 
 class CellMerge:
-    """Takes the regions of the tiles of one slide with their cells, in any order."""
+    """Merge the regions of the tiles of one slide, and their cells, in any order."""
 
     def __init__(self, plan: TilePlan, settings: Manifest) -> None:
         self._plan = plan
@@ -44,11 +44,11 @@ class CellMerge:
         self._merge = TileMerge(plan, nms_iou=settings.detector.nms_iou, types=len(settings.types))
 
     def add(self, tile: Tile, regions: Regions) -> None:
-        """regions: boxes in pixels of the tile."""
+        """Add the regions of a tile, with boxes in pixels of the tile."""
         self._merge.add(tile, _as_rows(regions))
 
     def finish(self) -> Regions:
-        """Gives the regions of the slide, surest first, each with its cells.
+        """Return the regions of the slide, surest first, each with its cells.
 
         Call it once, when every tile was added.
         """
@@ -82,7 +82,7 @@ class CellMerge:
 
 
 def _as_rows(regions: Regions) -> Regions:
-    """Makes of every cell a region with what was told of its own one.
+    """Make every cell a region with the result of its own region.
 
     Its one `cell` is that region.
     """

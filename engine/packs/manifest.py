@@ -109,7 +109,7 @@ class DetectorSettings(_Section):
 
     @property
     def kind_numbers(self) -> UInt8:
-        """Gives for each of kinds its number as a Kind, uint8 [K]."""
+        """Return the number of each kind as a Kind, uint8 [K]."""
         return np.array([Kind.of(name) for name in self.kinds], np.uint8)
 
     @model_validator(mode="after")
@@ -178,7 +178,7 @@ class ClassifierSettings(_Section):
 
 
 class Rate(_Section):
-    """A share that was measured, and on how many."""
+    """State a measured share, and on how many regions."""
 
     value: Probability
     successes: Annotated[int, Field(ge=0)]

@@ -22,7 +22,7 @@ _GROUPS_HELD = 2
 
 
 class FieldTable(Protocol):
-    """Rows that name their field: RegionsTable and CellsTable."""
+    """Hold rows that name their field: RegionsTable and CellsTable."""
 
     slides: npt.NDArray[np.int32]
     slide_names: list[str]
@@ -81,12 +81,12 @@ class TableFile(Closing, Generic[Table]):
         return self._parquet.schema_arrow
 
     def pack_sha256(self) -> str:
-        """Reads which pack the file says that it was made with; '' if it does not."""
+        """Return the sha256 of the pack that the file names; '' if it names none."""
         told = (self.schema.metadata or {}).get(b"rbc_engine.pack.sha256", b"")
         return str(told.decode("utf-8", "replace"))
 
     def parts(self, begin: int, end: int) -> Iterator[tuple[Table, slice]]:
-        """Finds rows begin..end: tables in order, and which of their rows.
+        """Find rows begin..end: tables in order, and which of their rows.
 
         Raises ResultsError for a damaged group.
         """
@@ -116,7 +116,7 @@ class TableFile(Closing, Generic[Table]):
 
 
 def rows_are_of(table: FieldTable, here: slice, *, slide: str, field: str) -> bool:
-    """Tells whether rows are all of a field, by its names as a CSV file gives them back."""
+    """Return whether all rows are of one field, by its names as a CSV file spells them."""
     return all(
         not (codes[here] != codes[here.start]).any()
         and csv_text(names[int(codes[here.start])]) == csv_text(name)

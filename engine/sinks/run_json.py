@@ -347,7 +347,7 @@ def peek(path: Path) -> dict[str, Any] | None:
 
 
 def _other_schema(run: dict[str, Any]) -> str:
-    """Says why a run.json of another schema is refused, and what to do: to follow its name."""
+    """Say why a run.json of another schema is refused, and what to do, to follow its name."""
     schema = run.get("schema")
     found = f"has schema {schema!r:.40}, and this program reads {SCHEMA}"
     if type(schema) is not int or schema < 1:

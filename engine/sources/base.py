@@ -52,7 +52,7 @@ def entry_ref(entry: Entry) -> FieldRef:
 
 
 def field_order(ref: FieldRef) -> tuple[object, ...]:
-    """By slide, then field, in natural order: the order of a run's tables."""
+    """Return a sort key by slide, then field, in natural order: the order of a run's tables."""
     return (_natural(ref.slide), ref.slide, _natural(ref.field), ref.field)
 
 

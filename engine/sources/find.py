@@ -23,7 +23,7 @@ _MAX_INDEX_BYTES = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """The fields of a run.
+    """Hold the fields of a run.
 
     entries: by slide, then field, in natural order (img2 before img10). A folder that cannot be
         listed has a Decoded with its error here, so that it gets its row.
@@ -153,7 +153,7 @@ def _is_image(name: str) -> bool:
 
 
 def _slide_parts(folder: Path, files: Sequence[str]) -> set[str]:
-    """Images that are parts of a slide in several files: those that a .vms or .vmu names."""
+    """Return images that are parts of a slide in several files, named in a .vms or .vmu."""
     named: set[str] = set()
     for name in files:
         if name.lower().endswith((".vms", ".vmu")):
@@ -167,7 +167,7 @@ def _slide_parts(folder: Path, files: Sequence[str]) -> set[str]:
 
 
 def _own_name(folder: Path) -> str:
-    """A folder's name, also where it is given as '.' or '..'."""
+    """Return a folder's name, even if it is given as '.' or '..'."""
     if folder.name in ("", ".."):
         folder = folder.resolve()
     return folder.name or folder.as_posix()

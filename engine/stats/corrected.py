@@ -11,7 +11,7 @@ __all__ = ["Measured", "corrected_share"]
 
 
 class Measured(Protocol):
-    """A rate that was measured as successes of trials: packs.manifest.Rate."""
+    """Represent a rate measured as successes of trials: packs.manifest.Rate."""
 
     @property
     def successes(self) -> int: ...

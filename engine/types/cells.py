@@ -29,7 +29,7 @@ box has room next to them."""
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Cells:
-    """The N single cells of one field, region by region, the surest of a region first.
+    """Hold the N single cells of one field, region by region, the surest of a region first.
 
     boxes: float32 [N, 4], x0 y0 x1 y1 in pixels of the full-resolution image, origin top left.
     scores: float32 [N], 0..1.
@@ -56,7 +56,7 @@ class Cells:
 
     @classmethod
     def empty(cls) -> Cells:
-        """Makes no cells."""
+        """Return no cells."""
         return cls(
             boxes=np.zeros((0, 4), np.float32),
             scores=np.zeros(0, np.float32),
@@ -68,7 +68,7 @@ class Cells:
     def in_order(
         cls, *, boxes: Float32, scores: Float32, kinds: UInt8, region: npt.NDArray[np.integer[Any]]
     ) -> Cells:
-        """Sorts cells that come in any order: by region, score falling, then box."""
+        """Sort cells that come in any order: by region, score falling, then box."""
         x0, y0, x1, y1 = boxes.T
         order = np.lexsort((y1, x1, y0, x0, -scores, region))
         return cls(
@@ -79,11 +79,11 @@ class Cells:
         )
 
     def per_region(self, regions: int) -> Int32:
-        """Counts the cells of each region, int32 [R]."""
+        """Count the cells of each region, int32 [R]."""
         return np.bincount(self.region, minlength=regions).astype(np.int32)
 
     def of_regions(self, chosen: npt.NDArray[np.integer[Any]], *, regions: int) -> Cells:
-        """Takes the cells of chosen regions int [K], numbered 0..K-1 in that order.
+        """Take the cells of chosen regions int [K], numbered 0..K-1 in that order.
 
         regions: R, of which they are.
         """

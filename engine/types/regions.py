@@ -17,7 +17,7 @@ __all__ = ["RegionFlag", "Regions"]
 
 
 class RegionFlag(IntFlag):
-    """What to know before trusting a region."""
+    """Flag reasons to distrust a region."""
 
     BORDER = 1
     """The box touches the edge of the field: the cell may be cut.
@@ -31,13 +31,13 @@ class RegionFlag(IntFlag):
     """No type is likely: the classifier cannot place it."""
 
     def names(self) -> list[str]:
-        """Lists the lower-case names of the flags that are set, in order of their bits."""
+        """List the lower-case names of the flags that are set, in order of their bits."""
         return [flag.name.lower() for flag in RegionFlag if flag in self and flag.name]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Regions:
-    """The R regions of one field, surest first; T is the number of types of the pack.
+    """Hold the R regions of one field, surest first; T is the number of types of the pack.
 
     A region of a kind other than red has no type: its probabilities and abnormal_p are 0, has and
     abnormal false.
@@ -135,7 +135,7 @@ class Regions:
 
     @classmethod
     def empty(cls, types: int) -> Regions:
-        """Makes no regions, of so many types."""
+        """Return no regions, of this many types."""
         return cls.by_area(
             boxes=np.zeros((0, 4), np.float32),
             scores=np.zeros(0, np.float32),
@@ -148,7 +148,7 @@ class Regions:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Regions]) -> Regions:
-        """Joins parts, at least one, in their order, each region with its cells."""
+        """Concatenate parts, at least one, in order, each region with its cells."""
         begins = np.cumsum([0, *(len(part) for part in parts[:-1])])
         cells = Cells(
             **{
@@ -166,7 +166,7 @@ class Regions:
         return cls(**arrays, cells=cells)
 
     def take(self, chosen: npt.NDArray[np.bool_] | npt.NDArray[np.intp] | slice) -> Regions:
-        """Takes some regions with their cells.
+        """Take some regions with their cells.
 
         chosen: bool [R], indices in any order, or a slice.
         """
@@ -175,7 +175,7 @@ class Regions:
         return replace(self, **{name: getattr(self, name)[rows] for name in _arrays()}, cells=cells)
 
     def shifted(self, x: float, y: float) -> Regions:
-        """Moves everything by so many pixels."""
+        """Return the regions and cells moved by so many pixels."""
         by = np.array([x, y, x, y], np.float32)
         cells = replace(self.cells, boxes=self.cells.boxes + by)
         return replace(self, boxes=self.boxes + by, cells=cells)
@@ -191,7 +191,7 @@ class Regions:
 
     @property
     def red(self) -> npt.NDArray[np.bool_]:
-        """Tells bool [R] which regions are of red cells."""
+        """Return bool [R], true for regions of red cells."""
         return are_red(self.kinds)
 
     def __len__(self) -> int:
@@ -203,5 +203,5 @@ class Regions:
 
 
 def _arrays() -> list[str]:
-    """Lists the attributes that have a row a region."""
+    """List the attributes with one row per region."""
     return [field.name for field in fields(Regions) if field.name != "cells"]

@@ -24,7 +24,7 @@ SCALE_SOURCES: tuple[ScaleSource, ...] = get_args(ScaleSource)
 
 
 class FieldFlag(IntFlag):
-    """What to know before trusting a field."""
+    """Flag reasons to distrust a field."""
 
     UNFAMILIAR = 1
     """It is unlike what the pack was trained on."""
@@ -32,12 +32,12 @@ class FieldFlag(IntFlag):
     """No box covers a good part of what stands out from its background."""
 
     def names(self) -> list[str]:
-        """Lists the lower-case names of the flags that are set, in order of their bits."""
+        """List the lower-case names of the flags that are set, in order of their bits."""
         return [flag.name.lower() for flag in FieldFlag if flag in self and flag.name]
 
     @classmethod
     def of(cls, names: str) -> FieldFlag:
-        """Reads names joined by ';'. Raises ValueError for one that is none."""
+        """Read names joined by ';'. Raises ValueError for one that is none."""
         flags = cls(0)
         for name in filter(None, names.split(";")):
             if name.upper() not in cls.__members__:
@@ -59,7 +59,7 @@ class TileCounts:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FieldResult:
-    """What became of one field.
+    """Hold the result of one field.
 
     regions: None if the field failed; `error` then says why.
     saturated: the detector filled its fixed-size output, so regions may be missing.
@@ -95,7 +95,7 @@ class FieldResult:
 
     @classmethod
     def failed(cls, decoded: Decoded, error: str) -> FieldResult:
-        """Of a field that came to nothing."""
+        """Make the result of a field that failed."""
         ref = decoded.ref
         return cls(
             slide=ref.slide,

@@ -32,7 +32,7 @@ _ONNX_EXTERNAL_DATA = b"location"
 
 
 class HostNetwork:
-    """A compiled network and one lane's buffers for it; see rbc_engine.devices.base.Network."""
+    """Run a compiled network with one lane's buffers; see rbc_engine.devices.base.Network."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class HostNetwork:
         self._outputs = list(outputs)
 
     def __call__(self, inputs: Mapping[str, HostArray]) -> dict[str, HostArray]:
-        """Runs it, without the GIL and without copying the inputs.
+        """Run it, without the GIL and without copying the inputs.
 
         inputs: C-contiguous arrays of the shapes that it was loaded with, uint8 where the graph's
             input is, else float32.
@@ -82,7 +82,7 @@ class HostNetwork:
 
     @property
     def threads(self) -> int:
-        """CPU threads that the network may use, over all its lanes."""
+        """Return the number of CPU threads that the network may use, over all its lanes."""
         return int(self._compiled.get_property("INFERENCE_NUM_THREADS"))
 
     def layer_precisions(self) -> list[tuple[str, str]]:
@@ -94,7 +94,7 @@ class HostNetwork:
 
 
 class HostDevice(Closing):
-    """The CPU as a device; see rbc_engine.devices.base.Device.
+    """Represent the CPU as a device; see rbc_engine.devices.base.Device.
 
     notes: why it does not compute in a faster precision, if it does not.
     """
@@ -145,17 +145,17 @@ class HostDevice(Closing):
         self._lock = threading.Lock()
 
     def enter(self) -> None:
-        """Nothing: every thread may use the CPU."""
+        """Do nothing: every thread may use the CPU."""
 
     def lane(self) -> HostDevice:
-        """The device itself: its networks keep their lanes apart."""
+        """Return the device itself: its networks keep their lanes apart."""
         return self
 
     def free_bytes(self) -> None:
-        """None: what the host has free does not decide about lanes."""
+        """Return None: the host's free memory does not limit lanes."""
 
     def upload(self, array: HostArray | DevicePixels) -> HostArray:
-        """The array itself: it is in this device's memory already."""
+        """Return the array itself: it is in this device's memory already."""
         if not isinstance(array, np.ndarray):
             raise ValueError(
                 f"array must be numpy's (got {type(array).__name__} in the memory of {array.place})"
@@ -166,7 +166,7 @@ class HostDevice(Closing):
         return np.empty(tuple(shape), dtype)
 
     def download(self, *arrays: HostArray) -> tuple[HostArray, ...]:
-        """The arrays themselves: they are in the host's memory already."""
+        """Return the arrays themselves: they are in the host's memory already."""
         return arrays
 
     def load_classifier(
@@ -209,7 +209,7 @@ class HostDevice(Closing):
     def _compile(
         self, onnx: bytes, outputs: Sequence[str], shapes: Mapping[str, tuple[int, ...]]
     ) -> ov.CompiledModel:
-        """shapes: of one sample, without the batch."""
+        """Compile a graph. shapes: of one sample, without the batch."""
         if _ONNX_EXTERNAL_DATA in onnx:
             raise DeviceError(
                 "the network keeps tensors in other files; save the ONNX model as one file"
@@ -230,7 +230,7 @@ class HostDevice(Closing):
         return self._core.compile_model(types.build(), "CPU", self._config)
 
     def close(self) -> None:
-        """Forgets the compiled networks; those already handed out go on working."""
+        """Forget the compiled networks; those already handed out go on working."""
         self._compiled.clear()
 
     def __repr__(self) -> str:
@@ -238,7 +238,7 @@ class HostDevice(Closing):
 
 
 def host_precisions() -> list[str]:
-    """What this CPU computes in, fastest first.
+    """Return the precisions of this CPU, fastest first.
 
     int8 with VNNI only: older instructions add up pairs of products in 16 bits, which overflows.
     """
@@ -280,6 +280,6 @@ def _check_names(
 
 
 def _reason(error: RuntimeError) -> str:
-    """OpenVINO's message without the lines that name its own source files."""
+    """Return OpenVINO's message without the lines that name its own source files."""
     lines = [line.strip() for line in str(error).splitlines()]
     return " ".join(line for line in lines if line and not line.startswith("Exception from"))

@@ -88,7 +88,7 @@ def generate_proposals(
     nms_iou: float,
     threads: int = 1,
 ) -> tuple[Float32, Int32]:
-    """Turns the outputs of the region proposal network into proposals, surest first.
+    """Turn the outputs of the region proposal network into proposals, surest first.
 
     The best `per_level` anchors of a level by logit are decoded, clipped to the image and thinned
     by NMS within the level; the best `keep` of all levels are proposals: torchvision's
@@ -161,7 +161,7 @@ def roi_align(
     canonical_level: int,
     threads: int = 1,
 ) -> Float32:
-    """Pools each box from the level of the feature pyramid that fits its size.
+    """Pool each box from the level of the feature pyramid that fits its size.
 
     torchvision's MultiScaleRoIAlign (aligned=False), with its rule for the level.
 
@@ -224,7 +224,7 @@ def postprocess_detections(
     max_regions: int,
     threads: int = 1,
 ) -> tuple[Float32, Float32, UInt8, Int32, npt.NDArray[np.bool_]]:
-    """Turns the outputs of the box head into regions of the full-resolution frame, surest first.
+    """Turn the outputs of the box head into regions of the full-resolution frame, surest first.
 
     torchvision's RoIHeads.postprocess_detections and GeneralizedRCNNTransform.postprocess, but that
     a proposal is a candidate for its likeliest class alone (of equal logits the first), and that
@@ -292,7 +292,7 @@ def crop_resize(
     std: RGB,
     threads: int = 1,
 ) -> Float32:
-    """Cuts windows out of frames, resizes each to a square patch and normalises.
+    """Cut windows out of frames, resize each to a square patch and normalise.
 
     Triangle filter, antialiased when shrinking (as Pillow's BILINEAR and torch's antialias=True).
     Pixels outside the frame count as `mean`, so they come out as zero.

@@ -40,7 +40,7 @@ _FEATURE_MAP = "feature_map"
 
 
 class Libraries:
-    """What NVIDIA provides, and our kernels.
+    """Hold NVIDIA's libraries and the project's kernels.
 
     One of these serves the whole process: TensorRT takes one log only.
     """
@@ -87,7 +87,7 @@ def open_gpu(
     cache_root: Path | None = None,
     libraries: Libraries | None = None,
 ) -> CudaGpu:
-    """Opens GPU `number`.
+    """Open GPU `number`.
 
     precision: one of GPU_PRECISIONS, or 'auto' for fp16.
     cache_name: a folder for the compiled networks, under cache_root (by default cache_folder()).
@@ -164,7 +164,7 @@ class CudaGpu:
         return CudaDevice(self)
 
     def enter(self) -> None:
-        """Makes the GPU current in the calling thread."""
+        """Make the GPU current in the calling thread."""
         with explain_cuda(f"{self.place}"):
             self.libraries.core.Device(self.number).set_current()
 
@@ -176,7 +176,7 @@ class CudaGpu:
         shapes: Mapping[str, tuple[int, ...]],
         channels_last: Sequence[str] = (),
     ) -> Any:
-        """The trt.ICudaEngine, from this process, from the disk, or compiled now."""
+        """Return the trt.ICudaEngine, from this process, from the disk, or compiled now."""
         trt = self.libraries.trt
         key = PlanKey.of(
             onnx,
@@ -217,7 +217,7 @@ class CudaGpu:
             return engine
 
     def heads(self, onnx: bytes) -> HeadWeights:
-        """The weights of the classifier's heads, in memory that all lanes read."""
+        """Return the weights of the classifier's heads, in memory that all lanes read."""
         with self._lock:
             if onnx not in self._heads:
                 weights = read_weights(onnx, HeadWeights.NAMES)
@@ -225,20 +225,20 @@ class CudaGpu:
             return self._heads[onnx]
 
     def free_bytes(self) -> int:
-        """Of the GPU's memory, what no process holds."""
+        """Return the bytes of GPU memory that no process holds."""
         status, free, _ = self.libraries.driver.cuMemGetInfo()
         if int(status):
             raise DeviceError(f"{self.name}: the driver does not tell its free memory ({status})")
         return int(free)
 
     def refuse(self) -> None:
-        """Removes from the disk the compiled networks that were used: they gave wrong answers."""
+        """Remove the compiled networks in use from the disk: they gave wrong answers."""
         with self._lock:
             for key in self._engines:
                 self._cache.remove(key)
 
     def _deserialize(self, plan: bytes) -> Any:
-        """None if TensorRT refuses it."""
+        """Deserialize an engine; return None if TensorRT refuses it."""
         log = self.libraries.log
         del log.lines[:]
         with explain_cuda(f"{self.name}: loading a compiled network"):
@@ -253,7 +253,7 @@ class CudaGpu:
 
 
 class CudaDevice(Closing):
-    """One lane on a GPU; see rbc_engine.devices.base.Device."""
+    """Represent one lane on a GPU; see rbc_engine.devices.base.Device."""
 
     def __init__(self, gpu: CudaGpu) -> None:
         self._gpu = gpu
@@ -328,7 +328,7 @@ class CudaDevice(Closing):
         return network
 
     def close(self) -> None:
-        """Waits for the lane's work, then frees its networks and its memory. May be called again.
+        """Wait for the lane's work, then free its networks and its memory. May be called again.
 
         Raises DeviceError if the GPU is lost, after all that was let go of.
         """

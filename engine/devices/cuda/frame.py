@@ -50,7 +50,7 @@ class CudaFrame:
         self.dtype = np.dtype(np.uint8)
 
     def to_host(self) -> UInt8:
-        """A copy, after everything that the GPU was asked for."""
+        """Return a copy on the host, after all work of the GPU so far."""
         from cuda.bindings import driver
 
         pixels: UInt8 = np.empty(self.shape, np.uint8)

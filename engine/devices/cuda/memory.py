@@ -86,7 +86,7 @@ class CudaArray:
         return self.shape[0]
 
     def __getitem__(self, rows: slice) -> CudaArray:
-        """The rows of a slice, in the same memory."""
+        """Return the rows of a slice, in the same memory."""
         begin, end, step = rows.indices(len(self))
         if step != 1:
             raise ValueError(f"a slice of a CudaArray must have step 1 (got {step})")
@@ -114,7 +114,7 @@ class CudaArray:
 
 
 class LaneMemory:
-    """A stream, arrays on it, and the copies between them and the host.
+    """Hold a stream and arrays on it, and copy between them and the host.
 
     core: the module cuda.core. device_id: which GPU; it must be current in the calling thread.
     pool: the cuda.core memory resource that arrays come from.
@@ -138,7 +138,7 @@ class LaneMemory:
         self._times = core.EventOptions(timing_enabled=True)
 
     def empty(self, shape: Sequence[int], dtype: npt.DTypeLike) -> CudaArray:
-        """Memory with any content, freed with the array."""
+        """Return memory with any content, freed with the array."""
         size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         buffer = self._allocate(size)
         return CudaArray(self, int(buffer.handle), shape, dtype, keeper=buffer)
@@ -156,7 +156,7 @@ class LaneMemory:
         return CudaArray(self, int(buffer.handle), shape, dtype, keeper=buffer, stable=True)
 
     def upload(self, array: npt.NDArray[Any]) -> CudaArray:
-        """A copy of a host array.
+        """Return a copy of a host array.
 
         The host array may be changed at once: it was staged in pinned memory.
         """
@@ -169,7 +169,7 @@ class LaneMemory:
         return into
 
     def adopt(self, pixels: Any) -> CudaArray:
-        """Pixels that another library left in this GPU's memory, by DLPack, without a copy.
+        """Return pixels that another library left in this GPU's memory, by DLPack, without a copy.
 
         pixels: has `__dlpack__`, whose producer makes this lane's stream wait until they are there.
         """
@@ -196,7 +196,7 @@ class LaneMemory:
                 self._view(array.address, array.nbytes).fill(0, stream=self.stream)
 
     def download(self, *arrays: CudaArray) -> tuple[npt.NDArray[Any], ...]:
-        """Waits for everything on the stream. Returns copies in ordinary memory."""
+        """Wait for everything on the stream, and return copies in ordinary memory."""
         staged = []
         for array in arrays:
             buffer = self._stage(max(array.nbytes, 1))
@@ -210,7 +210,7 @@ class LaneMemory:
         )
 
     def wait(self) -> None:
-        """Until everything on the stream is done. Tells the meters how long the networks ran."""
+        """Wait until the stream is done, and report the networks' times to the meters."""
         with explain_cuda(f"{self.place}"):
             done = self.stream.record(options=self._waits)
             done.sync()
@@ -234,7 +234,7 @@ class LaneMemory:
         self._runs.append((begin, self.stream.record(options=self._times), meter))
 
     def close(self) -> None:
-        """Waits, then frees everything. Arrays of this lane must not be used any more."""
+        """Wait, then free everything. Arrays of this lane must not be used any more."""
         try:
             with explain_cuda(f"{self.place}"):
                 self.stream.sync()
@@ -249,7 +249,7 @@ class LaneMemory:
             return self._pool.allocate(max(size, 1), stream=self.stream)
 
     def _stage(self, size: int) -> Any:
-        """Pinned host memory that nothing on the stream uses, kept until after the next wait."""
+        """Return pinned host memory that the stream does not use, kept until after the next wait."""
         fitting = [buffer for buffer in self._staging_free if buffer.size >= size]
         if fitting:
             buffer = min(fitting, key=lambda buffer: int(buffer.size))
@@ -271,7 +271,7 @@ class LaneMemory:
 
 
 def _host_view(buffer: Any, size: int) -> npt.NDArray[np.uint8]:
-    """The first bytes of pinned memory as an array; valid as long as the buffer is."""
+    """Return the first bytes of pinned memory as an array; valid as long as the buffer is."""
     if not size:
         return np.empty(0, np.uint8)
     view: npt.NDArray[np.uint8] = np.ctypeslib.as_array(

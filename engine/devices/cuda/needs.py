@@ -34,7 +34,7 @@ VersionOf = Callable[[Library], str | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
-    """One thing that the engine needs on a GPU.
+    """Describe one thing that the engine needs on a GPU.
 
     missing: why it is not met, with the remedy; None if it is.
     """
@@ -54,7 +54,7 @@ def gpu_needs(
     has_kernels: bool | None = None,
     version_of: VersionOf = Library.version,
 ) -> list[Need]:
-    """Everything that `--device cuda:number` needs, in the order in which one would install it."""
+    """List everything that `--device cuda:number` needs, in the order of installation."""
     driver = ask_driver() if driver is None else driver
     has_kernels = _kernels.has_cuda if has_kernels is None else has_kernels
     needs = [_driver_need(driver)]
@@ -76,12 +76,12 @@ def gpu_needs(
 
 
 def gpu_problems(number: int) -> list[str]:
-    """Everything that is missing for a GPU, each with its remedy; none if nothing is."""
+    """List what is missing for a GPU, each with its remedy; empty if nothing is."""
     return [need.missing for need in gpu_needs(number) if need.missing]
 
 
 def usable_gpus() -> list[Gpu]:
-    """The GPUs that are new enough."""
+    """Return the GPUs that are new enough."""
     return [gpu for gpu in ask_driver().gpus if gpu.capability >= _MIN_CAPABILITY]
 
 

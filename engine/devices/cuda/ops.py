@@ -35,10 +35,7 @@ _HALF, _FLOAT, _INT, _BYTE = (
 
 
 class CudaOps:
-    """kernels: the module rbc_engine._kernels.cuda.
-
-    Every op raises ValueError naming the argument at fault.
-    """
+    """Run the kernels on a GPU. Every op raises ValueError naming the argument at fault."""
 
     def __init__(self, memory: LaneMemory, kernels: Any) -> None:
         self._memory = memory
@@ -289,7 +286,7 @@ class CudaOps:
         second_bias: CudaArray,
         owner: str,
     ) -> CudaArray:
-        """The classifier's head: probabilities float32 [N, T] of the trunk's last feature map.
+        """Compute probabilities float32 [N, T] from the trunk's last feature map.
 
         feature_map: fp16 [N, C, h, w]; in memory [N, h, w, C] if channels_last.
         first_weight: fp16 [T * H, C]. first_bias: fp16 [T * H]. second_weight: fp16 [T, H].
@@ -334,7 +331,7 @@ class CudaOps:
         return self._memory.result(f"{op} workspace", 0, (size,), _BYTE)
 
     def _constant(self, array: npt.NDArray[Any]) -> CudaArray:
-        """Uploaded once: the anchors of a pack never change."""
+        """Upload once: the anchors of a pack never change."""
         key = array.tobytes()
         if key not in self._constants:
             self._constants[key] = self._memory.upload(array)
@@ -359,7 +356,7 @@ def _is_half(dtype: np.dtype[Any]) -> bool:
 def _check(
     name: str, array: CudaArray, dtype: npt.DTypeLike, shape: tuple[int | None, ...]
 ) -> None:
-    """None in `shape` stands for any length."""
+    """Raise ValueError for another type or shape. None in `shape` stands for any length."""
     fits = len(array.shape) == len(shape) and all(
         wanted is None or wanted == length
         for wanted, length in zip(shape, array.shape, strict=True)

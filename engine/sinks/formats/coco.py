@@ -143,7 +143,7 @@ class CocoJson:
         ]
 
     def _names(self, has: npt.NDArray[np.bool_]) -> str:
-        """The types that a region holds, as JSON."""
+        """Return the types that a region holds, as JSON."""
         key = has.tobytes()
         if key not in self._held:
             self._held[key] = json.dumps([self._types[index] for index in np.flatnonzero(has)])
@@ -154,7 +154,7 @@ _FLAGS = [json.dumps(names.split(";") if names else []) for names in FLAG_NAMES]
 
 
 def _annotation_template(types: int) -> str:
-    """An annotation as JSON, to be filled by %."""
+    """Return an annotation as JSON, to be filled by %."""
     return (
         '{"id": %d, "image_id": %d, "category_id": %d, "bbox": [%.2f, %.2f, %.2f, %.2f], '
         '"area": %.4f, '

@@ -36,7 +36,7 @@ _GOLDEN = 0.618
 
 
 class GeoJsonFolder:
-    """geojson/SLIDE/FIELD.geojson; see AtomicFolder for the names. Fields that failed have none.
+    """Write geojson/SLIDE/FIELD.geojson (names: AtomicFolder); failed fields have none.
 
     A region's class is its types, by QuPath's rule for several: "ovalocyte: teardrop"; of a region
     of another kind than red, that kind. Text is plain ASCII, with JSON's escapes, since QuPath
@@ -131,7 +131,7 @@ def _feature_template(types: Sequence[str]) -> str:
 
 
 def _measurements(regions: Regions) -> Float32:
-    """float32 [R, M], in the order of the template."""
+    """Return float32 [R, M], in the order of the template."""
     columns: list[npt.NDArray[Any]] = [
         regions.scores[:, None],
         regions.probabilities,

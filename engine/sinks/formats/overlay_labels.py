@@ -23,7 +23,7 @@ _WIDEST_TO_BOX = 3.0
 
 @dataclass(frozen=True, kw_only=True)
 class Label:
-    """region: index into the regions. left, top: of the text's background, px."""
+    """Place a label. region: index into the regions. left, top: of the text's background, px."""
 
     region: int
     text: str
@@ -42,7 +42,7 @@ def place_labels(
     height: int,
     image_size: tuple[int, int],
 ) -> list[Label]:
-    """Labels that do not overlap each other and hide as little of the boxes as may be.
+    """Place labels so that they do not overlap and hide little of the boxes.
 
     Abnormal regions choose first, then sure ones. One without room even for its shortest text gets
     no label.
@@ -122,7 +122,7 @@ def _spots(box: Float32, width: int, height: int, image_size: tuple[int, int]) -
 
 
 def _overlaps(spots: Float32, boxes: Float32) -> Float32:
-    """Area float32 [S, N] that each of spots [S, 4] shares with each of boxes [N, 4]."""
+    """Return area float32 [S, N] that each of spots [S, 4] shares with each of boxes [N, 4]."""
     left, top, right, bottom = spots.T[..., np.newaxis]
     widths = np.minimum(right, boxes[:, 2]) - np.maximum(left, boxes[:, 0])
     heights = np.minimum(bottom, boxes[:, 3]) - np.maximum(top, boxes[:, 1])

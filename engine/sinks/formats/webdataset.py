@@ -84,7 +84,7 @@ class WebDatasetFolder:
         self._folder.discard()
 
     def _append(self, samples: list[bytes]) -> None:
-        """To the open shard, or the next."""
+        """Append to the open shard, or the next."""
         with explain_os_errors(self._folder.path):
             for sample in samples:
                 shard = self._open_shard()
@@ -111,7 +111,7 @@ class WebDatasetFolder:
     def _make_samples(
         self, result: FieldResult, regions: Regions, patches: Iterator[bytes], first: int
     ) -> list[bytes]:
-        """Makes for each red region its two files, as they stand in a shard.
+        """Make the two files of each red region, as they stand in a shard.
 
         first: number of the first in the run.
         """
@@ -123,7 +123,7 @@ class WebDatasetFolder:
         ]
 
     def _described(self, result: FieldResult, regions: Regions) -> Iterator[bytes]:
-        """Says of each red region what it is, as JSON."""
+        """Describe each red region as JSON."""
         numbers_in_field = np.flatnonzero(regions.red).tolist()
         regions = regions.take(regions.red)
         head = json.dumps({"slide": encodable(result.slide), "field": encodable(result.field)})[:-1]
@@ -147,7 +147,7 @@ _FLAGS = [json.dumps(names.split(";") if names else []) for names in FLAG_NAMES]
 
 
 def _json_template(types: int) -> str:
-    """What a sample says of its region, as JSON, to be filled by %."""
+    """Return the JSON of a sample with % fields."""
     return (
         '"box": [%.2f, %.2f, %.2f, %.2f], "score": %.7g, '
         f'"p": [{", ".join(["%.7g"] * types)}], '
@@ -157,7 +157,7 @@ def _json_template(types: int) -> str:
 
 
 def _held_json(types: Sequence[str], has: bytes) -> str:
-    """The types that a region holds, as JSON. has: a byte a type, as numpy stores bool."""
+    """Return the types that a region holds, as JSON. has: a byte per type, as numpy stores bool."""
     return json.dumps([name for name, held in zip(types, has, strict=True) if held])
 
 
@@ -176,7 +176,7 @@ class _Members:
         self._header, self._sum = bytes(header), sum(header)
 
     def member(self, name: str, data: bytes) -> bytes:
-        """A file: its header, its bytes, and what fills the block.
+        """Return a file of the tar: header, bytes and padding.
 
         name: up to 99 characters of ASCII.
         """

@@ -49,7 +49,7 @@ _CELL_ARRAYS: _Layout = {
 
 
 def pack_result(result: FieldResult) -> tuple[dict[str, Any], list[bytes]]:
-    """The header and the arrays. Text that UTF-8 cannot hold is escaped; the frame is left out."""
+    """Return header and arrays, without the frame. Text that is no UTF-8 is escaped."""
     header: dict[str, Any] = {
         "slide": encodable(result.slide),
         "field": encodable(result.field),
@@ -79,7 +79,7 @@ def pack_result(result: FieldResult) -> tuple[dict[str, Any], list[bytes]]:
 
 
 def unpack_result(header: dict[str, Any], data: bytes, *, types: int) -> FieldResult:
-    """types: of the pack, T. Raises ValueError for a record that does not fit together."""
+    """Read a result back. Raises ValueError for a record that does not fit together."""
     try:
         stamp = None
         if "bytes" in header:
@@ -110,7 +110,7 @@ def unpack_result(header: dict[str, Any], data: bytes, *, types: int) -> FieldRe
 
 
 def check_result(result: FieldResult) -> None:
-    """Raises ValueError, naming what is wrong, for a result that no run can have made."""
+    """Raise ValueError, naming the fault, for a result that no run can have made."""
     texts = (result.slide, result.field, result.path, result.error or "")
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("slide, field, path and error must be text")
@@ -186,7 +186,7 @@ def _regions(data: bytes, header: dict[str, Any], types: int) -> Regions:
 def _unpacked(
     data: bytes, begin: int, layout: _Layout, count: int, types: int
 ) -> tuple[dict[str, Any], int]:
-    """Reads arrays of `count` rows from a place on; returns them, and the place after the last."""
+    """Read arrays of `count` rows from an offset on; return them and the offset after them."""
     arrays: dict[str, Any] = {}
     for name, (dtype, columns) in layout.items():
         width = types if columns is None else columns

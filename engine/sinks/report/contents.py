@@ -38,7 +38,7 @@ _BASE64 = 4 / 3
 
 @dataclass(frozen=True, kw_only=True)
 class FieldRow:
-    """One line of the list of fields. number: place in the run, from 0.
+    """Hold one line of the list of fields. number: place in the run, from 0.
 
     regions, abnormal: of red cells. flags: how many of them have each of FLAGS. white_cells,
         platelets: regions of these.
@@ -84,9 +84,10 @@ class Patch(NamedTuple):
 
 @dataclass(eq=False, kw_only=True)
 class SlideFindings:
-    """flags: int64, how many red regions have each of FLAGS.
+    """Hold what is counted of a slide.
 
-    unfamiliar: fields. seen: fields whose image was at hand.
+    flags: int64, how many red regions have each of FLAGS. unfamiliar: fields. seen: fields whose
+    image was at hand.
     """
 
     counts: SlideCounts

@@ -82,7 +82,7 @@ class FieldsCsv:
         self._file.complete()
 
     def sha256(self) -> str:
-        """Of the file, once it is complete."""
+        """Return the SHA-256 of the file, once it is complete."""
         return self._file.sha256()
 
     def finish(self) -> None:
@@ -93,5 +93,5 @@ class FieldsCsv:
 
 
 def _number(value: float | None) -> str:
-    """Writes a number so that it is read back as it was; '' for None."""
+    """Write a number so that it is read back as it was; '' for None."""
     return "" if value is None else repr(float(value))

@@ -64,7 +64,7 @@ class SlidesCsv:
         self._file.complete()
 
     def sha256(self) -> str:
-        """Of the file, once it is complete."""
+        """Return the SHA-256 of the file, once it is complete."""
         return self._file.sha256()
 
     def finish(self) -> None:

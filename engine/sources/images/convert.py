@@ -53,7 +53,7 @@ def check_bits(brightest: int) -> None:
 
 
 def to_8_bits(samples: npt.NDArray[np.unsignedinteger]) -> UInt8:
-    """uint8 as it is; uint16 divided by 257 and rounded, in any shape."""
+    """Return uint8 unchanged, and uint16 divided by 257 and rounded, in any shape."""
     if samples.dtype == np.uint8:
         return samples.astype(np.uint8, copy=False)
     check_bits(int(samples.max()))
@@ -61,7 +61,7 @@ def to_8_bits(samples: npt.NDArray[np.unsignedinteger]) -> UInt8:
 
 
 def to_rgb(image: Image.Image) -> UInt8:
-    """Of its own memory. numpy.array(image) would ask Pillow for all its bytes several times."""
+    """Return RGB in memory of its own. numpy.array(image) would copy all bytes several times."""
     pixels: UInt8 = np.asarray(image if image.mode == "RGB" else image.convert("RGB")).copy()
     return pixels
 
@@ -73,7 +73,7 @@ def cmyk_to_rgb(inks: UInt8, *, raw_mode: str) -> UInt8:
 
 
 def upright(pixels: UInt8, orientation: int) -> UInt8:
-    """Undoes an EXIF orientation 1..8 (any other counts as 1)."""
+    """Undo an EXIF orientation 1..8 (any other counts as 1)."""
     if orientation in (3, 4, 6, 7):
         pixels = pixels[::-1]
     if orientation in (2, 3, 7, 8):
@@ -82,7 +82,7 @@ def upright(pixels: UInt8, orientation: int) -> UInt8:
 
 
 def exif_orientation(exif: bytes) -> int:
-    """Orientation in an EXIF block, 1 (upright) if it has none or cannot be read."""
+    """Return the orientation in an EXIF block, 1 (upright) if it is absent or unreadable."""
     tiff = exif.removeprefix(b"Exif\0\0")
     order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
     if order is None:

@@ -35,7 +35,7 @@ _MOST_THREADS = 8
 
 
 class DaliImage:
-    """Pixels that DALI decoded; see rbc_engine.types.frames.Frame.pixels.
+    """Hold pixels that DALI decoded; see rbc_engine.types.frames.Frame.pixels.
 
     The memory lasts as long as this does.
     """
@@ -95,7 +95,7 @@ def build_pipeline(
 
 @dataclass(eq=False)
 class _Item:
-    """One entry on its way: decoded already, or the bytes of a JPEG for DALI."""
+    """Hold one entry on its way: decoded already, or the bytes of a JPEG for DALI."""
 
     ref: FieldRef
     data: bytes | None = None
@@ -113,7 +113,7 @@ class _Batch:
 
 
 class DaliSource(Closing):
-    """Frames of fields, decoded ahead on GPUs: a Source of a Decoded for every entry.
+    """Yield frames of fields, decoded ahead on GPUs: a Source of a Decoded for every entry.
 
     places: the GPUs' memory, each with a pipeline of its own; batches go to them in turn. `[HOST]`
         is the CPU.
@@ -175,7 +175,7 @@ class DaliSource(Closing):
             yield from self._results(batch, images, share_s)
 
     def close(self) -> None:
-        """Stops the threads and the pipelines. May be called again."""
+        """Stop the threads and the pipelines. May be called again."""
         self._read.close()
         for decoder in self._decoders:
             decoder.close()
@@ -209,7 +209,7 @@ class DaliSource(Closing):
             yield _Batch(items)
 
     def _next_batch(self, index: int) -> _Batch | None:
-        """The next batch of pipeline `index`; None after the last one."""
+        """Return the next batch of pipeline `index`; None after the last one."""
         while not self._dealt[index]:
             batch = next(self._unread, None)
             if batch is None:
@@ -234,7 +234,7 @@ class DaliSource(Closing):
                 yield self._decode_here(item, item.data, time.perf_counter())
 
     def _decode_here(self, item: _Item, data: bytes, started: float) -> Decoded:
-        """On the CPU, as without DALI."""
+        """Decode on the CPU, as without DALI."""
         try:
             pixels, reason = decode_image(data, name=item.ref.field), None
         except ImageError as error:
@@ -254,7 +254,7 @@ class DaliSource(Closing):
 
 
 class _Decoder:
-    """One pipeline, with the batches that are in it.
+    """Run one pipeline, and keep the batches that are in it.
 
     next_batch: gives the batches to decode, None after the last.
     """
@@ -317,7 +317,7 @@ class _Decoder:
         return batch is not None
 
     def _feed(self) -> Iterator[list[npt.NDArray[np.uint8]]]:
-        """What the pipeline asks for when it reads ahead."""
+        """Return the next batch that the pipeline reads ahead."""
         while True:
             if self._unfed:
                 batch = self._unfed.popleft()

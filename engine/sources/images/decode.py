@@ -28,7 +28,7 @@ for _reader in READERS:
 
 
 def read_image(path: Path, *, name: str) -> UInt8:
-    """Reads and decodes one file, as decode_image does.
+    """Read and decode one file, as decode_image does.
 
     Raises ImageError also if the file cannot be read.
     """
@@ -36,7 +36,7 @@ def read_image(path: Path, *, name: str) -> UInt8:
 
 
 def read_bytes(path: Path, *, name: str) -> bytes:
-    """What an image file holds.
+    """Read an image file.
 
     Raises ImageError if it cannot be read, is no regular file, or too large.
     """
@@ -58,7 +58,7 @@ def read_bytes(path: Path, *, name: str) -> bytes:
 
 
 def decode_image(data: bytes, *, name: str) -> UInt8:
-    """Decodes a JPEG, PNG, TIFF, BMP or WebP image of one field.
+    """Decode a JPEG, PNG, TIFF, BMP or WebP image of one field.
 
     Grayscale becomes three equal channels, alpha is dropped, a palette is looked up, CMYK is
     converted (without a colour profile), the EXIF orientation is applied. 16 bits become 8 by their

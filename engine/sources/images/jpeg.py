@@ -40,7 +40,7 @@ def plain_jpeg(data: bytes) -> bool:
 
 
 def _jpeg_exif(data: bytes) -> bytes:
-    """The EXIF segment of a JPEG, empty if it has none before its first scan."""
+    """Return the EXIF segment of a JPEG, empty if it has none before its first scan."""
     position = 2
     while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != 0xDA:
         marker, size = struct.unpack_from(">BH", data, position + 1)

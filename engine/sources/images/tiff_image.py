@@ -83,7 +83,7 @@ def _check_page(page: tifffile.TiffPage, *, file_bytes: int) -> None:
 
 
 def _page_to_rgb(page: tifffile.TiffPage, samples: npt.NDArray[np.unsignedinteger]) -> UInt8:
-    """samples: uint8 or uint16 [H, W, samples a pixel], as stored."""
+    """Convert a page to RGB. samples: uint8 or uint16 [H, W, samples a pixel], as stored."""
     if page.photometric == _PALETTE:
         colours = np.asarray(page.colormap, np.uint16)
         check_bits(int(colours.max()))

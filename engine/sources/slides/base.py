@@ -36,7 +36,7 @@ OPENSLIDE = Library(
 
 
 class Box(NamedTuple):
-    """Part of a level: x0, y0, x1, y1 in pixels of that level, the far edges exclusive."""
+    """Bound a part of a level: x0, y0, x1, y1 in its pixels, the far edges exclusive."""
 
     x0: int
     y0: int
@@ -46,7 +46,7 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """One level of a pyramid. down: level-0 pixels per pixel, 1.0 of level 0."""
+    """Describe one level of a pyramid. down: level-0 pixels per pixel, 1.0 for level 0."""
 
     width: int
     height: int
@@ -54,7 +54,7 @@ class Level:
 
 
 class Slide(Protocol):
-    """An open slide.
+    """Represent an open slide.
 
     reader: the library that reads it, with its version.
     levels: the largest first; each has the whole of what level 0 shows.
@@ -68,7 +68,7 @@ class Slide(Protocol):
     notes: list[str]
 
     def read(self, level: int, box: Box) -> tuple[UInt8, bool]:
-        """Part of a level; may be called from several threads.
+        """Read part of a level; may be called from several threads.
 
         box: within the level.
 
@@ -78,7 +78,7 @@ class Slide(Protocol):
         ...
 
     def close(self) -> None:
-        """May be called again."""
+        """Close it. May be called again."""
         ...
 
 
@@ -105,7 +105,7 @@ class SlideModule(Protocol):
 def checked_pixel_um(
     widths_um: tuple[float, float], *, stated_in: str, notes: list[str]
 ) -> float | None:
-    """Width of a pixel as a file states it, or None, with a note, where that cannot be.
+    """Return the pixel width that a file states; None, with a note, if it cannot be true.
 
     widths_um: along x and y. stated_in: where in the file.
     """
@@ -127,7 +127,7 @@ def checked_pixel_um(
 
 
 def checked_levels(sizes: Sequence[tuple[int, int]], *, notes: list[str]) -> dict[int, Level]:
-    """Levels that show the whole of level 0, by their index; others are left out with a note.
+    """Return the levels that show all of level 0, by index; others are omitted with a note.
 
     sizes: width and height of each level, level 0 first.
 

@@ -111,7 +111,7 @@ class OpenSlideSlide:
         self._slide.close()
 
     def _bounded(self, levels: dict[int, Level], properties: Mapping[str, str]) -> dict[int, Level]:
-        """Without those whose parts are too large to unpack.
+        """Return the levels without those whose parts are too large to unpack.
 
         Raises ImageError if level 0 is such.
         """
@@ -145,7 +145,7 @@ class OpenSlideSlide:
 
 
 def _tile_size(properties: Mapping[str, str], level: int) -> tuple[int, int]:
-    """Width and height of what is unpacked at once, px; 0 where OpenSlide does not say."""
+    """Return width and height of what is unpacked at once, px; 0 if OpenSlide does not say."""
     keys = [
         (f"openslide.level[{level}].tile-width", f"openslide.level[{level}].tile-height"),
         *(
@@ -165,7 +165,7 @@ def _tile_size(properties: Mapping[str, str], level: int) -> tuple[int, int]:
 
 
 def _colour(text: str | None) -> tuple[int, int, int]:
-    """A colour that a slide states as RRGGBB; white without one."""
+    """Return a colour that a slide states as RRGGBB; white without one."""
     try:
         value = bytes.fromhex(text or "")
     except ValueError:

@@ -60,7 +60,7 @@ def open_file(path: Path, *, named: bool) -> TiffSlide:
 
 
 def _levels(path: Path) -> list[tuple[int, int]]:
-    """Width and height of the levels of a TIFF's largest image; none if it cannot be read."""
+    """Return width and height of the levels of a TIFF's largest image; none if unreadable."""
     try:
         with tifffile.TiffFile(path) as tiff:
             _, pages = _largest_image(tiff)
@@ -157,7 +157,7 @@ class TiffSlide:
         return checked_pixel_um((widths[0], widths[1]), stated_in="resolution", notes=self.notes)
 
     def _read_rows(self, image: TiffLevel, box: Box, pixels: UInt8) -> None:
-        """Uncompressed strips, of any size: only the rows and columns that are wanted."""
+        """Read the needed rows and columns of uncompressed strips of any size."""
         stored = image.stored
         width_bytes = (box.x1 - box.x0) * stored
         for y in range(box.y0, box.y1):
@@ -210,7 +210,7 @@ class TiffSlide:
 
 
 class _Cache:
-    """Decoded segments, the last used ones, up to so many bytes. May be called from any thread."""
+    """Keep the last used decoded segments, up to so many bytes. May be used from any thread."""
 
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
@@ -236,7 +236,7 @@ class _Cache:
 
 
 def _largest_image(tiff: Any) -> tuple[int, list[Any]]:
-    """The series with the most pixels: its number, and a page for each of its levels."""
+    """Return the series with the most pixels: its number, and a page for each of its levels."""
     if len(list(islice(tiff.pages, _MAX_PAGES + 1))) > _MAX_PAGES:
         raise ImageError(f"more than {_MAX_PAGES} images; export the slide as a file of its own")
     all_series = tiff.series
@@ -255,7 +255,7 @@ def _largest_image(tiff: Any) -> tuple[int, list[Any]]:
 
 
 def _ome_pixel_um(xml: str, series: int, notes: list[str]) -> float | None:
-    """PhysicalSizeX and Y of an image in OME's XML, which is only searched, not parsed."""
+    """Return PhysicalSizeX and Y of an image in OME's XML, which is searched, not parsed."""
     elements = re.findall(r"<(?:\w+:)?Pixels\b[^>]*>", xml[: 1 << 22])
     if series >= len(elements):
         return None

@@ -42,7 +42,7 @@ _SPOTS_PER_CELL = 4
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SlideStart:
-    """A slide was opened, and its tiles follow, row by row.
+    """Announce a slide that was opened; its tiles follow, row by row.
 
     record: of run.json. notes: what is to be known of it, in one line each.
     """
@@ -71,7 +71,7 @@ class TileRead:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SlideEnd:
-    """No more tiles of this slide. error: why it cannot be used, if it never started."""
+    """End the tiles of a slide. error: why it cannot be used, if it never started."""
 
     ref: SlideRef
     error: str | None = None
@@ -82,7 +82,7 @@ SlideStep = SlideStart | TileRead | SlideEnd
 
 @dataclass(eq=False, kw_only=True)
 class _Open:
-    """A slide whose tiles are being read. failed: one was damaged, so the rest is of no use."""
+    """Hold a slide whose tiles are being read. failed: one is damaged, so the rest is skipped."""
 
     ref: SlideRef
     slide: Slide
@@ -149,7 +149,7 @@ class SlideSource(Closing):
                 yield step
 
     def close(self) -> None:
-        """Stops the threads and closes the slides. May be called again."""
+        """Stop the threads and close the slides. May be called again."""
         self._steps.close()
         while self._opened:
             self._opened.pop().close()
@@ -209,7 +209,7 @@ class SlideSource(Closing):
         )
 
     def _scale(self, slide: Slide) -> tuple[float | None, str, list[str]]:
-        """The µm per pixel that count, who said so, and what there is to say about it."""
+        """Return the µm per pixel to use, where they come from, and notes."""
         notes = list(slide.notes)
         stated = slide.pixel_um
         if self._pixel_um is not None:
