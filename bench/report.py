@@ -237,7 +237,8 @@ def print_plan(report: Report, console: Console) -> None:
     )
     console.print(
         f"measured: {plan['rate']:.2f} fields/s here, {machine['cores_used']} cores of "
-        f"{escape(str(machine['cpu']))}, pack {report['pack']['name']} {report['pack']['version']}, "
+        f"{escape(str(machine['cpu']))}, pack {report['pack']['name']} "
+        f"{report['pack']['version']}, "
         f"{report['precision']}, fields of 640x480 from memory; reading files and writing tables "
         "come on top",
         soft_wrap=True,

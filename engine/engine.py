@@ -11,12 +11,13 @@ from typing import TypeVar
 from rbc_engine.closing import Closing
 from rbc_engine.devices.base import BuildWatch, DeviceChoice
 from rbc_engine.devices.choose import open_devices
-from rbc_engine.errors import DeviceError, ImageError, UsageError, arguments_named
+from rbc_engine.errors import DeviceError, ImageError, UsageError
 from rbc_engine.lanes.base import Analyze
 from rbc_engine.lanes.batching import batches, outcome
 from rbc_engine.lanes.lanes import Lanes, lane_maker
 from rbc_engine.lanes.stages.field_prior import FieldPrior
 from rbc_engine.meter import Meter
+from rbc_engine.naming import arguments_named
 from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.session.pixels import PixelFormat, usable_rgb
 from rbc_engine.session.session import Session

@@ -1,4 +1,4 @@
-"""The Containerfile and the script of the wheels, as far as they can be checked without a registry."""
+"""The Containerfile and the script of the wheels, as far as that goes without a registry."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
     python -m rbc_engine.bench.chapters.on_cores CORES SECONDS CELLS PACK DEVICE PRECISION
 
-Prints JSON: fields_per_s, cells_per_s, watts (null without a counter) and why, precision. Of rendered fields
-of 640x480 px with so many cells in memory, after a warm-up pass.
+Prints JSON: fields_per_s, cells_per_s, watts (null without a counter) and why, precision. Of
+rendered fields of 640x480 px with so many cells in memory, after a warm-up pass.
 """
 
 from __future__ import annotations

@@ -19,7 +19,8 @@ from rbc_engine.cli.reproduce import app as reproduce_app
 from rbc_engine.cli.run import run
 from rbc_engine.cli.synth import synth
 from rbc_engine.cli.train import app as train_app
-from rbc_engine.errors import RbcError, UsageError, options_named
+from rbc_engine.errors import RbcError, UsageError
+from rbc_engine.naming import options_named
 
 __all__ = ["app", "main"]
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from rbc_engine.devices.base import BuildWatch
 from rbc_engine.engine import Engine
-from rbc_engine.errors import UsageError, arguments_named
+from rbc_engine.errors import UsageError
+from rbc_engine.naming import arguments_named
 from rbc_engine.runs.given_scale import check_um_per_px, refuse_unused
 from rbc_engine.sinks.formats.table import chosen_formats
 from rbc_engine.sinks.out_folder import Mode, claim

@@ -9,7 +9,7 @@ from types import TracebackType
 
 from rbc_engine.closing import Closing
 from rbc_engine.engine import Engine
-from rbc_engine.errors import arguments_named
+from rbc_engine.naming import arguments_named
 from rbc_engine.runs.record import RunCounts, run_record
 from rbc_engine.sinks.formats.table import chosen_formats
 from rbc_engine.sinks.out_folder import claim
@@ -21,7 +21,7 @@ __all__ = ["SessionOutput"]
 
 
 class SessionOutput(Closing):
-    """Take the outcomes of one or more sessions of an engine and write the files of `rbc-engine run`.
+    """Take the outcomes of sessions of an engine, and write the files of `rbc-engine run`.
 
         with SessionOutput(engine, "results") as output:
             for ended in session.results():

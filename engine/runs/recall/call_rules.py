@@ -43,7 +43,8 @@ class CallRules:
             ]
         return [
             "abnormal does not follow the thresholds of types: it is true where abnormal_p is at "
-            f"least {self.pack.manifest.caller.threshold:g}; --abnormal TYPE,TYPE lets it follow them"
+            f"least {self.pack.manifest.caller.threshold:g}; --abnormal TYPE,TYPE lets it follow "
+            "them"
         ]
 
     def record(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from rbc_engine import OutputError, ResultsError, RunProgress, UsageError, run_f
 from rbc_engine.bench.instruments.stub_engine import stub_engine
 from rbc_engine.cli import app
 from rbc_engine.engine import Engine
-from rbc_engine.errors import options_named
+from rbc_engine.naming import options_named
 from rbc_engine.sinks.files.atomic import AtomicFile
 from rbc_engine.sinks.run_json import RunRecord, Settings
 

@@ -1,4 +1,4 @@
-"""What a session asks of whoever submits: positions for a monitor with a stage, names, a free event loop."""
+"""What a session asks of whoever submits: positions, names; and a free event loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a pack says that it does not know, against its types; README says the same of the shipped one."""
+"""What a pack says that it does not know, against its types; README says the same."""
 
 from __future__ import annotations
 
