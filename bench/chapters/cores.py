@@ -90,9 +90,10 @@ def with_model(
     if len(rates) < 2:
         return CoreRates(cells_per_field=cells, precision=precision, rates=rates, gaps=said)
     serial_s, parallel_s = _amdahl(rates)
-    per_field = rates[-1].cells_per_s / rates[-1].fields_per_s
+    most = rates[-1]
+    per_field = most.cells_per_s / most.fields_per_s
     for times in _MODELLED:
-        cores = times * rates[-1].cores
+        cores = times * most.cores
         fields_per_s = 1 / (serial_s + parallel_s / cores)
         rates.append(
             CoreRate(

@@ -77,6 +77,7 @@ def test_a_folder_that_was_filled_since_is_refused(tmp_path):
 def test_a_command_without_resume_does_not_name_it_as_its_own(tmp_path, toy_pack):
     """As `live` and `recall`: what --resume continues, `run` continues."""
     out = claim(tmp_path / "cut")
+    out.path.mkdir()
     RunJournal.create(out, {}, types=1)._records.close()
     with pytest.raises(OutputError, match=r"`rbc-engine run --resume` continues it"):
         claim(tmp_path / "cut", resumes=False)
