@@ -320,8 +320,8 @@ def robustness(
     blurred.
     """
     from rbc_engine.engine import Engine
+    from rbc_engine.training.datasets.evaluation_fields import choose_fields
     from rbc_engine.training.datasets.formats import load_dataset
-    from rbc_engine.training.datasets.judging_smears import choose_fields
     from rbc_engine.training.reproduce.robustness import (
         LOOKS,
         measure_robustness,

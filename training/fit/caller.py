@@ -66,20 +66,20 @@ def train_caller(
             f"the caller needs labelled regions of at least 2 held-out smears (got {folds}); "
             f"raise --validation-share or label more smears"
         )
-    judged = np.zeros(len(abnormal))
+    out_of_fold = np.zeros(len(abnormal))
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    for train, judge in splitter.split(probabilities, abnormal, groups):
+    for train, held_out in splitter.split(probabilities, abnormal, groups):
         if len(np.unique(abnormal[train])) < 2:
             raise UsageError(
                 "without some of the held-out smears, all labelled regions are normal or all are "
                 "abnormal, and the caller needs both; raise --validation-share or label more smears"
             )
         model = _fit(probabilities[train], abnormal[train], seed)
-        judged[judge] = model.predict_proba(probabilities[judge])[:, 1]
-    temperature = fit_temperature(judged, abnormal)
+        out_of_fold[held_out] = model.predict_proba(probabilities[held_out])[:, 1]
+    temperature = fit_temperature(out_of_fold, abnormal)
     report = CallerReport(
-        accuracy=float(((judged >= 0.5) == abnormal).mean()),
-        auc=float(roc_auc_score(abnormal, judged)),
+        accuracy=float(((out_of_fold >= 0.5) == abnormal).mean()),
+        auc=float(roc_auc_score(abnormal, out_of_fold)),
         temperature=temperature,
         regions=len(abnormal),
         folds=folds,

@@ -161,7 +161,7 @@ def test_a_student_learns_of_its_teachers(data: Path, finished: Path, tmp_path: 
     assert plain is not None
     assert taught is not None
     assert not torch.equal(plain["model"]["head.second.bias"], taught["model"]["head.second.bias"])
-    # A teacher that was trained on what is held out here would tell its answers.
+    # A teacher that was trained on what is held out here would know its answers.
     other = ["--data", data, "--work", tmp_path / "other", "--collection", data / "fake.toml"]
     leaky = refused(
         *("classifier", *other, "--validation-share", 0.6, "--seed", 3, "--threads", 1),
