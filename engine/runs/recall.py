@@ -19,7 +19,7 @@ from rbc_engine.lanes.stages.call import Caller, types_held
 from rbc_engine.meter import Meter
 from rbc_engine.packs.manifest import ClassifierSettings
 from rbc_engine.packs.pack import Pack, find_pack
-from rbc_engine.runs.finished_run import FinishedRun
+from rbc_engine.runs.finished.finished_run import FinishedRun
 from rbc_engine.runs.record import RunCounts
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sinks.run_json import RUN_JSON, RecalledFrom, RunRecord

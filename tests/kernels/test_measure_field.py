@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from rbc_engine.lanes.measure import measure_field
 from rbc_engine.sources.images.decode import decode_image
 from rbc_engine.sources.synthetic.field import render_field
-from rbc_engine.training.datasets.chula12 import load_chula12
+from rbc_engine.training.datasets.formats.chula12 import load_chula12
 
 from . import measure_reference as reference
 

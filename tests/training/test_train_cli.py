@@ -16,7 +16,7 @@ import pytest
 from rbc_engine.engine import Engine
 from rbc_engine.packs.golden import compare, read_golden
 from rbc_engine.packs.pack import Pack
-from rbc_engine.training.datasets.chula12 import TYPES
+from rbc_engine.training.datasets.formats.chula12 import TYPES
 
 from .commands import refused, train
 from .fake_chula import write_chula

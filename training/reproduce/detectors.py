@@ -24,8 +24,8 @@ from rbc_engine.sources.images.decode import read_image
 from rbc_engine.training.datasets.base import Dataset, LabelledField
 from rbc_engine.training.evaluation.measures import metrics, statistics
 from rbc_engine.training.evaluation.measures.bootstrap import PERCENT, Bootstrap
+from rbc_engine.training.evaluation.report.tables import Table, measure_text
 from rbc_engine.training.evaluation.result import Measure
-from rbc_engine.training.evaluation.tables import Table, measure_text
 from rbc_engine.training.fit.detector import DetectorTraining, train_detector
 from rbc_engine.training.networks.imagenet import TrunkWeights
 from rbc_engine.training.networks.models import DetectorTrunk

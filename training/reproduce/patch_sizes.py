@@ -14,7 +14,7 @@ from rbc_engine.errors import UsageError
 from rbc_engine.lanes.stages.call import types_held
 from rbc_engine.training.evaluation.findings import MIN_EXAMPLES
 from rbc_engine.training.evaluation.measures import metrics
-from rbc_engine.training.evaluation.tables import Table
+from rbc_engine.training.evaluation.report.tables import Table
 from rbc_engine.training.fit.classifier import predict
 from rbc_engine.training.fit.region_set import load_regions
 from rbc_engine.training.plan import TrainingPlan

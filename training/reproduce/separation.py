@@ -19,10 +19,10 @@ from rbc_engine.packs.manifest import ClassifierSettings
 from rbc_engine.training.datasets.foreground import foreground_mask
 from rbc_engine.training.evaluation.measures import statistics
 from rbc_engine.training.evaluation.measures.bootstrap import PERCENT, Bootstrap
+from rbc_engine.training.evaluation.report.tables import Table, measure_text
 from rbc_engine.training.evaluation.result import Measure
-from rbc_engine.training.evaluation.tables import Table, measure_text
 from rbc_engine.training.fit.region_set import RegionSet
-from rbc_engine.training.reproduce.contact_sheet import GREEN, INK, RED, Tile, contact_sheet
+from rbc_engine.training.reproduce.figures.contact_sheet import GREEN, INK, RED, Tile, contact_sheet
 from rbc_engine.training.reproduce.folds import select_regions
 from rbc_engine.training.reproduce.study_files import to_png, write_result
 from rbc_engine.training.reproduce.unet import CANVAS_PX, predict_cores, train_unet

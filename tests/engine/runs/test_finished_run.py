@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rbc_engine.errors import ResultsError
-from rbc_engine.runs.finished_run import FinishedRun
+from rbc_engine.runs.finished.finished_run import FinishedRun
 from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sinks.run_json import RunRecord

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from rbc_engine.runs.compare.compare import compare_runs
-from rbc_engine.runs.finished_run import FinishedRun
-from rbc_engine.sinks.formats.overlay_drawing import (
+from rbc_engine.runs.finished.finished_run import FinishedRun
+from rbc_engine.sinks.formats.overlay.drawing import (
     ABNORMAL_RGB,
     KIND_RGB,
     NORMAL_RGB,

@@ -9,7 +9,7 @@ import pytest
 
 from rbc_engine.errors import UsageError
 from rbc_engine.sources.synthetic.drawn_cells import TYPES as RENDERED
-from rbc_engine.training.datasets.chula12 import ABNORMAL, TYPES, load_chula12
+from rbc_engine.training.datasets.formats.chula12 import ABNORMAL, TYPES, load_chula12
 
 from ...boxes import ious
 from ..fake_chula import NAMES, write_chula

@@ -11,7 +11,7 @@ from PIL import Image
 
 from rbc_engine.errors import UsageError
 from rbc_engine.training.datasets.check import Faults
-from rbc_engine.training.datasets.formats import load_dataset
+from rbc_engine.training.datasets.formats.table import load_dataset
 
 from ..fake_datasets import (
     render_fields,

@@ -15,10 +15,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from rbc_engine.cli.train import app
+from rbc_engine.cli.models.train import app
 from rbc_engine.errors import UsageError
 from rbc_engine.training.collection_plan import CollectionPlan
-from rbc_engine.training.datasets.chula12 import TYPES
+from rbc_engine.training.datasets.formats.chula12 import TYPES
 from rbc_engine.training.fit.steps.checkpoint import load_checkpoint
 from rbc_engine.training.workspace import Workspace
 

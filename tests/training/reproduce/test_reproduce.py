@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from typer.testing import CliRunner
 
-from rbc_engine.cli.reproduce import app
+from rbc_engine.cli.models.reproduce import app
 from rbc_engine.errors import UsageError
-from rbc_engine.training.datasets.formats import load_dataset
+from rbc_engine.training.datasets.formats.table import load_dataset
 from rbc_engine.training.fit.region_set import load_regions
 from rbc_engine.training.recipes import CHULA12
-from rbc_engine.training.reproduce.field_figure import Verdict, compare_regions
+from rbc_engine.training.reproduce.figures.field_figure import Verdict, compare_regions
 from rbc_engine.training.reproduce.folds import deal_groups
 from rbc_engine.training.reproduce.separation import cut_by_watershed
 from rbc_engine.training.reproduce.unet import CANVAS_PX, compose_clumps

@@ -38,7 +38,7 @@ _LEAST_PER_BIN = 10
 
 
 def draw_plots(scored: Scored) -> dict[str, bytes]:
-    """Return PNG files by name, of rbc_engine.training.evaluation.tables.PLOTS; the last three only
+    """Return PNG files by name, as in report.tables.PLOTS; the last three only
     if types are scored.
     """
     evaluation = scored.evaluation

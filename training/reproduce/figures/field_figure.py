@@ -18,8 +18,8 @@ from rbc_engine.training.datasets.base import Dataset, LabelledField
 from rbc_engine.training.datasets.evaluation_fields import in_pack_order, warn_of_training
 from rbc_engine.training.datasets.foreground import foreground_mask
 from rbc_engine.training.evaluation.measures import metrics
-from rbc_engine.training.evaluation.tables import Table
-from rbc_engine.training.reproduce.contact_sheet import BLUE, GREEN, RED
+from rbc_engine.training.evaluation.report.tables import Table
+from rbc_engine.training.reproduce.figures.contact_sheet import BLUE, GREEN, RED
 from rbc_engine.training.reproduce.study_files import to_png, write_result
 from rbc_engine.types.arrays import Float32, UInt8
 from rbc_engine.types.regions import Regions

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from rbc_engine.packs.pack import Pack
-from rbc_engine.sinks.formats.overlay_labels import place_labels
+from rbc_engine.sinks.formats.overlay.labels import place_labels
 from rbc_engine.types.arrays import UInt8
 from rbc_engine.types.kinds import Kind
 from rbc_engine.types.regions import RegionFlag, Regions

@@ -152,7 +152,7 @@ def _load(data: Path, data_format: str) -> Dataset | None:
     """Load the labelled data; None for images without labels."""
     if data_format == "images":
         return None
-    from rbc_engine.training.datasets.formats import load_dataset
+    from rbc_engine.training.datasets.formats.table import load_dataset
 
     _log(f"reading {data}")
     return load_dataset(data, data_format=data_format, threads=None)
