@@ -249,7 +249,7 @@ class LaneMemory:
             return self._pool.allocate(max(size, 1), stream=self.stream)
 
     def _stage(self, size: int) -> Any:
-        """Return pinned host memory not in use by the stream, kept until after the next wait."""
+        """Return pinned host memory that the stream does not use, kept until the next wait ends."""
         fitting = [buffer for buffer in self._staging_free if buffer.size >= size]
         if fitting:
             buffer = min(fitting, key=lambda buffer: int(buffer.size))
