@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from rbc_engine.errors import ResultsError
 from rbc_engine.runs.compare.pairing import pair_fields
-from rbc_engine.runs.finished_run import FieldRow, FinishedRun
+from rbc_engine.runs.finished.finished_run import FieldRow, FinishedRun
 from rbc_engine.stats.counts import SlideCounts, SlideTally
 from rbc_engine.stats.grade import TypeShare, type_shares
 from rbc_engine.stats.match import match_boxes

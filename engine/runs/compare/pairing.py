@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rbc_engine.runs.finished_run import FieldRow, FinishedRun
+from rbc_engine.runs.finished.finished_run import FieldRow, FinishedRun
 from rbc_engine.types.frames import FileStamp
 
 __all__ = ["Pairing", "pair_fields"]

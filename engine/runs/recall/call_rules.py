@@ -8,7 +8,7 @@ from typing import Any
 
 from rbc_engine.errors import PackError, ResultsError, UsageError
 from rbc_engine.packs.pack import Pack, find_pack
-from rbc_engine.runs.finished_run import FinishedRun
+from rbc_engine.runs.finished.finished_run import FinishedRun
 from rbc_engine.sinks.tables.regions_parquet import RegionsParquet
 from rbc_engine.text import encodable
 

@@ -18,7 +18,7 @@ from rbc_engine.errors import ResultsError
 from rbc_engine.lanes.stages.call import Caller, types_held
 from rbc_engine.meter import Meter
 from rbc_engine.packs.manifest import ClassifierSettings
-from rbc_engine.runs.finished_run import FinishedRun
+from rbc_engine.runs.finished.finished_run import FinishedRun
 from rbc_engine.runs.recall.call_rules import CallRules
 from rbc_engine.runs.recall.run_images import RunImages
 from rbc_engine.runs.recall.staying import StayingTypes
@@ -55,7 +55,7 @@ def recall(
     """
     meter = Meter()
     counts = RunCounts()
-    judge = _judge(changed)
+    call = _call_by(changed)
     stays = StayingTypes(changed.pack.manifest)
     with RunImages(run) as images:
         formats, notes = _formats_again(run, images)
@@ -70,7 +70,7 @@ def recall(
                         result = replace(result, tiles=TileCounts(run=0, blank=0))
                 if result.regions is not None:
                     with meter.stage("call"):
-                        result = replace(result, regions=judge(result.regions), frame=frame)
+                        result = replace(result, regions=call(result.regions), frame=frame)
                         stays.add(result)
                 with meter.stage("write"):
                     output.write(result)
@@ -98,7 +98,7 @@ def _formats_again(run: FinishedRun, images: RunImages) -> tuple[tuple[str, ...]
     return tuple(name for name in had if name not in lost), notes
 
 
-def _judge(changed: CallRules) -> Callable[[Regions], Regions]:
+def _call_by(changed: CallRules) -> Callable[[Regions], Regions]:
     manifest = changed.pack.manifest
     settings: ClassifierSettings = manifest.classifier
     threshold = np.float32(manifest.caller.threshold)
@@ -108,7 +108,7 @@ def _judge(changed: CallRules) -> Callable[[Regions], Regions]:
         caller = Caller(changed.caller)
         order = np.array([manifest.types.index(name) for name in changed.caller.types])
 
-    def judge(regions: Regions) -> Regions:
+    def call(regions: Regions) -> Regions:
         probabilities = regions.probabilities
         has = types_held(probabilities, settings=settings, kinds=regions.kinds)
         if changed.by_types:
@@ -122,7 +122,7 @@ def _judge(changed: CallRules) -> Callable[[Regions], Regions]:
             abnormal = np.asarray((abnormal_p >= threshold) & regions.red, np.bool_)
         return replace(regions, has=has, abnormal_p=abnormal_p, abnormal=abnormal)
 
-    return judge
+    return call
 
 
 def _record(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rbc_engine.closing import Closing
-from rbc_engine.runs.finished_run import FieldRow, FinishedRun
+from rbc_engine.runs.finished.finished_run import FieldRow, FinishedRun
 from rbc_engine.sources.base import Source
 from rbc_engine.sources.images.files import FileSource
 from rbc_engine.types.frames import Decoded, FieldRef, FileStamp, Frame
