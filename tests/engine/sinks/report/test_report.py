@@ -356,7 +356,7 @@ def test_grades_leave_out_regions_at_the_border_and_the_page_says_how_many(
         (21, 0, 3),
         (21, 20, 0),
     ]
-    assert "left out of the shares and grades" in pages[1].text()
+    assert "excluded from all shares and grades" in pages[1].text()
     every = dataclasses.replace(whole, flags=np.ones(100, np.uint8))
     page = Page(write(tmp_path, toy_pack, [dataclasses.replace(result, regions=every)]))
     [slide] = page.data["slides"]
