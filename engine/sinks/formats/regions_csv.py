@@ -10,7 +10,7 @@ import pyarrow.csv
 
 from rbc_engine.packs.pack import Pack
 from rbc_engine.sinks.files.atomic import AtomicFile, explain_os_errors
-from rbc_engine.sinks.tables.region_rows import (
+from rbc_engine.sinks.tables.regions_parquet import (
     ROWS_AT_ONCE,
     RegionRows,
     region_schema,
