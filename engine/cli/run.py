@@ -54,9 +54,7 @@ def run(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Find the red cells of all images and write regions.parquet, fields.csv, slides.csv and
-    run.json.
-    """
+    """Find and classify the red cells of all images, and write tables, a report and run.json."""
     from rbc_engine.cli.terminal.compile_watch import CompileWatch
     from rbc_engine.cli.terminal.progress import ProgressBar
     from rbc_engine.runs.run_folder import run_folder

@@ -206,5 +206,6 @@ def test_the_command_has_every_argument():
 
 
 def test_public_names_come_from_their_modules():
+    assert "run_folder" in rbc_engine.__all__
     for name in rbc_engine.__all__:
         assert getattr(rbc_engine, name).__name__ == name
