@@ -14,7 +14,6 @@ from rbc_engine.cli.terminal import options
 from rbc_engine.cli.terminal.exit_codes import exit_code
 from rbc_engine.cli.terminal.stopping import stop_on_signal
 from rbc_engine.cli.terminal.summary import print_run
-from rbc_engine.sinks.formats.table import FORMATS
 
 if TYPE_CHECKING:
     from rbc_engine.runs.run_folder import RunProgress
@@ -44,12 +43,7 @@ def run(
     ] = None,
     estimate_scale: options.EstimateScale = True,
     field_prior: options.FieldPrior = True,
-    formats: Annotated[
-        str,
-        typer.Option(
-            help=f"Further outputs, separated by commas: {', '.join(FORMATS)}; '' for none."
-        ),
-    ] = "report",
+    formats: options.Formats = "",
     lanes: options.Lanes = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -91,7 +85,6 @@ def run(
             stop=stop,
             on_progress=on_progress,
             watch=watch,
-            names="options",
         )
     counts = summary.record.counts
     if as_json:

@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from rbc_engine.packs.pack import Pack
     from rbc_engine.sinks.base import Sink
 
-__all__ = ["FORMATS", "Format", "check_formats", "open_sink"]
+__all__ = [
+    "DEFAULT_FORMATS",
+    "FORMATS",
+    "ONLY",
+    "Format",
+    "check_formats",
+    "chosen_formats",
+    "open_sink",
+    "shows_pixels",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,14 +73,32 @@ FORMATS = MappingProxyType(
 )
 """By name, in the order of the documentation."""
 
+DEFAULT_FORMATS = ("report", "csv")
+"""What a run writes beside its tables unless it is told to write only something else."""
+
+ONLY = "only"
+"""Among the names of formats: write those that are named, and not the default ones."""
+
+
+def chosen_formats(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the formats that a run writes: the default ones and those named, each once.
+
+    With ONLY among the names, the default ones are written only if they are named. Raises
+    UsageError as check_formats does.
+    """
+    default = () if ONLY in names else DEFAULT_FORMATS
+    chosen = tuple(dict.fromkeys((*default, *(name for name in names if name != ONLY))))
+    check_formats(chosen)
+    return chosen
+
 
 def check_formats(names: Sequence[str]) -> None:
     """Raise UsageError for a name that is not in FORMATS, or a library that is not installed."""
     for name in names:
         if name not in FORMATS:
             raise UsageError(
-                f"--formats may name {', '.join(FORMATS)} (got {name!r}); the tables are always "
-                "written"
+                f"--formats may name {', '.join(FORMATS)}, and {ONLY} for nothing but what is "
+                f"named (got {name!r}); the tables are always written"
             )
         library = FORMATS[name].library
         if library is not None and find_spec(library) is None:
@@ -81,9 +108,21 @@ def check_formats(names: Sequence[str]) -> None:
             )
 
 
+def shows_pixels(name: str) -> bool:
+    """Return whether a format can be made only of fields whose image is at hand.
+
+    The report can do without: it counts a field without its image, and shows no picture of it.
+    """
+    return name != "report" and bool(_sink(name).needs_frames)
+
+
 def open_sink(name: str, folder: Path, pack: Pack) -> Sink:
     """Open the sink of a format. Raises OutputError if its files cannot be started."""
+    return _sink(name)(folder, pack)
+
+
+def _sink(name: str) -> type[Sink]:
     chosen = FORMATS[name]
     module = import_module(f"rbc_engine.sinks.formats.{chosen.module}")
-    sink: Sink = getattr(module, chosen.sink)(folder, pack)
-    return sink
+    found: type[Sink] = getattr(module, chosen.sink)
+    return found

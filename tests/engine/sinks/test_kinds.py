@@ -258,9 +258,12 @@ def test_grades_and_the_monitor_leave_other_kinds_out(make_mixed):
         monitor.add_result(field)
     red = [field.regions.take(field.regions.red) for field in fields]
     assert monitor.regions == sum(map(len, red)) == counts.red_regions < counts.regions
-    assert monitor.share().count == sum(int(each.abnormal.sum()) for each in red)
     shares = type_shares(counts, TYPES, abnormal=TYPES)
     whole = [each.take(each.flags & RegionFlag.BORDER == 0) for each in red]
+    share = monitor.share()
+    assert share.count == sum(int(each.abnormal.sum()) for each in whole) == counts.whole_abnormal
+    assert share.regions == sum(map(len, whole)) == counts.whole
+    assert monitor.border == counts.border > 0
     for index, share in enumerate(shares):
         held = sum(int(each.has[:, index].sum()) for each in whole)
         assert share.share == pytest.approx(held / sum(map(len, whole)))
