@@ -14,7 +14,7 @@ from rbc_engine.errors import DeviceError, DeviceMemoryError, RbcError
 from rbc_engine.lanes.base import Analyze, AnyLane
 from rbc_engine.lanes.lane import Lane
 from rbc_engine.lanes.pool import DeviceLanes, LanePool
-from rbc_engine.lanes.prove import check_golden
+from rbc_engine.lanes.prove import check_caller, check_golden
 from rbc_engine.lanes.stages.call import Caller
 from rbc_engine.lanes.stages.field_prior import FieldPrior
 from rbc_engine.meter import Meter
@@ -44,8 +44,11 @@ def lane_maker(
     caller.
 
     estimate_scale, field_prior: as for Lane.
+
+    Raises PackError if the caller does not call as the pack's golden regions say.
     """
     caller = Caller(pack)
+    check_caller(pack, caller)
 
     def make(choice: DeviceChoice) -> Lane:
         return Lane(

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from rbc_engine.errors import PackError
 from rbc_engine.packs.calibration import NETWORKS, Calibration, parse_calibration
 from rbc_engine.packs.manifest import CALIBRATION_NAME, FILES, SCHEMA, Manifest
+from rbc_engine.packs.trees import check_trees
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -72,6 +73,7 @@ class Pack:
                     f"save the ONNX model as one file"
                 )
             files[name] = data
+        check_trees(files["caller.treelite"], features=len(manifest.types))
         calibration = None
         if CALIBRATION_NAME in files:
             hashes = {name: manifest.files[name].sha256 for name in NETWORKS}
