@@ -222,10 +222,10 @@ def _tensor(value: int | memoryview) -> tuple[str, Tensor]:
         _bytes(value),
         "a tensor",
         once={2: _int, 8: _text, 9: _bytes, 12: _skip, 14: _int},
-        many={1: _same, 5: _same, 16: _skip},
+        many={1: _same, 5: _same, 13: _same, 16: _skip},
     )
     name, kind = found.get(8, ""), found.get(2, 0)
-    if found.get(14, 0) != 0:
+    if found[13] or found.get(14, 0) != 0:
         raise ValueError(
             f"{name} is stored in other files, which a pack must not have; save the model as one "
             "file"

@@ -205,16 +205,13 @@ def test_external_tensors_are_refused(pack_copy: Path) -> None:
         (r"^kinds = .*$|^\[classifier\]$", CELLS_OF_TWO_KINDS, "class_logits of box_head.onnx"),
         (r"^roi_size = 7$", "roi_size = 8", "box_head.onnx"),
         (r"^anchor_aspect_ratios = \[$", "anchor_aspect_ratios = [ 0.7,", "objectness_0"),
-        (r"^short_side_px = 320$", "short_side_px = 4096", None),
+        (r"^short_side_px = 320$", "short_side_px = 4096", "would take 16.0 GiB"),
     ],
 )
 def test_networks_that_do_not_fit_the_manifest_are_one_pack_error(
-    pack_copy: Path, pattern: str, replacement: str, says: str | None
+    pack_copy: Path, pattern: str, replacement: str, says: str
 ) -> None:
     edit(pack_copy, pattern, replacement)
-    if says is None:
-        Pack.open(pack_copy)
-        return
     with pytest.raises(PackError, match=says):
         Pack.open(pack_copy)
 
