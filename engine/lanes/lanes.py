@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -91,6 +92,7 @@ class Lanes(Closing):
             say=self._notes.append,
         )
         self._workers = ThreadPoolExecutor(len(self._pool), thread_name_prefix="rbc-lane")
+        self._process = os.getpid()
         self._closed = False
         self._closing = threading.Lock()
         self._taking_all = threading.Lock()
@@ -114,7 +116,12 @@ class Lanes(Closing):
         return [*(note for choice in self.choices for note in choice.notes), *self._notes]
 
     def check_open(self) -> None:
-        """Raise RbcError if the lanes, and so their engine, are closed."""
+        """Raise RbcError if the lanes, and so their engine, are closed, or of another process."""
+        if self._forked:
+            raise RbcError(
+                f"the engine was opened by process {self._process}, and this is a child of it, "
+                f"{os.getpid()}, which has none of its threads; open an engine in each process"
+            )
         if self._closed:
             raise RbcError("the engine is closed; open a new one")
 
@@ -153,6 +160,7 @@ class Lanes(Closing):
         Returns what differs on each device, within what its precision allows. Raises DeviceError if
         more does.
         """
+        self.check_open()
         return [self._check_golden(pack, choice) for choice in self.choices]
 
     def prove(self, pack: Pack) -> None:
@@ -168,7 +176,12 @@ class Lanes(Closing):
                 self._prove(pack, choice)
 
     def close(self) -> None:
-        """Wait for the batches in flight and free the devices. May be called again."""
+        """Wait for the batches in flight and free the devices. May be called again.
+
+        In a child of the process that opened them it does nothing: nothing of them is the child's.
+        """
+        if self._forked:
+            return
         with self._closing:
             if self._closed:
                 return
@@ -183,6 +196,10 @@ class Lanes(Closing):
             with suppress(DeviceError):
                 choice.device.enter()
                 choice.device.close()
+
+    @property
+    def _forked(self) -> bool:
+        return os.getpid() != self._process
 
     def _prepare(self, make: Callable[[DeviceChoice], AnyLane]) -> None:
         """Compile what does not depend on the frames; on the host the lanes share the result."""

@@ -32,6 +32,7 @@ from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sinks.own_files import OWN_FILES
 from rbc_engine.sinks.run_json import RunRecord
+from rbc_engine.text import plain_text
 from rbc_engine.types.frames import Frame
 from rbc_engine.types.regions import RegionFlag
 
@@ -115,7 +116,7 @@ def test_csv_has_the_rows_of_parquet(out):
     for name in table.column_names:
         got, want = table[name].to_pylist(), expected[name].to_pylist()
         if name in ("slide", "field"):
-            got = [value.removeprefix("'") for value in got]
+            got = [plain_text(value) for value in got]
         if expected.schema.field(name).type == "float":
             got = np.float32(got).tolist()
         assert got == want
