@@ -117,13 +117,17 @@ class Lanes(Closing):
 
     def check_open(self) -> None:
         """Raise RbcError if the lanes, and so their engine, are closed, or of another process."""
+        self.check_process()
+        if self._closed:
+            raise RbcError("the engine is closed; open a new one")
+
+    def check_process(self) -> None:
+        """Raise RbcError in a child of the process that opened the lanes."""
         if self._forked:
             raise RbcError(
                 f"the engine was opened by process {self._process}, and this is a child of it, "
                 f"{os.getpid()}, which has none of its threads; open an engine in each process"
             )
-        if self._closed:
-            raise RbcError("the engine is closed; open a new one")
 
     def on_lane(self, work: Callable[[Analyze], Result]) -> Future[Result]:
         """Call a function, in a worker, when a lane is free, with what analyses batches on lanes.
