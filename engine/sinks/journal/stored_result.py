@@ -206,6 +206,8 @@ def _unpacked(
     data: bytes, begin: int, layout: _Layout, count: int, types: int
 ) -> tuple[dict[str, Any], int]:
     """Reads arrays of `count` rows from a place on; returns them, and the place after the last."""
+    if count > len(data):  # a row has more than a byte
+        raise ValueError(f"{count} rows in {len(data)} bytes of arrays")
     arrays: dict[str, Any] = {}
     for name, (dtype, columns) in layout.items():
         width = types if columns is None else columns
