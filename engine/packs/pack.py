@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from rbc_engine.errors import PackError
 from rbc_engine.packs.calibration import NETWORKS, Calibration, parse_calibration
-from rbc_engine.packs.fit_networks import check_networks
+from rbc_engine.packs.graphs.fit_networks import check_networks
 from rbc_engine.packs.manifest import CALIBRATION_NAME, FILES, SCHEMA, Manifest
 from rbc_engine.packs.trees import check_trees
 from rbc_engine.text import printable

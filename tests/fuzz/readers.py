@@ -21,8 +21,8 @@ from PIL import Image
 from rbc_engine.errors import RbcError
 from rbc_engine.packs.calibration import NETWORKS, parse_calibration
 from rbc_engine.packs.golden import ExpectedRegions, GoldenCase, encode_golden, read_golden
-from rbc_engine.packs.onnx_file import read_graph
-from rbc_engine.packs.onnx_shapes import follow_shapes
+from rbc_engine.packs.graphs.onnx_file import read_graph
+from rbc_engine.packs.graphs.onnx_shapes import follow_shapes
 from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.packs.trees import check_trees
 from rbc_engine.runs.finished_run import FinishedRun

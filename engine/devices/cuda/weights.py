@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.errors import PackError
-from rbc_engine.packs.protobuf import fields, packed
+from rbc_engine.packs.graphs.protobuf import fields, packed
 
 __all__ = ["read_weights"]
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from rbc_engine.errors import UsageError
-from rbc_engine.packs.onnx_file import read_graph
-from rbc_engine.packs.onnx_shapes import follow_shapes
+from rbc_engine.packs.graphs.onnx_file import read_graph
+from rbc_engine.packs.graphs.onnx_shapes import follow_shapes
 from rbc_engine.training.networks import efficientnet_lite
 from rbc_engine.training.networks.efficientnet_lite import LITE_LEVELS, LITE_TRUNKS, LiteTrunk
 from rbc_engine.training.networks.export import export_classifier

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from rbc_engine.devices.cpu.device import HostDevice
-from rbc_engine.packs.onnx_file import read_graph
-from rbc_engine.packs.onnx_shapes import follow_shapes
+from rbc_engine.packs.graphs.onnx_file import read_graph
+from rbc_engine.packs.graphs.onnx_shapes import follow_shapes
 from rbc_engine.training.networks.export import export_classifier, fold_batchnorm
 from rbc_engine.training.networks.models import Classifier
 

@@ -1,5 +1,5 @@
-"""Follow the shapes of a network's tensors from its inputs to its outputs, for the operators that
-packs have, and count what they would take.
+"""Tell the shape of what an operator makes from the shapes of what it is given, for the operators that
+networks of packs have.
 
 Every operator and every attribute that is not listed here is refused.
 """
@@ -7,134 +7,25 @@ Every operator and every attribute that is not listed here is refused.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
-from rbc_engine.packs.onnx_file import Attribute, Graph, Node, Tensor
+from rbc_engine.packs.graphs.onnx_file import Attribute, Tensor
+from rbc_engine.packs.graphs.onnx_given import MOST_STEP, Given, Shape, Values
 
-__all__ = ["Shape", "Work", "follow_shapes"]
-
-Shape = tuple[int, ...]
-Values = tuple[float, ...]
+__all__ = ["output_of"]
 
 _MOST_ITEMS = 1 << 31
-_MOST_STEP = 1 << 16
-_MOST_VALUES = 64
-_ITEM_BYTES = 4
 
 
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """Hold what a network takes for inputs of given shapes.
+Rule = Callable[[Given], "tuple[Shape, Values | None]"]
 
-    shapes: of its outputs, by name. bytes: of all its tensors, were they kept in float32.
-    multiplications: of its convolutions and matrix products.
+
+def output_of(given: Given) -> tuple[Shape, Values | None]:
+    """Return the shape of a node's output, and its numbers if they are few and do not depend on pixels.
+
+    Counts given.multiplications. Raises ValueError for an operator that packs do not have, and for
+    shapes that do not fit.
     """
-
-    shapes: dict[str, Shape]
-    bytes: int
-    multiplications: int
-
-
-class _Given:
-    """Give a node's inputs and attributes to the function that knows its operator."""
-
-    def __init__(
-        self, node: Node, shapes: Mapping[str, Shape], values: Mapping[str, Values]
-    ) -> None:
-        self.node = node
-        self._shapes = shapes
-        self._values = values
-        self.multiplications = 0
-
-    def has(self, index: int) -> bool:
-        return index < len(self.node.inputs) and self.node.inputs[index] != ""
-
-    def shape(self, index: int, *, axes: int | None = None) -> Shape:
-        if not self.has(index):
-            raise ValueError(f"it has no input {index}")
-        shape = self._shapes[self.node.inputs[index]]
-        if axes is not None and len(shape) != axes:
-            raise ValueError(f"its input {index} must have {axes} axes (got {list(shape)})")
-        return shape
-
-    def values(self, index: int) -> Values | None:
-        """Return the numbers of an input if they follow from the file and the shapes alone."""
-        return self._values.get(self.node.inputs[index]) if self.has(index) else None
-
-    def known(self, index: int) -> list[int]:
-        values = self.values(index)
-        if values is None or any(value != int(value) for value in values if abs(value) < 2**53):
-            raise ValueError(f"its input {index} must be a few whole numbers that do not depend on pixels")
-        return [int(value) for value in values]
-
-    def number(self, name: str, default: int) -> int:
-        value = self.node.attributes.get(name, default)
-        if not isinstance(value, int):
-            raise ValueError(f"{name} must be a number (got {value!r:.40})")
-        return value
-
-    def text(self, name: str, default: str) -> str:
-        value = self.node.attributes.get(name, default)
-        if not isinstance(value, str):
-            raise ValueError(f"{name} must be a text (got {value!r:.40})")
-        return value
-
-    def numbers(
-        self, name: str, default: Sequence[int], *, least: int = 0, most: int = _MOST_STEP
-    ) -> list[int]:
-        value = self.node.attributes.get(name, tuple(default))
-        if not isinstance(value, tuple) or len(value) != len(default):
-            raise ValueError(f"{name} must be {len(default)} numbers (got {value!r:.40})")
-        found = [int(number) for number in value]
-        if any(not least <= number <= most for number in found):
-            raise ValueError(f"{name} must be within {least}..{most} (got {value!r:.40})")
-        return found
-
-
-Rule = Callable[[_Given], "tuple[Shape, Values | None]"]
-
-
-def follow_shapes(graph: Graph, inputs: Mapping[str, Shape]) -> Work:
-    """Return the shapes of a graph's outputs, and what it takes.
-
-    inputs: the shape of each of its inputs.
-
-    Raises ValueError for an operator that packs do not have, and for shapes that do not fit.
-    """
-    if graph.inputs.keys() != inputs.keys():
-        raise ValueError(f"its inputs must be {sorted(inputs)} (got {sorted(graph.inputs)!r:.80})")
-    shapes: dict[str, Shape] = dict(inputs)
-    values: dict[str, Values] = {}
-    for name, tensor in graph.tensors.items():
-        _take(shapes, values, name, tensor.shape, tensor.values)
-    total = sum(math.prod(shape) for shape in shapes.values())
-    multiplications = 0
-    for node in graph.nodes:
-        given = _Given(node, shapes, values)
-        try:
-            shape, known = _follow(given)
-        except ValueError as error:
-            raise ValueError(f"operator {node.kind!r:.40} of {node.outputs[0]!r:.80}: {error}") from error
-        _take(shapes, values, node.outputs[0], shape, known)
-        total += math.prod(shape)
-        multiplications += given.multiplications
-    return Work(
-        shapes={name: shapes[name] for name in graph.outputs},
-        bytes=total * _ITEM_BYTES,
-        multiplications=multiplications,
-    )
-
-
-def _take(
-    shapes: dict[str, Shape], values: dict[str, Values], name: str, shape: Shape, known: Values | None
-) -> None:
-    shapes[name] = shape
-    if known is not None and len(known) <= _MOST_VALUES:
-        values[name] = known
-
-
-def _follow(given: _Given) -> tuple[Shape, Values | None]:
     rule = _RULES.get(given.node.kind)
     if rule is None:
         raise ValueError("no network of a pack needs it, and this program does not run it")
@@ -148,11 +39,11 @@ def _follow(given: _Given) -> tuple[Shape, Values | None]:
     return shape, values
 
 
-def _same(given: _Given) -> tuple[Shape, Values | None]:
+def _same(given: Given) -> tuple[Shape, Values | None]:
     return given.shape(0), None
 
 
-def _kept(given: _Given) -> tuple[Shape, Values | None]:
+def _kept(given: Given) -> tuple[Shape, Values | None]:
     return given.shape(0), given.values(0)
 
 
@@ -168,7 +59,7 @@ def _broadcast(a: Shape, b: Shape) -> Shape:
     return tuple(sides)
 
 
-def _arithmetic(given: _Given) -> tuple[Shape, Values | None]:
+def _arithmetic(given: Given) -> tuple[Shape, Values | None]:
     shape = _broadcast(given.shape(0), given.shape(1))
     a, b = given.values(0), given.values(1)
     if a is None or b is None or len(a) != len(b) or len(shape) > 1:
@@ -178,7 +69,7 @@ def _arithmetic(given: _Given) -> tuple[Shape, Values | None]:
     return shape, None if do is None else tuple(do(x, y) for x, y in zip(a, b, strict=True))
 
 
-def _window(given: _Given, kernel: Sequence[int]) -> list[int]:
+def _window(given: Given, kernel: Sequence[int]) -> list[int]:
     """Return the sides that a window slides to."""
     if given.text("auto_pad", "NOTSET") != "NOTSET":
         raise ValueError("auto_pad must be NOTSET")
@@ -200,7 +91,7 @@ def _window(given: _Given, kernel: Sequence[int]) -> list[int]:
     return sides
 
 
-def _conv(given: _Given) -> tuple[Shape, Values | None]:
+def _conv(given: Given) -> tuple[Shape, Values | None]:
     batch, channels, *_ = given.shape(0, axes=4)
     out, own, *kernel = given.shape(1, axes=4)
     group = given.number("group", 1)
@@ -215,18 +106,18 @@ def _conv(given: _Given) -> tuple[Shape, Values | None]:
     return shape, None
 
 
-def _pool(given: _Given) -> tuple[Shape, Values | None]:
+def _pool(given: Given) -> tuple[Shape, Values | None]:
     batch, channels, *_ = given.shape(0, axes=4)
     kernel = given.numbers("kernel_shape", [0, 0], least=1, most=64)
     return (batch, channels, *_window(given, kernel)), None
 
 
-def _global_pool(given: _Given) -> tuple[Shape, Values | None]:
+def _global_pool(given: Given) -> tuple[Shape, Values | None]:
     batch, channels, *_ = given.shape(0, axes=4)
     return (batch, channels, 1, 1), None
 
 
-def _axes(given: _Given, index: int, count: int) -> list[int]:
+def _axes(given: Given, index: int, count: int) -> list[int]:
     """Return axes that are given as an input, or by older opsets as an attribute, from 0."""
     listed = given.node.attributes.get("axes")
     axes = [int(axis) for axis in listed] if isinstance(listed, tuple) else given.known(index)
@@ -235,7 +126,7 @@ def _axes(given: _Given, index: int, count: int) -> list[int]:
     return [axis % count for axis in axes]
 
 
-def _mean(given: _Given) -> tuple[Shape, Values | None]:
+def _mean(given: Given) -> tuple[Shape, Values | None]:
     shape = given.shape(0)
     axes = _axes(given, 1, len(shape))
     keep = given.number("keepdims", 1)
@@ -243,7 +134,7 @@ def _mean(given: _Given) -> tuple[Shape, Values | None]:
     return tuple(side for axis, side in enumerate(sides) if keep or axis not in axes), None
 
 
-def _gemm(given: _Given) -> tuple[Shape, Values | None]:
+def _gemm(given: Given) -> tuple[Shape, Values | None]:
     a, b = given.shape(0, axes=2), given.shape(1, axes=2)
     rows, inner = a[::-1] if given.number("transA", 0) else a
     other, columns = b[::-1] if given.number("transB", 0) else b
@@ -260,7 +151,7 @@ def _fits_in(shape: Shape, whole: Shape) -> None:
         raise ValueError(f"{list(shape)} does not fit {list(whole)}")
 
 
-def _matmul(given: _Given) -> tuple[Shape, Values | None]:
+def _matmul(given: Given) -> tuple[Shape, Values | None]:
     a, b = given.shape(0), given.shape(1)
     if len(a) < 2 or len(b) < 2 or a[-1] != b[-2]:
         raise ValueError(f"matrices {list(a)} and {list(b)} do not fit")
@@ -269,7 +160,7 @@ def _matmul(given: _Given) -> tuple[Shape, Values | None]:
     return shape, None
 
 
-def _transpose(given: _Given) -> tuple[Shape, Values | None]:
+def _transpose(given: Given) -> tuple[Shape, Values | None]:
     shape = given.shape(0)
     order = given.numbers("perm", range(len(shape))[::-1])
     if sorted(order) != list(range(len(shape))):
@@ -277,7 +168,7 @@ def _transpose(given: _Given) -> tuple[Shape, Values | None]:
     return tuple(shape[axis] for axis in order), None
 
 
-def _reshape(given: _Given) -> tuple[Shape, Values | None]:
+def _reshape(given: Given) -> tuple[Shape, Values | None]:
     old, wanted = given.shape(0), given.known(1)
     if not given.number("allowzero", 0):
         if any(side == 0 and axis >= len(old) for axis, side in enumerate(wanted)):
@@ -293,14 +184,14 @@ def _reshape(given: _Given) -> tuple[Shape, Values | None]:
     return tuple(wanted), given.values(0)
 
 
-def _flatten(given: _Given) -> tuple[Shape, Values | None]:
+def _flatten(given: Given) -> tuple[Shape, Values | None]:
     shape, axis = given.shape(0), given.number("axis", 1)
     if not -len(shape) <= axis <= len(shape):
         raise ValueError(f"axis must be one of {len(shape)} (got {axis})")
     return (math.prod(shape[:axis]), math.prod(shape[axis:])), None
 
 
-def _squeeze(given: _Given) -> tuple[Shape, Values | None]:
+def _squeeze(given: Given) -> tuple[Shape, Values | None]:
     shape = given.shape(0)
     axes = _axes(given, 1, len(shape))
     if any(shape[axis] != 1 for axis in axes):
@@ -309,7 +200,7 @@ def _squeeze(given: _Given) -> tuple[Shape, Values | None]:
     return kept, given.values(0)
 
 
-def _unsqueeze(given: _Given) -> tuple[Shape, Values | None]:
+def _unsqueeze(given: Given) -> tuple[Shape, Values | None]:
     shape = given.shape(0)
     added = given.known(1)
     axes = _axes(given, 1, len(shape) + len(added))
@@ -318,7 +209,7 @@ def _unsqueeze(given: _Given) -> tuple[Shape, Values | None]:
     return tuple(1 if axis in axes else next(sides) for axis in range(count)), given.values(0)
 
 
-def _concat(given: _Given) -> tuple[Shape, Values | None]:
+def _concat(given: Given) -> tuple[Shape, Values | None]:
     shapes = [given.shape(index) for index in range(len(given.node.inputs))]
     if not shapes or not shapes[0]:
         raise ValueError("it has nothing to join")
@@ -342,7 +233,7 @@ def _axis(axis: int, count: int) -> int:
     return axis % count
 
 
-def _slice(given: _Given) -> tuple[Shape, Values | None]:
+def _slice(given: Given) -> tuple[Shape, Values | None]:
     shape = list(given.shape(0))
     starts, ends = given.known(1), given.known(2)
     axes = given.known(3) if given.has(3) else list(range(len(starts)))
@@ -357,7 +248,7 @@ def _slice(given: _Given) -> tuple[Shape, Values | None]:
     return tuple(shape), values
 
 
-def _gather(given: _Given) -> tuple[Shape, Values | None]:
+def _gather(given: Given) -> tuple[Shape, Values | None]:
     shape, wanted = given.shape(0), given.shape(1)
     axis = _axis(given.number("axis", 0), len(shape))
     indices = given.known(1)
@@ -368,13 +259,13 @@ def _gather(given: _Given) -> tuple[Shape, Values | None]:
     return (*shape[:axis], *wanted, *shape[axis + 1 :]), taken
 
 
-def _shape(given: _Given) -> tuple[Shape, Values | None]:
+def _shape(given: Given) -> tuple[Shape, Values | None]:
     shape = given.shape(0)
     part = shape[given.number("start", 0) : given.number("end", len(shape))]
     return (len(part),), part
 
 
-def _resize(given: _Given) -> tuple[Shape, Values | None]:
+def _resize(given: Given) -> tuple[Shape, Values | None]:
     shape = given.shape(0, axes=4)
     if given.text("mode", "nearest") not in ("nearest", "linear") or given.has(1):
         raise ValueError("it must be of mode nearest or linear, without a region")
@@ -390,18 +281,18 @@ def _resize(given: _Given) -> tuple[Shape, Values | None]:
     return tuple(sides), None
 
 
-def _pad(given: _Given) -> tuple[Shape, Values | None]:
+def _pad(given: Given) -> tuple[Shape, Values | None]:
     shape = given.shape(0)
     pads = given.known(1)
     if given.text("mode", "constant") != "constant" or given.has(3):
         raise ValueError("it must be of mode constant, on every axis")
-    if len(pads) != 2 * len(shape) or any(not 0 <= pad <= _MOST_STEP for pad in pads):
+    if len(pads) != 2 * len(shape) or any(not 0 <= pad <= MOST_STEP for pad in pads):
         raise ValueError(f"pads must be {2 * len(shape)} numbers, none negative (got {pads!r:.60})")
     before, after = pads[: len(shape)], pads[len(shape) :]
     return tuple(a + side + b for a, side, b in zip(before, shape, after, strict=True)), None
 
 
-def _constant(given: _Given) -> tuple[Shape, Values | None]:
+def _constant(given: Given) -> tuple[Shape, Values | None]:
     if len(given.node.attributes) != 1 or given.node.inputs:
         raise ValueError("it must have one value, and no input")
     value: Attribute = next(iter(given.node.attributes.values()))
@@ -412,7 +303,7 @@ def _constant(given: _Given) -> tuple[Shape, Values | None]:
     return ((len(value),), value) if isinstance(value, tuple) else ((), (value,))
 
 
-def _quantize(given: _Given) -> tuple[Shape, Values | None]:
+def _quantize(given: Given) -> tuple[Shape, Values | None]:
     shape = given.shape(0)
     scales = given.shape(1)
     if scales not in ((), (1,)):

@@ -7,8 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from rbc_engine.packs.onnx_file import read_graph
-from rbc_engine.packs.onnx_shapes import follow_shapes
+from rbc_engine.packs.graphs.onnx_file import read_graph
+from rbc_engine.packs.graphs.onnx_shapes import follow_shapes
 from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.packs.quantize import observed_tensors, quantize
 

@@ -15,7 +15,7 @@ from typing import Any, Union
 
 import numpy as np
 
-from rbc_engine.packs.protobuf import fields, packed, signed
+from rbc_engine.packs.graphs.protobuf import fields, packed, signed
 
 __all__ = ["Attribute", "Graph", "Node", "Tensor", "read_graph"]
 

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 
 from rbc_engine.errors import PackError
 from rbc_engine.packs.manifest import Manifest
-from rbc_engine.packs.onnx_file import read_graph
-from rbc_engine.packs.onnx_shapes import Shape, Work, follow_shapes
+from rbc_engine.packs.graphs.onnx_file import read_graph
+from rbc_engine.packs.graphs.onnx_given import Shape
+from rbc_engine.packs.graphs.onnx_shapes import Work, follow_shapes
 
 __all__ = ["check_networks"]
 
