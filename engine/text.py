@@ -12,7 +12,7 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """The last four are full-width ones, which spreadsheets in some languages treat alike."""
 
 _STARTS = "".join(_FORMULA_STARTS).replace("-", r"\-")
-_LATER_FORMULA = re.compile(rf"(?<=[;|\t\r\n])(?=[\s\"]*['{_STARTS}])")
+_LATER_FORMULA = re.compile(rf"(?<=[;|\t\r\n])(?=(?:[^\S\t\r\n]|\")*['{_STARTS}])")
 _LATER_APOSTROPHE = re.compile(r"(?<=[;|\t\r\n])'")
 _UNSHOWN = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]"

@@ -13,23 +13,21 @@ import pytest
 from ...waits import LONG_S
 
 STUCK = """
-import ctypes, sys
+import ctypes
 from unittest import mock
 import typer
 import rbc_engine.cli as cli
+from rbc_engine.__main__ import main
 app = typer.Typer()
 @app.command()
 def wait():
     print("waiting", flush=True)
     # Native code that never gives the main thread back to Python, though it lets others run.
-    ctypes.CDLL(None).pthread_join(ctypes.c_ulong(other), None)
-import threading, os
-other = 0
-thread = threading.Thread(target=lambda: os.read(os.pipe()[0], 1), daemon=True)
-thread.start()
-other = thread.ident
+    mutex = ctypes.create_string_buffer(128)
+    ctypes.CDLL(None).pthread_mutex_lock(mutex)
+    ctypes.CDLL(None).pthread_mutex_lock(mutex)
 with mock.patch.object(cli, "app", app):
-    cli.main()
+    main()
 """
 
 
