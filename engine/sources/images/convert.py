@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from rbc_engine.errors import ImageError
-from rbc_engine.sources.free_memory import check_memory
+from rbc_engine.sources.bounds.free_memory import check_memory
 from rbc_engine.types.arrays import UInt8
 from rbc_engine.types.frames import MAX_SIDE_PX, MIN_SIDE_PX
 

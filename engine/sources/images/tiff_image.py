@@ -12,7 +12,7 @@ import numpy.typing as npt
 import tifffile
 
 from rbc_engine.errors import ImageError
-from rbc_engine.sources.bounded_tiff import open_tiff
+from rbc_engine.sources.bounds.bounded_tiff import open_tiff
 from rbc_engine.sources.images.convert import (
     ORIENTATION_TAG,
     check_bits,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rbc_engine.errors import ImageError
-from rbc_engine.sources.regular_file import read_start
+from rbc_engine.sources.bounds.regular_file import read_start
 from rbc_engine.sources.slides.base import Slide
 from rbc_engine.sources.slides.slide_parts import check_parts
 from rbc_engine.sources.slides.table import READERS, SLIDE_SUFFIXES

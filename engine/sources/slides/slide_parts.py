@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 
 from rbc_engine.errors import ImageError
-from rbc_engine.sources.regular_file import read_start
+from rbc_engine.sources.bounds.regular_file import read_start
 from rbc_engine.text import printable
 
 __all__ = ["check_parts", "named_parts"]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from rbc_engine.errors import ImageError
-from rbc_engine.sources.jpeg_scans import check_scans
+from rbc_engine.sources.bounds.jpeg_scans import check_scans
 from rbc_engine.text import printable
 from rbc_engine.types.arrays import UInt8
 

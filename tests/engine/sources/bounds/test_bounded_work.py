@@ -13,11 +13,12 @@ import tifffile
 from PIL import Image
 
 from rbc_engine.errors import ImageError
-from rbc_engine.sources import free_memory
-from rbc_engine.sources.bounded_tiff import bounded_series, open_tiff
+from rbc_engine.sources.bounds import free_memory
+from rbc_engine.sources.bounds.bounded_tiff import bounded_series, open_tiff
 from rbc_engine.sources.images.decode import decode_image
 from rbc_engine.sources.images.jpeg import plain_jpeg
-from rbc_engine.sources.jpeg_scans import check_scans
+from rbc_engine.sources.bounds.jpeg_scans import check_scans
+from rbc_engine.sources.bounds.webp_size import webp_size
 from rbc_engine.sources.slides.open import is_whole_slide, open_slide
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (64, 80, 3), np.uint8)
@@ -156,3 +157,17 @@ def test_a_header_is_believed_only_as_far_as_there_is_memory(monkeypatch):
     monkeypatch.setattr(free_memory, "available_bytes", lambda: 1 << 30)
     with pytest.raises(ImageError, match=r"8192x8192 px would take 1\.5 GiB of memory, and 1\.0 GiB"):
         decode_image(file.getvalue(), name="a.png")
+
+
+@pytest.mark.parametrize("options", [{}, {"lossless": True}, {"exif": Image.Exif().tobytes()}])
+def test_the_size_of_a_webp_is_read_from_its_header(options, monkeypatch):
+    file = io.BytesIO()
+    Image.fromarray(PIXELS).save(file, "WEBP", **options)
+    data = file.getvalue()
+    assert webp_size(data) == (80, 64)
+    assert all(webp_size(data[:length]) in (None, (80, 64)) for length in range(40))
+    decode_image(data, name="a.webp")
+    monkeypatch.setattr("rbc_engine.sources.images.pillow.webp_size", lambda data: (16383, 16383))
+    monkeypatch.setattr("rbc_engine.sources.images.pillow.WebPImageFile", None)
+    with pytest.raises(ImageError, match="16383x16383 px"):
+        decode_image(data, name="a.webp")
