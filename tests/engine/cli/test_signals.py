@@ -13,7 +13,7 @@ import pytest
 from ...waits import LONG_S
 
 STUCK = """
-import ctypes
+import ctypes, threading
 from unittest import mock
 import typer
 import rbc_engine.cli as cli
@@ -21,7 +21,7 @@ from rbc_engine.__main__ import main
 app = typer.Typer()
 @app.command()
 def wait():
-    print("waiting", flush=True)
+    threading.Timer(0.5, print, ["waiting"], {"flush": True}).start()
     # Native code that never gives the main thread back to Python, though it lets others run.
     mutex = ctypes.create_string_buffer(128)
     ctypes.CDLL(None).pthread_mutex_lock(mutex)

@@ -33,6 +33,13 @@ ODD = [
 ]  # fmt: skip
 
 
+def odd_at(document, *more):
+    """Every place in JSON with a quarter of the odd values, each time another one."""
+    for number, path in enumerate([*places(document), *more]):
+        for value in ODD[number % 4 :: 4]:
+            yield path, value
+
+
 def places(value, path=()):
     """Every place in JSON, of values and of what holds them."""
     for key in value if isinstance(value, dict) else range(len(value)):
@@ -75,24 +82,23 @@ def test_odd_values_of_a_journal_end_it_and_nothing_else(tmp_path, toy_pack, res
     run = RunRecord.of(toy_pack).to_json()
     good = header | {"field": "before.jpg"}
     kept = 0
-    for path in places(header):
-        for value in ODD:
-            odd = with_value(header, path, value)
-            journal_of(
-                tmp_path, {"schema": 2, "run": run}, [(good, data), (odd, data), (good, data)]
-            )
-            entry = FieldRef(slide="s", field="f.jpg", path=tmp_path / "f.jpg")
-            with RunJournal.reopen(
-                claim(tmp_path, "resume"), types=3, check=lambda head: None
-            ) as journal:
-                assert ("s", "before.jpg") in journal.stored
-                resume_plan([entry], journal)
-                for key in list(journal.stored):
-                    kept += 1
-                    read = journal.read(key)
-                    check_result(read)
-                    with RunOutput(claim(tmp_path / "tables", "overwrite"), toy_pack) as output:
-                        output.write(read)
+    for path, value in odd_at(header):
+        odd = with_value(header, path, value)
+        journal_of(
+            tmp_path, {"schema": 2, "run": run}, [(good, data), (odd, data), (good, data)]
+        )
+        entry = FieldRef(slide="s", field="f.jpg", path=tmp_path / "f.jpg")
+        with RunJournal.reopen(
+            claim(tmp_path, "resume"), types=3, check=lambda head: None
+        ) as journal:
+            assert ("s", "before.jpg") in journal.stored
+            resume_plan([entry], journal)
+            for key in list(journal.stored):
+                kept += 1
+                read = journal.read(key)
+                check_result(read)
+                with RunOutput(claim(tmp_path / "tables", "overwrite"), toy_pack) as output:
+                    output.write(read)
     assert kept > len(ODD)
 
 
@@ -102,18 +108,17 @@ def test_odd_values_of_a_live_journal_end_it_and_nothing_else(tmp_path, toy_pack
     ended = {"number": 1, "status": "done", "slide": "s", "field": "f", "cause": "", "result": header}
     run = RunRecord.of(toy_pack).to_json()
     outcomes = set()
-    for path in [*places(ended), ("lost",)]:
-        for value in ODD[:: 1 if len(path) == 1 else 3]:
-            folder = tmp_path / f"{len(outcomes)}-{path[-1]}-{ODD.index(value) if value == value else 'nan'}"
-            folder.mkdir()
-            odd = with_value(ended, path, value)
-            journal_of(
-                folder, {"schema": 3, "run": run}, [(ended, data), (odd, data)], LIVE_JOURNAL
-            )
-            recovered = recover(folder, toy_pack)
-            outcomes.add(recovered.counts.fields)
-            with FinishedRun(folder) as finished:
-                assert len(list(finished.results())) == recovered.counts.fields >= 1
+    for path, value in odd_at(ended, *[("lost",)] * 4):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        odd = with_value(ended, path, value)
+        journal_of(
+            folder, {"schema": 3, "run": run}, [(ended, data), (odd, data)], LIVE_JOURNAL
+        )
+        recovered = recover(folder, toy_pack)
+        outcomes.add(recovered.counts.fields)
+        with FinishedRun(folder) as finished:
+            assert len(list(finished.results())) == recovered.counts.fields >= 1
     assert outcomes == {1, 2}
 
 
@@ -133,21 +138,20 @@ def folder(tmp_path, toy_pack, result):
 def test_odd_values_of_run_json_are_refused_or_used(folder, toy_pack):
     document = json.loads((folder / "run.json").read_text())
     read = 0
-    for path in places(document):
-        for value in ODD:
-            (folder / "run.json").write_text(json.dumps(with_value(document, path, value)))
-            try:
-                with FinishedRun(folder) as run:
-                    list(run.results())
-                    run.run.text()
-                    read += 1
-                    pack_of(run, None)
-            except RbcError as error:
-                assert str(error).encode()  # noqa: PT017
-            try:
-                open_earlier(claim(folder, "resume"), toy_pack, RunRecord.of(toy_pack)).remove()
-            except RbcError as error:
-                assert str(error).encode()  # noqa: PT017
+    for path, value in odd_at(document):
+        (folder / "run.json").write_text(json.dumps(with_value(document, path, value)))
+        try:
+            with FinishedRun(folder) as run:
+                list(run.results())
+                run.run.text()
+                read += 1
+                pack_of(run, None)
+        except RbcError as error:
+            assert str(error).encode()  # noqa: PT017
+        try:
+            open_earlier(claim(folder, "resume"), toy_pack, RunRecord.of(toy_pack)).remove()
+        except RbcError as error:
+            assert str(error).encode()  # noqa: PT017
     assert read > len(ODD)
 
 

@@ -128,7 +128,7 @@ def pack():
         ("classifier.onnx", "patches", (2, 3, 80, 80)),
     ],
 )
-@pytest.mark.parametrize("precision", ["fp16", "int8", "fp8"])
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_networks_of_the_pack_have_the_shapes_that_onnx_infers(
     pack, name, input_name, shape, precision
 ):
