@@ -88,7 +88,7 @@ class CellsParquet:
             held, self._held, self._count = self._held, [], 0
             table = _table(held)
             with explain_os_errors(self._file.path):
-                self._writer.write_table(table, row_group_size=len(table))
+                self._writer.write_table(table, row_group_size=ROWS_AT_ONCE)
 
 
 class CellsTable:

@@ -194,4 +194,4 @@ class RegionsParquet:
         if len(self._rows):
             table = region_table(self._rows.take(), self._types)
             with explain_os_errors(self._file.path):
-                self._writer.write_table(table, row_group_size=len(table))
+                self._writer.write_table(table, row_group_size=ROWS_AT_ONCE)
