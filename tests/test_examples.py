@@ -75,7 +75,9 @@ def test_embedding_quotes_its_examples(repository: Path) -> None:
     quoted = 0
     for path in (repository / "examples").glob("*.py"):
         code = "\n".join(line.strip() for line in path.read_text("utf-8").splitlines())
-        for block in re.findall(rf"{path.name}\)[^\n]*(?:\n[^\n]+)*?:\n\n((?: {{4}}.*\n|\n)+)", page):
+        for block in re.findall(
+            rf"{path.name}\)[^\n]*(?:\n[^\n]+)*?:\n\n((?: {{4}}.*\n|\n)+)", page
+        ):
             assert "\n".join(line.strip() for line in block.strip().splitlines()) in code
             quoted += 1
     assert quoted == 3

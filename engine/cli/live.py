@@ -195,7 +195,10 @@ def live(
     elif not quiet:
         table.print_end(summary, folder)
     if quiet and summary.source_error is not None:
-        print(f"rbc-engine: the source of frames failed: {printable(summary.source_error)}", file=sys.stderr)
+        print(
+            f"rbc-engine: the source of frames failed: {printable(summary.source_error)}",
+            file=sys.stderr,
+        )
     ended = summary.frames or {}
     raise typer.Exit(
         exit_code(

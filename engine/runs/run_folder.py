@@ -14,8 +14,8 @@ from rbc_engine.engine import Engine
 from rbc_engine.errors import UsageError
 from rbc_engine.naming import arguments_named
 from rbc_engine.runs.given_scale import check_um_per_px, refuse_unused
-from rbc_engine.sinks.formats.table import chosen_formats
 from rbc_engine.sinks.files.free_space import check_free_space
+from rbc_engine.sinks.formats.table import chosen_formats
 from rbc_engine.sinks.out_folder import Mode, claim
 from rbc_engine.sinks.run_json import RunRecord
 from rbc_engine.sources.find import Found, find_fields

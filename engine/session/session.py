@@ -169,8 +169,8 @@ class Session(Closing):
             change until the frame's Ended has come, nor after that if the session keeps frames.
             uint8 RGB in the memory of the engine's own GPU (CuPy, PyTorch, Numba) is always read in
             place.
-        field: '' for frame-NUMBER; ~2, ~3, … is added to one that the slide has already. slide: None for the session's. path:
-        for fields.csv.
+        field: '' for frame-NUMBER; ~2, ~3, … is added to one that the slide has already.
+        slide: None for the session's. path: for fields.csv.
         position_um: of the stage, for SlideMonitor. pixels: None for the session's.
         deadline_s: seconds from now until the result is of no use. A frame not started by then is
             stale; one that is done later is `late`.

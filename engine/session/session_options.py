@@ -95,8 +95,9 @@ def check_number(
 
 def is_number(value: object) -> bool:
     """Return whether a value is a finite number, and no text or truth."""
-    known = isinstance(value, int | float | np.integer | np.floating)
-    return known and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return False
+    return math.isfinite(value)
 
 
 def needs_position(on_ended: OnEnded | None) -> bool:

@@ -20,7 +20,7 @@ def light_core() -> Any:
     """
     import pymmcore
 
-    class LightCore(pymmcore.CMMCore):  # type: ignore[misc]
+    class LightCore(pymmcore.CMMCore):
         """Add what pymmcore-plus calls an image with its metadata."""
 
         def popNextImageAndMD(self, fix: bool = True) -> tuple[Any, dict[str, str]]:  # noqa: N802

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path

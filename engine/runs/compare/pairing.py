@@ -78,7 +78,7 @@ def _matched(
             name = key(row)
             if name is not None:
                 place[name].append(index)
-    found = {}
+    found: dict[int, int] = {}
     for name, of_a in places[0].items():
         of_b = places[1].get(name, [])
         if repeated or len(of_a) == len(of_b) == 1:

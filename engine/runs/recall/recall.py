@@ -56,7 +56,7 @@ def recall(
     """
     meter = Meter()
     counts = RunCounts()
-    judge = _judge(changed)
+    call = _call_by(changed)
     stays = StayingTypes(changed.pack.manifest)
     with RunImages(run) as images:
         formats, notes = _formats_again(run, images)
@@ -71,7 +71,7 @@ def recall(
                         result = replace(result, tiles=TileCounts(run=0, blank=0))
                 if result.regions is not None:
                     with meter.stage("call"):
-                        result = replace(result, regions=judge(result.regions), frame=frame)
+                        result = replace(result, regions=call(result.regions), frame=frame)
                         stays.add(result)
                 with meter.stage("write"):
                     output.write(result)
@@ -99,7 +99,7 @@ def _formats_again(run: FinishedRun, images: RunImages) -> tuple[tuple[str, ...]
     return tuple(name for name in had if name not in lost), notes
 
 
-def _judge(changed: CallRules) -> Callable[[Regions], Regions]:
+def _call_by(changed: CallRules) -> Callable[[Regions], Regions]:
     manifest = changed.pack.manifest
     settings: ClassifierSettings = manifest.classifier
     threshold = np.float32(manifest.caller.threshold)
@@ -110,7 +110,7 @@ def _judge(changed: CallRules) -> Callable[[Regions], Regions]:
         check_caller(changed.caller, caller)
         order = np.array([manifest.types.index(name) for name in changed.caller.types])
 
-    def judge(regions: Regions) -> Regions:
+    def call(regions: Regions) -> Regions:
         probabilities = regions.probabilities
         has = types_held(probabilities, settings=settings, kinds=regions.kinds)
         if changed.by_types:
@@ -124,7 +124,7 @@ def _judge(changed: CallRules) -> Callable[[Regions], Regions]:
             abnormal = np.asarray((abnormal_p >= threshold) & regions.red, np.bool_)
         return replace(regions, has=has, abnormal_p=abnormal_p, abnormal=abnormal)
 
-    return judge
+    return call
 
 
 def _record(

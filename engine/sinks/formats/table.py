@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from rbc_engine.errors import UsageError
 
@@ -94,6 +94,14 @@ def chosen_formats(names: Sequence[str]) -> tuple[str, ...]:
     return chosen
 
 
+class _SinkClass(Protocol):
+    """Type a class of sinks."""
+
+    needs_frames: bool
+
+    def __call__(self, folder: Path, pack: Pack) -> Sink: ...
+
+
 def check_formats(names: Sequence[str]) -> None:
     """Raise UsageError for a name that is not in FORMATS, or a library that is not installed."""
     for name in names:
@@ -115,7 +123,7 @@ def shows_pixels(name: str) -> bool:
 
     The report can do without: it counts a field without its image, and shows no picture of it.
     """
-    return name != "report" and bool(_sink(name).needs_frames)
+    return name != "report" and _sink(name).needs_frames
 
 
 def open_sink(name: str, folder: Path, pack: Pack) -> Sink:
@@ -123,8 +131,8 @@ def open_sink(name: str, folder: Path, pack: Pack) -> Sink:
     return _sink(name)(folder, pack)
 
 
-def _sink(name: str) -> type[Sink]:
+def _sink(name: str) -> _SinkClass:
     chosen = FORMATS[name]
     module = import_module(f"rbc_engine.sinks.formats.{chosen.module}")
-    found: type[Sink] = getattr(module, chosen.sink)
+    found: _SinkClass = getattr(module, chosen.sink)
     return found

@@ -38,9 +38,7 @@ def test_the_model_finds_what_the_rates_were_made_by_and_is_marked():
 @pytest.mark.parametrize("rates", [(10, 25), (10, 5)])
 def test_no_part_of_a_field_takes_less_than_no_time(rates):
     """More than twice as fast on two cores, and slower."""
-    measured = [
-        CoreRate(cores=n, fields_per_s=r, cells_per_s=r) for n, r in enumerate(rates, 1)
-    ]
+    measured = [CoreRate(cores=n, fields_per_s=r, cells_per_s=r) for n, r in enumerate(rates, 1)]
     found = with_model(measured, cells=1, precision="fp32")
     assert min(found.serial_s, found.parallel_s) == 0
 

@@ -88,13 +88,13 @@ def test_a_clump_says_how_many_cells_it_may_hold(load, report):
 
 def test_an_abnormal_box_of_a_normal_type_says_why_and_unsure_ones_say_so(load, report):
     page = load(report)
-    page.wait_for_function("document.querySelector('.texts').textContent.includes('region')")
+    page.wait_for_function("document.querySelector('.details').textContent.includes('region')")
     boxes = page.evaluate("JSON.parse(document.getElementById('boxes-0').textContent)")
     types = page.evaluate("JSON.parse(document.getElementById('data').textContent)")["types"]
     seen = set()
     for box in boxes:
         page.locator("#viewer canvas").press("n")
-        texts = page.locator(".texts").inner_text()
+        texts = page.locator(".details").inner_text()
         contrary = box["abnormal"] and not any(types[at]["abnormal"] for at, _ in box["types"])
         assert ("Its type is normal, but the chance of an abnormal cell" in texts) == contrary
         assert ("unsure, no type is likely" in texts) == (box["flags"] & 8 > 0)

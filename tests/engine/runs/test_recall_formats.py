@@ -107,7 +107,8 @@ def test_what_stays_and_why_is_said(source, pack, tmp_path):
     assert said in told
     assert "--no-at-least-one lets them go" in told
     threshold = f"{pack.manifest.caller.threshold:g}"
-    assert f"abnormal does not follow the thresholds of types: it is true where abnormal_p is at least {threshold}" in told  # fmt: skip
+    said = "abnormal does not follow the thresholds of types: it is true where abnormal_p is at "
+    assert f"{said}least {threshold}" in told
     told = recall(
         *(source, "--out", tmp_path / "let", "--threshold", "normal=1"),
         *("--no-at-least-one", "--abnormal", "teardrop"),
