@@ -19,7 +19,7 @@ from rbc_engine.lanes.stages.cell_scale import CellScale, Sighting
 from rbc_engine.lanes.stages.classify import Classify
 from rbc_engine.lanes.stages.crop import crop_patches, crop_windows
 from rbc_engine.lanes.stages.detect import Detect
-from rbc_engine.lanes.stages.field_prior import FieldPrior, telling_regions
+from rbc_engine.lanes.stages.field_prior import FieldPrior, informative_regions
 from rbc_engine.lanes.stages.finite import outside_unit
 from rbc_engine.lanes.stages.focus import blurred_frames
 from rbc_engine.lanes.stages.group import group
@@ -227,8 +227,8 @@ class Lane:
                 if wrong[index] is not None:
                     probabilities[here] = 0
             if self._field_prior is not None and len(probabilities):
-                telling = [
-                    telling_regions(
+                informative = [
+                    informative_regions(
                         here.scores,
                         at_border(
                             here.boxes, frame_hw=(frame.height, frame.width), scale=seen.fit.scale
@@ -236,21 +236,23 @@ class Lane:
                     )
                     for frame, seen, here in zip(frames, sightings, subjects, strict=True)
                 ]
-                probabilities = self._field_prior(probabilities, np.concatenate(telling), counts)
+                probabilities = self._field_prior(
+                    probabilities, np.concatenate(informative), counts
+                )
             abnormal_p = self._caller(probabilities)
             for index, here in enumerate(rows):
                 wrong[index] = wrong[index] or outside_unit("abnormal_p", abnormal_p[here])
         results = []
         of_filled = iter(blurred)
-        for regions, judged, here in zip(found, subjects, rows, strict=True):
+        for regions, chosen, here in zip(found, subjects, rows, strict=True):
             results.append(
                 called(
                     regions,
                     probabilities=over_regions(
-                        probabilities[here], judged.region, len(regions.boxes)
+                        probabilities[here], chosen.region, len(regions.boxes)
                     ),
-                    abnormal_p=over_regions(abnormal_p[here], judged.region, len(regions.boxes)),
-                    blurred=next(of_filled) if len(judged) else False,
+                    abnormal_p=over_regions(abnormal_p[here], chosen.region, len(regions.boxes)),
+                    blurred=next(of_filled) if len(chosen) else False,
                     settings=self._manifest,
                 )
             )

@@ -25,7 +25,7 @@ from rbc_engine.packs.graphs.onnx_file import read_graph
 from rbc_engine.packs.graphs.onnx_shapes import follow_shapes
 from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.packs.trees import check_trees
-from rbc_engine.runs.finished_run import FinishedRun
+from rbc_engine.runs.finished.finished_run import FinishedRun
 from rbc_engine.sinks.journal.run_journal import RUN_JOURNAL, RunJournal
 from rbc_engine.sinks.journal.stored_result import pack_result
 from rbc_engine.sinks.out_folder import claim

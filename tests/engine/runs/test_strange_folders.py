@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from rbc_engine.errors import RbcError, ResultsError
-from rbc_engine.runs.finished_run import FinishedRun
+from rbc_engine.runs.finished.finished_run import FinishedRun
 from rbc_engine.runs.live import recover
 from rbc_engine.runs.recall import pack_of
 from rbc_engine.runs.resume import open_earlier, resume_plan
-from rbc_engine.runs.table_file import MOST_ROWS
+from rbc_engine.runs.finished.table_file import MOST_ROWS
 from rbc_engine.sinks.files.records import RecordWriter
 from rbc_engine.sinks.journal.run_journal import RUN_JOURNAL, RunJournal
 from rbc_engine.sinks.journal.stored_result import check_result, pack_result

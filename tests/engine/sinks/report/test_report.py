@@ -151,7 +151,7 @@ def test_other_kinds_are_counted_apart_from_red_cells(
         assert page.data["fields"]["regions"][at] == int(each.red.sum())
         assert page.data["fields"]["white"][at] == int((each.kinds == 1).sum())
     assert "no types, and count neither as red cells nor as abnormal" in page.text()
-    # A pack that does not tell them shows none.
+    # A pack that does not detect them shows none.
     [slide] = Page(write(tmp_path / "b", toy_pack, results)).data["slides"]
     assert (slide["white"], slide["platelets"], slide["corrected"]) == (None, None, None)
 

@@ -58,8 +58,11 @@ def evaluate(
             "'rbc-engine[train]'"
         )
     from rbc_engine.packs.pack import Pack, find_pack
-    from rbc_engine.training.datasets.formats import load_dataset
-    from rbc_engine.training.evaluation.evaluation_files import prepare_folder, write_evaluation
+    from rbc_engine.training.datasets.formats.table import load_dataset
+    from rbc_engine.training.evaluation.report.evaluation_files import (
+        prepare_folder,
+        write_evaluation,
+    )
     from rbc_engine.training.evaluation.score import score_pack
 
     def log(line: str) -> None:
@@ -96,7 +99,7 @@ def _print(evaluation: Evaluation, out: Path | None) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from rbc_engine.training.evaluation.tables import summary_line, tables
+    from rbc_engine.training.evaluation.report.tables import summary_line, tables
 
     console = Console()
     console.print(escape(summary_line(evaluation)), soft_wrap=True)

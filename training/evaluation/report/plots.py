@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
-from rbc_engine.training.evaluation.detection import judged_detections
+from rbc_engine.training.evaluation.detection import eligible_detections
 from rbc_engine.training.evaluation.measures import metrics
 from rbc_engine.training.evaluation.measures.statistics import (
     CALIBRATION_BINS,
@@ -38,7 +38,7 @@ _LEAST_PER_BIN = 10
 
 
 def draw_plots(scored: Scored) -> dict[str, bytes]:
-    """Return PNG files by name, of rbc_engine.training.evaluation.tables.PLOTS; the last three only
+    """Return PNG files by name, as in report.tables.PLOTS; the last three only
     if types are scored.
     """
     evaluation = scored.evaluation
@@ -56,8 +56,10 @@ def precision_recall_points(sample: DetectionSample, subset: Subset) -> tuple[Fl
     truths = int(in_subset(sample.truth_kinds, subset).sum())
     if not truths:
         return np.zeros(0), np.zeros(0)
-    judged = judged_detections(sample.found_kinds[0], subset)
-    return metrics.precision_recall(sample.right[0][judged], sample.scores[judged], truths=truths)
+    eligible = eligible_detections(sample.found_kinds[0], subset)
+    return metrics.precision_recall(
+        sample.right[0][eligible], sample.scores[eligible], truths=truths
+    )
 
 
 def reliability_points(held: Mask, probabilities: Float32) -> tuple[Floats, Floats]:

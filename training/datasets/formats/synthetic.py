@@ -23,8 +23,8 @@ from rbc_engine.errors import UsageError
 from rbc_engine.packs.manifest import TypeName
 from rbc_engine.training.datasets.base import Dataset, LabelledField
 from rbc_engine.training.datasets.bounded_files import path_inside, read_bytes
-from rbc_engine.training.datasets.boxes import clip_to_frame
 from rbc_engine.training.datasets.check import Faults, ListedImage, checked_dataset
+from rbc_engine.training.datasets.formats.boxes import clip_to_frame
 from rbc_engine.types.arrays import Float32, UInt8
 
 __all__ = ["load_synthetic"]

@@ -16,8 +16,8 @@ from pathlib import Path
 from rbc_engine.errors import UsageError
 from rbc_engine.training.datasets.base import Dataset
 from rbc_engine.training.datasets.bounded_files import brief, path_inside, read_bytes
-from rbc_engine.training.datasets.boxes import BoxedCell, BoxedImage, boxed_dataset
 from rbc_engine.training.datasets.check import Faults
+from rbc_engine.training.datasets.formats.boxes import BoxedCell, BoxedImage, boxed_dataset
 from rbc_engine.training.datasets.type_names import TypeNames
 
 __all__ = ["OVERHANG", "load_boxes", "read_boxes"]

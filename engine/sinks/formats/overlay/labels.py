@@ -99,8 +99,8 @@ def _texts(
         yield "unsure"
         return
     p, has = regions.probabilities[index], regions.has[index]
-    telling = has & abnormal_types if regions.abnormal[index] else has
-    candidates = next((mask for mask in (telling, has) if mask.any()), np.ones_like(has))
+    preferred = has & abnormal_types if regions.abnormal[index] else has
+    candidates = next((mask for mask in (preferred, has) if mask.any()), np.ones_like(has))
     surest = int(np.where(candidates, p, -1).argmax())
     name = types[surest] if has[surest] else f"{types[surest]}?"
     more = f" +{has.sum() - 1}" if has.sum() > 1 else ""

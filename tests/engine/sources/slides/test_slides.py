@@ -32,7 +32,7 @@ from rbc_engine.sources.slides.tile_reader import (
 from rbc_engine.sources.synthetic.field import render_field
 from rbc_engine.types.frames import CanvasFit, Frame, SlideRef
 
-from ...boxes import ious
+from ....boxes import ious
 from .slide_files import UM, write_pyramid, write_svs
 
 

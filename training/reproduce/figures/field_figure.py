@@ -15,16 +15,16 @@ from rbc_engine.engine import Engine
 from rbc_engine.errors import RbcError, UsageError
 from rbc_engine.sources.images.decode import read_image
 from rbc_engine.training.datasets.base import Dataset, LabelledField
+from rbc_engine.training.datasets.evaluation_fields import in_pack_order, warn_of_training
 from rbc_engine.training.datasets.foreground import foreground_mask
-from rbc_engine.training.datasets.judging_smears import in_pack_order, warn_of_training
 from rbc_engine.training.evaluation.measures import metrics
-from rbc_engine.training.evaluation.tables import Table
-from rbc_engine.training.reproduce.contact_sheet import BLUE, GREEN, RED
+from rbc_engine.training.evaluation.report.tables import Table
+from rbc_engine.training.reproduce.figures.contact_sheet import BLUE, GREEN, RED
 from rbc_engine.training.reproduce.study_files import to_png, write_result
 from rbc_engine.types.arrays import Float32, UInt8
 from rbc_engine.types.regions import Regions
 
-__all__ = ["FieldFigure", "Verdict", "draw_field", "find_field", "judge_regions", "show_field"]
+__all__ = ["FieldFigure", "Verdict", "compare_regions", "draw_field", "find_field", "show_field"]
 
 _GREY = (110, 110, 110)
 _MASK_OPACITY = 0.4
@@ -41,7 +41,7 @@ class Verdict(str, Enum):
     """Found, with a type wrong; or a detection where there is no region."""
     MISSED = "missed"
     """Not found at IoU 0.5."""
-    UNJUDGED = "unjudged"
+    UNCOMPARED = "uncompared"
     """Found, but a cell of it has no label."""
 
 
@@ -49,7 +49,7 @@ _COLOURS = {
     Verdict.RIGHT: GREEN,
     Verdict.WRONG: RED,
     Verdict.MISSED: BLUE,
-    Verdict.UNJUDGED: _GREY,
+    Verdict.UNCOMPARED: _GREY,
 }
 
 
@@ -82,7 +82,7 @@ def find_field(dataset: Dataset, name: str) -> LabelledField:
     )
 
 
-def judge_regions(found: Regions, field: LabelledField) -> tuple[list[Verdict], Float32]:
+def compare_regions(found: Regions, field: LabelledField) -> tuple[list[Verdict], Float32]:
     """Return the verdict on each of D detections, and the boxes float32 [M, 4] of the regions that
     none of them matches.
 
@@ -94,7 +94,7 @@ def judge_regions(found: Regions, field: LabelledField) -> tuple[list[Verdict], 
         if region < 0:
             verdicts.append(Verdict.WRONG)
         elif not field.known[region]:
-            verdicts.append(Verdict.UNJUDGED)
+            verdicts.append(Verdict.UNCOMPARED)
         else:
             right = np.array_equal(found.has[index], field.types[region])
             verdicts.append(Verdict.RIGHT if right else Verdict.WRONG)
@@ -138,14 +138,14 @@ def show_field(folder: Path, dataset: Dataset, field: LabelledField, *, engine: 
     Raises UsageError if the pack's types are not those of the data, OutputError if writing fails.
     """
     pack = engine.pack
-    (judged,), reason = in_pack_order(pack, dataset, [field])
+    (labelled,), reason = in_pack_order(pack, dataset, [field])
     if reason is not None:
         raise UsageError(f"--pack {pack.name} does not fit --data: {reason}")
     pixels = read_image(field.path, name=field.path.name)
     found = engine.analyze(pixels).regions
     if found is None:
         raise RbcError(f"the engine gave no regions for {field.path.name}; report this")
-    verdicts, missed = judge_regions(found, judged)
+    verdicts, missed = compare_regions(found, labelled)
     counts = {verdict: verdicts.count(verdict) for verdict in Verdict}
     counts[Verdict.MISSED] = len(missed)
     figure = FieldFigure(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from rbc_engine.packs.pack import Pack
-from rbc_engine.sinks.formats.overlay_labels import place_labels
+from rbc_engine.sinks.formats.overlay.labels import place_labels
 from rbc_engine.types.arrays import UInt8
 from rbc_engine.types.kinds import Kind
 from rbc_engine.types.regions import RegionFlag, Regions
@@ -19,7 +19,7 @@ __all__ = ["ABNORMAL_RGB", "KIND_RGB", "NORMAL_RGB", "UNSURE_RGB", "OverlayStyle
 
 NORMAL_RGB = (0, 114, 178)
 ABNORMAL_RGB = (213, 94, 0)
-"""Blue and vermilion of Okabe and Ito's palette, which people with any colour vision tell apart."""
+"""Okabe and Ito's blue and vermilion, distinguishable with any colour vision."""
 KIND_RGB = {
     Kind.WHITE_CELL: (86, 180, 233),
     Kind.PLATELET: (0, 158, 115),

@@ -118,7 +118,7 @@ def figure6(
     threads: Threads = 0,
 ) -> None:
     """Show Figure 6: predictions of Model A of the table1 in --work for held-out clumps."""
-    from rbc_engine.training.reproduce.clump_figure import choose_clumps, write_clump_figure
+    from rbc_engine.training.reproduce.figures.clump_figure import choose_clumps, write_clump_figure
     from rbc_engine.training.reproduce.fold_networks import finished_folds, load_held_out
 
     finished = finished_folds(work, folds=folds)
@@ -147,8 +147,8 @@ def figure7(
 ) -> None:
     """Show Figure 7: a field, coloured by the result for each region."""
     from rbc_engine.engine import Engine
-    from rbc_engine.training.datasets.formats import load_dataset
-    from rbc_engine.training.reproduce.field_figure import find_field, show_field
+    from rbc_engine.training.datasets.formats.table import load_dataset
+    from rbc_engine.training.reproduce.figures.field_figure import find_field, show_field
 
     _log(f"reading {data}")
     dataset = load_dataset(data, data_format=data_format, threads=threads or None)
@@ -320,8 +320,8 @@ def robustness(
     blurred.
     """
     from rbc_engine.engine import Engine
-    from rbc_engine.training.datasets.formats import load_dataset
-    from rbc_engine.training.datasets.judging_smears import choose_fields
+    from rbc_engine.training.datasets.evaluation_fields import choose_fields
+    from rbc_engine.training.datasets.formats.table import load_dataset
     from rbc_engine.training.reproduce.robustness import (
         LOOKS,
         measure_robustness,
@@ -360,7 +360,7 @@ def _read(data: Path, data_format: str, threads: int) -> tuple[Dataset, PackReci
     """Read the dataset and its recipe, and set torch's threads for the whole process."""
     import torch
 
-    from rbc_engine.training.datasets.formats import load_dataset
+    from rbc_engine.training.datasets.formats.table import load_dataset
     from rbc_engine.training.recipes import recipe_for
 
     threads = threads or len(os.sched_getaffinity(0))

@@ -14,7 +14,7 @@ import pytest
 from rbc_engine.errors import UsageError
 from rbc_engine.sources.images.ahead import ReadAhead
 
-from ...waits import LONG_S
+from ....waits import LONG_S
 
 
 def reading_threads() -> list[str]:

@@ -20,7 +20,7 @@ import numpy as np
 
 from rbc_engine.closing import Closing
 from rbc_engine.errors import ResultsError
-from rbc_engine.runs.table_file import MOST_ROWS, FieldTable, TableFile, rows_are_of
+from rbc_engine.runs.finished.table_file import MOST_ROWS, FieldTable, TableFile, rows_are_of
 from rbc_engine.sinks.files.atomic import file_sha256
 from rbc_engine.sinks.journal.stored_result import check_result
 from rbc_engine.sinks.run_json import RUN_JSON, RunRecord, damaged

@@ -19,7 +19,7 @@ from rbc_engine.sources.synthetic.drawn_cells import TYPES
 from rbc_engine.sources.synthetic.field import SyntheticField, check_mix, render_field
 from rbc_engine.sources.synthetic.truth import label_regions
 
-from ...boxes import overlap
+from ....boxes import overlap
 
 EIGHT = np.ones((3, 3), int)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from rbc_engine.packs.pack import Pack
 from rbc_engine.sinks.files.atomic_folder import AtomicFolder
 from rbc_engine.sinks.files.work_behind import WorkBehind
-from rbc_engine.sinks.formats.overlay_drawing import OverlayStyle, draw_overlay
+from rbc_engine.sinks.formats.overlay.drawing import OverlayStyle, draw_overlay
 from rbc_engine.types.arrays import UInt8
 from rbc_engine.types.regions import Regions
 from rbc_engine.types.results import FieldResult

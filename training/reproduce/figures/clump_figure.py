@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rbc_engine.errors import UsageError
 from rbc_engine.sources.images.decode import read_image
-from rbc_engine.training.evaluation.tables import Table
-from rbc_engine.training.reproduce.contact_sheet import GREEN, INK, RED, Tile, contact_sheet
+from rbc_engine.training.evaluation.report.tables import Table
+from rbc_engine.training.reproduce.figures.contact_sheet import GREEN, INK, RED, Tile, contact_sheet
 from rbc_engine.training.reproduce.held_out import HeldOut
 from rbc_engine.training.reproduce.study_files import to_png, write_result
 

@@ -17,8 +17,8 @@ from pydantic import BaseModel, FiniteFloat, ValidationError
 from rbc_engine.errors import UsageError
 from rbc_engine.training.datasets.base import Dataset
 from rbc_engine.training.datasets.bounded_files import path_inside, read_bytes
-from rbc_engine.training.datasets.boxes import BoxedCell, BoxedImage, boxed_dataset
 from rbc_engine.training.datasets.check import Faults
+from rbc_engine.training.datasets.formats.boxes import BoxedCell, BoxedImage, boxed_dataset
 
 __all__ = ["load_coco"]
 

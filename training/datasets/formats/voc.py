@@ -22,8 +22,8 @@ from rbc_engine.training.datasets.bounded_files import (
     images_by_stem,
     read_bytes,
 )
-from rbc_engine.training.datasets.boxes import BoxedCell, BoxedImage, boxed_dataset
 from rbc_engine.training.datasets.check import Faults
+from rbc_engine.training.datasets.formats.boxes import BoxedCell, BoxedImage, boxed_dataset
 
 __all__ = ["load_voc"]
 

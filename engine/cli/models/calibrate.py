@@ -105,26 +105,26 @@ def calibrate(
     from rbc_engine.calibration.calibrate import calibrate as make
     from rbc_engine.calibration.into_pack import write_calibration
     from rbc_engine.devices.choose import precisions_of
-    from rbc_engine.training.evaluation.precisions import FieldJudges
+    from rbc_engine.training.evaluation.precisions import FieldEvaluation
 
     if out is not None and out.exists():
         raise UsageError(f"--out {out} exists; remove it, or name another folder")
-    judging = [(name, p) for name in dict.fromkeys(("cpu", device)) for p in precisions_of(name)]
-    dataset, judges, judged = _load(data, data_format), None, ""
+    ways = [(name, p) for name in dict.fromkeys(("cpu", device)) for p in precisions_of(name)]
+    dataset, evaluate, test_groups = _load(data, data_format), None, ""
     if dataset is not None:
-        chosen = _judging(opened, dataset, groups, held_out)
-        judges = FieldJudges(chosen)
-        judged = ", ".join(sorted({field.group for field in chosen}))
+        chosen = _test_fields(opened, dataset, groups, held_out)
+        evaluate = FieldEvaluation(chosen)
+        test_groups = ", ".join(sorted({field.group for field in chosen}))
     if version is not None:
         opened = _versioned(opened, version)
     calibration = make(
         opened,
-        _paths(data, fields, dataset=dataset, without=judged.split(", ")),
-        judges=judges,
-        precisions=[way for way in judging if way != ("cpu", "fp32")],
+        _paths(data, fields, dataset=dataset, without=test_groups.split(", ")),
+        evaluate=evaluate,
+        precisions=[way for way in ways if way != ("cpu", "fp32")],
         notes={
             "dataset": data_format if dataset is None else dataset.name,
-            "judging_smear_groups": judged,
+            "evaluation_smear_groups": test_groups,
         },
         log=_log,
     )
@@ -152,16 +152,16 @@ def _load(data: Path, data_format: str) -> Dataset | None:
     """Load the labelled data; None for images without labels."""
     if data_format == "images":
         return None
-    from rbc_engine.training.datasets.formats import load_dataset
+    from rbc_engine.training.datasets.formats.table import load_dataset
 
     _log(f"reading {data}")
     return load_dataset(data, data_format=data_format, threads=None)
 
 
-def _judging(
+def _test_fields(
     pack: Pack, dataset: Dataset, groups: str | None, held_out: bool
 ) -> Sequence[LabelledField]:
-    from rbc_engine.training.datasets.judging_smears import (
+    from rbc_engine.training.datasets.evaluation_fields import (
         choose_fields,
         in_pack_order,
         warn_of_training,

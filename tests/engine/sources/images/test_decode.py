@@ -252,7 +252,7 @@ def test_deflate_bomb_in_a_tiff_is_not_unpacked():
 
 @pytest.mark.real
 def test_real_smears_are_pillows_to_the_bit():
-    data = Path(os.environ.get("RBC_DATA", Path(__file__).parents[3].parent / "shared" / "data"))
+    data = Path(os.environ.get("RBC_DATA", Path(__file__).parents[4].parent / "shared" / "data"))
     paths = sorted(data.glob("chula12/images/*.jpg"))[:20] + sorted(data.glob("slides/*/*.jpg"))[:2]
     if not paths:
         pytest.skip(f"no real smears under {data}; set RBC_DATA")

@@ -89,8 +89,8 @@ class TableFile(Closing, Generic[Table]):
 
     def pack_sha256(self) -> str:
         """Return the sha256 of the pack that the file names; '' if it names none."""
-        told = (self.schema.metadata or {}).get(b"rbc_engine.pack.sha256", b"")
-        return str(told.decode("utf-8", "replace"))
+        stated = (self.schema.metadata or {}).get(b"rbc_engine.pack.sha256", b"")
+        return str(stated.decode("utf-8", "replace"))
 
     def parts(self, begin: int, end: int) -> Iterator[tuple[Table, slice]]:
         """Find rows begin..end: tables in order, and which of their rows.

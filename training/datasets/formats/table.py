@@ -9,12 +9,12 @@ from typing import Protocol
 
 from rbc_engine.errors import UsageError
 from rbc_engine.training.datasets.base import Dataset
-from rbc_engine.training.datasets.chula12 import load_chula12
-from rbc_engine.training.datasets.coco_boxes import load_coco
-from rbc_engine.training.datasets.laboratories.boxes_file import load_boxes
-from rbc_engine.training.datasets.masks import load_masks
-from rbc_engine.training.datasets.synthetic import load_synthetic
-from rbc_engine.training.datasets.voc import load_voc
+from rbc_engine.training.datasets.formats.boxes_file import load_boxes
+from rbc_engine.training.datasets.formats.chula12 import load_chula12
+from rbc_engine.training.datasets.formats.coco_boxes import load_coco
+from rbc_engine.training.datasets.formats.masks import load_masks
+from rbc_engine.training.datasets.formats.synthetic import load_synthetic
+from rbc_engine.training.datasets.formats.voc import load_voc
 
 __all__ = ["FORMATS", "LoadDataset", "check_format", "load_dataset"]
 

@@ -12,13 +12,13 @@ from PIL import Image
 
 from rbc_engine.errors import OutputError
 from rbc_engine.sinks.files.atomic_folder import file_name
-from rbc_engine.sinks.formats.overlay_drawing import (
+from rbc_engine.sinks.formats.overlay.drawing import (
     ABNORMAL_RGB,
     NORMAL_RGB,
     OverlayStyle,
     draw_overlay,
 )
-from rbc_engine.sinks.formats.overlay_labels import place_labels
+from rbc_engine.sinks.formats.overlay.labels import place_labels
 from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sinks.own_files import OWN_FILES

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from rbc_engine.errors import OutputError
 from rbc_engine.sinks.files.atomic import AtomicFile, explain_os_errors, remove_abandoned
-from rbc_engine.training.evaluation.plots import draw_plots
+from rbc_engine.training.evaluation.report.plots import draw_plots
+from rbc_engine.training.evaluation.report.tables import PLOTS, to_markdown
 from rbc_engine.training.evaluation.score import Scored
-from rbc_engine.training.evaluation.tables import PLOTS, to_markdown
 
 __all__ = ["EVALUATION_JSON", "prepare_folder", "write_evaluation"]
 
