@@ -152,7 +152,7 @@ def test_odd_values_of_run_json_are_refused_or_used(folder, toy_pack):
             open_earlier(claim(folder, "resume"), toy_pack, RunRecord.of(toy_pack)).remove()
         except RbcError as error:
             assert str(error).encode()  # noqa: PT017
-    assert read > len(ODD)
+    assert read > 5
 
 
 def sign(folder, name):
