@@ -277,7 +277,7 @@ def _attribute(value: int | memoryview) -> tuple[str, Attribute]:
     name, kind = found.get(1, ""), found.get(20, 0)
     if kind == _TENSOR and 5 in found:
         return name, found[5][1]
-    read = {_FLOAT: (2, 0.0), _INT: (3, 0), _STRING: (4, "")}
+    read: dict[int, tuple[int, Any]] = {_FLOAT: (2, 0.0), _INT: (3, 0), _STRING: (4, "")}
     if kind in read:
         return name, found.get(*read[kind])
     if kind == _FLOATS:
