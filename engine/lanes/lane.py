@@ -5,6 +5,7 @@ sequential code.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -224,7 +225,7 @@ class Lane:
             probabilities = np.zeros((0, len(self._manifest.types)), np.float32)
         wrong: list[str | None] = [None] * len(frames)
         ends = np.cumsum([0, *counts])
-        rows = [slice(begin, end) for begin, end in zip(ends[:-1], ends[1:], strict=True)]
+        rows = [slice(begin, end) for begin, end in itertools.pairwise(ends)]
         with self._meter.stage("call"):
             for index, here in enumerate(rows):
                 wrong[index] = outside_unit("a probability of the classifier", probabilities[here])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import time
@@ -110,10 +111,8 @@ def test_directories_that_go_in_circles_end(tmp_path: Path):
     path.write_bytes(data)
     started = time.perf_counter()
     is_whole_slide(path)
-    try:
+    with contextlib.suppress(ImageError):
         decode_image(bytes(data), name="a.tif")
-    except ImageError:
-        pass
     assert time.perf_counter() - started < 5
 
 
