@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 from rbc_engine.errors import UsageError
@@ -18,9 +19,10 @@ from rbc_engine.training.datasets.base import Dataset
 from rbc_engine.training.datasets.bounded_files import brief, path_inside, read_bytes
 from rbc_engine.training.datasets.boxes import BoxedCell, BoxedImage, boxed_dataset
 from rbc_engine.training.datasets.check import Faults
-from rbc_engine.training.datasets.type_names import TypeNames
+from rbc_engine.training.datasets.laboratories.base import KINDS, PLATELET, RED, WHITE_CELL
+from rbc_engine.training.datasets.type_names import IGNORED, TypeNames, read_type_names
 
-__all__ = ["OVERHANG", "load_boxes", "read_boxes"]
+__all__ = ["OVERHANG", "load_boxes", "read_boxes", "read_meanings"]
 
 OVERHANG = 0.25
 """Largest share of a box's sides beyond the frame: boxes of single cells are often drawn
@@ -30,7 +32,17 @@ loosely.
 _FILE = "boxes.json"
 _MAX_JSON_BYTES = 128 * 2**20
 # Names of laboratories for red cells, and for anything else.
-_USUAL_NAMES = TypeNames(untyped=("rbc", "red", "parasite"), ignore=("wbc", "platelet", "other"))
+_USUAL_NAMES = TypeNames(
+    untyped=("rbc", "red", "parasite"),
+    ignore=("wbc", "white_cell", "platelet", "platelets", "artefact", "other"),
+)
+_OTHER_KINDS = {
+    "wbc": KINDS[WHITE_CELL],
+    "white_cell": KINDS[WHITE_CELL],
+    "platelet": KINDS[PLATELET],
+    "platelets": KINDS[PLATELET],
+    "artefact": "artefact",
+}
 
 
 def load_boxes(folder: Path, *, threads: int | None = None) -> Dataset:
@@ -49,6 +61,30 @@ def load_boxes(folder: Path, *, threads: int | None = None) -> Dataset:
         threads=threads,
         faults=faults,
     )
+
+
+def read_meanings(folder: Path) -> dict[str, str]:
+    """Return what each label of a folder's boxes means, one of KINDS or "unknown".
+
+    Types, and what types.toml calls untyped, are red cells; of what it ignores, or without it, wbc,
+    white_cell, platelet(s) and artefact are these, and anything else is unknown.
+
+    Raises UsageError that lists every fault.
+    """
+    faults = Faults()
+    images, _ = read_boxes(folder, faults)
+    names = read_type_names(folder, faults, without_file=_USUAL_NAMES)
+    labels = {cell.label: cell.place for image in images for cell in image.cells}
+    if names is not None:
+        names.check(labels.items(), faults)
+    faults.raise_if_any(folder)
+    assert names is not None
+    return {
+        label: _OTHER_KINDS.get(re.sub(r"[\s-]+", "_", label.lower()), "unknown")
+        if names.code(label) == IGNORED
+        else KINDS[RED]
+        for label in labels
+    }
 
 
 def read_boxes(folder: Path, faults: Faults) -> tuple[list[BoxedImage], tuple[str, ...]]:

@@ -1,0 +1,163 @@
+"""Define laboratories.json as types, and show it as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rbc_engine.training.evaluation.result import (
+    BootstrapNotes,
+    EngineNotes,
+    Measure,
+    PackNotes,
+    ProgramNotes,
+)
+from rbc_engine.training.evaluation.tables import Table, markdown_lines, measure_text
+
+__all__ = [
+    "LABORATORIES_SCHEMA",
+    "MEASURES",
+    "TYPE_MEASURES",
+    "LaboratoryRow",
+    "LaboratoryTable",
+    "Summary",
+    "headline",
+    "laboratories_markdown",
+    "laboratory_tables",
+]
+
+LABORATORIES_SCHEMA: Final = 1
+
+MEASURES: Mapping[str, tuple[str, bool]] = MappingProxyType(
+    {
+        "isolated_found": ("isolated red cells found", True),
+        "centres_hit": ("red centres in a red region", True),
+        "cell_ap50": ("cells: AP at IoU 0.5", True),
+        "cell_errors": ("cells: missed and false, over true", False),
+        "white_cells_red": ("white cells called red", False),
+        "white_cells_found": ("white cells found", True),
+        "extra_regions": ("extra regions", False),
+        "healthy_abnormal": ("healthy donors: abnormal", False),
+        "unsure": ("regions unsure", False),
+        "unfamiliar": ("fields unfamiliar", False),
+        "uncovered": ("fields uncovered", False),
+    }
+)
+"""The measures of every laboratory, with their headings, and whether more is better."""
+
+TYPE_MEASURES: Mapping[str, tuple[str, bool]] = MappingProxyType(
+    {
+        "region_ap50": ("regions: AP at IoU 0.5", True),
+        "mean_auc": ("types: mean AUC", True),
+        "worst_auc": ("types: worst AUC", True),
+        "exact": ("all types right", True),
+        "exact_several": ("the same, several cells", True),
+        "single_accuracy": ("single cells: accuracy", True),
+        "single_macro_f1": ("single cells: macro F1", True),
+        "abnormal_accuracy": ("abnormal or not: accuracy", True),
+        "abnormal_auc": ("abnormal or not: AUC", True),
+        "specificity": ("specificity on normal cells", True),
+        "sensitivity": ("sensitivity", True),
+    }
+)
+"""The further measures of a laboratory whose regions have types."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class LaboratoryRow(_Section):
+    """Hold the measures of one laboratory; what cannot be measured there is None in each."""
+
+    name: str
+    licence: str
+    use: Literal["held out", "all"]
+    """Which of its fields were measured."""
+    fields: int
+    groups: int
+    """Smears where they are known, else fields: what the intervals resample."""
+    red_cells: int
+    white_cells: int
+    measures: dict[str, Measure]
+    """By the names in MEASURES."""
+    types: dict[str, Measure] | None
+    """By the names in TYPE_MEASURES."""
+
+
+class Summary(_Section):
+    """Hold one measure over all laboratories that have it."""
+
+    laboratories: int
+    mean: float
+    worst: float
+    worst_laboratory: str
+
+
+class LaboratoryTable(_Section):
+    """Hold the whole of laboratories.json."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    pack: PackNotes
+    program: ProgramNotes
+    engine: EngineNotes
+    collection: str
+    bootstrap: BootstrapNotes
+    laboratories: tuple[LaboratoryRow, ...]
+    summary: dict[str, Summary]
+    warnings: tuple[str, ...]
+
+
+def laboratory_tables(table: LaboratoryTable, *, intervals: bool = True) -> list[Table]:
+    """Return a table with a row for each laboratory, and one of the types where they are
+    labelled.
+
+    intervals: whether to give them with each measure.
+    """
+
+    def texts(measures: Mapping[str, Measure], names: Iterable[str]) -> list[str]:
+        chosen = [measures[name] for name in names]
+        if not intervals:
+            chosen = [Measure(value=one.value, low=None, high=None) for one in chosen]
+        return [measure_text(one) or "–" for one in chosen]
+
+    headings = ("laboratory", "fields", *(heading for heading, _ in MEASURES.values()))
+    rows = [
+        (f"{row.name}, {row.use}", str(row.fields), *texts(row.measures, MEASURES))
+        for row in table.laboratories
+    ]
+    for title in ("mean", "worst"):
+        summed = [table.summary.get(name) for name in MEASURES]
+        cells = ["–" if one is None else f"{getattr(one, title):.3f}" for one in summed]
+        rows.append((title, "", *cells))
+    found = [Table(title="By laboratory", headings=headings, rows=rows)]
+    typed = [
+        (row.name, *texts(row.types, TYPE_MEASURES))
+        for row in table.laboratories
+        if row.types is not None
+    ]
+    if typed:
+        headings = ("laboratory", *(heading for heading, _ in TYPE_MEASURES.values()))
+        found.append(Table(title="Types", headings=headings, rows=typed))
+    return found
+
+
+def laboratories_markdown(table: LaboratoryTable) -> str:
+    """Return laboratories.md."""
+    lines = [f"# {table.pack.name} {table.pack.version} by laboratory", "", headline(table), ""]
+    return "\n".join([*lines, *markdown_lines(laboratory_tables(table), table.warnings), ""])
+
+
+def headline(table: LaboratoryTable) -> str:
+    """Describe pack, engine and intervals in a sentence or two."""
+    pack, engine, bootstrap = table.pack, table.engine, table.bootstrap
+    return (
+        f"{pack.name} {pack.version} (sha256 {pack.sha256[:12]}) on {table.collection}; "
+        f"{engine.device}, {engine.precision}; score threshold {engine.score_threshold:g}. In "
+        f"brackets: {bootstrap.percent:g} % intervals, {bootstrap.resamples} resamples of smears, "
+        f"or of fields where these are not known, seed {bootstrap.seed}."
+    )
+
