@@ -240,7 +240,7 @@ class Lane:
         return results
 
     def _scale_of(self, frame: Frame, seen: Sighting) -> tuple[float | None, ScaleSource]:
-        """Tells the µm per pixel that a frame was analysed with, and who said so."""
+        """Return the µm per pixel that a frame was analysed with, and where they come from."""
         if seen.um_per_px is not None:
             return float(seen.um_per_px), "estimated"
         if frame.pixel_um is not None:

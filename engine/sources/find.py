@@ -23,11 +23,12 @@ _MAX_INDEX_BYTES = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """The fields of a run.
+    """Hold the fields of a run.
 
-    entries: by slide, then field, in natural order (img2 before img10). A folder that cannot be listed has a
-        Decoded with its error here, so that it gets its row.
-    skipped: how many files and folders were passed over: hidden ones, links to folders, files that are no images.
+    entries: by slide, then field, in natural order (img2 before img10). A folder that cannot be
+        listed has a Decoded with its error here, so that it gets its row.
+    skipped: how many files and folders were passed over: hidden ones, links to folders, files that
+        are no images.
     """
 
     entries: list[Entry]
@@ -35,15 +36,16 @@ class Found:
 
 
 def find_fields(inputs: Sequence[Path]) -> Found:
-    """Finds the images and whole slides of every INPUT: a file, or a folder, searched with all its subfolders.
+    """Find the images and whole slides of every INPUT, a file or a folder with its subfolders.
 
-    Each folder that directly holds images is one slide, named by its path relative to INPUT; INPUT itself, and
-    the folder of a file INPUT, by its own name. A file that is a whole slide (is_whole_slide) is a slide of its own, a
-    SlideRef, and both its names are its path relative to INPUT. `field` is the path relative to INPUT. Both are POSIX
-    paths with unprintable characters, undecodable bytes and backslashes escaped, so that names that differ stay different.
+    Each folder that directly holds images is one slide, named by its path relative to INPUT; INPUT
+    itself, and the folder of a file INPUT, by its own name. A file that is a whole slide
+    (is_whole_slide) is a slide of its own, a SlideRef, and both its names are its path relative to
+    INPUT. `field` is the path relative to INPUT. Both are POSIX paths with unprintable characters,
+    undecodable bytes and backslashes escaped, so that names that differ stay different.
 
-    Raises UsageError if an INPUT is missing or holds no image, if two INPUTs hold the same file, or if one slide
-    name stands for two folders.
+    Raises UsageError if an INPUT is missing or holds no image, if two INPUTs hold the same file, or
+    if one slide name stands for two folders.
     """
     if not inputs:
         raise UsageError("INPUT is missing; give image files or folders of images")
@@ -105,7 +107,8 @@ def _search_folder(folder: Path) -> Found:
         path = Path(failure.filename)
         if path == folder:
             raise UsageError(
-                f"INPUT {printable(str(folder))} cannot be listed: {_reason(failure)}; make it readable"
+                f"INPUT {printable(str(folder))} cannot be listed: {_reason(failure)}; make it "
+                "readable"
             ) from failure
         name = _escape(path.relative_to(folder).as_posix())
         message = f"{name}: this folder cannot be listed: {_reason(failure)}; make it readable"
@@ -126,16 +129,16 @@ def _refuse_repeats(found: Sequence[tuple[Path, Entry]]) -> None:
         file = folder / ref.path.name
         if file in files:
             raise UsageError(
-                f"{printable(str(file))} is given twice, by INPUT {printable(str(files[file]))} and by "
-                f"INPUT {printable(str(given))}; leave one of them out"
+                f"{printable(str(file))} is given twice, by INPUT {printable(str(files[file]))} "
+                f"and by INPUT {printable(str(given))}; leave one of them out"
             )
         files[file] = given
         other, other_given = slides.setdefault(ref.slide, (folder, given))
         if other != folder:
             raise UsageError(
                 f"slide name {ref.slide!r} stands for two folders, {printable(str(other))} (INPUT "
-                f"{printable(str(other_given))}) and {printable(str(folder))} (INPUT {printable(str(given))}); give the "
-                f"folder above both as one INPUT, or rename one"
+                f"{printable(str(other_given))}) and {printable(str(folder))} (INPUT "
+                f"{printable(str(given))}); give the folder above both as one INPUT, or rename one"
             )
 
 
@@ -150,7 +153,7 @@ def _is_image(name: str) -> bool:
 
 
 def _slide_parts(folder: Path, files: Sequence[str]) -> set[str]:
-    """Images that are parts of a slide in several files: those that a .vms or .vmu names."""
+    """Return images that are parts of a slide in several files, named in a .vms or .vmu."""
     named: set[str] = set()
     for name in files:
         if name.lower().endswith((".vms", ".vmu")):
@@ -164,7 +167,7 @@ def _slide_parts(folder: Path, files: Sequence[str]) -> set[str]:
 
 
 def _own_name(folder: Path) -> str:
-    """A folder's name, also where it is given as '.' or '..'."""
+    """Return a folder's name, even if it is given as '.' or '..'."""
     if folder.name in ("", ".."):
         folder = folder.resolve()
     return folder.name or folder.as_posix()

@@ -92,8 +92,8 @@ def assemble_cell_pack(
     rates = _calling_rates(evidence, report.abnormal_p)
     log(
         f"caller: AUC {report.auc:.4f}, threshold {rates.threshold:.3f}, sensitivity "
-        f"{rates.sensitivity.value:.3f}, specificity {rates.specificity.value:.3f}, healthy donors' "
-        f"cells called abnormal {rates.healthy:.3f}, restained {rates.restained}"
+        f"{rates.sensitivity.value:.3f}, specificity {rates.specificity.value:.3f}; healthy "
+        f"donors' cells called abnormal {rates.healthy:.3f}, restained {rates.restained}"
     )
     unsure_below = float(np.quantile(probabilities.max(axis=1), _MOST_UNSURE))
     recipe = replace(

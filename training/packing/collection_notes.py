@@ -1,4 +1,4 @@
-"""Note in a pack how it was trained on a collection of laboratories, and whose pictures they are."""
+"""Note in a pack how it was trained on a collection of laboratories, and on whose pictures."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Set the scale of a frame by the size of the red cells on its picture, for a detector of cells.
 
-A frame without µm per pixel is assumed to show as much of a smear as the pack's training fields. Its
-cells are measured before a network sees it. If they are about as large as assumed, the assumption
-stands: microcytic and macrocytic smears differ by no more. Otherwise the measured size decides, and
-the detected cells correct it: then every field's median cell has the same size on its patches, and
-macrocytes and microcytes are relative to the field.
+A frame without µm per pixel is assumed to show as much of a smear as the pack's training fields.
+Its cells are measured before a network sees it. If they are about as large as assumed, the
+assumption stands: microcytic and macrocytic smears differ by no more. Otherwise the measured size
+decides, and the detected cells correct it: then every field's median cell has the same size on its
+patches, and macrocytes and microcytes are relative to the field.
 """
 
 from __future__ import annotations

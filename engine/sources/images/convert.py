@@ -27,19 +27,19 @@ ORIENTATION_TAG = 0x0112
 """Of TIFF, and so of EXIF."""
 
 _MIN_BITS = 13
-"""16-bit images whose brightest value needs fewer come from a 10- or 12-bit camera, unscaled: nearly black."""
+"""16-bit images whose brightest value needs fewer come unscaled from a 10- or 12-bit camera."""
 
 
 def check_size(width: int, height: int) -> None:
     if min(width, height) < MIN_SIDE_PX:
         raise ImageError(
-            f"{width}x{height} px, but each side must have at least {MIN_SIDE_PX} px; give the image itself, not a "
-            f"thumbnail or a crop"
+            f"{width}x{height} px, but each side must have at least {MIN_SIDE_PX} px; give the "
+            "image itself, not a thumbnail or a crop"
         )
     if max(width, height) > MAX_SIDE_PX:
         raise ImageError(
-            f"{width}x{height} px, but no side may exceed {MAX_SIDE_PX} px; cut it into fields, or open it as a "
-            f"whole slide"
+            f"{width}x{height} px, but no side may exceed {MAX_SIDE_PX} px; cut it into fields, or "
+            "open it as a whole slide"
         )
 
 
@@ -47,13 +47,13 @@ def check_bits(brightest: int) -> None:
     bits = brightest.bit_length()
     if bits < _MIN_BITS:
         raise ImageError(
-            f"16-bit, but its brightest value is {brightest}, which needs {bits} bits: a camera's values, unscaled; "
-            f"rescale it to 0..65535 first, or export it with 8 bits"
+            f"16-bit, but its brightest value is {brightest}, which needs {bits} bits: a camera's "
+            "values, unscaled; rescale it to 0..65535 first, or export it with 8 bits"
         )
 
 
 def to_8_bits(samples: npt.NDArray[np.unsignedinteger]) -> UInt8:
-    """uint8 as it is; uint16 divided by 257 and rounded, in any shape."""
+    """Return uint8 unchanged, and uint16 divided by 257 and rounded, in any shape."""
     if samples.dtype == np.uint8:
         return samples.astype(np.uint8, copy=False)
     check_bits(int(samples.max()))
@@ -61,7 +61,7 @@ def to_8_bits(samples: npt.NDArray[np.unsignedinteger]) -> UInt8:
 
 
 def to_rgb(image: Image.Image) -> UInt8:
-    """Of its own memory. numpy.array(image) would ask Pillow for all its bytes several times."""
+    """Return RGB in memory of its own. numpy.array(image) would copy all bytes several times."""
     pixels: UInt8 = np.asarray(image if image.mode == "RGB" else image.convert("RGB")).copy()
     return pixels
 
@@ -73,7 +73,7 @@ def cmyk_to_rgb(inks: UInt8, *, raw_mode: str) -> UInt8:
 
 
 def upright(pixels: UInt8, orientation: int) -> UInt8:
-    """Undoes an EXIF orientation 1..8 (any other counts as 1)."""
+    """Undo an EXIF orientation 1..8 (any other counts as 1)."""
     if orientation in (3, 4, 6, 7):
         pixels = pixels[::-1]
     if orientation in (2, 3, 7, 8):
@@ -82,7 +82,7 @@ def upright(pixels: UInt8, orientation: int) -> UInt8:
 
 
 def exif_orientation(exif: bytes) -> int:
-    """Orientation in an EXIF block, 1 (upright) if it has none or cannot be read."""
+    """Return the orientation in an EXIF block, 1 (upright) if it is absent or unreadable."""
     tiff = exif.removeprefix(b"Exif\0\0")
     order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
     if order is None:

@@ -16,7 +16,7 @@ __all__ = ["FileSource"]
 
 
 class FileSource(Closing):
-    """Frames of fields, decoded ahead in a few threads: a Source of a Decoded for every entry.
+    """Yield frames of fields, decoded ahead in a few threads: a Source of a Decoded per entry.
 
     workers: decoding threads.
     ahead: the most frames that are being decoded or wait, which bounds the memory used.
@@ -40,7 +40,7 @@ class FileSource(Closing):
         return iter(self._decoded)
 
     def close(self) -> None:
-        """Stops the threads. May be called again."""
+        """Stop the threads. May be called again."""
         self._decoded.close()
 
     def _decode(self, entry: Entry) -> Decoded:

@@ -28,7 +28,7 @@ def decode_jpeg(data: bytes) -> UInt8:
 
 
 def plain_jpeg(data: bytes) -> bool:
-    """Whether this is a JPEG in grey or colour, of a size that is accepted, as far as its header tells."""
+    """Return whether the header says a JPEG in grey or colour, of an accepted size."""
     if not data.startswith(_MAGIC):
         return False
     try:
@@ -40,7 +40,7 @@ def plain_jpeg(data: bytes) -> bool:
 
 
 def _jpeg_exif(data: bytes) -> bytes:
-    """The EXIF segment of a JPEG, empty if it has none before its first scan."""
+    """Return the EXIF segment of a JPEG, empty if it has none before its first scan."""
     position = 2
     while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != 0xDA:
         marker, size = struct.unpack_from(">BH", data, position + 1)

@@ -27,7 +27,8 @@ __all__ = ["decode_bmp", "decode_png", "decode_webp"]
 
 
 def decode_png(data: bytes) -> UInt8:
-    # The classes themselves, not Image.open: it warns of large images, by a filter that threads share.
+    # The classes themselves, not Image.open: it warns of large images, by a filter that threads
+    # share.
     with PngImageFile(io.BytesIO(data)) as image:
         _load(image)
         if image.mode.startswith("I"):

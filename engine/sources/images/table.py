@@ -22,8 +22,8 @@ class ImageReader:
 
     name: as messages call it. suffixes: of the files in a folder that count as such images.
     magic: how one begins. That alone decides what a file is, never its name.
-    module, function: what decodes the bytes of a file: takes bytes, gives uint8 [H, W, 3] RGB, sides
-        MIN_SIDE_PX..MAX_SIDE_PX, and raises ImageError, or whatever its library raises.
+    module, function: what decodes the bytes of a file: takes bytes, gives uint8 [H, W, 3] RGB,
+        sides MIN_SIDE_PX..MAX_SIDE_PX, and raises ImageError, or whatever its library raises.
     library: what it needs.
     """
 

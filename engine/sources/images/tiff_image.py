@@ -32,7 +32,8 @@ _GRAY_INVERTED, _GRAY, _RGB, _PALETTE, _CMYK = 0, 1, 2, 3, 5
 _SAMPLES = {_GRAY_INVERTED: (1, 2), _GRAY: (1, 2), _RGB: (3, 4), _PALETTE: (1,), _CMYK: (4, 5)}
 """Samples a pixel, without and with alpha, for each photometric interpretation that is read."""
 
-# tifffile logs what it finds wrong; with no handler anywhere, Python would print it beside our own message.
+# tifffile logs what it finds wrong; with no handler anywhere, Python would print it beside our own
+# message.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
@@ -42,8 +43,8 @@ def decode_tiff(data: bytes) -> UInt8:
         full_size = [page for page in pages if not page.is_reduced]
         if len(full_size) != 1:
             raise ImageError(
-                f"holds {len(full_size)} full-size images, but a TIFF file must hold one; export each as a file of "
-                f"its own, or open it as a whole slide"
+                f"holds {len(full_size)} full-size images, but a TIFF file must hold one; export "
+                "each as a file of its own, or open it as a whole slide"
             )
         page = full_size[0]
         _check_page(page, file_bytes=len(data))
@@ -60,8 +61,8 @@ def _check_page(page: tifffile.TiffPage, *, file_bytes: int) -> None:
     if page.imagedepth != 1 or page.samplesperpixel not in _SAMPLES.get(page.photometric, ()):
         photometric = getattr(page.photometric, "name", page.photometric)
         raise ImageError(
-            f"photometric {photometric}, {page.samplesperpixel} samples a pixel, depth {page.imagedepth}; "
-            f"export it as an RGB or grayscale image"
+            f"photometric {photometric}, {page.samplesperpixel} samples a pixel, depth "
+            f"{page.imagedepth}; export it as an RGB or grayscale image"
         )
     if page.compression not in _COMPRESSIONS:
         compression = getattr(page.compression, "name", page.compression)
@@ -71,7 +72,8 @@ def _check_page(page: tifffile.TiffPage, *, file_bytes: int) -> None:
         )
     if page.is_tiled and max(page.tilewidth, page.tilelength) > MAX_SIDE_PX:
         raise ImageError(
-            f"tiles of {page.tilewidth}x{page.tilelength} px, more than {MAX_SIDE_PX} px a side; export it again"
+            f"tiles of {page.tilewidth}x{page.tilelength} px, more than {MAX_SIDE_PX} px a side; "
+            "export it again"
         )
     # tifffile fills missing strips with zeros.
     segments = list(zip(page.dataoffsets, page.databytecounts, strict=True))
@@ -81,7 +83,7 @@ def _check_page(page: tifffile.TiffPage, *, file_bytes: int) -> None:
 
 
 def _page_to_rgb(page: tifffile.TiffPage, samples: npt.NDArray[np.unsignedinteger]) -> UInt8:
-    """samples: uint8 or uint16 [H, W, samples a pixel], as stored."""
+    """Convert a page to RGB. samples: uint8 or uint16 [H, W, samples a pixel], as stored."""
     if page.photometric == _PALETTE:
         colours = np.asarray(page.colormap, np.uint16)
         check_bits(int(colours.max()))

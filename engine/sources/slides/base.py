@@ -36,7 +36,7 @@ OPENSLIDE = Library(
 
 
 class Box(NamedTuple):
-    """Part of a level: x0, y0, x1, y1 in pixels of that level, the far edges exclusive."""
+    """Bound a part of a level: x0, y0, x1, y1 in its pixels, the far edges exclusive."""
 
     x0: int
     y0: int
@@ -46,7 +46,7 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """One level of a pyramid. down: level-0 pixels per pixel, 1.0 of level 0."""
+    """Describe one level of a pyramid. down: level-0 pixels per pixel, 1.0 for level 0."""
 
     width: int
     height: int
@@ -54,7 +54,7 @@ class Level:
 
 
 class Slide(Protocol):
-    """An open slide.
+    """Represent an open slide.
 
     reader: the library that reads it, with its version.
     levels: the largest first; each has the whole of what level 0 shows.
@@ -68,17 +68,17 @@ class Slide(Protocol):
     notes: list[str]
 
     def read(self, level: int, box: Box) -> tuple[UInt8, bool]:
-        """Part of a level; may be called from several threads.
+        """Read part of a level; may be called from several threads.
 
         box: within the level.
 
-        Returns uint8 [H, W, 3] RGB, and whether the file has all of it: what was not scanned comes out in the
-        slide's background colour. Raises ImageError if the file is damaged there.
+        Returns uint8 [H, W, 3] RGB, and whether the file has all of it: what was not scanned comes
+        out in the slide's background colour. Raises ImageError if the file is damaged there.
         """
         ...
 
     def close(self) -> None:
-        """May be called again."""
+        """Close it. May be called again."""
         ...
 
 
@@ -105,7 +105,7 @@ class SlideModule(Protocol):
 def checked_pixel_um(
     widths_um: tuple[float, float], *, stated_in: str, notes: list[str]
 ) -> float | None:
-    """Width of a pixel as a file states it, or None, with a note, where that cannot be.
+    """Return the pixel width that a file states; None, with a note, if it cannot be true.
 
     widths_um: along x and y. stated_in: where in the file.
     """
@@ -113,19 +113,21 @@ def checked_pixel_um(
     if not all(low <= width <= high for width in widths_um):
         shown = " x ".join(f"{width:.4g}" for width in widths_um)
         notes.append(
-            f"its {stated_in} says {shown} µm per pixel, which no microscope has ({low:g}..{high:g}): ignored"
+            f"its {stated_in} says {shown} µm per pixel, which no microscope has "
+            f"({low:g}..{high:g}): ignored"
         )
         return None
     mean = (widths_um[0] + widths_um[1]) / 2
     if abs(widths_um[0] - widths_um[1]) > 0.02 * mean:
         notes.append(
-            f"its pixels are not square ({widths_um[0]:.4g} x {widths_um[1]:.4g} µm): their mean is used"
+            f"its pixels are not square ({widths_um[0]:.4g} x {widths_um[1]:.4g} µm): their mean "
+            "is used"
         )
     return mean
 
 
 def checked_levels(sizes: Sequence[tuple[int, int]], *, notes: list[str]) -> dict[int, Level]:
-    """Levels that show the whole of level 0, by their index; others are left out with a note.
+    """Return the levels that show all of level 0, by index; others are omitted with a note.
 
     sizes: width and height of each level, level 0 first.
 
@@ -134,7 +136,8 @@ def checked_levels(sizes: Sequence[tuple[int, int]], *, notes: list[str]) -> dic
     width, height = sizes[0]
     if max(width, height) > MAX_SLIDE_SIDE_PX or min(width, height) < 1:
         raise ImageError(
-            f"{width}x{height} px, but a slide's sides must lie in 1..{MAX_SLIDE_SIDE_PX} px; export it again"
+            f"{width}x{height} px, but a slide's sides must lie in 1..{MAX_SLIDE_SIDE_PX} px; "
+            "export it again"
         )
     levels: dict[int, Level] = {}
     for index, (level_width, level_height) in enumerate(sizes):
@@ -143,7 +146,8 @@ def checked_levels(sizes: Sequence[tuple[int, int]], *, notes: list[str]) -> dic
         fits = level_height >= 1 and abs(height / down - level_height) <= 1 + 0.01 * level_height
         if down < 1 or not fits:
             notes.append(
-                f"level {index} of {level_width}x{level_height} px is no reduced image of {width}x{height} px: not used"
+                f"level {index} of {level_width}x{level_height} px is no reduced image of "
+                f"{width}x{height} px: not used"
             )
             continue
         levels[index] = Level(width=level_width, height=level_height, down=down)

@@ -1,7 +1,7 @@
-"""Slides that are generic or OME TIFFs: pyramids, and single images too large for a frame, tiled or in strips.
+"""Read slides that are generic or OME TIFFs: pyramids and large single images, tiled or in strips.
 
-tifffile reads what describes the levels. Pixels are read here, segment by segment (tile or strip), so that nothing
-larger than a segment is ever unpacked, and from several threads at once.
+tifffile reads what describes the levels. Pixels are read here, segment by segment (tile or strip),
+so that nothing larger than a segment is ever unpacked, and from several threads at once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["TiffSlide", "is_slide", "open_file"]
 
 _MAX_PAGES = 256
 _CACHE_BYTES = 256 * 2**20
-"""Of decoded segments: what the tiles of one row share in a slide of 60,000 px in strips; in tiled ones far more."""
+"""Decoded segments: enough for one row of tiles of a slide 60,000 px wide in strips."""
 
 _AXES = ("YXS", "YX", "SYX")
 _UM_PER_UNIT = {"nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "mm": 1e3, "cm": 1e4}
@@ -60,7 +60,7 @@ def open_file(path: Path, *, named: bool) -> TiffSlide:
 
 
 def _levels(path: Path) -> list[tuple[int, int]]:
-    """Width and height of the levels of a TIFF's largest image; none if it cannot be read."""
+    """Return width and height of the levels of a TIFF's largest image; none if unreadable."""
     try:
         with tifffile.TiffFile(path) as tiff:
             _, pages = _largest_image(tiff)
@@ -157,7 +157,7 @@ class TiffSlide:
         return checked_pixel_um((widths[0], widths[1]), stated_in="resolution", notes=self.notes)
 
     def _read_rows(self, image: TiffLevel, box: Box, pixels: UInt8) -> None:
-        """Uncompressed strips, of any size: only the rows and columns that are wanted."""
+        """Read the needed rows and columns of uncompressed strips of any size."""
         stored = image.stored
         width_bytes = (box.x1 - box.x0) * stored
         for y in range(box.y0, box.y1):
@@ -184,7 +184,7 @@ class TiffSlide:
                         target[..., plane] = part[..., 0]
 
     def _segment(self, level: int, image: TiffLevel, plane: int, row: int, column: int) -> UInt8:
-        """uint8 [h, w, samples], one decoded tile or strip; at the image's edges it may be smaller than others."""
+        """Return one decoded tile or strip, uint8 [h, w, samples]; smaller at the image's edges."""
         rows, columns = image.grid
         index = (plane * rows + row) * columns + column
         found = self._cache.get((level, index))
@@ -210,7 +210,7 @@ class TiffSlide:
 
 
 class _Cache:
-    """Decoded segments, the last used ones, up to so many bytes. May be called from any thread."""
+    """Keep the last used decoded segments, up to so many bytes. May be used from any thread."""
 
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
@@ -236,7 +236,7 @@ class _Cache:
 
 
 def _largest_image(tiff: Any) -> tuple[int, list[Any]]:
-    """The series with the most pixels: its number, and a page for each of its levels."""
+    """Return the series with the most pixels: its number, and a page for each of its levels."""
     if len(list(islice(tiff.pages, _MAX_PAGES + 1))) > _MAX_PAGES:
         raise ImageError(f"more than {_MAX_PAGES} images; export the slide as a file of its own")
     all_series = tiff.series
@@ -248,13 +248,14 @@ def _largest_image(tiff: Any) -> tuple[int, list[Any]]:
     levels = all_series[number].levels
     if levels[0].axes not in _AXES or len(levels[0].pages) != 1:
         raise ImageError(
-            f"a stack with axes {printable(str(levels[0].axes))}, not one image in colour or grey; export one plane"
+            f"a stack with axes {printable(str(levels[0].axes))}, not one image in colour or grey; "
+            "export one plane"
         )
     return number, [level.keyframe for level in levels if len(level.pages) == 1]
 
 
 def _ome_pixel_um(xml: str, series: int, notes: list[str]) -> float | None:
-    """PhysicalSizeX and Y of an image in OME's XML, which is only searched, not parsed."""
+    """Return PhysicalSizeX and Y of an image in OME's XML, which is searched, not parsed."""
     elements = re.findall(r"<(?:\w+:)?Pixels\b[^>]*>", xml[: 1 << 22])
     if series >= len(elements):
         return None
@@ -269,7 +270,8 @@ def _ome_pixel_um(xml: str, series: int, notes: list[str]) -> float | None:
             widths.append(float(size[1]) * _UM_PER_UNIT[name])
         except (ValueError, KeyError):
             notes.append(
-                f"its PhysicalSize{axis} of {printable(size[1])} {printable(name)} is no length: ignored"
+                f"its PhysicalSize{axis} of {printable(size[1])} {printable(name)} is no length: "
+                "ignored"
             )
             return None
     return checked_pixel_um((widths[0], widths[1]), stated_in="PhysicalSizeX", notes=notes)

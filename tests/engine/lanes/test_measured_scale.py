@@ -33,9 +33,7 @@ def settings():
 
 
 def rendered(cell_px: float, cells: int) -> SyntheticField:
-    return render_field(
-        seed=5, width=640, height=480, cells=cells, cell_px=cell_px, touching=0.1
-    )
+    return render_field(seed=5, width=640, height=480, cells=cells, cell_px=cell_px, touching=0.1)
 
 
 class TrueCells:
@@ -46,9 +44,7 @@ class TrueCells:
         self.factor = factor
         self.scales: list[float] = []
 
-    def __call__(
-        self, frames: Sequence[Frame], fits: Sequence[CanvasFit]
-    ) -> list[Detections]:
+    def __call__(self, frames: Sequence[Frame], fits: Sequence[CanvasFit]) -> list[Detections]:
         self.scales += [fit.scale for fit in fits]
         middle = (self.boxes[:, :2] + self.boxes[:, 2:]) / 2
         half = (self.boxes[:, 2:] - self.boxes[:, :2]) / 2 * self.factor
