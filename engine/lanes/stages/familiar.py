@@ -1,10 +1,10 @@
 """Tell frames that are unlike those that a pack was trained on, by their light, stain, focus and
 outlines, before any network sees them.
 
-A frame is described by a few numbers from measure_field. Their distance is Mahalanobis's (1936, Proc.
-Natl. Inst. Sci. India 2:49), from the mean over the laboratories of the training, in units of the
-spread within and between them, over the root of how many numbers there are: about 1 for a frame as
-in training.
+A frame is described by a few numbers from measure_field. Their distance is Mahalanobis's (1936,
+Proc. Natl. Inst. Sci. India 2:49), from the mean over the laboratories of the training, in units of
+the spread within and between them, over the root of how many numbers there are: about 1 for a frame
+as in training.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.lanes.measure import FieldMeasure
-from rbc_engine.packs.manifest import FIELD_FEATURES, FamiliaritySettings
+from rbc_engine.packs.manifest import FamiliaritySettings
 
 __all__ = ["MOST_DISTANCE", "Familiarity", "describe_field"]
 
@@ -82,5 +82,3 @@ class Familiarity:
     def is_strange(self, distance: float) -> bool:
         """Return whether a field at this distance is unfamiliar."""
         return distance > self._threshold
-
-

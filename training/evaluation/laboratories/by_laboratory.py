@@ -17,14 +17,14 @@ from rbc_engine.errors import ImageError, UsageError
 from rbc_engine.packs.pack import Pack
 from rbc_engine.sources.images.decode import read_image
 from rbc_engine.training.datasets.base import Dataset
-from rbc_engine.training.datasets.judging_smears import warn_of_training
-from rbc_engine.training.datasets.laboratories.boxes_file import read_meanings
+from rbc_engine.training.datasets.evaluation_fields import warn_of_training
 from rbc_engine.training.datasets.laboratories.collection import Collection, DatasetEntry
 from rbc_engine.training.datasets.laboratories.judged import (
     JudgedField,
     JudgedLaboratory,
     load_judged,
 )
+from rbc_engine.training.datasets.laboratories.label_meanings import read_meanings
 from rbc_engine.training.datasets.laboratories.leaks import HELD_OUT_NOTE, LABORATORIES_NOTE
 from rbc_engine.training.datasets.laboratories.sides import is_held_out
 from rbc_engine.training.datasets.split import split_fields

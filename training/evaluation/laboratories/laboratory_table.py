@@ -8,6 +8,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rbc_engine.training.evaluation.report.tables import Table, markdown_lines, measure_text
 from rbc_engine.training.evaluation.result import (
     BootstrapNotes,
     EngineNotes,
@@ -15,7 +16,6 @@ from rbc_engine.training.evaluation.result import (
     PackNotes,
     ProgramNotes,
 )
-from rbc_engine.training.evaluation.tables import Table, markdown_lines, measure_text
 
 __all__ = [
     "LABORATORIES_SCHEMA",
@@ -160,4 +160,3 @@ def headline(table: LaboratoryTable) -> str:
         f"brackets: {bootstrap.percent:g} % intervals, {bootstrap.resamples} resamples of smears, "
         f"or of fields where these are not known, seed {bootstrap.seed}."
     )
-

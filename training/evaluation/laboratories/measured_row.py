@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rbc_engine.packs.pack import Pack
-from rbc_engine.training.datasets.judging_smears import in_pack_order
+from rbc_engine.training.datasets.evaluation_fields import in_pack_order
 from rbc_engine.training.datasets.laboratories.base import RED, WHITE_CELL
 from rbc_engine.training.datasets.laboratories.judged import JudgedLaboratory
 from rbc_engine.training.evaluation.cell_types import measure_types
