@@ -20,13 +20,13 @@ from rbc_engine.lanes.stages.cell_scale import CellScale, Sighting
 from rbc_engine.lanes.stages.classify import Classify
 from rbc_engine.lanes.stages.crop import crop_patches, crop_windows
 from rbc_engine.lanes.stages.detect import Detect
-from rbc_engine.lanes.stages.familiar import Familiarity, describe_field
+from rbc_engine.lanes.stages.doubts.familiar import Familiarity, describe_field
 from rbc_engine.lanes.stages.field_prior import FieldPrior, informative_regions
 from rbc_engine.lanes.stages.focus import blurred_frames
 from rbc_engine.lanes.stages.group import group
 from rbc_engine.lanes.stages.measured_scale import MeasuredScale
 from rbc_engine.lanes.stages.subjects import over_regions, subjects_of
-from rbc_engine.lanes.stages.uncovered import uncovered_share
+from rbc_engine.lanes.stages.doubts.uncovered import uncovered_share
 from rbc_engine.meter import Meter
 from rbc_engine.packs.manifest import DetectorSettings
 from rbc_engine.packs.pack import Pack

@@ -243,13 +243,13 @@ FIELD_FEATURES = (
     "arc_spread",
     "outlines",
 )
-"""What a field is described by, see stages/familiar.py."""
+"""What a field is described by, see stages/doubts/familiar.py."""
 
 Finite = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 
 
 class FamiliaritySettings(_Section):
-    """Describe the fields of the training, to tell unfamiliar ones; see stages/familiar.py."""
+    """Describe the fields of the training, to tell unfamiliar ones; see stages/doubts/familiar.py."""
 
     features: tuple[str, ...] = FIELD_FEATURES
     """What the numbers below are of, K names in their order."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from rbc_engine.errors import UsageError
 from rbc_engine.lanes.measure import measure_field
-from rbc_engine.lanes.stages.familiar import Familiarity, describe_field
+from rbc_engine.lanes.stages.doubts.familiar import Familiarity, describe_field
 from rbc_engine.packs.manifest import FIELD_FEATURES, FamiliaritySettings, Rate
 from rbc_engine.types.arrays import UInt8
 

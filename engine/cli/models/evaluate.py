@@ -305,7 +305,7 @@ def _print(scored: Scored, out: Path | None) -> None:
 
 
 def _print_laboratories(table: LaboratoryTable, out: Path | None) -> None:
-    from rbc_engine.training.evaluation.laboratories.laboratory_table import (
+    from rbc_engine.training.evaluation.report.laboratory_markdown import (
         headline,
         laboratory_tables,
     )

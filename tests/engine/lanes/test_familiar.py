@@ -13,7 +13,7 @@ from scipy.spatial.distance import mahalanobis
 from rbc_engine.devices.choose import open_device
 from rbc_engine.engine import Engine
 from rbc_engine.lanes.measure import measure_field
-from rbc_engine.lanes.stages.familiar import MOST_DISTANCE, Familiarity, describe_field
+from rbc_engine.lanes.stages.doubts.familiar import MOST_DISTANCE, Familiarity, describe_field
 from rbc_engine.packs.manifest import FIELD_FEATURES, FamiliaritySettings
 from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.sources.synthetic.field import render_field

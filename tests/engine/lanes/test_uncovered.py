@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rbc_engine.lanes.measure import measure_field
-from rbc_engine.lanes.stages.uncovered import uncovered_share
+from rbc_engine.lanes.stages.doubts.uncovered import uncovered_share
 from rbc_engine.sources.synthetic.field import render_field
 
 

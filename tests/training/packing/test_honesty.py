@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rbc_engine.errors import UsageError
-from rbc_engine.lanes.stages.familiar import Familiarity
+from rbc_engine.lanes.stages.doubts.familiar import Familiarity
 from rbc_engine.packs.manifest import FIELD_FEATURES
 from rbc_engine.training.packing.honesty import (
     DescribedFields,

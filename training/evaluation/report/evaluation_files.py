@@ -7,10 +7,8 @@ from pathlib import Path
 
 from rbc_engine.errors import OutputError
 from rbc_engine.sinks.files.atomic import AtomicFile, explain_os_errors, remove_abandoned
-from rbc_engine.training.evaluation.laboratories.laboratory_table import (
-    LaboratoryTable,
-    laboratories_markdown,
-)
+from rbc_engine.training.evaluation.laboratories.laboratory_table import LaboratoryTable
+from rbc_engine.training.evaluation.report.laboratory_markdown import laboratories_markdown
 from rbc_engine.training.evaluation.report.plots import draw_plots
 from rbc_engine.training.evaluation.report.tables import PLOTS, to_markdown
 from rbc_engine.training.evaluation.score import Scored
