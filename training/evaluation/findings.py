@@ -61,9 +61,7 @@ class Findings:
             metrics.match_regions(regions.boxes, regions.scores, field.boxes)
             for field, regions in zip(fields, red, strict=True)
         ]
-        return cls(
-            fields=fields, found=red, matches=matches, saturated=saturated, results=results
-        )
+        return cls(fields=fields, found=red, matches=matches, saturated=saturated, results=results)
 
     @property
     def correct(self) -> npt.NDArray[np.bool_]:
