@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from rbc_engine.closing import Closing
 from rbc_engine.devices.base import BuildWatch, DeviceChoice
 from rbc_engine.devices.choose import open_devices
-from rbc_engine.errors import DeviceError, ImageError, UsageError
+from rbc_engine.errors import DeviceError, ImageError, RbcError, UsageError
 from rbc_engine.lanes.base import Analyze
 from rbc_engine.lanes.batching import batches, outcome
 from rbc_engine.lanes.lanes import Lanes, lane_maker
@@ -159,7 +159,8 @@ class Engine(Closing):
         image: what a session takes: numpy or DLPack, uint8 RGB [H, W, 3], or as `pixels` says; or
         a Frame. pixel_um: width of a pixel in µm, if known.
 
-        Raises ImageError if the image cannot be used, UsageError for an impossible pixel_um.
+        Raises ImageError if the image cannot be used, UsageError for an impossible pixel_um,
+        RbcError if the engine is closed or was opened by another process.
         """
         check_number("pixel_um", pixel_um, *PIXEL_UM, unit=" µm")
         if isinstance(image, Frame):
@@ -169,7 +170,8 @@ class Engine(Closing):
             rgb = usable_rgb(image, pixels or PixelFormat(), places=places)
             frame = Frame(pixels=rgb, field=field, pixel_um=pixel_um)
         ref = FieldRef(slide=frame.slide, field=frame.field, path=Path())
-        result = self._submit([Decoded(ref=ref, frame=frame)], keep_frames=False).result()[0]
+        future = self._submit([Decoded(ref=ref, frame=frame)], keep_frames=False)
+        result = self._results(future)[0]
         if result.error is not None:
             raise ImageError(result.error)
         return result
@@ -193,10 +195,10 @@ class Engine(Closing):
                 in_flight.append((batch, self._submit(batch, keep_frames=keep_frames)))
                 # One batch a lane, and one more each to take up the moment it is free.
                 while len(in_flight) >= max(1, 2 * self.lanes):
-                    yield from in_flight[0][1].result()
+                    yield from self._results(in_flight[0][1])
                     in_flight.popleft()
             while in_flight:
-                yield from in_flight[0][1].result()
+                yield from self._results(in_flight[0][1])
                 in_flight.popleft()
         except DeviceError as error:
             # No device is left. Every frame taken from the source still gets its result.
@@ -288,6 +290,20 @@ class Engine(Closing):
     def __repr__(self) -> str:
         devices = ", ".join(repr(choice.device) for choice in self.choices)
         return f"Engine({self.pack!r}, {devices}, {self.lanes} lanes)"
+
+    def __reduce__(self) -> NoReturn:
+        raise RbcError(
+            "an Engine cannot be pickled or copied: it holds threads and the memory of a device; send "
+            "the pack's name, and open an engine in each process"
+        )
+
+    @staticmethod
+    def _results(future: Future[list[FieldResult]]) -> list[FieldResult]:
+        """Wait for results. Raises RbcError if the engine was closed before they were begun."""
+        try:
+            return future.result()
+        except CancelledError as error:
+            raise RbcError("the engine was closed; open a new one") from error
 
     def _submit(self, batch: Sequence[Decoded], *, keep_frames: bool) -> Future[list[FieldResult]]:
         return self.on_lane(lambda analyze: analyze(batch, keep_frames=keep_frames))

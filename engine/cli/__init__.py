@@ -19,6 +19,7 @@ from rbc_engine.cli.packs import app as packs_app
 from rbc_engine.cli.recall import recall
 from rbc_engine.cli.run import run
 from rbc_engine.cli.synth import synth
+from rbc_engine.cli.terminal.stopping import end_on_second_signal
 from rbc_engine.errors import RbcError, UsageError
 from rbc_engine.naming import options_named
 
@@ -63,8 +64,9 @@ app.add_typer(
 
 def main() -> None:
     """Run the command line; an error of rbc-engine becomes one line on stderr and an exit code."""
-    try:
-        app()
-    except RbcError as error:
-        print(f"rbc-engine: {error}", file=sys.stderr)
-        sys.exit(EXIT_USAGE if isinstance(error, UsageError) else EXIT_NOTHING_DONE)
+    with end_on_second_signal():
+        try:
+            app()
+        except RbcError as error:
+            print(f"rbc-engine: {error}", file=sys.stderr)
+            sys.exit(EXIT_USAGE if isinstance(error, UsageError) else EXIT_NOTHING_DONE)

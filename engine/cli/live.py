@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from rbc_engine.cli.terminal.stopping import stop_on_signal
 from rbc_engine.errors import OutputError, UsageError
 from rbc_engine.runs.given_scale import check_um_per_px, knows_scale
 from rbc_engine.sinks.formats.table import chosen_formats
+from rbc_engine.text import printable
 
 if TYPE_CHECKING:
     from rbc_engine.runs.live import Feed
@@ -192,6 +194,11 @@ def live(
         print(summary.text())
     elif not quiet:
         table.print_end(summary, folder)
+    if quiet and summary.source_error is not None:
+        print(
+            f"rbc-engine: the source of frames failed: {printable(summary.source_error)}",
+            file=sys.stderr,
+        )
     ended = summary.frames or {}
     raise typer.Exit(
         exit_code(

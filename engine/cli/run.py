@@ -13,7 +13,7 @@ import typer
 from rbc_engine.cli.terminal import options
 from rbc_engine.cli.terminal.exit_codes import exit_code
 from rbc_engine.cli.terminal.stopping import stop_on_signal
-from rbc_engine.cli.terminal.summary import print_run
+from rbc_engine.cli.terminal.summary import print_failures, print_run
 
 if TYPE_CHECKING:
     from rbc_engine.runs.run_folder import RunProgress
@@ -48,9 +48,7 @@ def run(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Find the red cells of all images and write regions.parquet, fields.csv, slides.csv and
-    run.json.
-    """
+    """Find and classify the red cells of all images, and write tables, a report and run.json."""
     from rbc_engine.cli.terminal.compile_watch import CompileWatch
     from rbc_engine.cli.terminal.progress import ProgressBar
     from rbc_engine.runs.run_folder import run_folder
@@ -91,7 +89,9 @@ def run(
     counts = summary.record.counts
     if as_json:
         print(summary.record.text())
-    elif not quiet:
+    elif quiet:
+        print_failures(summary)
+    else:
         print_run(summary)
     raise typer.Exit(
         exit_code(

@@ -73,7 +73,7 @@ class BuildWatch(Protocol):
 
 
 class Network(Protocol[Array]):
-    """A compiled network.
+    """Run a compiled network.
 
     One object serves one lane at a time; `Device.load` gives each lane its own.
     """
@@ -292,7 +292,7 @@ class DeviceChoice:
 
 
 class OpenDevice(Protocol):
-    """DeviceKind.open."""
+    """Open a device, as DeviceKind.open does."""
 
     def __call__(
         self,

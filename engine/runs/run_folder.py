@@ -14,6 +14,7 @@ from rbc_engine.engine import Engine
 from rbc_engine.errors import UsageError
 from rbc_engine.naming import arguments_named
 from rbc_engine.runs.given_scale import check_um_per_px, refuse_unused
+from rbc_engine.sinks.files.free_space import check_free_space
 from rbc_engine.sinks.formats.table import chosen_formats
 from rbc_engine.sinks.out_folder import Mode, claim
 from rbc_engine.sinks.run_json import RunRecord
@@ -135,6 +136,7 @@ def run_folder(
         mode: Mode = "overwrite" if overwrite else "resume" if resume else "new"
         claimed = claim(Path(out), mode, inputs={"INPUT": given})
         entries = found.entries[:limit]
+        check_free_space(Path(out), fields=len(entries))
         reporter = _Reporter(on_progress, on_result)
         stop = threading.Event() if stop is None else stop
         with Engine.open(

@@ -182,6 +182,7 @@ class Session(Closing):
         (the frame is counted, as rejected, and has no Ended), UsageError for an argument that is
         not a position or time.
         """
+        self._lanes.check_process()
         now = time.perf_counter()
         check_position(position_um, needed=self._needs_position)
         check_seconds("deadline_s", deadline_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
@@ -13,13 +14,16 @@ if TYPE_CHECKING:
     from rbc_engine.runs.run_folder import RunSummary
     from rbc_engine.stats.counts import SlideCounts
 
-__all__ = ["print_run", "print_summary"]
+__all__ = ["print_failures", "print_run", "print_summary"]
 
 _TABLE_ROWS = 40
 
 
 def print_run(summary: RunSummary) -> None:
     """Print what a run did."""
+    counts = summary.record.counts
+    if counts.failed and counts.failed == counts.fields:
+        _complain(f"every one of {counts.fields} fields failed")
     print_summary(
         summary.slides,
         summary.record.warnings,
@@ -27,6 +31,24 @@ def print_run(summary: RunSummary) -> None:
         failures=summary.failures,
         report="report" in summary.record.settings.formats,
     )
+
+
+def print_failures(summary: RunSummary) -> None:
+    """Print to stderr the first fields that failed, with reasons; and if every one did, that first."""
+    from rbc_engine.text import printable
+
+    counts = summary.record.counts
+    if counts.failed and counts.failed == counts.fields:
+        _complain(f"every one of {counts.fields} fields failed")
+    for failure in summary.failures:
+        _complain(f"failed: {printable(failure)}")
+    unshown = counts.failed - len(summary.failures)
+    if unshown:
+        _complain(f"and {unshown} more failed; fields.csv says why")
+
+
+def _complain(text: str) -> None:
+    print(f"rbc-engine: {text}", file=sys.stderr)
 
 
 def print_summary(

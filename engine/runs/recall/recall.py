@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from rbc_engine.devices.cpu.kind import cores_here
 from rbc_engine.errors import ResultsError
+from rbc_engine.lanes.prove import check_caller
 from rbc_engine.lanes.stages.call import Caller, types_held
 from rbc_engine.meter import Meter
 from rbc_engine.packs.manifest import ClassifierSettings
@@ -106,6 +107,7 @@ def _call_by(changed: CallRules) -> Callable[[Regions], Regions]:
     caller, order = None, np.arange(len(manifest.types))
     if changed.caller is not None:
         caller = Caller(changed.caller)
+        check_caller(changed.caller, caller)
         order = np.array([manifest.types.index(name) for name in changed.caller.types])
 
     def call(regions: Regions) -> Regions:

@@ -14,7 +14,12 @@ import pyarrow.csv
 
 from rbc_engine.packs.pack import Pack
 from rbc_engine.sinks.files.atomic import AtomicFile, explain_os_errors
-from rbc_engine.sinks.tables.region_rows import ROWS_AT_ONCE, FieldRegions, RegionRows, region_table
+from rbc_engine.sinks.tables.regions_parquet import (
+    ROWS_AT_ONCE,
+    FieldRegions,
+    RegionRows,
+    region_table,
+)
 from rbc_engine.text import csv_text
 from rbc_engine.types.kinds import Kind
 from rbc_engine.types.regions import RegionFlag

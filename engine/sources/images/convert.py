@@ -9,6 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from rbc_engine.errors import ImageError
+from rbc_engine.sources.bounds.free_memory import check_memory
 from rbc_engine.types.arrays import UInt8
 from rbc_engine.types.frames import MAX_SIDE_PX, MIN_SIDE_PX
 
@@ -26,6 +27,9 @@ __all__ = [
 ORIENTATION_TAG = 0x0112
 """Of TIFF, and so of EXIF."""
 
+_DECODED_BYTES_PER_PX = 24
+"""At most, while it is decoded: 16-bit samples, as they are stored, in 32 bits, and as RGB."""
+
 _MIN_BITS = 13
 """16-bit images whose brightest value needs fewer come unscaled from a 10- or 12-bit camera."""
 
@@ -41,6 +45,7 @@ def check_size(width: int, height: int) -> None:
             f"{width}x{height} px, but no side may exceed {MAX_SIDE_PX} px; cut it into fields, or "
             "open it as a whole slide"
         )
+    check_memory(width * height * _DECODED_BYTES_PER_PX, what=f"an image of {width}x{height} px")
 
 
 def check_bits(brightest: int) -> None:

@@ -23,10 +23,10 @@ import numpy.typing as npt
 from rbc_engine.closing import Closing
 from rbc_engine.errors import ImageError
 from rbc_engine.sources.images.ahead import ReadAhead
-from rbc_engine.sources.images.decode import decode_image, read_bytes
+from rbc_engine.sources.images.decode import decode_image, read_stamped
 from rbc_engine.sources.images.jpeg import plain_jpeg
 from rbc_engine.types.arrays import UInt8
-from rbc_engine.types.frames import HOST, Decoded, FieldRef, Frame, Place
+from rbc_engine.types.frames import HOST, Decoded, FieldRef, FileStamp, Frame, Place
 
 __all__ = ["DaliImage", "DaliSource", "build_pipeline"]
 
@@ -101,6 +101,7 @@ class _Item:
     data: bytes | None = None
     decoded: Decoded | None = None
     seconds: float = 0.0
+    stamp: FileStamp | None = None
 
 
 @dataclass(eq=False)
@@ -186,7 +187,7 @@ class DaliSource(Closing):
         started = time.perf_counter()
         item = _Item(entry)
         try:
-            data = read_bytes(entry.path, name=entry.field)
+            data, item.stamp = read_stamped(entry.path, name=entry.field)
             if plain_jpeg(data):
                 item.data = data
                 item.seconds = time.perf_counter() - started
@@ -194,7 +195,10 @@ class DaliSource(Closing):
                 item.decoded = self._decode_here(item, data, started)
         except ImageError as error:
             item.decoded = Decoded(
-                ref=entry, error=str(error), seconds=time.perf_counter() - started
+                ref=entry,
+                error=str(error),
+                seconds=time.perf_counter() - started,
+                stamp=item.stamp,
             )
         return item
 
@@ -241,7 +245,7 @@ class DaliSource(Closing):
             pixels, reason = None, str(error)
         item.seconds += time.perf_counter() - started
         if pixels is None:
-            return Decoded(ref=item.ref, error=reason, seconds=item.seconds)
+            return Decoded(ref=item.ref, error=reason, seconds=item.seconds, stamp=item.stamp)
         return self._done(item, pixels)
 
     def _done(self, item: _Item, pixels: UInt8 | DaliImage) -> Decoded:
@@ -250,7 +254,7 @@ class DaliSource(Closing):
         frame = Frame(
             pixels=pixels, slide=item.ref.slide, field=item.ref.field, pixel_um=self._pixel_um
         )
-        return Decoded(ref=item.ref, frame=frame, seconds=item.seconds)
+        return Decoded(ref=item.ref, frame=frame, seconds=item.seconds, stamp=item.stamp)
 
 
 class _Decoder:

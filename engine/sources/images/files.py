@@ -9,7 +9,7 @@ from rbc_engine.closing import Closing
 from rbc_engine.errors import ImageError
 from rbc_engine.sources.base import Entry
 from rbc_engine.sources.images.ahead import ReadAhead
-from rbc_engine.sources.images.decode import read_image
+from rbc_engine.sources.images.decode import decode_image, read_stamped
 from rbc_engine.types.frames import Decoded, Frame
 
 __all__ = ["FileSource"]
@@ -47,13 +47,14 @@ class FileSource(Closing):
         if isinstance(entry, Decoded):
             return entry
         start = time.perf_counter()
-        frame, reason = None, None
+        frame, reason, stamp = None, None, None
         try:
-            pixels = read_image(entry.path, name=entry.field)
+            data, stamp = read_stamped(entry.path, name=entry.field)
+            pixels = decode_image(data, name=entry.field)
             frame = Frame(
                 pixels=pixels, slide=entry.slide, field=entry.field, pixel_um=self._pixel_um
             )
         except ImageError as error:
             reason = str(error)
         seconds = time.perf_counter() - start
-        return Decoded(ref=entry, frame=frame, error=reason, seconds=seconds)
+        return Decoded(ref=entry, frame=frame, error=reason, seconds=seconds, stamp=stamp)

@@ -7,6 +7,7 @@ import struct
 import simplejpeg
 
 from rbc_engine.errors import ImageError
+from rbc_engine.sources.bounds.jpeg_scans import check_scans
 from rbc_engine.sources.images.convert import check_size, cmyk_to_rgb, exif_orientation, upright
 from rbc_engine.types.arrays import UInt8
 
@@ -18,6 +19,7 @@ _MAGIC = b"\xff\xd8\xff"
 def decode_jpeg(data: bytes) -> UInt8:
     height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data, strict=True)
     check_size(width, height)
+    check_scans(data)
     if colorspace in ("CMYK", "YCCK"):
         # Adobe's JPEGs, and so all that there are, store ink inverted: 255 is none.
         inks = simplejpeg.decode_jpeg(data, "CMYK", strict=True)
@@ -34,6 +36,7 @@ def plain_jpeg(data: bytes) -> bool:
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data, strict=True)
         check_size(width, height)
+        check_scans(data)
     except (ValueError, ImageError):
         return False
     return colorspace not in ("CMYK", "YCCK")

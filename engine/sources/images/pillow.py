@@ -12,6 +12,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from rbc_engine.errors import ImageError
+from rbc_engine.sources.bounds.webp_size import webp_size
 from rbc_engine.sources.images.convert import (
     check_bits,
     check_size,
@@ -49,6 +50,9 @@ def decode_bmp(data: bytes) -> UInt8:
 
 
 def decode_webp(data: bytes) -> UInt8:
+    size = webp_size(data)
+    if size is not None:
+        check_size(*size)
     try:
         image = WebPImageFile(io.BytesIO(data))
     except Image.DecompressionBombError as error:

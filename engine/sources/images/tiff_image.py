@@ -12,6 +12,7 @@ import numpy.typing as npt
 import tifffile
 
 from rbc_engine.errors import ImageError
+from rbc_engine.sources.bounds.bounded_tiff import open_tiff
 from rbc_engine.sources.images.convert import (
     ORIENTATION_TAG,
     check_bits,
@@ -38,7 +39,7 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 def decode_tiff(data: bytes) -> UInt8:
-    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+    with open_tiff(io.BytesIO(data)) as tiff:
         pages = list(islice(tiff.pages, _MAX_PAGES))
         full_size = [page for page in pages if not page.is_reduced]
         if len(full_size) != 1:

@@ -94,10 +94,10 @@ def test_an_abnormal_box_of_a_normal_type_says_why_and_unsure_ones_say_so(load, 
     seen = set()
     for box in boxes:
         page.locator("#viewer canvas").press("n")
-        told = page.locator(".details").inner_text()
+        texts = page.locator(".details").inner_text()
         contrary = box["abnormal"] and not any(types[at]["abnormal"] for at, _ in box["types"])
-        assert ("Its type is normal, but the chance of an abnormal cell" in told) == contrary
-        assert ("unsure, no type is likely" in told) == (box["flags"] & 8 > 0)
+        assert ("Its type is normal, but the chance of an abnormal cell" in texts) == contrary
+        assert ("unsure, no type is likely" in texts) == (box["flags"] & 8 > 0)
         seen.add((bool(contrary), box["flags"] & 8 > 0))
     assert {wrong for wrong, _ in seen} == {unsure for _, unsure in seen} == {True, False}
 

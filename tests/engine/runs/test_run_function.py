@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import shutil
 import signal
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -66,6 +68,14 @@ class FieldList:
 
     def discard(self):
         self._file.discard()
+
+
+def test_a_disk_without_room_is_refused_before_anything_is_begun(images, tmp_path, monkeypatch):
+    usage = SimpleNamespace(free=10 << 20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(OutputError, match=r"has 10 MiB left, and the results of 5 fields take"):
+        run_folder(images, tmp_path / "a" / "b")
+    assert not (tmp_path / "a").exists()
 
 
 def test_it_tells_what_it_does_and_prints_nothing(images, tmp_path, capfd):
@@ -207,5 +217,6 @@ def test_the_command_has_every_argument():
 
 
 def test_public_names_come_from_their_modules():
+    assert "run_folder" in rbc_engine.__all__
     for name in rbc_engine.__all__:
         assert getattr(rbc_engine, name).__name__ == name

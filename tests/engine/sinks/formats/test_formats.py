@@ -32,6 +32,7 @@ from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sinks.own_files import OWN_FILES
 from rbc_engine.sinks.run_json import RunRecord
+from rbc_engine.text import plain_text
 from rbc_engine.types.frames import Frame
 from rbc_engine.types.regions import RegionFlag
 
@@ -116,7 +117,7 @@ def test_csv_has_the_rows_of_parquet(out):
     for name in expected.column_names:
         got, want = table[name].to_pylist(), expected[name].to_pylist()
         if name in ("slide", "field"):
-            got = [value.removeprefix("'") for value in got]
+            got = [plain_text(value) for value in got]
         if expected.schema.field(name).type == "float":
             half = 0.051 if name in ("x0", "y0", "x1", "y1") else 0.000051
             np.testing.assert_allclose(got, want, rtol=0, atol=half)
