@@ -24,8 +24,8 @@ from rbc_engine.errors import (
 if TYPE_CHECKING:
     from rbc_engine.engine import Engine
     from rbc_engine.packs.pack import Pack
+    from rbc_engine.runs.microscope.session_output import SessionOutput
     from rbc_engine.runs.run_folder import RunProgress, RunSummary, run_folder
-    from rbc_engine.runs.session_output import SessionOutput
     from rbc_engine.session.pixels import PixelFormat
     from rbc_engine.session.session import Session
     from rbc_engine.sinks.run_json import RunRecord
@@ -81,7 +81,7 @@ _HOME = {
     "RunRecord": "rbc_engine.sinks.run_json",
     "RunSummary": "rbc_engine.runs.run_folder",
     "Session": "rbc_engine.session.session",
-    "SessionOutput": "rbc_engine.runs.session_output",
+    "SessionOutput": "rbc_engine.runs.microscope.session_output",
     "SlideMonitor": "rbc_engine.stats.monitor",
     "StageMap": "rbc_engine.stats.stage_map",
     "run_folder": "rbc_engine.runs.run_folder",

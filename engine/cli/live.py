@@ -19,7 +19,7 @@ from rbc_engine.sinks.formats.table import chosen_formats
 from rbc_engine.text import printable
 
 if TYPE_CHECKING:
-    from rbc_engine.runs.live import Feed
+    from rbc_engine.runs.microscope.live import Feed
     from rbc_engine.stats.stage_map import StageMap
 
 __all__ = ["live"]
@@ -127,7 +127,7 @@ def live(
         field_prior=field_prior,
     ) as engine:
         from rbc_engine.cli.terminal.live_table import LiveTable
-        from rbc_engine.runs.live import live_head, run_live
+        from rbc_engine.runs.microscope.live import live_head, run_live
         from rbc_engine.sinks.journal.live_journal import LiveJournal
         from rbc_engine.sinks.output import RunOutput
         from rbc_engine.stats.monitor import SlideMonitor
@@ -279,7 +279,7 @@ def _source(
 
 def _recover(folder: Path, pack: str, *, as_json: bool, quiet: bool) -> None:
     from rbc_engine.packs.pack import Pack, find_pack
-    from rbc_engine.runs.live import recover
+    from rbc_engine.runs.microscope.live import recover
 
     summary = recover(folder, Pack.open(find_pack(pack)))
     if as_json:

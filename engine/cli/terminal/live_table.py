@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from rbc_engine.runs.live import LiveState
+from rbc_engine.runs.microscope.live import LiveState
 from rbc_engine.sinks.run_json import RunRecord
 
 __all__ = ["LiveTable"]

@@ -11,7 +11,7 @@ import pytest
 
 from rbc_engine.bench.instruments.stub_engine import stub_engine
 from rbc_engine.errors import DeviceError, OutputError, PackError, ResultsError
-from rbc_engine.runs.live import live_head, recover, run_live
+from rbc_engine.runs.microscope.live import live_head, recover, run_live
 from rbc_engine.sinks.journal.live_journal import LiveJournal
 from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput

@@ -14,7 +14,7 @@ import pytest
 from rbc_engine.errors import RbcError, ResultsError
 from rbc_engine.runs.finished.finished_run import FinishedRun
 from rbc_engine.runs.finished.table_file import MOST_ROWS
-from rbc_engine.runs.live import recover
+from rbc_engine.runs.microscope.live import recover
 from rbc_engine.runs.recall.call_rules import pack_of
 from rbc_engine.runs.resume import open_earlier, resume_plan
 from rbc_engine.sinks.files.records import RecordWriter
