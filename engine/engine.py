@@ -17,12 +17,12 @@ from rbc_engine.lanes.batching import batches, outcome
 from rbc_engine.lanes.lanes import Lanes, lane_maker
 from rbc_engine.lanes.stages.field_prior import FieldPrior
 from rbc_engine.meter import Meter
+from rbc_engine.naming import arguments_named
 from rbc_engine.packs.pack import Pack, find_pack
-from rbc_engine.session.pixels import PixelFormat
+from rbc_engine.session.pixels import PixelFormat, usable_rgb
 from rbc_engine.session.session import Session
-from rbc_engine.session.session_options import OnEnded, SessionOptions
+from rbc_engine.session.session_options import PIXEL_UM, OnEnded, SessionOptions, check_number
 from rbc_engine.stats.drift import Drift
-from rbc_engine.types.arrays import UInt8
 from rbc_engine.types.frames import Decoded, FieldRef, Frame
 from rbc_engine.types.results import FieldResult
 
@@ -109,15 +109,16 @@ class Engine(Closing):
         """
         if lanes is not None and lanes < 1:
             raise UsageError(f"lanes must be at least 1 (got {lanes})")
-        opened = Pack.open(find_pack(pack))
-        choices = open_devices(
-            device,
-            precision=precision,
-            lanes=lanes,
-            calibration=opened.calibration,
-            cache_name=opened.name,
-            watch=watch,
-        )
+        with arguments_named():
+            opened = Pack.open(find_pack(pack))
+            choices = open_devices(
+                device,
+                precision=precision,
+                lanes=lanes,
+                calibration=opened.calibration,
+                cache_name=opened.name,
+                watch=watch,
+            )
         engine = cls.on(opened, *choices, estimate_scale=estimate_scale, field_prior=field_prior)
         try:
             engine._lanes.prove(opened)
@@ -140,21 +141,34 @@ class Engine(Closing):
         """
         return self._lanes.notes
 
+    @property
+    def doubts(self) -> list[str]:
+        """Return what to know of the results: a precision that the pack has not accepted."""
+        return [doubt for choice in self.choices for doubt in choice.doubts]
+
     def analyze(
-        self, image: UInt8 | Frame, *, pixel_um: float | None = None, field: str = ""
+        self,
+        image: object,
+        *,
+        pixel_um: float | None = None,
+        field: str = "",
+        pixels: PixelFormat | None = None,
     ) -> FieldResult:
         """Analyse one image now.
 
-        image: uint8 [H, W, 3] RGB. pixel_um: width of a pixel in µm, if known.
+        image: what a session takes: numpy or DLPack, uint8 RGB [H, W, 3], or as `pixels` says; or
+        a Frame. pixel_um: width of a pixel in µm, if known.
 
-        Raises ImageError if the image cannot be used, RbcError if the engine is closed or was opened
-        by another process.
+        Raises ImageError if the image cannot be used, UsageError for an impossible pixel_um,
+        RbcError if the engine is closed or was opened by another process.
         """
-        frame = (
-            image
-            if isinstance(image, Frame)
-            else Frame(pixels=image, field=field, pixel_um=pixel_um)
-        )
+        check_number("pixel_um", pixel_um, *PIXEL_UM, unit=" µm")
+        if isinstance(image, Frame):
+            frame = image
+        else:
+            places = [choice.place for choice in self.choices]
+            rgb = usable_rgb(image, pixels or PixelFormat(), places=places)
+            frame = Frame(pixels=rgb, field=field, pixel_um=pixel_um)
         ref = FieldRef(slide=frame.slide, field=frame.field, path=Path())
         future = self._submit([Decoded(ref=ref, frame=frame)], keep_frames=False)
         result = self._results(future)[0]

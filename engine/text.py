@@ -51,9 +51,7 @@ def printable(text: str) -> str:
     """Return the text as one line of UTF-8: anything unprintable, undecodable bytes too, as a
     backslash escape.
     """
-    return "".join(
-        c if c.isprintable() else _escaped(c) for c in text
-    )
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
 
 
 def _escaped(character: str) -> str:

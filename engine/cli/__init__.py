@@ -21,6 +21,7 @@ from rbc_engine.cli.run import run
 from rbc_engine.cli.synth import synth
 from rbc_engine.cli.terminal.stopping import end_on_second_signal
 from rbc_engine.errors import RbcError, UsageError
+from rbc_engine.naming import options_named
 
 __all__ = ["app", "main"]
 
@@ -33,21 +34,32 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(run)
-app.command()(live)
-app.command()(recall)
-app.command()(compare)
-app.command()(build)
-app.command()(calibrate)
-app.command()(bench)
+
+
+@app.callback()
+def _named(context: typer.Context) -> None:
+    """Find and classify red blood cells in microscope images of smears."""
+    context.with_resource(options_named())
+
+
+app.command(short_help="Analyse images and whole slides: tables and a report.")(run)
+app.command(short_help="Analyse a camera's frames as they arrive.")(live)
+app.command(short_help="Apply other thresholds or a caller to a finished run.")(recall)
+app.command(short_help="Show what differs between two runs.")(compare)
+app.command(short_help="Compile a pack for a device ahead of a run.")(build)
+app.command(short_help="Prepare a pack for int8 and fp8, and test them.")(calibrate)
+app.command(short_help="Measure the speed of the engine and its stages.")(bench)
 app.add_typer(packs_app, name="packs")
-app.command()(doctor)
-app.command()(synth)
+app.command(short_help="Show which device, precision and decoders run here.")(doctor)
+app.command(short_help="Render slides of red cells with known truth.")(synth)
 app.add_typer(train_app, name="train")
-app.command()(evaluate)
-app.add_typer(reproduce_app, name="reproduce")
+app.command(short_help="Measure a pack on labelled smears.")(evaluate)
+app.add_typer(
+    reproduce_app, name="reproduce", short_help="Reproduce tables and figures of Qiu et al. 2019."
+)
 
 
 def main() -> None:

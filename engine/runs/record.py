@@ -10,7 +10,7 @@ from rbc_engine.engine import Engine
 from rbc_engine.runs.bound import bound_record
 from rbc_engine.sinks.run_json import Counts, RunRecord
 from rbc_engine.sources.open import decoder_of
-from rbc_engine.types.results import FieldResult
+from rbc_engine.types.results import FieldFlag, FieldResult
 
 __all__ = ["RunCounts", "run_head", "run_record"]
 
@@ -24,6 +24,8 @@ class RunCounts:
     failed: int = 0
     saturated: int = 0
     rescaled: int = 0
+    unfamiliar: int = 0
+    uncovered: int = 0
     regions: int = 0
     abnormal: int = 0
 
@@ -33,6 +35,8 @@ class RunCounts:
         self.failed += not result.ok
         self.saturated += result.saturated
         self.rescaled += result.um_per_px_from == "estimated"
+        self.unfamiliar += FieldFlag.UNFAMILIAR in result.flags
+        self.uncovered += FieldFlag.UNCOVERED in result.flags
         if result.regions is not None:
             self.regions += len(result.regions)
             self.abnormal += int(result.regions.abnormal.sum())
@@ -64,19 +68,34 @@ def run_record(
     startup_s: float,
     settings: Mapping[str, Any],
     warnings: Sequence[str],
+    decoder_notes: Sequence[str] = (),
 ) -> RunRecord:
     """Return run.json of a run; its wall_seconds are filled in by the caller.
 
     startup_s: seconds until the first frame.
     settings, warnings: for run.json, in addition to those of the engine and the counts. Settings
         by the names of run_json.Settings.
+    decoder_notes: why no faster decoder was used.
     """
-    stated = [*engine.notes, *warnings]
+    stated = [*engine.doubts, *warnings]
     if counts.saturated:
         limit = engine.pack.manifest.detector.max_regions
         stated.append(
             f"{counts.saturated} fields filled the detector's output of {limit} regions and are "
             f"marked saturated: cells may be missing there"
+        )
+    if counts.unfamiliar:
+        stated.append(
+            f"{counts.unfamiliar} of {counts.fields} fields are unlike those that the pack was "
+            "trained on and are flagged unfamiliar: do not trust their types, nor their cells if "
+            "they show no stained smear"
+        )
+    if counts.uncovered:
+        most = engine.pack.manifest.detector.uncovered_above
+        stated.append(
+            f"{counts.uncovered} of {counts.fields} fields are flagged uncovered: no box covers "
+            f"more than {most:g} of what stands out from their background, so cells are missing "
+            "there"
         )
     if counts.rescaled:
         stated.append(
@@ -92,6 +111,7 @@ def run_record(
         backend=engine.choice.device.backend,
         precision=engine.choice.device.precision,
         decoder=decoder,
+        device_notes=[*engine.notes, *decoder_notes],
         settings={
             "lanes": engine.lanes,
             "threads_per_lane": engine.choice.threads,

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from itertools import chain, takewhile
 from typing import Any, TypeVar
 
@@ -205,7 +204,7 @@ def run_fields(
     if lost is not None and counts.failed == counts.fields:
         raise lost  # nothing was done before the last device failed: there is nothing to keep
 
-    stated = [*decoder_notes, *plan.notes, *warnings, *slides.notes]
+    stated = [*plan.notes, *warnings, *slides.notes]
     total = len(plan.entries)
     slide_count = sum(isinstance(entry, SlideRef) for entry in plan.entries)
     if slide_count and output.needs_frames:
@@ -227,6 +226,7 @@ def run_fields(
         startup_s=startup_s,
         settings={"decode_workers": workers, "um_per_px": pixel_um, **settings},
         warnings=stated,
+        decoder_notes=decoder_notes,
     )
     if slides.records:
         run = run.changed(whole_slides=slides.records)

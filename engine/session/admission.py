@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rbc_engine.errors import SessionClosedError
+from rbc_engine.session.field_names import FieldNames
 from rbc_engine.session.ledger import Ledger
 from rbc_engine.session.outbox import Outbox
 from rbc_engine.session.pixels import BufferPool, PixelFormat, RawArray
@@ -74,6 +75,7 @@ class Flow:
         self.ledger = Ledger()
         self.outbox = Outbox(in_order=options.order == "submitted", most=options.max_unread)
         self.pool = BufferPool(limit)
+        self.names = FieldNames()
         self.open: dict[int, InFlight] = {}
         self.waiting: deque[InFlight] = deque()
         self.accepting = True
@@ -107,7 +109,7 @@ class Flow:
         """
         with self.changed:
             entry.number = self.ledger.submit()
-            entry.field = entry.field or f"frame-{entry.number:06d}"
+            entry.field = self.names.unique(entry.slide, entry.field, number=entry.number)
             entry.cancels = self.cancels
             self.open[entry.number] = entry
             if not self.accepting:

@@ -9,7 +9,20 @@ from collections.abc import Callable
 
 __all__ = ["mutant"]
 
-_EDGES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 40, 1 << 63)
+_EDGES = (
+    0,
+    1,
+    0x7F,
+    0x80,
+    0xFF,
+    0x7FFF,
+    0xFFFF,
+    0x7FFFFFFF,
+    0x80000000,
+    0xFFFFFFFF,
+    1 << 40,
+    1 << 63,
+)
 _WORDS = (
     b"0", b"-1", b"1e999", b"nan", b"inf", b"9" * 20, b"9" * 5000, b"true", b"null", b'""', b"[]", b"{}",
     b"\\u001b[2J", b"\\ud800", b"../x", b"/dev/zero", b"[[[[[[[[", b"\xff\xfe",

@@ -219,7 +219,9 @@ def _result() -> FieldResult:
         abnormal=p[:, 0] >= 0.5,
         flags=np.zeros(5, np.uint8),
     )
-    return FieldResult(slide="s", field="a.jpg", path="/in/a.jpg", width=640, height=480, regions=regions)
+    return FieldResult(
+        slide="s", field="a.jpg", path="/in/a.jpg", width=640, height=480, regions=regions
+    )
 
 
 def _record(folder: Path) -> list[bytes]:

@@ -17,6 +17,7 @@ from rbc_engine.errors import ResultsError, UsageError
 from rbc_engine.packs.pack import Pack
 from rbc_engine.sinks.run_json import RUN_JSON, RunRecord
 from rbc_engine.sinks.tables.fields_csv import FieldsCsv
+from rbc_engine.sinks.tables.regions_table import kind_numbers
 from rbc_engine.text import plain_text
 from rbc_engine.training.datasets.base import LabelledField
 from rbc_engine.training.evaluation.findings import Findings
@@ -156,6 +157,7 @@ def _regions(rows: Any, pack: Pack) -> Regions:
     return Regions.by_area(
         boxes=columns(("x0", "y0", "x1", "y1"), np.float32),
         scores=columns(("score",), np.float32)[:, 0],
+        kinds=kind_numbers(rows["kind"]),
         probabilities=columns([f"p_{name}" for name in pack.types], np.float32),
         has=columns([f"has_{name}" for name in pack.types], np.bool_),
         abnormal_p=columns(("abnormal_p",), np.float32)[:, 0],

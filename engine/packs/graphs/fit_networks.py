@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rbc_engine.errors import PackError
-from rbc_engine.packs.manifest import Manifest
 from rbc_engine.packs.graphs.onnx_file import read_graph
 from rbc_engine.packs.graphs.onnx_given import Shape
 from rbc_engine.packs.graphs.onnx_shapes import Work, follow_shapes
+from rbc_engine.packs.manifest import Manifest
 
 __all__ = ["check_networks"]
 

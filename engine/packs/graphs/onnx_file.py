@@ -193,7 +193,7 @@ def _numbers(values: list[Any], read: Read) -> list[Any]:
     """Read a repeated number, packed or not."""
     numbers: list[Any] = []
     for value in values:
-        if isinstance(value, int) or read is _float and len(value) == 4:
+        if isinstance(value, int) or (read is _float and len(value) == 4):
             numbers.append(read(value))
         elif read is _float:
             if len(value) % 4:
@@ -258,13 +258,13 @@ def _node(value: int | memoryview) -> Node:
     if found.get(7) or found.get(8):
         raise ValueError(f"operator {kind!r} is of {found.get(7)!r}, not of ONNX itself")
     if len(found[1]) > _MOST_PORTS or len(found[2]) != 1:
-        raise ValueError(f"operator {kind!r} must have at most {_MOST_PORTS} inputs, and one output")
+        raise ValueError(
+            f"operator {kind!r} must have at most {_MOST_PORTS} inputs, and one output"
+        )
     attributes = dict(found[5])
     if len(attributes) != len(found[5]):
         raise ValueError(f"operator {kind!r} has an attribute twice")
-    return Node(
-        kind=kind, inputs=tuple(found[1]), outputs=tuple(found[2]), attributes=attributes
-    )
+    return Node(kind=kind, inputs=tuple(found[1]), outputs=tuple(found[2]), attributes=attributes)
 
 
 def _attribute(value: int | memoryview) -> tuple[str, Attribute]:

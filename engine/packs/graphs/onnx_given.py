@@ -44,7 +44,9 @@ class Given:
     def known(self, index: int) -> list[int]:
         values = self.values(index)
         if values is None or any(value != int(value) for value in values if abs(value) < 2**53):
-            raise ValueError(f"its input {index} must be a few whole numbers that do not depend on pixels")
+            raise ValueError(
+                f"its input {index} must be a few whole numbers that do not depend on pixels"
+            )
         return [int(value) for value in values]
 
     def number(self, name: str, default: int) -> int:

@@ -96,7 +96,9 @@ def _conv(given: Given) -> tuple[Shape, Values | None]:
     out, own, *kernel = given.shape(1, axes=4)
     group = given.number("group", 1)
     if group < 1 or channels != own * group or out % group or min(out, own, *kernel) < 1:
-        raise ValueError(f"weights {list(given.shape(1))} in {group} groups do not fit {channels} channels")
+        raise ValueError(
+            f"weights {list(given.shape(1))} in {group} groups do not fit {channels} channels"
+        )
     if given.numbers("kernel_shape", kernel, least=1) != kernel:
         raise ValueError("kernel_shape must be that of its weights")
     if given.has(2) and given.shape(2) != (out,):
@@ -121,7 +123,9 @@ def _axes(given: Given, index: int, count: int) -> list[int]:
     """Return axes that are given as an input, or by older opsets as an attribute, from 0."""
     listed = given.node.attributes.get("axes")
     axes = [int(axis) for axis in listed] if isinstance(listed, tuple) else given.known(index)
-    if any(not -count <= axis < count for axis in axes) or len({a % count for a in axes}) != len(axes):
+    if any(not -count <= axis < count for axis in axes) or len({a % count for a in axes}) != len(
+        axes
+    ):
         raise ValueError(f"axes must be different ones of {count} (got {axes!r:.40})")
     return [axis % count for axis in axes]
 
@@ -216,7 +220,8 @@ def _concat(given: Given) -> tuple[Shape, Values | None]:
     first = shapes[0]
     axis = _axis(given.number("axis", 0), len(first))
     if any(
-        len(shape) != len(first) or shape[:axis] + shape[axis + 1 :] != first[:axis] + first[axis + 1 :]
+        len(shape) != len(first)
+        or shape[:axis] + shape[axis + 1 :] != first[:axis] + first[axis + 1 :]
         for shape in shapes
     ):
         raise ValueError(f"shapes {shapes!r:.80} do not fit")

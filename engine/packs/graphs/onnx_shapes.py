@@ -51,7 +51,9 @@ def follow_shapes(graph: Graph, inputs: Mapping[str, Shape]) -> Work:
         try:
             shape, known = output_of(given)
         except ValueError as error:
-            raise ValueError(f"operator {node.kind!r:.40} of {node.outputs[0]!r:.80}: {error}") from error
+            raise ValueError(
+                f"operator {node.kind!r:.40} of {node.outputs[0]!r:.80}: {error}"
+            ) from error
         _take(shapes, values, node.outputs[0], shape, known)
         total += math.prod(shape)
         multiplications += given.multiplications
@@ -63,10 +65,12 @@ def follow_shapes(graph: Graph, inputs: Mapping[str, Shape]) -> Work:
 
 
 def _take(
-    shapes: dict[str, Shape], values: dict[str, Values], name: str, shape: Shape, known: Values | None
+    shapes: dict[str, Shape],
+    values: dict[str, Values],
+    name: str,
+    shape: Shape,
+    known: Values | None,
 ) -> None:
     shapes[name] = shape
     if known is not None and len(known) <= _MOST_VALUES:
         values[name] = known
-
-

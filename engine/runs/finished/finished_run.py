@@ -26,7 +26,8 @@ from rbc_engine.sinks.journal.stored_result import check_result
 from rbc_engine.sinks.run_json import RUN_JSON, RunRecord, damaged
 from rbc_engine.sinks.tables.cells_parquet import CellsParquet, CellsTable
 from rbc_engine.sinks.tables.fields_csv import FIELD_COLUMNS, FieldsCsv
-from rbc_engine.sinks.tables.regions_parquet import RegionsParquet, RegionsTable
+from rbc_engine.sinks.tables.regions_parquet import RegionsParquet
+from rbc_engine.sinks.tables.regions_table import RegionsTable
 from rbc_engine.text import encodable, plain_text
 from rbc_engine.types.frames import FileStamp
 from rbc_engine.types.regions import Regions

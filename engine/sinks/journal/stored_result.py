@@ -87,9 +87,7 @@ def unpack_result(header: dict[str, Any], data: bytes, *, types: int) -> FieldRe
             stamp = FileStamp(_whole(header, "bytes"), _whole(header, "modified_ns", signed=True))
         tiles = None
         if "tiles_run" in header:
-            tiles = TileCounts(
-                run=_whole(header, "tiles_run"), blank=_whole(header, "tiles_blank")
-            )
+            tiles = TileCounts(run=_whole(header, "tiles_run"), blank=_whole(header, "tiles_blank"))
         return FieldResult(
             slide=header["slide"],
             field=header["field"],
@@ -139,7 +137,9 @@ def check_result(result: FieldResult) -> None:
             f"{result.um_per_px_from!r:.40})"
         )
     stamp, tiles = result.stamp, result.tiles
-    if stamp is not None and not (0 <= stamp.bytes < 1 << 63 and -(1 << 63) < stamp.modified_ns < 1 << 63):
+    if stamp is not None and not (
+        0 <= stamp.bytes < 1 << 63 and -(1 << 63) < stamp.modified_ns < 1 << 63
+    ):
         raise ValueError("bytes and modified must fit into 64 bits")
     if tiles is not None and not (0 <= tiles.run < 1 << 63 and 0 <= tiles.blank < 1 << 63):
         raise ValueError("tiles must fit into 64 bits")

@@ -25,7 +25,16 @@ _MOST_SIDE = 1 << 22
 _DECLARATION = re.compile(r"<!\s*(?:DOCTYPE|ENTITY)", re.IGNORECASE)
 _PLANES = ("SizeZ", "SizeC", "SizeT")
 _SIDES = ("SizeX", "SizeY")
-_COUNTS = (*_PLANES, "PlaneCount", "NumPlanes", "IFD", "FirstZ", "FirstC", "FirstT", "SamplesPerPixel")
+_COUNTS = (
+    *_PLANES,
+    "PlaneCount",
+    "NumPlanes",
+    "IFD",
+    "FirstZ",
+    "FirstC",
+    "FirstT",
+    "SamplesPerPixel",
+)
 
 
 def open_tiff(source: Path | io.BytesIO) -> tifffile.TiffFile:
@@ -58,12 +67,16 @@ def _check_ome(xml: str) -> None:
     try:
         root = ElementTree.fromstring(xml)
     except ElementTree.ParseError as error:
-        raise ImageError(f"damaged OME metadata ({printable(str(error)):.80}); export it again") from error
+        raise ImageError(
+            f"damaged OME metadata ({printable(str(error)):.80}); export it again"
+        ) from error
     total = 0
     for number, element in enumerate(root.iter()):
         tag = element.tag.rpartition("}")[2]
         if number > _MOST_ELEMENTS or tag.startswith("Modulo"):
-            raise ImageError("OME metadata of more than one image; export one plane as a file of its own")
+            raise ImageError(
+                "OME metadata of more than one image; export one plane as a file of its own"
+            )
         for name in (*_COUNTS, *_SIDES):
             if name in element.attrib:
                 _number(name, element.attrib[name])

@@ -245,9 +245,7 @@ class DaliSource(Closing):
             pixels, reason = None, str(error)
         item.seconds += time.perf_counter() - started
         if pixels is None:
-            return Decoded(
-                ref=item.ref, error=reason, seconds=item.seconds, stamp=item.stamp
-            )
+            return Decoded(ref=item.ref, error=reason, seconds=item.seconds, stamp=item.stamp)
         return self._done(item, pixels)
 
     def _done(self, item: _Item, pixels: UInt8 | DaliImage) -> Decoded:

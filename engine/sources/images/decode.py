@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from rbc_engine.errors import ImageError
-from rbc_engine.sources.images.table import READERS, reader_of
 from rbc_engine.sources.bounds.regular_file import read_whole
+from rbc_engine.sources.images.table import READERS, reader_of
 from rbc_engine.text import printable
 from rbc_engine.types.arrays import UInt8
 from rbc_engine.types.frames import FileStamp

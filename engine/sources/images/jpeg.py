@@ -7,8 +7,8 @@ import struct
 import simplejpeg
 
 from rbc_engine.errors import ImageError
-from rbc_engine.sources.images.convert import check_size, cmyk_to_rgb, exif_orientation, upright
 from rbc_engine.sources.bounds.jpeg_scans import check_scans
+from rbc_engine.sources.images.convert import check_size, cmyk_to_rgb, exif_orientation, upright
 from rbc_engine.types.arrays import UInt8
 
 __all__ = ["decode_jpeg", "plain_jpeg"]

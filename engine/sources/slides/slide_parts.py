@@ -55,4 +55,6 @@ def _check(part: Path) -> None:
     except (OSError, ValueError):  # a value that is no file; or missing, which its reader says
         return
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise ImageError(f"its part {printable(part.name)!r:.80} is not a regular file; copy it again")
+        raise ImageError(
+            f"its part {printable(part.name)!r:.80} is not a regular file; copy it again"
+        )

@@ -22,8 +22,8 @@ import tifffile
 
 from rbc_engine.errors import ImageError
 from rbc_engine.sources.bounds.bounded_tiff import bounded_series, open_tiff
-from rbc_engine.sources.images.decode import MAX_FILE_BYTES
 from rbc_engine.sources.bounds.regular_file import open_regular
+from rbc_engine.sources.images.decode import MAX_FILE_BYTES
 from rbc_engine.sources.slides.base import Box, Level, checked_levels, checked_pixel_um
 from rbc_engine.sources.slides.tiff_level import TiffLevel
 from rbc_engine.text import printable

@@ -128,7 +128,7 @@ def test_what_is_not_accepted_can_be_asked_for_and_is_said(pack: Pack) -> None:
     choice = open_device("cpu", precision="int8", calibration=bare.calibration)
     with choice.device as device:
         assert device.precision == "int8"
-    (note,) = choice.notes
+    (note,) = choice.doubts
     assert "int8 was asked for, and is not accepted" in note
     assert "no verdict on cpu:int8" in note
 

@@ -13,10 +13,10 @@ import pytest
 
 from rbc_engine.errors import RbcError, ResultsError
 from rbc_engine.runs.finished.finished_run import FinishedRun
-from rbc_engine.runs.live import recover
-from rbc_engine.runs.recall import pack_of
-from rbc_engine.runs.resume import open_earlier, resume_plan
 from rbc_engine.runs.finished.table_file import MOST_ROWS
+from rbc_engine.runs.live import recover
+from rbc_engine.runs.recall.call_rules import pack_of
+from rbc_engine.runs.resume import open_earlier, resume_plan
 from rbc_engine.sinks.files.records import RecordWriter
 from rbc_engine.sinks.journal.run_journal import RUN_JOURNAL, RunJournal
 from rbc_engine.sinks.journal.stored_result import check_result, pack_result
@@ -84,9 +84,7 @@ def test_odd_values_of_a_journal_end_it_and_nothing_else(tmp_path, toy_pack, res
     kept = 0
     for path, value in odd_at(header):
         odd = with_value(header, path, value)
-        journal_of(
-            tmp_path, {"schema": 2, "run": run}, [(good, data), (odd, data), (good, data)]
-        )
+        journal_of(tmp_path, {"schema": 2, "run": run}, [(good, data), (odd, data), (good, data)])
         entry = FieldRef(slide="s", field="f.jpg", path=tmp_path / "f.jpg")
         with RunJournal.reopen(
             claim(tmp_path, "resume"), types=3, check=lambda head: None
@@ -105,16 +103,21 @@ def test_odd_values_of_a_journal_end_it_and_nothing_else(tmp_path, toy_pack, res
 def test_odd_values_of_a_live_journal_end_it_and_nothing_else(tmp_path, toy_pack, result):
     header, arrays = pack_result(replace(result, stamp=None, tiles=None))
     data = b"".join(arrays)
-    ended = {"number": 1, "status": "done", "slide": "s", "field": "f", "cause": "", "result": header}
+    ended = {
+        "number": 1,
+        "status": "done",
+        "slide": "s",
+        "field": "f",
+        "cause": "",
+        "result": header,
+    }
     run = RunRecord.of(toy_pack).to_json()
     outcomes = set()
     for path, value in odd_at(ended, *[("lost",)] * 4):
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         folder.mkdir()
         odd = with_value(ended, path, value)
-        journal_of(
-            folder, {"schema": 3, "run": run}, [(ended, data), (odd, data)], LIVE_JOURNAL
-        )
+        journal_of(folder, {"schema": 3, "run": run}, [(ended, data), (odd, data)], LIVE_JOURNAL)
         recovered = recover(folder, toy_pack)
         outcomes.add(recovered.counts.fields)
         with FinishedRun(folder) as finished:
@@ -131,7 +134,9 @@ def folder(tmp_path, toy_pack, result):
     with RunOutput(claim(folder), toy_pack) as output:
         for each in results:
             output.write(each)
-        output.finish(RunRecord.of(toy_pack, counts=counts, abnormal_types=toy_pack.manifest.abnormal))
+        output.finish(
+            RunRecord.of(toy_pack, counts=counts, abnormal_types=toy_pack.manifest.abnormal)
+        )
     return folder
 
 
@@ -165,7 +170,20 @@ def test_odd_cells_of_fields_csv_are_refused_or_used(folder):
     lines = (folder / "fields.csv").read_text().splitlines()
     columns = len(lines[0].split(","))
     for column in range(columns):
-        for value in ("", "-1", "x", "nan", "inf", "9" * 30, "1e999", "NaT", "0000-00-00Z", "\u0663", '"', "=1"):
+        for value in (
+            "",
+            "-1",
+            "x",
+            "nan",
+            "inf",
+            "9" * 30,
+            "1e999",
+            "NaT",
+            "0000-00-00Z",
+            "\u0663",
+            '"',
+            "=1",
+        ):
             cells = lines[2].split(",")
             cells[column] = value
             text = "\n".join([lines[0], lines[1], ",".join(cells), *lines[3:]]) + "\n"
@@ -184,9 +202,9 @@ def test_rows_that_cost_no_bytes_are_counted_before_they_are_read(folder, toy_pa
     table = pq.read_table(folder / name)
     count = MOST_ROWS + 1
     columns = [
-        pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), column.combine_chunks().slice(0, 1)).cast(
-            column.type
-        )
+        pa.DictionaryArray.from_arrays(
+            pa.array(np.zeros(count, np.int32)), column.combine_chunks().slice(0, 1)
+        ).cast(column.type)
         for column in table.columns
     ]
     many = pa.Table.from_arrays(columns, schema=table.schema)

@@ -155,6 +155,8 @@ def test_slides_csv_adds_up_fields(tmp_path, toy_pack, make_result, make_failure
         clear = [r.take(r.flags & RegionFlag.BORDER == 0) for r in regions]
         whole = sum(len(r) for r in clear)
         abnormal = sum(int(r.abnormal.sum()) for r in clear)
+        assert int(row["border"]) == sum(len(r) for r in regions) - whole
+        assert int(row["whole_abnormal"]) == abnormal
         interval = binomtest(abnormal, whole).proportion_ci(method="wilson")
         shares = (abnormal / whole, interval.low, interval.high)
         unknown = (

@@ -40,7 +40,9 @@ def node(kind, inputs, output="y", **attributes):
 
 def inferred(model):
     """By onnx itself: the shape of every tensor that a node makes."""
-    whole = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    whole = onnx.shape_inference.infer_shapes(
+        model, check_type=True, strict_mode=True, data_prop=True
+    )
     return {
         value.name: tuple(side.dim_value for side in value.type.tensor_type.shape.dim)
         for value in (*whole.graph.value_info, *whole.graph.output)

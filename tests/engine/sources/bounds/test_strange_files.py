@@ -11,10 +11,10 @@ from PIL import Image
 
 from rbc_engine.errors import ImageError
 from rbc_engine.sources.bounds import regular_file
+from rbc_engine.sources.bounds.regular_file import read_start, read_whole
 from rbc_engine.sources.find import find_fields
 from rbc_engine.sources.images.decode import read_bytes, read_stamped
 from rbc_engine.sources.images.files import FileSource
-from rbc_engine.sources.bounds.regular_file import read_start, read_whole
 from rbc_engine.sources.slides.open import is_whole_slide, open_slide
 from rbc_engine.types.frames import FieldRef, FileStamp
 
