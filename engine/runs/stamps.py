@@ -30,8 +30,8 @@ class ReadStamps:
     ) -> FieldResult:
         """Return a result with the stamp of its file.
 
-        planned: the file's stamp when the run began. A whole slide is read for a long time: where its
-        stamp is another one at the end, the result is that it failed.
+        planned: the file's stamp when the run began. A whole slide is read for a long time: where
+        its stamp is another one at the end, the result is that it failed.
         """
         ref = entry_ref(entry)
         if not isinstance(entry, SlideRef):
@@ -39,6 +39,7 @@ class ReadStamps:
         if result.ok and FileStamp.of(ref.path) != planned:
             result = FieldResult.failed(
                 Decoded(ref=ref, error="changed", seconds=result.seconds),
-                f"{ref.field}: the file was changed while it was read; run again once it is complete",
+                f"{ref.field}: the file was changed while it was read; run again once it is "
+                "complete",
             )
         return replace(result, stamp=planned)
