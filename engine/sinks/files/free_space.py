@@ -27,6 +27,6 @@ def check_free_space(folder: Path, *, fields: int) -> None:
     if free < needed:
         raise OutputError(
             f"the disk of --out {encodable(str(folder))} has {free >> 20} MiB left, and the "
-            f"results of {fields} fields take about {needed >> 20} MiB; make room, or name a folder "
-            "on another disk"
+            f"results of {fields} fields take about {needed >> 20} MiB; make room, or name another "
+            "--out"
         )
