@@ -293,8 +293,8 @@ class Engine(Closing):
 
     def __reduce__(self) -> NoReturn:
         raise RbcError(
-            "an Engine cannot be pickled or copied: it holds threads and the memory of a device; send "
-            "the pack's name, and open an engine in each process"
+            "an Engine cannot be pickled or copied: it holds threads and the memory of a device; "
+            "send the pack's name, and open an engine in each process"
         )
 
     @staticmethod

@@ -30,8 +30,8 @@ def csv_text(text: str) -> str:
 
     A spreadsheet runs a cell as a formula if it begins with = + - @, also behind a tab, line break
     or blank. Such text gets a leading apostrophe, and so does text that has one already. Where a
-    cell is split at semicolons, tabs or bars, or a line break begins a new row, every part is a cell,
-    and gets its own. To restore the exact text, remove one leading apostrophe of every part:
+    cell is split at semicolons, tabs or bars, or a line break begins a new row, every part is a
+    cell, and gets its own. To restore the exact text, remove one leading apostrophe of every part:
     plain_text. What would move a terminal's cursor or turn the direction of writing, and NUL, at
     which many readers of CSV stop, becomes a backslash escape.
     """

@@ -30,8 +30,8 @@ _LEAST_ALIKE = 0.5
 def check_caller(pack: Pack, caller: Caller) -> None:
     """Check a pack's caller on the probabilities of its golden regions.
 
-    Where the detector finds cells, a region of many is the largest of its cells' calls, so that only
-    half of the regions must agree.
+    Where the detector finds cells, a region of many is the largest of its cells' calls, so that
+    only half of the regions must agree.
 
     Raises PackError if it gives another abnormal_p than they have.
     """

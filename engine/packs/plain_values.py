@@ -1,4 +1,4 @@
-"""Define the texts and numbers that a pack may carry for people: what is printed must not deceive."""
+"""Define the texts and numbers that a pack may carry for people: what is shown must not deceive."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _MOST_BYTES = 64 << 20
 _MOST_TREES = 10_000
 _MOST_NODES = 1_000_000
 _MOST_TEXT = 1 << 16
-_FLOATS = {2: np.dtype("<f4"), 3: np.dtype("<f8")}
+_FLOATS: dict[int, np.dtype[Any]] = {2: np.dtype("<f4"), 3: np.dtype("<f8")}
 _BINARY_TASK = 0
 _LEAF, _NUMERICAL = 0, 1
 _COMPARISONS = (2, 3, 4, 5)  # < <= > >=

@@ -25,7 +25,6 @@ from rbc_engine.runs.resume import (
     open_earlier,
     resume_plan,
 )
-from rbc_engine.runs.stamps import ReadStamps
 from rbc_engine.runs.whole_slides import WholeSlides
 from rbc_engine.sinks.journal.run_journal import RunJournal, field_key
 from rbc_engine.sinks.out_folder import OutFolder
@@ -34,6 +33,7 @@ from rbc_engine.sinks.run_json import RunRecord
 from rbc_engine.sources.base import Entry, Source, entry_ref
 from rbc_engine.sources.open import decoder_of, open_source
 from rbc_engine.sources.slides.tile_reader import SlideSource, SlideStart, SlideStep, TileRead
+from rbc_engine.sources.stamps import ReadStamps
 from rbc_engine.types.frames import SlideRef
 from rbc_engine.types.results import FieldResult
 

@@ -1,4 +1,4 @@
-"""An engine in another process, in a pickle, and after it was closed: said at once, never a hang."""
+"""An engine in another process, in a pickle, and after it was closed: said at once, no hang."""
 
 from __future__ import annotations
 

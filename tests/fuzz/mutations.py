@@ -24,7 +24,8 @@ _EDGES = (
     1 << 63,
 )
 _WORDS = (
-    b"0", b"-1", b"1e999", b"nan", b"inf", b"9" * 20, b"9" * 5000, b"true", b"null", b'""', b"[]", b"{}",
+    b"0", b"-1", b"1e999", b"nan", b"inf", b"9" * 20, b"9" * 5000, b"true", b"null", b'""',
+    b"[]", b"{}",
     b"\\u001b[2J", b"\\ud800", b"../x", b"/dev/zero", b"[[[[[[[[", b"\xff\xfe",
 )  # fmt: skip
 _NUMBER = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?(?:e-?[0-9]+)?")

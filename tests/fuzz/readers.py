@@ -138,7 +138,8 @@ def _read_manifest(data: bytes, folder: Path) -> None:
     try:
         Pack.open(folder)
     except RbcError as error:
-        assert str(error).isprintable()
+        if not str(error).isprintable():
+            raise AssertionError(f"unprintable: {error!r}") from error
         if "is missing" not in str(error):  # of the networks, which are not there
             raise
 

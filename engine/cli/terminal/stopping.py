@@ -18,7 +18,8 @@ _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def stop_on_signal(stop: threading.Event | None = None) -> Iterator[threading.Event]:
-    """Let the fields in flight finish on the first Ctrl-C or SIGTERM; a second one ends the program.
+    """Let the fields in flight finish on the first Ctrl-C or SIGTERM; a second one ends
+    the program.
 
     stop: set by the first one; None creates one.
     """
@@ -42,8 +43,8 @@ def stop_on_signal(stop: threading.Event | None = None) -> Iterator[threading.Ev
 def end_on_second_signal() -> Iterator[None]:
     """End the process three seconds after a second Ctrl-C or SIGTERM, if it has not ended by then.
 
-    Python calls its handlers between two steps of the main thread, which may be long in native code.
-    The number of a signal is in the pipe at once, and a thread of its own reads it.
+    Python calls its handlers between two steps of the main thread, which may be long in native
+    code. The number of a signal is in the pipe at once, and a thread of its own reads it.
     """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)

@@ -34,7 +34,7 @@ def print_run(summary: RunSummary) -> None:
 
 
 def print_failures(summary: RunSummary) -> None:
-    """Print to stderr the first fields that failed, with reasons; and if every one did, that first."""
+    """Print to stderr the first fields that failed, with reasons; first of all if every one did."""
     from rbc_engine.text import printable
 
     counts = summary.record.counts

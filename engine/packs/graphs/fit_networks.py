@@ -1,4 +1,4 @@
-"""Check that the networks of a pack are what its manifest says, fit one another, and stay in bounds.
+"""Check that the networks of a pack are what its manifest says, fit together, and stay in bounds.
 
 Nothing is compiled for it: the shapes of every tensor are followed from the file alone.
 """
@@ -16,7 +16,7 @@ from rbc_engine.packs.manifest import Manifest
 __all__ = ["check_networks"]
 
 _UINT8, _FLOATS = 2, (1, 10)
-# Of one field at the pack's own scale, or one patch. The largest networks that were ever trained for a pack
+# Of one field at the pack's own scale, or one patch. The largest networks trained for a pack so far
 # take less than a twentieth.
 _MOST_BYTES = 8 << 30
 _MOST_PATCH_BYTES = 1 << 30
@@ -89,8 +89,8 @@ def _check(
         ) from error
     if graph.inputs[input_name] not in kinds:
         raise PackError(
-            f"the input {input_name} of {name} has element type {graph.inputs[input_name]}, but must have "
-            f"{' or '.join(map(str, kinds))}; export the pack again"
+            f"the input {input_name} of {name} has element type {graph.inputs[input_name]}, "
+            f"but must have {' or '.join(map(str, kinds))}; export the pack again"
         )
     for output, expected in wanted.items():
         got = work.shapes.get(output)
@@ -103,7 +103,7 @@ def _check(
     if work.bytes > most_bytes or work.multiplications > _MOST_MULTIPLICATIONS:
         raise PackError(
             f"{name} would take {work.bytes / 2**30:.1f} GiB and {work.multiplications:.2g} "
-            f"multiplications for {input_name} {list(shape)}, more than {most_bytes / 2**30:.0f} GiB "
-            f"or {_MOST_MULTIPLICATIONS:.0g}; use a smaller network"
+            f"multiplications for {input_name} {list(shape)}, more than "
+            f"{most_bytes / 2**30:.0f} GiB or {_MOST_MULTIPLICATIONS:.0g}; use a smaller network"
         )
     return work

@@ -11,7 +11,7 @@ import math
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +44,7 @@ class Tensor:
     values: tuple[float, ...] | None
 
 
-Attribute = Union[int, float, str, tuple[int, ...], tuple[float, ...], Tensor]
+Attribute = int | float | str | tuple[int, ...] | tuple[float, ...] | Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +59,8 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """Hold the graph. nodes: each after those whose outputs it reads. inputs: name and number of the
-    element type.
+    """Hold the graph. nodes: each after those whose outputs it reads. inputs: name and number of
+    the element type.
     """
 
     nodes: list[Node] = field(default_factory=list)

@@ -1,5 +1,5 @@
-"""Tell the shape of what an operator makes from the shapes of what it is given, for the operators that
-networks of packs have.
+"""Tell the shape of what an operator makes from the shapes of what it is given, for the operators
+that networks of packs have.
 
 Every operator and every attribute that is not listed here is refused.
 """
@@ -21,7 +21,7 @@ Rule = Callable[[Given], "tuple[Shape, Values | None]"]
 
 
 def output_of(given: Given) -> tuple[Shape, Values | None]:
-    """Return the shape of a node's output, and its numbers if they are few and do not depend on pixels.
+    """Return the shape of a node's output, and its numbers if they do not depend on pixels.
 
     Counts given.multiplications. Raises ValueError for an operator that packs do not have, and for
     shapes that do not fit.

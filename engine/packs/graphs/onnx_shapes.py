@@ -1,5 +1,5 @@
-"""Follow the shapes of a network's tensors from its inputs to its outputs, and count what they would
-take.
+"""Follow the shapes of a network's tensors from its inputs to its outputs, and count what they
+would take.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from rbc_engine.text import csv_text
 __all__ = ["MOST_ROWS", "FieldTable", "TableFile", "rows_are_of"]
 
 MOST_ROWS = 4_000_000
-"""Rows that are held at once, of a row group or of a field: a few bytes of a file may stand for any number of them."""
+"""Rows that are held at once, of a row group or of a field: a few bytes may be any number."""
 
 _MOST_GROUP_BYTES = 1 << 31
 _GROUPS_HELD = 2
@@ -74,7 +74,8 @@ class TableFile(Closing, Generic[Table]):
                 )
             if not 0 <= group.num_rows <= MOST_ROWS:
                 raise wrong(
-                    f"row group {index} has {group.num_rows} rows, and at most {MOST_ROWS} are read at once"
+                    f"row group {index} has {group.num_rows} rows, and at most {MOST_ROWS} are "
+                    "read at once"
                 )
         self._ends = np.cumsum([0, *(group.num_rows for group in groups)])
         self._held: OrderedDict[int, Table] = OrderedDict()

@@ -26,6 +26,7 @@ def check_free_space(folder: Path, *, fields: int) -> None:
     needed = _LEAST_BYTES + fields * _FIELD_BYTES
     if free < needed:
         raise OutputError(
-            f"the disk of --out {encodable(str(folder))} has {free >> 20} MiB left, and the results of "
-            f"{fields} fields take about {needed >> 20} MiB; make room, or name a folder on another disk"
+            f"the disk of --out {encodable(str(folder))} has {free >> 20} MiB left, and the "
+            f"results of {fields} fields take about {needed >> 20} MiB; make room, or name another "
+            "--out"
         )

@@ -94,8 +94,8 @@ def read_live_journal(
     if head.get("schema") != _SCHEMA:
         file.close()
         raise OutputError(
-            f"{path} is not a journal that this version reads (schema {head.get('schema')!r:.40}, not "
-            f"{_SCHEMA}); recover it with the version that wrote it"
+            f"{path} is not a journal that this version reads (schema {head.get('schema')!r:.40}, "
+            f"not {_SCHEMA}); recover it with the version that wrote it"
         )
 
     def ends() -> Iterator[Ended | int]:

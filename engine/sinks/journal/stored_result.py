@@ -152,12 +152,12 @@ def check_result(result: FieldResult) -> None:
 
 
 def _lies_within(value: object, most: float) -> bool:
-    """Tells whether this is a number from 0 to `most`; a NaN is none, and true and false are not."""
+    """Return whether this is a number from 0 to `most`; a NaN is none, nor are true and false."""
     return type(value) in (int, float) and 0 <= value <= most  # type: ignore[operator]
 
 
 def _whole(header: dict[str, Any], name: str, *, signed: bool = False) -> int:
-    """Reads a whole number from 0, or a signed one; raises ValueError for anything else."""
+    """Read a whole number from 0, or a signed one; raise ValueError for anything else."""
     value = header[name]
     if type(value) is not int or not (signed or value >= 0):
         raise ValueError(f"{name} must be a whole number (got {value!r:.40})")

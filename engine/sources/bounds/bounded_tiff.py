@@ -1,5 +1,5 @@
-"""Open TIFFs with tifffile so that what they claim costs nothing: other files that they name are not
-read, and what their metadata count is checked before it is believed.
+"""Open TIFFs with tifffile so that what they claim costs nothing: other files that they name are
+not read, and what their metadata count is checked before it is believed.
 """
 
 from __future__ import annotations
@@ -45,15 +45,16 @@ def open_tiff(source: Path | io.BytesIO) -> tifffile.TiffFile:
 def bounded_series(tiff: Any) -> list[Any]:
     """Return a TIFF's series, which tifffile makes from its metadata.
 
-    Raises ImageError if these are too large, count more than 100,000 planes, define entities, or are
-    spread over other files.
+    Raises ImageError if these are too large, count more than 100,000 planes, define entities, or
+    are spread over other files.
     """
     if tiff.is_mmstack or tiff.is_ndtiff:
         raise ImageError("a stack in several files; export the image as a file of its own")
     description = str(tiff.pages.first.description) if len(tiff.pages) else ""
     if len(description) > _MOST_XML:
         raise ImageError(
-            f"a description of {len(description)} characters, more than {_MOST_XML}; export it again"
+            f"a description of {len(description)} characters, more than {_MOST_XML}; export it "
+            "again"
         )
     if _DECLARATION.search(description):
         raise ImageError("metadata that define entities; export it again")
@@ -65,7 +66,7 @@ def bounded_series(tiff: Any) -> list[Any]:
 
 def _check_ome(xml: str) -> None:
     try:
-        root = ElementTree.fromstring(xml)
+        root = ElementTree.fromstring(xml)  # noqa: S314 - it declares no entities
     except ElementTree.ParseError as error:
         raise ImageError(
             f"damaged OME metadata ({printable(str(error)):.80}); export it again"
@@ -86,8 +87,8 @@ def _check_ome(xml: str) -> None:
             total += max(_number(name, element.attrib.get(name, "0")) for name in _COUNTS)
     if total > _MOST_PLANES:
         raise ImageError(
-            f"OME metadata that count {total} planes, more than {_MOST_PLANES}; export one plane as "
-            "a file of its own"
+            f"OME metadata that count {total} planes, more than {_MOST_PLANES}; export one plane "
+            "as a file of its own"
         )
 
 
@@ -95,6 +96,7 @@ def _number(name: str, text: str) -> int:
     most = _MOST_SIDE if name in _SIDES else _MOST_PLANES
     if not re.fullmatch(r"\s*[0-9]{1,9}\s*", text) or int(text) > most:
         raise ImageError(
-            f"OME metadata with {name} {printable(text)!r:.40}, not within 0..{most}; export it again"
+            f"OME metadata with {name} {printable(text)!r:.40}, not within 0..{most}; export it "
+            "again"
         )
     return int(text)

@@ -30,8 +30,8 @@ def check_memory(needed_bytes: int, *, what: str) -> None:
     left = available_bytes()
     if left is not None and needed_bytes > _SHARE * left:
         raise ImageError(
-            f"{what} would take {needed_bytes / 2**30:.1f} GiB of memory, and {left / 2**30:.1f} GiB "
-            "are left; close other programs, or cut it into fields"
+            f"{what} would take {needed_bytes / 2**30:.1f} GiB of memory, and {left / 2**30:.1f} "
+            "GiB are left; close other programs, or cut it into fields"
         )
 
 

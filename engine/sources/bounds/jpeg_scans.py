@@ -27,7 +27,8 @@ def check_scans(data: bytes) -> None:
     scans, pixels = _count(data)
     if scans > _MOST_SCANS or scans * pixels > _MOST_SCANNED_PX:
         raise ImageError(
-            f"a JPEG of {scans} scans over {pixels} pixels, more than any program writes; export it again"
+            f"a JPEG of {scans} scans over {pixels} pixels, more than any program writes; "
+            "export it again"
         )
 
 

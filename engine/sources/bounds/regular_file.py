@@ -1,4 +1,4 @@
-"""Open files of users and strangers without waiting for pipes, and read them as they are at one time."""
+"""Open files without waiting for pipes, and read them as they are at one time."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def open_regular(path: Path) -> int:
 
 
 def read_start(path: Path, count: int) -> bytes:
-    """Return the first bytes of a regular file, at most count and never more than its size. Raises as
-    open_regular does.
+    """Return the first bytes of a regular file, at most count and never more than its size. Raise
+    as open_regular does.
     """
     descriptor = open_regular(path)
     try:
@@ -54,8 +54,8 @@ def read_whole(path: Path, *, most_bytes: int) -> tuple[bytes, FileStamp | None]
         before = os.fstat(descriptor)
         if before.st_size > most_bytes:
             raise ImageError(
-                f"{before.st_size} bytes, more than the {most_bytes} an image file may have; cut it "
-                "into fields, or open it as a whole slide"
+                f"{before.st_size} bytes, more than the {most_bytes} an image file may have; cut "
+                "it into fields, or open it as a whole slide"
             )
         data = _read(descriptor, before.st_size)
         after = os.fstat(descriptor)

@@ -1,4 +1,4 @@
-"""Read the size of a WebP from its header: its decoder takes memory for all of it when it is opened."""
+"""Read the size of a WebP from its header: its decoder takes memory for all of it at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Check the further files of a slide before a library opens them: pipes, devices, files elsewhere."""
+"""Check the further files of a slide before a library opens them: pipes, devices, files outside."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def named_parts(path: Path) -> list[str]:
 
 
 def check_parts(path: Path) -> None:
-    """Check the files that belong to a slide of several: they must be regular ones, and lie with it.
+    """Check the files that belong to a slide of several: they must be regular, and lie with it.
 
     Raises ImageError; OSError if they cannot be looked at.
     """
@@ -36,8 +36,8 @@ def check_parts(path: Path) -> None:
         for name in named_parts(path):
             if "/" in name or "\\" in name or name in ("", ".", ".."):
                 raise ImageError(
-                    f"it names a file elsewhere ({printable(name)!r:.80}); copy the slide with all its "
-                    "files into one folder"
+                    f"it names a file elsewhere ({printable(name)!r:.80}); copy the slide with all "
+                    "its files into one folder"
                 )
             _check(path.parent / name)
     elif suffix == _MIRAX:

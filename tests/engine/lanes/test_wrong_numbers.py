@@ -1,4 +1,4 @@
-"""Networks that give NaN, infinity or probabilities outside 0..1: that field fails, and no other."""
+"""Networks that give NaN, infinity or probabilities outside 0..1: that field alone fails."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def right(lane, batch):
 
 
 def analyse_damaged(lane, batch, output, damage):
-    """The results if the first frame's share of an output, on which damage works, is not as it should be."""
+    """Return the results when `damage` has worked on an output."""
     run = HostNetwork.__call__
 
     def damaged(self, inputs):

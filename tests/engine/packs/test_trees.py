@@ -1,4 +1,4 @@
-"""Callers of a stranger: what treelite would believe, and crash or hang on, is a PackError at open."""
+"""Callers of a stranger: what treelite would crash or hang on is a PackError at open."""
 
 from __future__ import annotations
 
@@ -128,5 +128,5 @@ def test_a_caller_must_call_as_the_golden_regions_say(tmp_path: Path, deep):
     pack = Path(shutil.copytree(find_pack("chula12"), tmp_path / "pack"))
     lane_maker(Pack.open(pack), meter=Meter())
     put(pack, "caller.treelite", deep.serialize_bytes())
-    with pytest.raises(PackError, match="another abnormal_p for [0-9]+ of [0-9]+ golden regions"):
+    with pytest.raises(PackError, match=r"another abnormal_p for [0-9]+ of [0-9]+ golden regions"):
         lane_maker(Pack.open(pack), meter=Meter())

@@ -1,4 +1,4 @@
-"""Folders of results from a stranger, every checksum right: used up to the damage, or refused in one line."""
+"""Folders of results from a stranger, every checksum right: used up to the damage, or refused."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ from rbc_engine.types.results import TileCounts
 
 ODD = [
     None, True, False, -1, 0, 7, 2**31, 2**63, -(2**63), 10**400, 1.5, -0.0, 1e308, float("nan"),
-    float("inf"), "", "x", "1", "\ud800", "\x1b[2J", "a\x00b", "\u202e", [], [1], ["x"], {}, {"x": 1}, [[[]]],
+    float("inf"), "", "x", "1", "\ud800", "\x1b[2J", "a\x00b", "\u202e", [],
+    [1], ["x"], {}, {"x": 1}, [[[]]],
 ]  # fmt: skip
 
 
@@ -197,7 +198,7 @@ def test_odd_cells_of_fields_csv_are_refused_or_used(folder):
 
 
 def test_rows_that_cost_no_bytes_are_counted_before_they_are_read(folder, toy_pack):
-    """Five million rows of one value are some kilobytes of a file, and a gigabyte when they are read."""
+    """Five million rows of one value are some kilobytes of a file, and a gigabyte once read."""
     name = "regions.parquet"
     table = pq.read_table(folder / name)
     count = MOST_ROWS + 1

@@ -210,7 +210,8 @@ def test_any_name_comes_back_in_safe_text(
         return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
     def shown(text):
-        hidden = "\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff"
+        hidden = "\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e"
+        hidden += "\u2066\u2067\u2068\u2069\ufeff"
         return "".join(
             c.encode("unicode_escape").decode()
             if c in hidden or (unicodedata.category(c) == "Cc" and c not in "\t\r\n")

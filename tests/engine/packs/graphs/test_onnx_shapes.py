@@ -1,4 +1,4 @@
-"""The shapes that are followed through networks, against onnx's own inference; and what is refused."""
+"""The shapes that are followed through networks, against onnx's inference; and what is refused."""
 
 from __future__ import annotations
 
@@ -233,8 +233,8 @@ GROWS = [node("Concat", [f"h{i}"] * 60, f"h{i + 1}", axis=0) for i in range(9)]
     ],
 )
 def test_shapes_out_of_bounds_are_refused(nodes, tensors, says):
+    data = build(nodes, tensors).SerializeToString()
     with pytest.raises(ValueError, match=says):
-        data = build(nodes, tensors).SerializeToString()
         follow_shapes(read_graph(data), {"x": (1, 6, 20, 31)})
 
 

@@ -1,4 +1,4 @@
-"""Small files that ask for much: planes that are not there, scans without end, sizes beyond memory."""
+"""Small files that ask for much: planes that are not there, endless scans, sizes beyond memory."""
 
 from __future__ import annotations
 

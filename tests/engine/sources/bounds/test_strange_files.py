@@ -57,7 +57,7 @@ def test_parts_of_a_slide_are_looked_at_before_a_library_opens_them(tmp_path: Pa
         open_slide(index, name="x.vms")
     index.write_text("[Virtual Microscope Specimen]\nImageFile=part.jpg\n")
     os.mkfifo(tmp_path / "part.jpg")
-    with pytest.raises(ImageError, match="part 'part.jpg' is not a regular file"):
+    with pytest.raises(ImageError, match=r"part 'part\.jpg' is not a regular file"):
         open_slide(index, name="x.vms")
     (tmp_path / "y.mrxs").write_bytes(b"\xff\xd8\xff")
     (tmp_path / "y").mkdir()
@@ -67,7 +67,7 @@ def test_parts_of_a_slide_are_looked_at_before_a_library_opens_them(tmp_path: Pa
 
 
 def test_a_stamp_is_of_the_very_bytes_that_are_read(tmp_path: Path, monkeypatch):
-    """The file is replaced by another one between the search and the reading, and once more later."""
+    """The file is replaced by another one between the search and the reading."""
     path = picture(tmp_path / "a.png", level=10)
     planned = FileStamp.of(path)
     picture(path, level=250)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from rbc_engine.runs.stamps import ReadStamps
+from rbc_engine.sources.stamps import ReadStamps
 from rbc_engine.types.frames import Decoded, FieldRef, FileStamp, SlideRef
 
 PLANNED, READ = FileStamp(1, 2), FileStamp(3, 4)
