@@ -16,10 +16,12 @@ from rbc_engine.engine import Engine
 from rbc_engine.errors import RbcError, UsageError
 from rbc_engine.runs.given_scale import check_um_per_px, refuse_unused
 from rbc_engine.sinks.formats.table import check_formats
-from rbc_engine.sinks.out_folder import Mode, claim
+from rbc_engine.sinks.out_folder import RESULT_FILES, RUN, Mode, claim
 from rbc_engine.sinks.run_json import RunRecord
+from rbc_engine.sources.copies import copy_notes
 from rbc_engine.sources.find import Found, find_fields
 from rbc_engine.stats.counts import SlideCounts, SlideTally
+from rbc_engine.types.frames import FieldRef
 from rbc_engine.types.results import FieldResult
 
 if TYPE_CHECKING:
@@ -134,7 +136,9 @@ def run_folder(
         formats = [formats] if isinstance(formats, str) else list(formats)
         _check(resume=resume, overwrite=overwrite, limit=limit, um_per_px=um_per_px)
         check_formats(formats)
-        found = find_fields(given)
+        found = find_fields(
+            given, out=Path(out), result_files=RESULT_FILES, holds_results=RUN.is_held
+        )
         mode: Mode = "overwrite" if overwrite else "resume" if resume else "new"
         claimed = claim(Path(out), mode, inputs={"INPUT": given})
         entries = found.entries[:limit]
@@ -188,13 +192,12 @@ def _check(*, resume: bool, overwrite: bool, limit: int | None, um_per_px: float
 
 
 def _left_out(found: Found, limit: int | None) -> list[str]:
-    warnings = []
-    if found.skipped:
-        warnings.append(
-            f"{found.skipped} files or folders were skipped: hidden, links, or not images"
-        )
-    if limit is not None and limit < len(found.entries):
-        warnings.append(f"--limit {limit}: {len(found.entries) - limit} fields were left out")
+    warnings = found.passed_over.lines()
+    taken = found.entries[:limit]
+    if len(taken) < len(found.entries):
+        left = len(found.entries) - len(taken)
+        warnings.append(f"--limit {limit}: {left} fields were left out")
+    warnings += copy_notes(entry for entry in taken if isinstance(entry, FieldRef))
     return warnings
 
 

@@ -41,7 +41,7 @@ def test_a_vendor_slide_is_read_by_openslide(smear, tmp_path):
     slide = open_slide(path, name="a.svs")
     assert "OpenSlide" in slide.reader
     assert "aperio" in slide.reader
-    assert slide.pixel_um == UM
+    assert slide.scale.pixel_um == UM
     assert [round(level.down) for level in slide.levels] == [1, 4]
     pixels, all_there = slide.read(0, Box(300, 200, 900, 800))
     assert all_there
@@ -64,7 +64,7 @@ def test_an_ndpi_is_read_as_its_jpegs_are(smear, tmp_path, um):
     slide = open_slide(path, name="a.ndpi")
     assert "OpenSlide" in slide.reader
     assert "hamamatsu" in slide.reader
-    assert slide.pixel_um == pytest.approx(um, rel=1e-4)
+    assert slide.scale.pixel_um == pytest.approx(um, rel=1e-4)
     assert slide.notes == []
     # The levels of the file, and those between them that a JPEG gives by itself.
     assert [round(level.down) for level in slide.levels] == [1, 2, 4, 8, 16, 32]
@@ -87,7 +87,7 @@ def test_an_mrxs_is_put_together_from_its_photographs(smear, tmp_path, image_for
     truth = write_mrxs(path, smear, um=0.2325, image_format=image_format)
     slide = open_slide(path, name="a.mrxs")
     assert "mirax" in slide.reader
-    assert slide.pixel_um == pytest.approx(0.2325)
+    assert slide.scale.pixel_um == pytest.approx(0.2325)
     assert slide.notes == []
     assert [level.down for level in slide.levels] == [1, 2, 4]
     assert (slide.levels[0].height, slide.levels[0].width) == truth.shape[:2]
