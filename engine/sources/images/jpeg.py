@@ -103,7 +103,7 @@ def _mended(parts: JpegParts, *, first: str) -> UInt8:
         except ValueError as error:
             reason = str(error)
             if _may_be_whole(reason, parts):
-                return _lenient(parts, reason)
+                return _lenient(parts)
     raise _missing(" ".join(reason.split()))
 
 
@@ -117,14 +117,14 @@ def _may_be_whole(warning: str, parts: JpegParts) -> bool:
     )
 
 
-def _lenient(parts: JpegParts, warning: str) -> UInt8:
+def _lenient(parts: JpegParts) -> UInt8:
     """Decode whatever libjpeg warns of, and make sure that all of it came from the file."""
     try:
         pixels = imagecodecs.jpeg8_decode(parts.joined())
         for continuation in _CONTINUATIONS:
             other = imagecodecs.jpeg8_decode(parts.joined(after_coded=continuation))
             if not np.array_equal(pixels, other):
-                raise _missing(" ".join(warning.split()))
+                raise _missing("blocks are missing")
     except imagecodecs.Jpeg8Error as error:
         raise _missing(" ".join(str(error).split())) from error
     if pixels.shape[:2] != (parts.height, parts.width):

@@ -38,7 +38,7 @@ def decode_png(data: bytes) -> Picture:
             raise ImageError("an animation; export each image as a file of its own")
         order += [kind] if order[-1:] != [kind] else []
         if kind == b"IHDR":
-            if len(body) != _HEADER.size or order != [b"IHDR"]:
+            if len(body) != _HEADER.size or kept:
                 raise _damaged("its header is not where it must be")
             width, height, bits = _HEADER.unpack(body)[:3]
             check_size(width, height)

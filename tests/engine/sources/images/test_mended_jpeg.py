@@ -106,7 +106,7 @@ def test_spare_bytes_before_restart_markers_are_skipped():
 def test_where_blocks_are_missing_it_is_refused(data, draw):
     scan = data.index(b"\xff\xda") + 14
     cut = draw.draw(st.integers(scan, len(data) - 4))
-    for ending in (b"", EOI, b"\0\0" + EOI):
+    for ending in (b"", EOI):
         with pytest.raises(ImageError, match="damaged JPEG"):
             decoded(data[:cut] + ending)
 
@@ -125,7 +125,7 @@ def test_a_progressive_file_without_its_last_scan_is_refused():
 
 
 def test_unusual_samplings_are_read_as_pillow_does_and_strictly():
-    for factors in ((0x41, 0x11, 0x11), (0x22, 0x21, 0x11), (0x14, 0x11, 0x11), (0x42, 0x11, 0x11)):
+    for factors in ((0x22, 0x21, 0x11), (0x42, 0x11, 0x11), (0x31, 0x11, 0x11)):
         data = coded(factors)
         with pytest.raises(ValueError, match="subsampling"):
             simplejpeg.decode_jpeg_header(data)
@@ -133,8 +133,8 @@ def test_unusual_samplings_are_read_as_pillow_does_and_strictly():
         np.testing.assert_array_equal(decoded(data), expected)
         np.testing.assert_array_equal(decoded(data[:-2]), expected)
         np.testing.assert_array_equal(decoded(data[:-2] + b"\0\0" + EOI), expected)
-        for cut in (3, 9, 40, 200):
-            assert "damaged JPEG" in error_of(data[:-cut] + EOI)
+        for cut in (9, 40, 200):
+            assert "blocks are missing" in error_of(data[:-cut] + EOI)
 
 
 def test_parts_are_the_file():

@@ -40,7 +40,7 @@ def test_what_ome_cannot_mean_is_ignored_with_a_note(size, unit):
 
 @pytest.mark.parametrize(
     ("unit", "per_um"),
-    [("micron", 1), ("um", 1), ("µm", 1), ("\\u00B5m", 1), ("nm", 1e3), ("mm", 1e-3), ("cm", 1e-4)],
+    [("micron", 1), ("um", 1), ("\\u00B5m", 1), ("nm", 1e3), ("mm", 1e-3), ("cm", 1e-4)],
 )
 def test_imagej(unit, per_um):
     per_unit = 10.0 / per_um

@@ -126,7 +126,7 @@ def test_thumbnails_labels_and_masks_are_passed_over(order):
     file = io.BytesIO()
     with tifffile.TiffWriter(file) as writer:
         writer.write(smear(), photometric="rgb", metadata=None)
-        writer.write(smear()[..., 0].copy(), subfiletype=4, metadata=None)
+        writer.write(smear()[..., 0] > 9, photometric="minisblack", subfiletype=4, metadata=None)
     np.testing.assert_array_equal(decode_image(file.getvalue(), name="a"), smear())
 
 
