@@ -18,6 +18,7 @@ from rbc_engine.cli.recall import recall
 from rbc_engine.cli.reproduce import app as reproduce_app
 from rbc_engine.cli.run import run
 from rbc_engine.cli.synth import synth
+from rbc_engine.cli.terminal.streams import escape_unprintable
 from rbc_engine.cli.train import app as train_app
 from rbc_engine.errors import RbcError, UsageError
 
@@ -51,6 +52,7 @@ app.add_typer(reproduce_app, name="reproduce")
 
 def main() -> None:
     """Run the command line; an error of rbc-engine becomes one line on stderr and an exit code."""
+    escape_unprintable()
     try:
         app()
     except RbcError as error:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rbc_engine.cli.terminal import options
+from rbc_engine.cli.terminal.streams import print_json
 from rbc_engine.errors import UsageError
 
 if sys.version_info >= (3, 11):
@@ -103,7 +104,7 @@ def recall(
         with RunOutput(claimed, changed.pack) as output:
             summary = make(run, changed, output, started=started, on_result=on_result)
     if as_json:
-        print(summary.text())
+        print_json(summary.text())
     elif not quiet:
         print_summary(tally.rows(), summary.warnings, out)
         changes.print()

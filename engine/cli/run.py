@@ -13,6 +13,7 @@ import typer
 from rbc_engine.cli.terminal import options
 from rbc_engine.cli.terminal.exit_codes import exit_code
 from rbc_engine.cli.terminal.stopping import stop_on_signal
+from rbc_engine.cli.terminal.streams import print_json, printing
 from rbc_engine.cli.terminal.summary import print_run
 from rbc_engine.sinks.formats.table import FORMATS
 
@@ -96,10 +97,11 @@ def run(
             names="options",
         )
     counts = summary.record.counts
-    if as_json:
-        print(summary.record.text())
-    elif not quiet:
-        print_run(summary)
+    with printing():
+        if as_json:
+            print_json(summary.record.text())
+        elif not quiet:
+            print_run(summary)
     raise typer.Exit(
         exit_code(
             done=counts.fields - counts.failed, failed=counts.failed, interrupted=summary.stopped

@@ -11,6 +11,7 @@ from typing import TypeVar
 from rbc_engine.closing import Closing
 from rbc_engine.devices.base import DeviceChoice
 from rbc_engine.errors import DeviceError, DeviceMemoryError, RbcError
+from rbc_engine.forked import OwnProcess
 from rbc_engine.lanes.base import Analyze, AnyLane
 from rbc_engine.lanes.lane import Lane
 from rbc_engine.lanes.pool import DeviceLanes, LanePool
@@ -75,6 +76,7 @@ class Lanes(Closing):
         self, choices: Sequence[DeviceChoice], make: Callable[[DeviceChoice], AnyLane]
     ) -> None:
         self.choices = tuple(choices)
+        self._own = OwnProcess("engine")
         self._notes: list[str] = []
         self._pool = LanePool(
             [
@@ -111,7 +113,8 @@ class Lanes(Closing):
         return [*(note for choice in self.choices for note in choice.notes), *self._notes]
 
     def check_open(self) -> None:
-        """Raise RbcError if the lanes, and so their engine, are closed."""
+        """Raise RbcError if the lanes, and so their engine, are closed, or in a forked process."""
+        self._own.check()
         if self._closed:
             raise RbcError("the engine is closed; open a new one")
 
@@ -166,6 +169,8 @@ class Lanes(Closing):
 
     def close(self) -> None:
         """Wait for the batches in flight and free the devices. May be called again."""
+        if not self._own.is_here:
+            return
         with self._closing:
             if self._closed:
                 return

@@ -203,7 +203,7 @@ def run_fields(
     if lost is not None and counts.failed == counts.fields:
         raise lost  # nothing was done before the last device failed: there is nothing to keep
 
-    stated = [*decoder_notes, *plan.notes, *warnings, *slides.notes]
+    stated = [*decoder_notes, *plan.notes, *warnings, *journal.notes, *slides.notes]
     total = len(plan.entries)
     slide_count = sum(isinstance(entry, SlideRef) for entry in plan.entries)
     if slide_count and output.needs_frames:

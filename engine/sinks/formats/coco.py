@@ -76,7 +76,7 @@ class CocoJson:
         self._images += 1
         image = {
             "id": self._images,
-            "file_name": encodable(result.field),
+            "file_name": encodable(_file_name(result)),
             "slide": encodable(result.slide),
             "width": result.width,
             "height": result.height,
@@ -158,6 +158,13 @@ def _annotation_template(types: int) -> str:
         f'"p": [{", ".join(["%.7g"] * types)}], '
         '"kind": "%s", "abnormal": %s, "flags": %s, "types": %s}}'
     )
+
+
+def _file_name(result: FieldResult) -> str:
+    """The path below INPUT, behind the slide where it does not begin with it: so it is unique in the file."""
+    if result.field == result.slide or result.field.startswith(f"{result.slide}/"):
+        return result.field
+    return f"{result.slide}/{result.field}"
 
 
 def _separator(*, first: bool) -> bytes:

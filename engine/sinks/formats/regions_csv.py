@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,7 +24,7 @@ __all__ = ["RegionsCsv"]
 
 
 class RegionsCsv:
-    """Write UTF-8 without a byte order mark; text in double quotes, true and false, shortest
+    """Write UTF-8 with a byte order mark; text in double quotes, true and false, shortest
     float32; made safe for spreadsheets by csv_text.
     """
 
@@ -34,6 +35,7 @@ class RegionsCsv:
         self._types = pack.types
         self._rows = RegionRows()
         self._file = AtomicFile(folder / self.NAME)
+        self._file.write(codecs.BOM_UTF8)
         self._writer = pa.csv.CSVWriter(self._file.file, region_schema(pack.types))
 
     def write(self, result: FieldResult) -> None:

@@ -41,7 +41,7 @@ def save_field(path: Path, seed: int = 0, **options: int) -> None:
 
 
 def rows(out: Path, name: str) -> list[dict[str, str]]:
-    with (out / name).open(newline="", encoding="utf-8") as file:
+    with (out / name).open(newline="", encoding="utf-8-sig") as file:
         return list(csv.DictReader(file))
 
 

@@ -157,7 +157,7 @@ def test_ndpi_and_mrxs_give_the_regions_of_a_generic_pyramid(smear, tmp_path):
         [*command, "--formats", ""], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
-    with (out / "fields.csv").open(newline="", encoding="utf-8") as file:
+    with (out / "fields.csv").open(newline="", encoding="utf-8-sig") as file:
         rows = {row["field"]: row for row in csv.DictReader(file)}
     assert set(rows) == {"a.ndpi", "a.tif", "b.mrxs", "b.tif"}
     table = pq.read_table(out / "regions.parquet").to_pandas()
