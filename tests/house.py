@@ -50,7 +50,6 @@ FLOORS: tuple[Mapping[str, str], ...] = (
         "errors": "what can go wrong",
         "text": "names made printable",
         "closing": "with blocks",
-        "forked": "not in a child process",
         "libraries": "what may be missing",
         "meter": "where the time goes",
         "_kernels": "C++ and CUDA: kernels/",

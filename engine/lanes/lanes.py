@@ -11,7 +11,8 @@ from typing import TypeVar
 from rbc_engine.closing import Closing
 from rbc_engine.devices.base import DeviceChoice
 from rbc_engine.errors import DeviceError, DeviceMemoryError, RbcError
-from rbc_engine.forked import OwnProcess
+from rbc_engine.lanes.own_process import OwnProcess
+from rbc_engine.lanes.any_size import AnySizeLane
 from rbc_engine.lanes.base import Analyze, AnyLane
 from rbc_engine.lanes.lane import Lane
 from rbc_engine.lanes.pool import DeviceLanes, LanePool
@@ -40,16 +41,16 @@ def lane_maker(
     meter: Meter,
     estimate_scale: bool = False,
     field_prior: FieldPrior | None = None,
-) -> Callable[[DeviceChoice], Lane]:
-    """Return a function that makes one lane of a pack on a device. Its lanes share the pack's
-    caller.
+) -> Callable[[DeviceChoice], AnyLane]:
+    """Return a function that makes one lane of a pack on a device, for frames of any size. Its
+    lanes share the pack's caller.
 
     estimate_scale, field_prior: as for Lane.
     """
     caller = Caller(pack)
 
-    def make(choice: DeviceChoice) -> Lane:
-        return Lane(
+    def make(choice: DeviceChoice) -> AnyLane:
+        lane = Lane(
             choice.device,
             pack,
             caller,
@@ -59,6 +60,9 @@ def lane_maker(
             meter=meter,
             estimate_scale=estimate_scale,
             field_prior=field_prior,
+        )
+        return AnySizeLane(
+            lane, pack.manifest, batch=choice.batch_frames, estimate_scale=estimate_scale
         )
 
     return make

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rbc_engine.errors import SessionClosedError
-from rbc_engine.forked import OwnCondition
+from rbc_engine.lanes.own_process import OwnCondition
 from rbc_engine.session.ledger import Ledger
 from rbc_engine.session.outbox import Outbox
 from rbc_engine.session.pixels import BufferPool, PixelFormat, RawArray

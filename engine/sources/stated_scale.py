@@ -91,11 +91,13 @@ def objective_scale(power: str | None, *, notes: list[str]) -> StatedScale | Non
     return StatedScale(_UM_TIMES_POWER / value, f"objective power {value:g}")
 
 
-def tiff_scale(tiff: Any, page: Any, *, series: int, notes: list[str]) -> StatedScale | None:
+def tiff_scale(
+    tiff: Any, page: Any, *, series: int, notes: list[str], of_slide: bool = False
+) -> StatedScale | None:
     """Return the scale that a TIFF states: in OME's XML, by ImageJ, or by its resolution.
 
     tiff: a TiffFile; page: the image's first page; series: its number. notes: is told what is
-    ignored, and why.
+    ignored, and why. of_slide: whether the resolution is a scanner's, who writes no printer's.
     """
     if tiff.is_ome:
         found = ome_scale(str(tiff.ome_metadata or ""), series, notes)
@@ -110,9 +112,12 @@ def tiff_scale(tiff: Any, page: Any, *, series: int, notes: list[str]) -> Stated
     unit_um = _UM_PER_RESOLUTION_UNIT.get(int(page.tags.valueof(296, 2)))
     if unit_um is None:
         return None
-    return plausible_scale(
-        (per_unit[0] * unit_um, per_unit[1] * unit_um), by="resolution of the TIFF"
-    )
+    widths_um = (per_unit[0] * unit_um, per_unit[1] * unit_um)
+    by = "resolution of the TIFF"
+    if not of_slide:
+        return plausible_scale(widths_um, by=by)
+    found = checked_pixel_um(widths_um, stated_in="resolution", notes=notes)
+    return None if found is None else StatedScale(found, by)
 
 
 def ome_scale(xml: str, series: int, notes: list[str]) -> StatedScale | None:

@@ -26,7 +26,7 @@ def printing() -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()
-    except OSError:  # a full disk, or a reader that has gone (| head)
+    except (OSError, SystemExit):  # a full disk, or a reader that has gone (| head), as rich says it
         # Python writes out what is left at its end, and would complain again.
         with suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)

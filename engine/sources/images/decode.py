@@ -16,7 +16,7 @@ import numpy as np
 from rbc_engine.errors import ImageError
 from rbc_engine.sources.images.base import Picture
 from rbc_engine.sources.images.table import READERS, reader_of
-from rbc_engine.sources.images.unread import unread_kind
+from rbc_engine.sources.unread import unread_kind
 from rbc_engine.text import printable
 from rbc_engine.types.arrays import UInt8
 

@@ -152,7 +152,7 @@ class TiffSlide:
             self.notes.append(
                 f"{others} smaller images beside the largest were not looked at (labels, overviews)"
             )
-        self.scale = tiff_scale(tiff, pages[0][0], series=series, notes=self.notes)
+        self.scale = tiff_scale(tiff, pages[0][0], series=series, notes=self.notes, of_slide=True)
 
     def _read_rows(self, image: TiffLevel, box: Box, pixels: UInt8) -> None:
         """Uncompressed strips, of any size: only the rows and columns that are wanted."""

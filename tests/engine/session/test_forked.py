@@ -9,8 +9,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from rbc_engine.bench.instruments.stub_engine import stub_engine
 from rbc_engine.errors import RbcError
-from rbc_engine.forked import OwnCondition, OwnProcess
+from rbc_engine.lanes.own_process import OwnCondition, OwnProcess
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -48,12 +49,18 @@ def test_what_has_threads_is_refused_in_a_child():
         assert "which was forked from it" in in_child(work)
 
 
+@pytest.fixture
+def engine():
+    with stub_engine(lanes=1) as opened:
+        yield opened
+
+
 def test_engine_and_session_in_a_child(engine):
     image = np.full((120, 160, 3), 220, np.uint8)
     engine.analyze(image)
     for work in (
         lambda: engine.analyze(image),
-        lambda: list(engine.run([])) or engine.session(),
+        engine.session,
     ):
         assert "this engine belongs to process" in in_child(work)
     with engine.session(warm_up_hw=(120, 160)) as session:
