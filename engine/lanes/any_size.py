@@ -18,6 +18,7 @@ from rbc_engine.errors import ImageError
 from rbc_engine.lanes.base import AnyLane
 from rbc_engine.lanes.canvas import canvas_scale
 from rbc_engine.lanes.cell_merge import open_merge
+from rbc_engine.lanes.lit_part import LitPart, lit_part
 from rbc_engine.lanes.measure import measure_field
 from rbc_engine.lanes.tiles import TilePlan, assumed_scale, plan_tiles, tile_grid
 from rbc_engine.packs.manifest import DetectorSettings, Manifest
@@ -79,6 +80,12 @@ class AnySizeLane:
 
     def analyze(self, batch: Sequence[Decoded], *, keep_frames: bool = False) -> list[FieldResult]:
         """See AnyLane."""
+        whole = batch
+        parts = [_lit(decoded) for decoded in whole]
+        batch = [
+            decoded if part is None else _of_part(decoded, part)
+            for decoded, part in zip(whole, parts, strict=True)
+        ]
         results: dict[int, FieldResult] = {}
         left: list[int] = []
         for index, decoded in enumerate(batch):
@@ -89,15 +96,23 @@ class AnySizeLane:
                 results[index] = found
         if left:
             ordinary = [batch[index] for index in left]
-            analysed = self._lane.analyze(ordinary, keep_frames=keep_frames)
+            analysed = self._lane.analyze(ordinary)
             for index, result in zip(left, analysed, strict=True):
                 results[index] = self._after(batch[index], result)
-        if keep_frames:
-            for index, result in results.items():
-                frame = batch[index].frame
-                if frame is not None and result.regions is not None and result.frame is None:
-                    results[index] = replace(result, frame=frame.on_host())
-        return [results[index] for index in range(len(batch))]
+        finished = []
+        for index, (decoded, part) in enumerate(zip(whole, parts, strict=True)):
+            result, frame = results[index], decoded.frame
+            if frame is not None and result.regions is not None:
+                if part is not None:
+                    result = replace(
+                        result,
+                        regions=part.in_frame(result.regions),
+                        width=frame.width,
+                        height=frame.height,
+                    )
+                result = replace(result, frame=frame.on_host() if keep_frames else None)
+            finished.append(result)
+        return finished
 
     @property
     def _detector(self) -> DetectorSettings:
@@ -254,3 +269,16 @@ class AnySizeLane:
             um_per_px=known.um_per_px,
             um_per_px_from=known.origin,
         )
+
+
+def _lit(decoded: Decoded) -> LitPart | None:
+    """The lit part of a frame; None if all of it is lit."""
+    frame = decoded.frame
+    if frame is None or frame.canvas is not None:
+        return None
+    return lit_part(frame.on_host().pixels)
+
+
+def _of_part(decoded: Decoded, part: LitPart) -> Decoded:
+    assert decoded.frame is not None
+    return replace(decoded, frame=replace(decoded.frame, pixels=part.pixels))

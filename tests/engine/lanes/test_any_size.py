@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from rbc_engine.lanes.any_size import AnySizeLane
+from rbc_engine.lanes.lit_part import lit_part
 from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.types.frames import Decoded, FieldRef, Frame
-from rbc_engine.types.regions import Regions
+from rbc_engine.types.regions import RegionFlag, Regions
 from rbc_engine.types.results import FieldResult
 
 MANIFEST = Pack.open(find_pack("chula12")).manifest
@@ -183,3 +184,45 @@ def test_what_is_not_decoded_and_tiles_of_slides_pass_through():
     assert boxes_of(cut) == truth(large.pixels)
     assert boxes_of(whole) == truth(field.pixels)
     assert cut.path == "p"
+
+
+def round_view(pixels: np.ndarray, *, frame_hw: tuple[int, int], surround: int) -> np.ndarray:
+    """What an eyepiece shows of a square picture, in the middle of a larger frame."""
+    side = pixels.shape[0]
+    y, x = np.mgrid[:side, :side] - (side - 1) / 2
+    view = np.where((y**2 + x**2 < (side / 2) ** 2)[..., None], pixels, np.uint8(surround))
+    frame = np.full((*frame_hw, 3), surround, np.uint8)
+    top, left = (frame_hw[0] - side) // 2, (frame_hw[1] - side) // 2
+    frame[top : top + side, left : left + side] = view
+    return frame
+
+
+@pytest.mark.parametrize("surround", [0, 12, 255])
+@pytest.mark.parametrize("frame_hw", [(1000, 1300), (1300, 1000), (1900, 2600)])
+def test_a_round_view_has_the_cells_in_it_and_those_at_its_rim_are_marked(surround, frame_hw):
+    square = mosaic(2, 2)[:900, :900].copy()
+    frame = round_view(square, frame_hw=frame_hw, surround=surround)
+    result = analysed(frame, DiscLane())
+    assert (result.width, result.height) == frame_hw[::-1]
+    assert result.regions is not None
+    top, left = (frame_hw[0] - 900) // 2, (frame_hw[1] - 900) // 2
+    boxes = np.array(sorted(truth(square)))
+    far = np.hypot(*np.abs((boxes[:, :2] + boxes[:, 2:]) / 2 - 450).T)
+    whole = {tuple(b) for b in (boxes[far < 450 - 30] + [left, top, left, top]).tolist()}
+    found = np.rint(result.regions.boxes).astype(int)
+    border = (result.regions.flags & RegionFlag.BORDER) > 0
+    clear = {tuple(box) for box in found[~border].tolist()}
+    assert whole <= clear | {tuple(box) for box in found.tolist()}
+    assert clear <= {tuple(b) for b in (boxes + [left, top, left, top]).tolist()}, (
+        "a cell that the rim cuts is not clear of it"
+    )
+    assert len(clear) > 0.9 * len(whole)
+    assert result.um_per_px == pytest.approx(UM, rel=0.01)
+
+
+def test_a_frame_without_a_surround_is_left_as_it_is():
+    pixels = mosaic(1, 1)
+    pixels[:40, :200] = (40, 30, 90)  # a dark nucleus at the edge
+    assert lit_part(pixels) is None
+    assert lit_part(np.zeros((48, 64, 3), np.uint8)) is None
+    assert lit_part(np.full((48, 64, 3), 255, np.uint8)) is None
