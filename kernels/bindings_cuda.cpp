@@ -25,7 +25,8 @@ namespace py = pybind11;
 namespace rbc {
 namespace {
 
-constexpr size_t kWideLoad = 16;  // bytes; arrays that kernels read 16 bytes at a time are aligned to this
+// bytes; arrays that kernels read 16 bytes at a time are aligned to this
+constexpr size_t kWideLoad = 16;
 
 template <typename T>
 T* at(const char* name, uintptr_t address, size_t alignment = alignof(T)) {

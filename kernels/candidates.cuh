@@ -57,7 +57,8 @@ __device__ uint64_t last_key_kept(const EachKey& each_key, uint32_t most, uint32
     __syncthreads();
     for (int32_t d = threadIdx.x; d < kDigits; d += kCandidateThreads) {
       uint32_t total = 0;
-      for (int32_t k = 0; k < kWarp; ++k) total += histogram[d * kWarp + (k + d) % kWarp];  // each a bank of its own
+      // each a bank of its own
+      for (int32_t k = 0; k < kWarp; ++k) total += histogram[d * kWarp + (k + d) % kWarp];
       totals[d] = total;
     }
     __syncthreads();

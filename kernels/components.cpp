@@ -46,7 +46,8 @@ Components find_components(const Mask& mask, uint8_t value, bool diagonals) {
   Components found;
   std::vector<int32_t> parents;
   const int32_t reach = diagonals ? 1 : 0;
-  size_t above = 0, row_begin = 0;  // the first run of the row above that may still touch, and of this row
+  // the first run of the row above that may still touch, and of this row
+  size_t above = 0, row_begin = 0;
   for (int32_t y = 0; y < mask.height; ++y) {
     const size_t above_end = found.runs.size();
     above = row_begin, row_begin = above_end;

@@ -15,7 +15,7 @@ namespace {
 struct Axis {
   std::vector<int32_t> starts;  // [size], first tap of each sample, from `first` on
   std::vector<float> weights;   // [size, taps], zero beyond a sample's own taps
-  int32_t taps = 0;             // as many for every sample: a loop whose end the processor can foresee
+  int32_t taps = 0;  // as many for every sample: a loop whose end the processor can foresee
   int32_t first = 0, last = -1;  // union of all taps inside the frame
 
   void plan(float start, float end, int32_t size, int32_t frame_size) {
@@ -125,7 +125,7 @@ void crop_resize_cpu(const FrameView* frames, const float* windows, const int32_
     Axis across, down;
     std::vector<float> means, levels;  // of one row of the window
     std::vector<float> scaled;         // weights of one row of the patch
-    std::vector<float> rows;           // the frame rows that the window needs, resized: [rows, stride]
+    std::vector<float> rows;  // the frame rows that the window needs, resized: [rows, stride]
     const int64_t stride = 4 * static_cast<int64_t>((size + 3) / 4 * 4);
     for (int64_t n = begin; n < end; ++n) {
       const FrameView& frame = frames[frame_index[n]];

@@ -7,7 +7,7 @@
 
 namespace rbc {
 
-constexpr int32_t kCropTile = 16;  // a block makes 16 x 16 pixels of one patch, one thread per pixel
+constexpr int32_t kCropTile = 16;  // a block makes 16 x 16 pixels of a patch, a thread each
 
 // The weights of so many taps are kept in shared memory, enough to shrink 15 times; those of
 // further ones are computed where they are needed.
@@ -25,7 +25,8 @@ struct CropAxis {
   float total[kCropTile];  // of the weights of all taps, inside the frame or not
   int32_t low[kCropTile];  // taps inside the frame: low .. high - 1
   int32_t high[kCropTile];
-  float kept[kCropTile][kKeptTaps + 1];  // one more than needed, so that samples lie in different banks
+  // one more than needed, so that samples lie in different banks
+  float kept[kCropTile][kKeptTaps + 1];
   float support;
 
   __device__ __forceinline__ void plan(int32_t sample, int32_t index, float start, float end, int32_t size,

@@ -9,7 +9,8 @@ namespace rbc {
 namespace {
 
 constexpr int32_t kTerms = 6, kEveryPx = 8, kBlockPx = 4, kRounds = 5;
-constexpr double kNear = 0.1;   // of the logarithm: pixels that differ less from the surface are background
+// of the logarithm: pixels that differ less from the surface are background
+constexpr double kNear = 0.1;
 constexpr double kRidge = 1e-6;
 // Far from all background the surface is a guess.
 constexpr double kLeastGain = 0.25, kMostGain = 4.0;

@@ -178,7 +178,8 @@ SmallFrame shrink_frame(const FrameView& frame, const PixelBox& box, double scal
 void blur_frame(SmallFrame& frame) {
   const int32_t count = 3 * frame.width;
   const auto padded = static_cast<size_t>(count) + 6;
-  std::vector<uint8_t> rows(padded * (frame.height + 2));  // with the edge's pixels once more on every side
+  // with the edge's pixels once more on every side
+  std::vector<uint8_t> rows(padded * (frame.height + 2));
   for (int32_t y = 0; y < frame.height + 2; ++y) {
     const uint8_t* from = frame.row(std::clamp(y - 1, 0, frame.height - 1));
     uint8_t* to = rows.data() + padded * y;

@@ -16,7 +16,8 @@ constexpr int32_t kHeadTile = 64;
 constexpr int32_t kHeadDepth = 32;
 constexpr int32_t kHeadStages = 4;
 constexpr int32_t kHeadThreads = 256;             // 8 warps, each 16 patches by 32 units
-constexpr int32_t kHeadStride = kHeadDepth + 8;   // of rows in shared memory: eight of them begin in different banks
+// of rows in shared memory: eight of them begin in different banks
+constexpr int32_t kHeadStride = kHeadDepth + 8;
 constexpr int32_t kHiddenStride = kHeadTile + 4;  // likewise
 constexpr int32_t kLoad = 8;                      // halves that a thread fetches at once, 16 bytes
 constexpr int32_t kPoolThreads = 256;
@@ -36,7 +37,8 @@ __global__ void pool_features_kernel(const Half* feature_map, FeatureLayout layo
                                      HeadShape shape, HeadScratch scratch) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kPoolThreads + threadIdx.x;
   const int64_t tiles = patch_tiles(patches);
-  static_assert(kMostTypes <= kHeadTile * kHeadTile);  // there are more threads than counters: features >= 64
+  // there are more threads than counters: features >= 64
+  static_assert(kMostTypes <= kHeadTile * kHeadTile);
   if (i < tiles * shape.types) scratch.arrived[i] = 0;
   if (i >= tiles * kHeadTile * shape.features) return;
   const int64_t n = i / shape.features, c = i % shape.features;
@@ -91,7 +93,7 @@ __global__ __launch_bounds__(kHeadThreads) void heads_kernel(int64_t patches, He
   for (auto& sum : sums) wmma::fill_fragment(sum, 0.0f);
   for (int32_t step = 0; step < steps; ++step) {
     __pipeline_wait_prior(kHeadStages - 2);  // what this thread fetched for this step is there,
-    __syncthreads();                         // what the others fetched, too, and the last step's stage is free
+    __syncthreads();  // what the others fetched, too, and the last step's stage is free
     fetch(step + kHeadStages - 1);
     const HeadStage& stage = space.stages[step % kHeadStages];
     for (int32_t k = 0; k < kHeadDepth; k += 16) {

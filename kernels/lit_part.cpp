@@ -12,9 +12,11 @@ constexpr int32_t kBlackMost = 50, kWhiteLeast = 250;
 // Of the bright level, tried in turn: light strays into a surround.
 constexpr double kBlackShares[] = {0.22, 0.35, 0.5};
 constexpr double kDimShare = 0.5;     // of the bright level: where a vignette ends
-constexpr double kLeastPiece = 0.002, kLeastSurround = 0.015, kLeastLit = 0.004;  // shares of the frame
+// shares of the frame
+constexpr double kLeastPiece = 0.002, kLeastSurround = 0.015, kLeastLit = 0.004;
 constexpr double kMostOfRest = 0.6;   // share of the rest, without the surround, in one part
-constexpr double kCompact = 2.5;      // perimeter squared over 4 pi area, along pixel edges: 1.3 a square, 1.6 a disc
+// perimeter squared over 4 pi area, along pixel edges: 1.3 a square, 1.6 a disc
+constexpr double kCompact = 2.5;
 constexpr int32_t kMargin = 2;        // px in from the surround
 constexpr double kFourPi = 12.566370614359172;
 constexpr double kGlassAtRim = 0.2, kLeastStep = 1.08;

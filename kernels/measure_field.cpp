@@ -16,9 +16,11 @@ namespace {
 // long as the cells on it are too small or, on a large frame, too few agree on their size.
 constexpr double kShortSide = 360.0, kMostPixels = 360.0 * 640.0;
 constexpr double kFiner = 2.5, kLarge = 4.0, kEnoughPx = 16.0, kFewPx = 10.0, kEnoughAgreement = 0.35;
-constexpr double kFinerWorth = 1.25;  // a finer level is preferred if its confidence is this many times higher
+// a finer level is preferred if its confidence is this many times higher
+constexpr double kFinerWorth = 1.25;
 constexpr int32_t kMostLevels = 5;
-constexpr int32_t kWindow = 288;  // px a side, up to four of them, of a level that would be too large
+// px a side, up to four of them, of a level that would be too large
+constexpr int32_t kWindow = 288;
 // If few agree, the light may be uneven; if hardly any do, white cells may have set the threshold
 // above red ones.
 constexpr double kUnevenAgreement = 0.25, kLowAgreement = 0.15, kFainter = 0.6, kFaintest = 0.3;

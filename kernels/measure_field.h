@@ -13,7 +13,8 @@ enum class CellSizeFrom : int32_t { kNone = 0, kRound = 1, kOutlines = 2 };
 struct FieldMeasure {
   CellSizeFrom from = CellSizeFrom::kNone;
   double cell_px = 0.0;  // root of the area of a red cell's box, median; 0 for none
-  double confidence = 0.0;  // share of all places on outlines whose arcs agree with cell_px within a quarter
+  // share of all places on outlines whose arcs agree with cell_px within a quarter
+  double confidence = 0.0;
   int32_t round_count = 0;  // round components clear of the border
   double round_px = 0.0;    // their median size; 0 for none
   double round_spread = 0.0;  // half the distance between their quartiles over the median

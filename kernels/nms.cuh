@@ -19,7 +19,8 @@ __device__ __forceinline__ bool suppresses(const Box& taken, const Box& other, f
 // bits which are taken, and all strike out later boxes.
 template <typename Tag>
 __device__ int32_t nms_in_place(Box* boxes, Tag* tags, uint32_t* alive, int32_t count, float max_iou, int32_t limit) {
-  __shared__ uint32_t suppressed_by[kWarp];  // for each box of a tile the later ones of the tile that it suppresses
+  // for each box of a tile the later ones of the tile that it suppresses
+  __shared__ uint32_t suppressed_by[kWarp];
   __shared__ Box tile_boxes[kWarp];          // the boxes of a tile that are taken
   __shared__ int32_t tile_taken;
   const int32_t lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
@@ -62,7 +63,8 @@ __device__ int32_t nms_in_place(Box* boxes, Tag* tags, uint32_t* alive, int32_t 
       const uint32_t word = __ballot_sync(~0u, stays);
       if (lane == 0) alive[later / kWarp] = word;
     }
-    kept += taken;  // no barrier: the next tile's first one keeps this one's boxes until all have read them
+    // no barrier: the next tile's first one keeps this one's boxes until all have read them
+    kept += taken;
   }
   return kept < limit ? kept : limit;
 }

@@ -6,8 +6,10 @@ namespace rbc {
 // A histogram cut in two classes where the variance between them is greatest (Otsu 1979, IEEE
 // Trans. SMC 9:62, eq. 18).
 struct OtsuSplit {
-  int32_t threshold;   // the upper class holds what is in this bin or above; 0 if there is nothing to split
-  double separability;  // variance between the classes over all of it, 0..1: 0.64 for one normal distribution
+  // the upper class holds what is in this bin or above; 0 if there is nothing to split
+  int32_t threshold;
+  // variance between the classes over all of it, 0..1: 0.64 for one normal distribution
+  double separability;
   int64_t below, above;  // how many there are in each class
   double mean_below, mean_above;
 };

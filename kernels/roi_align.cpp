@@ -140,7 +140,8 @@ void roi_align_cpu(const FeatureLevel* levels, int32_t level_count, int64_t imag
     for (int64_t k = 0; k < counts[n]; ++k) rows.push_back(n * slots + k);
     std::fill(pooled + (n * slots + counts[n]) * row_floats, pooled + (n + 1) * slots * row_floats, 0.0f);
   }
-  std::vector<int64_t> level_begin(level_count + 1, 0);  // of each level among the pixels of one image
+  // of each level among the pixels of one image
+  std::vector<int64_t> level_begin(level_count + 1, 0);
   for (int32_t l = 0; l < level_count; ++l) {
     level_begin[l + 1] = level_begin[l] + static_cast<int64_t>(levels[l].height) * levels[l].width;
   }

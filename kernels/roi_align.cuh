@@ -22,7 +22,8 @@ template <typename T>
 __global__ void roi_align_kernel(const __grid_constant__ FeaturePyramid<T> pyramid, int32_t channels,
                                  const Box* boxes, const int32_t* counts, int32_t slots,
                                  RoiAlignSettings settings, T* pooled) {
-  __shared__ RoiTap taps[2][kMostRoiSamples];  // across, down: [bins, samples], weights divided by the samples
+  // across, down: [bins, samples], weights divided by the samples
+  __shared__ RoiTap taps[2][kMostRoiSamples];
   const int64_t row = blockIdx.x, n = row / slots;
   const int32_t bins = settings.output_size, samples = settings.sampling_ratio;
   const int32_t first_channel = blockIdx.y * kRoiChannels;

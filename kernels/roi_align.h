@@ -20,8 +20,9 @@ using FeatureLevel = FeatureLevelOf<float>;
 struct RoiAlignSettings {
   int32_t output_size;
   int32_t sampling_ratio;   // samples a bin and axis
-  int32_t finest_level;     // log2 of the stride of the first level; strides double from level to level
-  int32_t canonical_level;  // a box of canonical_px is read from the level with stride 2^canonical_level
+  int32_t finest_level;  // log2 of the stride of the first level; strides double by level
+  // a box of canonical_px is read from the level with stride 2^canonical_level
+  int32_t canonical_level;
   float canonical_px;
 };
 

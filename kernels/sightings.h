@@ -12,7 +12,8 @@ struct Sightings {
   std::vector<double> round;  // roots of the box areas of oval components clear of the border
   std::vector<double> arcs;   // diameters of arcs on outlines of everything as dense as cells
   int64_t starts = 0;         // places on outlines from which an arc was sought
-  std::vector<double> edges;  // steps of density from pixel to pixel across outlines, as shares of a cell's
+  // steps of density from pixel to pixel across outlines, as shares of a cell's
+  std::vector<double> edges;
   bool any = false;           // whether anything denser than the background was found
   int64_t lit_pixels = 0, cell_pixels = 0;
   double density[3] = {};     // sums over density_pixels: base-10 optical densities of red cells

@@ -1,9 +1,9 @@
-"""The house as it stands: which module imports which, on what floor every room is, and the picture of it.
+"""The house as it stands: imports between modules, the floor of every room, and the picture.
 
     python tests/house.py      # draws docs/architecture.svg anew
 
-Reads the sources and imports none of them. An import counts wherever it stands: in a function, for types only, or as a
-module's name in a string, which `import_module` takes.
+Reads the sources and imports none of them. An import counts wherever it stands: in a function, for
+types only, or as a module's name in a string, which `import_module` takes.
 """
 
 from __future__ import annotations
@@ -55,7 +55,10 @@ FLOORS: tuple[Mapping[str, str], ...] = (
         "_kernels": "C++ and CUDA: kernels/",
     },
 )
-"""Top down. A room imports from the floors below it, and from itself. Each with what it is, in a few words."""
+"""Floors, top down, with their rooms and what each is for.
+
+A room imports from the floors below it, and from itself.
+"""
 
 SIDEWAYS = {
     ("__main__", "cli"),
@@ -185,7 +188,8 @@ _NAMES = (
 def picture() -> str:
     """The floors with their rooms, and the imports between them, as an SVG.
 
-    Left out are arrows that follow from others (what runs imports, cli may too), and those to the ground floor.
+    Left out are arrows that follow from others (what runs imports, cli may too), and those to the
+    ground floor.
     """
     boxes: dict[str, tuple[float, float, float]] = {}
     left = 190
@@ -198,7 +202,8 @@ def picture() -> str:
         )
         for line, words in enumerate(_NAMES[number]):
             texts.append(
-                f'<text class="floor" x="{_MARGIN + 14}" y="{top + 31 + 16 * line - 8 * (len(_NAMES[number]) - 1)}">{escape(words)}</text>'
+                f'<text class="floor" x="{_MARGIN + 14}" '
+                f'y="{top + 31 + 16 * line - 8 * (len(_NAMES[number]) - 1)}">{escape(words)}</text>'
             )
         space = (_WIDTH - left - _MARGIN) / len(floor)
         width = min(_BOX_WIDTH, space - _GAP)
@@ -206,7 +211,8 @@ def picture() -> str:
             x = left + (place + 0.5) * space - width / 2
             boxes[room] = (x, top, width)
             rooms.append(
-                f'<rect class="room" x="{x:.0f}" y="{top}" width="{width:.0f}" height="{_BOX_HEIGHT}" rx="5"/>'
+                f'<rect class="room" x="{x:.0f}" y="{top}" width="{width:.0f}" '
+                f'height="{_BOX_HEIGHT}" rx="5"/>'
             )
             middle = x + width / 2
             texts.append(
@@ -218,11 +224,14 @@ def picture() -> str:
     height = 2 * _MARGIN + (len(FLOORS) - 1) * _FLOOR_HEIGHT + _BOX_HEIGHT
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}">',
-            "<!-- Made by tests/house.py from the imports. Do not edit: run `python tests/house.py`. -->",
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" '
+            f'width="{_WIDTH}" height="{height}">',
+            "<!-- Made by tests/house.py from the imports. Do not edit: run `python "
+            "tests/house.py`. -->",
             "<title>The rooms of rbc_engine, floor by floor, with their imports</title>",
-            "<defs><marker id='head' viewBox='0 0 10 10' refX='9' refY='5' markerWidth='7' markerHeight='7' "
-            "orient='auto'><path d='M0 0 10 5 0 10z' fill='#42526e'/></marker></defs>",
+            "<defs><marker id='head' viewBox='0 0 10 10' refX='9' refY='5' markerWidth='7' "
+            "markerHeight='7' orient='auto'><path d='M0 0 10 5 0 10z' "
+            "fill='#42526e'/></marker></defs>",
             "<style>",
             "text { font: 12px sans-serif; fill: #42526e; text-anchor: middle }",
             "text.room { font: bold 15px monospace; fill: #10243e }",
@@ -277,7 +286,8 @@ def _line(
     top, bottom = y0 + _BOX_HEIGHT, y1
     bend = min(60, (bottom - top) / 2)
     return (
-        f'<path class="arrow" d="M{a:.0f} {top}C{a:.0f} {top + bend:.0f} {b:.0f} {bottom - bend:.0f} '
+        f'<path class="arrow" d="M{a:.0f} {top}'
+        f"C{a:.0f} {top + bend:.0f} {b:.0f} {bottom - bend:.0f} "
         f'{b:.0f} {bottom}"/>'
     )
 

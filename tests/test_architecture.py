@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rbc_engine import errors
 
-from .house import PICTURE, picture
+from .house import PICTURE, REPOSITORY, picture
 
 MOST_FILES = 12
 LONGEST = 100
@@ -17,6 +17,10 @@ LONGEST = 100
 
 def page(repository: Path) -> str:
     return (repository / "docs" / "architecture.md").read_text("utf-8")
+
+
+def sources(kind: str) -> list[Path]:
+    return [path for room in ("kernels", "tests") for path in (REPOSITORY / room).rglob(kind)]
 
 
 def test_the_picture_is_that_of_the_imports() -> None:
@@ -55,6 +59,18 @@ def test_the_tree_of_errors_is_theirs(repository: Path) -> None:
     assert drawn == set(errors.__all__)
 
 
-def test_lines_are_short(repository: Path) -> None:
-    long = [line for line in page(repository).splitlines() if len(line) > LONGEST]
-    assert not long
+def test_lines_of_prose_are_short(repository: Path) -> None:
+    """Ruff holds Python to the same length."""
+    pages = [*repository.glob("*.md"), *repository.glob("docs/**/*.md")]
+    kernels = [path for kind in ("*.h", "*.cpp", "*.cu", "*.cuh") for path in sources(kind)]
+    assert len(pages) > 15
+    assert len(kernels) > 50
+    lines = [(path, line) for path in pages for line in path.read_text("utf-8").splitlines()]
+    lines += [
+        (path, line)
+        for path in kernels
+        for line in path.read_text("utf-8").splitlines()
+        if "//" in line
+    ]
+    long = [f"{path.name}: {line}" for path, line in lines if len(line) > LONGEST]
+    assert not long, "\n".join(long)

@@ -4,7 +4,6 @@ the rest.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,16 +14,16 @@ from torchvision.models.detection import FasterRCNN
 
 from rbc_engine.errors import UsageError
 from rbc_engine.packs.manifest import ClassifierSettings
-from rbc_engine.packs.pack import MANIFEST_NAME, Pack, shipped_packs
+from rbc_engine.packs.pack import Pack
 from rbc_engine.training.datasets.base import Dataset
 from rbc_engine.training.datasets.laboratories.base import CellField
 from rbc_engine.training.datasets.laboratories.collection import DatasetEntry, find_collection
-from rbc_engine.training.datasets.laboratories.leaks import seen_by_pack, seen_by_training
 from rbc_engine.training.datasets.laboratories.load import load_fields
 from rbc_engine.training.datasets.laboratories.sides import image_name, split_laboratories
 from rbc_engine.training.datasets.split import SPLITS
+from rbc_engine.training.earlier_networks import find_start, load_teacher, type_training
 from rbc_engine.training.fit.cell_types.draws import TypeDraws
-from rbc_engine.training.fit.cell_types.examples import gather_examples, normal_type
+from rbc_engine.training.fit.cell_types.examples import Examples, gather_examples, normal_type
 from rbc_engine.training.fit.cell_types.teachers import Teachers
 from rbc_engine.training.fit.cell_types.train import load_type_classifier, train_type_classifier
 from rbc_engine.training.fit.cell_types.training_options import (
@@ -45,11 +44,13 @@ from rbc_engine.training.fit.steps.option_notes import (
 )
 from rbc_engine.training.networks.imagenet import TrunkWeights
 from rbc_engine.training.networks.models import Classifier, ClassifierTrunk, DetectorTrunk
+from rbc_engine.training.packing.assemble_cells import CellTraining, assemble_cell_pack
 from rbc_engine.training.packing.cell_recipe import (
     CELL_KINDS,
     CELL_RECIPE,
     classifier_settings,
 )
+from rbc_engine.training.packing.collection_notes import collection_notes
 from rbc_engine.training.presets import CELL_DETECTOR_PRESETS, TYPE_CLASSIFIER_PRESETS
 from rbc_engine.training.recipes import PackRecipe
 from rbc_engine.training.workspace import Workspace
@@ -250,7 +251,7 @@ class CollectionPlan:
         check_stages(training.stages, batch=training.batch)
         begin = self._start(start, "classifier")
         settings = classifier_settings(training, types=typed.types)
-        loaded = [self._teacher(folder) for folder in teachers]
+        loaded = [load_teacher(folder, self.held_out, typed) for folder in teachers]
         options = noted_options(training, begin)
         if teachers:
             options["teachers_sha256"] = [sha256 for _, _, sha256 in loaded]
@@ -284,19 +285,65 @@ class CollectionPlan:
             if any(entry.healthy for entry in self.entries)
             else 0
         )
-        examples = gather_examples(
-            self.train,
-            self.entries,
-            types=len(typed.types),
-            short_side_px=self.recipe.detector.short_side_px,
-            cell_canvas_px=CELL_CANVAS_PX,
-        )
         return TypeDraws(
-            examples,
+            self._examples(self.train),
             self.train,
             normal=normal,
             settings=classifier_settings(training, types=typed.types),
             training=training,
+        )
+
+    def make_pack(self, out: Path, *, name: str | None = None) -> None:
+        """Make the pack of two finished trainings.
+
+        name: of the pack; None for that of the recipe.
+
+        Raises UsageError if a training is not finished or nothing is held out.
+        """
+        typed = self._typed()
+        if not self.held_out:
+            raise UsageError(
+                "temperatures, caller and thresholds are fitted to held-out fields, and there are "
+                "none; train with a --validation-share over 0"
+            )
+        training = type_training(self.workspace)
+        classifier, settings = self.trained_classifier()
+        recipe = replace(self.recipe, name=name or self.recipe.name, classifier=settings)
+        pack = assemble_cell_pack(
+            out,
+            CellTraining(
+                recipe=recipe,
+                dataset=typed,
+                held_out=self.held_out,
+                examples=self._examples(self.held_out),
+                stained=self.train,
+                frequencies=self.draws(training).frequencies(),
+                detector=self.trained_detector(),
+                classifier=classifier,
+            ),
+            seed=self.seed,
+            notes=collection_notes(
+                self.workspace,
+                self.entries,
+                training,
+                dataset=typed.name,
+                fields=len(self.train),
+                seed=self.seed,
+            ),
+            scratch=self.workspace.folder,
+            log=self.log,
+        )
+        for measure, value in pack.manifest.accuracy.items():
+            self.log(f"  {measure}: {value}")
+        self.log(f"{pack.name} {pack.manifest.version} written to {out}")
+
+    def _examples(self, fields: Sequence[CellField]) -> Examples:
+        return gather_examples(
+            fields,
+            self.entries,
+            types=len(self._typed().types),
+            short_side_px=self.recipe.detector.short_side_px,
+            cell_canvas_px=CELL_CANVAS_PX,
         )
 
     def trained_classifier(self) -> tuple[Classifier, ClassifierSettings]:
@@ -306,7 +353,7 @@ class CollectionPlan:
         Raises UsageError if it is not finished.
         """
         types = self._typed().types
-        training = _type_training(self.workspace)
+        training = type_training(self.workspace)
         model = load_type_classifier(
             self.workspace.checkpoint("classifier"), types=len(types), training=training
         )
@@ -320,25 +367,6 @@ class CollectionPlan:
             )
         return self.typed
 
-    def _teacher(self, folder: Path) -> tuple[Classifier, ClassifierSettings, str]:
-        """Return a teacher with all its outputs, the settings of its patches, and the sha256 of its
-        checkpoint.
-        """
-        path = self._checkpoint(folder, "classifier", option="--teacher")
-        assert isinstance(path, Path)
-        workspace = Workspace(folder)
-        typed = self._typed()
-        types = tuple(workspace.options("recipe")["types"])
-        if types != typed.types or workspace.options("data")["format"] != "collection":
-            raise UsageError(
-                f"--teacher {folder} has other outputs than this training: it must be trained on a "
-                f"collection, with the types {', '.join(typed.types)} (got {', '.join(types)})"
-            )
-        training = _type_training(workspace)
-        model = load_type_classifier(path, types=len(types), training=training, auxiliary=True)
-        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        return model, classifier_settings(training, types=types), sha256
-
     def trained_detector(self) -> FasterRCNN:
         """Load the detector of a finished training. Raises UsageError if it is not finished."""
         options = self.workspace.options("detector")
@@ -351,41 +379,7 @@ class CollectionPlan:
         )
 
     def _start(self, folder: Path | None, network: str) -> Path | Pack | None:
-        return None if folder is None else self._checkpoint(folder, network, option="--start-from")
-
-    def _checkpoint(self, folder: Path, network: str, *, option: str) -> Path | Pack:
-        """Return the checkpoint of another training, or a pack. Raises UsageError if it saw an
-        image held out here.
-        """
-        start: Path | Pack
-        shipped = shipped_packs().get(str(folder))
-        packs = option == "--start-from"
-        if packs and (shipped is not None or (folder / MANIFEST_NAME).is_file()):
-            start = Pack.open(shipped or folder)
-            leaked = seen_by_pack(start, self.held_out, self.typed)
-        else:
-            other = Workspace(folder)
-            start = other.checkpoint(network)
-            leaked = seen_by_training(other.options("data"), self.held_out)
-        if leaked:
-            raise UsageError(
-                f"{option} {folder} was trained on {len(leaked)} images that are held out here "
-                f"({', '.join(leaked[:3])}{', ...' if len(leaked) > 3 else ''}); use its "
-                f"--split-seed, --split and --validation-share"
-            )
-        if isinstance(start, Path) and not start.is_file():
-            raise UsageError(
-                f"{option} {folder} has no {start.name}; name the folder of a training that wrote "
-                f"one{', or a pack' if packs else ''}"
-            )
-        return start
-
-
-def _type_training(workspace: Workspace) -> TypeTraining:
-    options = workspace.options("classifier")
-    for note in (START, "teachers_sha256"):
-        options.pop(note, None)
-    return TypeTraining(**as_tuples(options))
+        return None if folder is None else find_start(folder, network, self.held_out, self.typed)
 
 
 def _noted(entry: DatasetEntry) -> dict[str, Any]:

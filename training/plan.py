@@ -36,7 +36,8 @@ from rbc_engine.training.fit.steps.option_notes import (
 )
 from rbc_engine.training.networks.imagenet import TrunkWeights
 from rbc_engine.training.networks.models import Classifier, ClassifierTrunk, DetectorTrunk
-from rbc_engine.training.packing.assemble import assemble_final_pack, assemble_pack, checkout_commit
+from rbc_engine.training.packing.assemble import assemble_final_pack, assemble_pack
+from rbc_engine.training.packing.draft import checkout_commit
 from rbc_engine.training.presets import CLASSIFIER_PRESETS, DETECTOR_PRESETS
 from rbc_engine.training.recipes import PackRecipe, recipe_for
 from rbc_engine.training.workspace import Workspace

@@ -83,7 +83,7 @@ class _OnnxRuntimeDevice(Closing):
         return self
 
     def free_bytes(self) -> None:
-        """None: what the host has free does not decide about lanes."""
+        """Return None: the host's free memory does not limit lanes."""
 
     def upload(self, array: HostArray | DevicePixels) -> HostArray:
         return array if isinstance(array, np.ndarray) else array.to_host()
@@ -105,7 +105,7 @@ class _OnnxRuntimeDevice(Closing):
         return _OnnxRuntimeNetwork(self._sessions[onnx], outputs)
 
     def close(self) -> None:
-        """Forgets the networks; those already handed out go on working."""
+        """Forget the networks; those already handed out go on working."""
         self._sessions.clear()
 
 

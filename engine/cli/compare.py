@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from rbc_engine.cli.terminal.streams import print_json
 from rbc_engine.cli.terminal import options
+from rbc_engine.cli.terminal.streams import print_json
 
 __all__ = ["compare"]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rbc_engine.cli.terminal import options
-from rbc_engine.cli.train import parse_stages, training_errors
+from rbc_engine.cli.terminal.train_plans import parse_stages, training_errors
 from rbc_engine.errors import UsageError
 
 if TYPE_CHECKING:

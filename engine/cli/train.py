@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,17 +39,22 @@ from rbc_engine.cli.terminal.train_options import (
     Without,
     Work,
 )
-from rbc_engine.errors import RbcError, UsageError
+from rbc_engine.cli.terminal.train_plans import (
+    check_alone,
+    check_out,
+    open_collection_plan,
+    open_plan,
+    parse_stages,
+    split_names,
+    training_errors,
+)
+from rbc_engine.errors import UsageError
 
 if TYPE_CHECKING:
     from rbc_engine.training.collection_plan import CollectionPlan
     from rbc_engine.training.plan import TrainingPlan
 
-__all__ = ["app", "parse_stages", "training_errors"]
-
-EXIT_INTERRUPTED = 130
-
-_NEEDED = ("torch", "torchvision", "sklearn", "scipy", "onnx", "onnxscript", "tomli_w")
+__all__ = ["app"]
 
 app = typer.Typer(
     help="Train the detector and the classifier, and make a pack of them.", no_args_is_help=True
@@ -86,10 +86,12 @@ def detector(
     with training_errors():
         plan: TrainingPlan | CollectionPlan
         if collection is None:
-            _check_alone(only=only, without=without, split_seed=split_seed)
-            plan = _plan(data, work, data_format, seed, threads, validation_share, split, device)
+            check_alone(only=only, without=without, split_seed=split_seed)
+            plan = open_plan(
+                data, work, data_format, seed, threads, validation_share, split, device
+            )
         else:
-            plan = _collection_plan(
+            plan = open_collection_plan(
                 data,
                 work,
                 collection,
@@ -152,7 +154,7 @@ def classifier(
             "start": start_from,
         }
         if collection is None:
-            _check_alone(
+            check_alone(
                 only=only,
                 without=without,
                 split_seed=split_seed,
@@ -160,10 +162,12 @@ def classifier(
                 teacher=teacher,
                 soft_weight=soft_weight,
             )
-            plan = _plan(data, work, data_format, seed, threads, validation_share, split, device)
+            plan = open_plan(
+                data, work, data_format, seed, threads, validation_share, split, device
+            )
             plan.train_classifier(**options)
             return
-        laboratories = _collection_plan(
+        laboratories = open_collection_plan(
             data,
             work,
             collection,
@@ -179,7 +183,7 @@ def classifier(
         laboratories.train_classifier(
             **options,
             frozen_norms=frozen_norms,
-            teachers=[Path(folder) for folder in _names(teacher)],
+            teachers=[Path(folder) for folder in split_names(teacher)],
             soft_weight=soft_weight,
         )
 
@@ -190,7 +194,11 @@ def pack(
     work: Work,
     out: Out,
     data_format: Format = "chula12",
+    collection: CollectionOption = None,
+    only: Only = None,
+    without: Without = None,
     seed: Seed = 0,
+    split_seed: SplitSeed = None,
     threads: Threads = 0,
     validation_share: Share = 0.22,
     split: Split = "smears",
@@ -201,8 +209,27 @@ def pack(
 ) -> None:
     """Make a pack of the trained networks and measure it on held-out smears."""
     with training_errors():
-        _check_out(out, name)
-        plan = _plan(data, work, data_format, seed, threads, validation_share, split, "cpu")
+        check_out(out, name)
+        if collection is not None:
+            if best_f1 or measured_by is not None:
+                raise UsageError("--best-f1 and --measured-by do not go with --collection")
+            laboratories = open_collection_plan(
+                data,
+                work,
+                collection,
+                only=only,
+                without=without,
+                seed=seed,
+                split_seed=split_seed,
+                threads=threads,
+                validation_share=validation_share,
+                split=split,
+                device="cpu",
+            )
+            laboratories.make_pack(out, name=name)
+            return
+        check_alone(only=only, without=without, split_seed=split_seed)
+        plan = open_plan(data, work, data_format, seed, threads, validation_share, split, "cpu")
         plan.make_pack(
             out,
             max_false_share=max_false_share,
@@ -235,9 +262,9 @@ def everything(
 ) -> None:
     """Train detector and classifier, then make the pack."""
     with training_errors():
-        _check_out(out, name)
+        check_out(out, name)
         parsed = parse_stages(stages)
-        plan = _plan(data, work, data_format, seed, threads, validation_share, split, device)
+        plan = open_plan(data, work, data_format, seed, threads, validation_share, split, device)
         plan.train_detector(
             preset=preset,
             steps=steps,
@@ -273,125 +300,3 @@ def export(
             f"{opened.name} {opened.manifest.version}: probabilities differ by {difference:.2g} at "
             "most"
         )
-
-
-@contextmanager
-def training_errors() -> Iterator[None]:
-    """Check that the libraries are there; turn Ctrl-C and a diverged loss into a message and an
-    exit code.
-    """
-    missing = [name for name in _NEEDED if find_spec(name) is None]
-    if missing:
-        raise UsageError(
-            f"training needs {', '.join(missing)}, which is not installed; pip install "
-            "'rbc-engine[train]'"
-        )
-    try:
-        yield
-    except KeyboardInterrupt:
-        _log("interrupted; repeat the command to resume from the last checkpoint in --work")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-    except FloatingPointError as error:
-        raise RbcError(str(error)) from error
-
-
-def _plan(
-    data: Path,
-    work: Path,
-    data_format: str,
-    seed: int,
-    threads: int,
-    validation_share: float,
-    split: str,
-    device: str,
-) -> TrainingPlan:
-    from rbc_engine.training.fit.steps.devices import training_device
-    from rbc_engine.training.plan import TrainingPlan
-
-    return TrainingPlan.open(
-        data,
-        work,
-        data_format=data_format,
-        seed=seed,
-        threads=threads or len(os.sched_getaffinity(0)),
-        validation_share=validation_share,
-        split=split,
-        device=training_device(device),
-        log=_log,
-    )
-
-
-def _collection_plan(
-    data: Path,
-    work: Path,
-    collection: str,
-    *,
-    only: str | None,
-    without: str | None,
-    seed: int,
-    split_seed: int | None,
-    threads: int,
-    validation_share: float,
-    split: str,
-    device: str,
-) -> CollectionPlan:
-    from rbc_engine.training.collection_plan import CollectionPlan
-    from rbc_engine.training.fit.steps.devices import training_device
-
-    return CollectionPlan.open(
-        data,
-        work,
-        collection=collection,
-        only=_names(only),
-        without=_names(without),
-        seed=seed,
-        split_seed=split_seed,
-        threads=threads or len(os.sched_getaffinity(0)),
-        validation_share=validation_share,
-        split=split,
-        device=training_device(device),
-        log=_log,
-    )
-
-
-def _check_alone(**options: object) -> None:
-    """Refuse options that need --collection."""
-    if names := [
-        f"--{name.replace('_', '-')}"
-        for name, value in options.items()
-        if value not in (None, False)
-    ]:
-        raise UsageError(f"{' and '.join(names)} need a --collection; name one, or omit them")
-
-
-def _names(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
-
-
-def _log(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def _check_out(out: Path, name: str | None) -> None:
-    """Check --out before hours of training rather than after."""
-    from rbc_engine.training.recipes import check_name
-
-    if name is not None:
-        check_name(name)
-    if out.exists():
-        raise UsageError(f"--out {out} exists; remove it, or name another folder")
-
-
-def parse_stages(text: str | None) -> tuple[tuple[int, int], ...] | None:
-    if text is None:
-        return None
-    stages = []
-    for part in text.split(","):
-        patch_px, _, patches = part.partition(":")
-        if not (patch_px.isdecimal() and patches.isdecimal()):
-            raise UsageError(
-                "--stages must read PATCH_PX:PATCHES,PATCH_PX:PATCHES..., e.g. 40:64000,64:32000 "
-                f"(got {part!r})"
-            )
-        stages.append((int(patch_px), int(patches)))
-    return tuple(stages)

@@ -37,7 +37,7 @@ Itself = TypeVar("Itself")
 
 
 class DeviceArray(Protocol):
-    """An array in the memory of a device: numpy on the host, CudaArray on a GPU."""
+    """Represent an array in the memory of a device: numpy on the host, CudaArray on a GPU."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -61,22 +61,25 @@ Array = TypeVar("Array", bound=DeviceArray)
 
 
 class BuildWatch(Protocol):
-    """Whoever waits for networks to be compiled. Called from any thread."""
+    """Report the compilation of networks to whoever waits. Called from any thread."""
 
     def line(self, text: str) -> None:
-        """What is compiled, and why: one line."""
+        """Report in one line what is compiled, and why."""
         ...
 
     def progress(self, phase: str, done: int, total: int) -> bool:
-        """`done` of `total` steps of a phase are done. False stops the compilation."""
+        """Report `done` of `total` steps of a phase. Return False to stop the compilation."""
         ...
 
 
 class Network(Protocol[Array]):
-    """A compiled network. One object serves one lane at a time; `Device.load` gives each lane its own."""
+    """A compiled network.
+
+    One object serves one lane at a time; `Device.load` gives each lane its own.
+    """
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Runs it. Outputs are valid until the next call of this object."""
+        """Run it. Outputs are valid until the next call of this object."""
         ...
 
 
@@ -154,7 +157,7 @@ class Ops(Protocol[Array]):
 
 
 class Device(Protocol[Array]):
-    """A CPU or a GPU, as one lane sees it: its work is done in the order it was asked for.
+    """Represent a CPU or a GPU to one lane: work is done in the order of the calls.
 
     Used by one thread at a time; each calls `enter` before anything else.
     """
@@ -180,30 +183,32 @@ class Device(Protocol[Array]):
         ...
 
     def enter(self) -> None:
-        """Makes the device the current one of the calling thread."""
+        """Make the device the current one of the calling thread."""
         ...
 
     def lane(self) -> Device[Array]:
-        """The same device for another lane, whose work is in no order with this one's."""
+        """Return the same device for another lane, whose work is not ordered with this one's."""
         ...
 
     def free_bytes(self) -> int | None:
-        """Memory that is free; None where nobody needs to know, on the host."""
+        """Return the free memory in bytes; None on the host, where it does not matter."""
         ...
 
     def upload(self, array: HostArray | Array | DevicePixels) -> Array:
-        """The array on this device; itself if it is there already. It may be changed after the next `download`.
+        """Return the array on this device: itself if it is there already.
+
+        It may be changed after the next `download`.
 
         Raises ValueError for pixels that lie in the memory of another device.
         """
         ...
 
     def empty(self, shape: Sequence[int], dtype: npt.DTypeLike) -> Array:
-        """Memory with any content."""
+        """Return memory without defined content."""
         ...
 
     def download(self, *arrays: Array) -> tuple[HostArray, ...]:
-        """Waits for everything asked for so far; then the arrays on the host."""
+        """Wait for all work so far, and return the arrays on the host."""
         ...
 
     def load(
@@ -214,12 +219,12 @@ class Device(Protocol[Array]):
         shapes: Mapping[str, tuple[int, ...]],
         meter: Meter | None = None,
     ) -> Network[Array]:
-        """Compiles an ONNX graph for fixed input shapes, keeping only the named outputs.
+        """Compile an ONNX graph for fixed input shapes, keeping only the named outputs.
 
-        Inputs and outputs are float32 or uint8 on the host whatever types the graph has, and of the graph's
-        types on a GPU. The same graph, outputs and shapes are compiled once; each call gives an object that may
-        run beside those of other lanes. meter: is told when the network runs.
-        Raises DeviceError if the graph does not compile.
+        Inputs and outputs are float32 or uint8 on the host whatever types the graph has, and of the
+        graph's types on a GPU. The same graph, outputs and shapes are compiled once; each call
+        gives an object that may run beside those of other lanes. meter: is told when the network
+        runs. Raises DeviceError if the graph does not compile.
         """
         ...
 
@@ -231,10 +236,11 @@ class Device(Protocol[Array]):
         shape: tuple[int, int, int, int],
         meter: Meter | None = None,
     ) -> Network[Array]:
-        """The classifier of a pack, `patches` [N, 3, P, P] -> `probabilities` float32 [N, T].
+        """Load the classifier of a pack: `patches` [N, 3, P, P] -> `probabilities` float32 [N, T].
 
-        On the host the whole graph; on a GPU the graph up to `feature_map`, and the kernel `fused_heads` with the
-        weights in `heads`: the classifier as the pack has it, whatever `onnx` was quantised to.
+        On the host the whole graph; on a GPU the graph up to `feature_map`, and the kernel
+        `fused_heads` with the weights in `heads`: the classifier as the pack has it, whatever
+        `onnx` was quantised to.
         """
         ...
 
@@ -255,7 +261,7 @@ AnyDevice = Device[Any]
 
 
 def _nothing() -> None:
-    """Where no compiled network is kept, none is removed."""
+    """Do nothing: no compiled network is kept."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ def open_device(
     lanes: int | None = None,
     calibration: Calibration | None = None,
 ) -> DeviceChoice:
-    """Opens one device; see open_devices."""
+    """Open one device; see open_devices."""
     choices = open_devices(device, precision=precision, lanes=lanes, calibration=calibration)
     if len(choices) > 1:
         for choice in choices:
@@ -52,7 +52,7 @@ def open_devices(
     cache_name: str = "unnamed",
     watch: BuildWatch | None = None,
 ) -> tuple[DeviceChoice, ...]:
-    """Opens 'cpu', 'cuda' (the first GPU), 'cuda:N', 'cuda:N,M', 'cuda:all', or the fastest that is here ('auto').
+    """Open 'cpu', 'cuda' (the first GPU), 'cuda:N', 'cuda:N,M', 'cuda:all' or 'auto' (the fastest).
 
     lanes: on each device. calibration: of the pack, which decides what precision 'auto' may take.
     cache_name: a folder for the compiled networks of this pack. watch: see Engine.open.
@@ -98,7 +98,7 @@ def open_devices(
 
 
 def precisions_of(device: str) -> Sequence[str]:
-    """What one device, e.g. 'cpu', 'cuda' or 'cuda:1', computes in, fastest first.
+    """Return the precisions of one device, e.g. 'cpu', 'cuda' or 'cuda:1', fastest first.
 
     Raises UsageError for another name, DeviceError for a device that is not here.
     """
@@ -113,20 +113,21 @@ def precisions_of(device: str) -> Sequence[str]:
 
 
 def _fastest() -> tuple[DeviceKind, list[str]]:
-    """The first kind that has no problems, and why none before it was taken."""
+    """Return the first kind without problems, and the problems of those before it."""
     notes: list[str] = []
     for kind in KINDS.values():
         problems = kind.problems(0)
         if not problems:
             return kind, [f"device {kind.name}: {note}" for note in notes]
-        # Nobody asked for it: the first reason will do. For most it is the driver, and the only one.
+        # Nobody asked for it: the first reason will do. For most it is the driver, and the only
+        # one.
         more = "; `rbc-engine doctor` lists all that a GPU needs" if len(problems) > 1 else ""
         notes.append(f"{problems[0]}{more}")
     raise DeviceError(f"no device can be used: {'; '.join(notes)}")
 
 
 def _named(device: str) -> tuple[DeviceKind, str]:
-    """The kind that --device names, and the numbers after it, as text."""
+    """Return the kind that --device names, and the numbers after it, as text."""
     name, _, which = device.partition(":")
     kind = KINDS.get(name)
     if kind is None or (which and not kind.numbered) or device.endswith(":"):
@@ -135,7 +136,7 @@ def _named(device: str) -> tuple[DeviceKind, str]:
 
 
 def _numbers(kind: DeviceKind, which: str, device: str) -> list[int]:
-    """The devices that the part after the colon names; the first one if there is none."""
+    """Return the numbers of the devices after the colon; the first device if there are none."""
     if which == "all":
         return list(kind.found()) or [0]
     parts = (which or "0").split(",")
@@ -172,8 +173,8 @@ def _decide(
             return name, notes
         notes.append(f"precision {name} is not taken: {_why_not(calibration, kind, name)}")
     raise DeviceError(
-        f"the pack's calibration.json refuses every precision of this {kind} device ({', '.join(offered)}); "
-        f"name one with --precision, or calibrate the pack again"
+        f"the pack's calibration.json refuses every precision of this {kind} device "
+        f"({', '.join(offered)}); name one with --precision, or calibrate the pack again"
     )
 
 

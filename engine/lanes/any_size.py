@@ -238,9 +238,7 @@ class AnySizeLane:
         seconds = decoded.seconds + time.perf_counter() - started
         return replace(result, path=str(ref.path), seconds=seconds)
 
-    def _merged(
-        self, decoded: Decoded, frame: Frame, plan: TilePlan, known: _Known
-    ) -> FieldResult:
+    def _merged(self, decoded: Decoded, frame: Frame, plan: TilePlan, known: _Known) -> FieldResult:
         merge = open_merge(plan, self._settings)
         tiles = list(plan.tiles())
         saturated = False

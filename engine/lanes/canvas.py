@@ -9,7 +9,7 @@ from rbc_engine.errors import ImageError
 from rbc_engine.packs.manifest import DetectorSettings
 from rbc_engine.types.frames import CanvasFit
 
-__all__ = ["MAX_CANVAS_SIDE_PX", "at_border", "canvas_scale", "fit_canvas"]
+__all__ = ["MAX_CANVAS_SIDE_PX", "at_border", "canvas_at", "canvas_scale", "fit_canvas"]
 
 MAX_CANVAS_SIDE_PX = 4096
 """A larger canvas would take gigabytes of feature maps."""
@@ -41,6 +41,11 @@ def fit_canvas(
     Raises ImageError if the canvas would be larger than MAX_CANVAS_SIDE_PX, or empty.
     """
     scale = canvas_scale(frame_hw, pixel_um=pixel_um, settings=settings)
+    return canvas_at(frame_hw, scale=scale, settings=settings)
+
+
+def canvas_at(frame_hw: tuple[int, int], *, scale: float, settings: DetectorSettings) -> CanvasFit:
+    """Return the canvas of a frame at a scale, canvas px per frame px; see fit_canvas."""
     resized = (int(frame_hw[0] * scale), int(frame_hw[1] * scale))
     step = settings.strides_px[-1]
     canvas = (-(-resized[0] // step) * step, -(-resized[1] // step) * step)

@@ -1,8 +1,9 @@
 """The single cells of a slide's tiles as those of the slide, and its regions made of them anew.
 
-Cells are smaller than what neighbouring tiles share, so that nearly every one is whole in some tile, and TileMerge takes
-each once. A region may be larger than a tile: which cells touch is told over the whole slide. What its types are was told
-by the tiles: by the one whose region is nearest to it, or, where none saw about the whole of it, by all that saw a part.
+Cells are smaller than what neighbouring tiles share, so that nearly every one is whole in some
+tile, and TileMerge takes each once. A region may be larger than a tile: which cells touch is told
+over the whole slide. What its types are was told by the tiles: by the one whose region is nearest
+to it, or, where none saw about the whole of it, by all that saw a part.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ from rbc_engine.types.regions import RegionFlag, Regions
 __all__ = ["CellMerge", "open_merge"]
 
 _SAME_IOU = 0.8
-"""A tile's region that overlaps so much with the slide's is the same: the detector errs by a pixel or two."""
+"""A tile's region with this overlap is the slide's region: the detector errs by a pixel or two."""
 
 
 def open_merge(plan: TilePlan, settings: Manifest) -> TileMerge | CellMerge:
-    """Opens the merge that fits what the pack's detector finds: regions or cells."""
+    """Open the merge that fits what the pack's detector finds: regions or cells."""
     if settings.detector.unit == "cell":
         return CellMerge(plan, settings)
     return TileMerge(plan, nms_iou=settings.detector.nms_iou, types=len(settings.types))
 
 
 class CellMerge:
-    """Takes the regions of the tiles of one slide with their cells, in any order."""
+    """Merge the regions of the tiles of one slide, and their cells, in any order."""
 
     def __init__(self, plan: TilePlan, settings: Manifest) -> None:
         self._plan = plan
@@ -43,11 +44,14 @@ class CellMerge:
         self._merge = TileMerge(plan, nms_iou=settings.detector.nms_iou, types=len(settings.types))
 
     def add(self, tile: Tile, regions: Regions) -> None:
-        """regions: boxes in pixels of the tile."""
+        """Add the regions of a tile, with boxes in pixels of the tile."""
         self._merge.add(tile, _as_rows(regions))
 
     def finish(self) -> Regions:
-        """Gives the regions of the slide, surest first, each with its cells. Call it once, when every tile was added."""
+        """Return the regions of the slide, surest first, each with its cells.
+
+        Call it once, when every tile was added.
+        """
         rows = self._merge.merged()
         grouped = group_cells(
             rows.boxes, rows.scores, rows.kinds, touching=self._settings.detector.touching
@@ -78,7 +82,10 @@ class CellMerge:
 
 
 def _as_rows(regions: Regions) -> Regions:
-    """Makes of every cell a region with what was told of its own one. Its one `cell` is that region."""
+    """Make every cell a region with the result of its own region.
+
+    Its one `cell` is that region.
+    """
     cells = regions.cells
     own = cells.region
     ones = np.ones(len(cells), np.int32)
@@ -109,7 +116,7 @@ def _begins(region: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
 def _nearest(
     boxes: Float32, region: npt.NDArray[np.int64], of_regions: Float32
 ) -> tuple[npt.NDArray[np.intp], Float32]:
-    """Finds for each region the row whose box overlaps most with it, the first of several, and their IoU.
+    """Find for each region the first row whose box overlaps most with it, and their IoU.
 
     boxes: float32 [N, 4]. region: int64 [N], ascending, of each row. of_regions: float32 [R, 4].
     """

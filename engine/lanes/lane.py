@@ -22,8 +22,10 @@ from rbc_engine.lanes.stages.detect import Detect
 from rbc_engine.lanes.stages.field_prior import FieldPrior, telling_regions
 from rbc_engine.lanes.stages.focus import blurred_frames
 from rbc_engine.lanes.stages.group import group
+from rbc_engine.lanes.stages.measured_scale import MeasuredScale
 from rbc_engine.lanes.stages.subjects import over_regions, subjects_of
 from rbc_engine.meter import Meter
+from rbc_engine.packs.manifest import DetectorSettings
 from rbc_engine.packs.pack import Pack
 from rbc_engine.types.frames import CanvasFit, Decoded, Frame
 from rbc_engine.types.regions import Regions
@@ -62,7 +64,7 @@ class Lane:
         self._detect = Detect(self.device, pack, batch=batch_frames, threads=threads, meter=meter)
         self._classify = Classify(self.device, pack, batch_sizes=batch_patches, meter=meter)
         self._caller = caller
-        self._cell_scale = CellScale(pack.manifest.detector) if estimate_scale else None
+        self._scale = _scale_estimate(pack.manifest.detector) if estimate_scale else None
         self._field_prior = field_prior
 
     def prepare(self) -> None:
@@ -109,14 +111,13 @@ class Lane:
                 dataclasses.replace(frame, pixels=self.device.upload(frame.pixels))
                 for frame in frames
             ]
-            detections = self._detect(here, fits)
-            if self._cell_scale is None:
+            if self._scale is None:
                 sightings = [
                     Sighting(found=found, fit=fit, cell_scale=fit.scale)
-                    for found, fit in zip(detections, fits, strict=True)
+                    for found, fit in zip(self._detect(here, fits), fits, strict=True)
                 ]
             else:
-                sightings = self._cell_scale.settle(here, fits, detections, self._detect)
+                sightings = self._scale.detect(here, fits, self._detect)
         regions = self._regions(here, sightings)
         share_s = (time.perf_counter() - started) / max(len(frames), 1)
 
@@ -239,10 +240,16 @@ class Lane:
         return results
 
     def _scale_of(self, frame: Frame, seen: Sighting) -> tuple[float | None, ScaleSource]:
-        """Tells the µm per pixel that a frame was analysed with, and who said so."""
+        """Return the µm per pixel that a frame was analysed with, and where they come from."""
         if seen.um_per_px is not None:
             return float(seen.um_per_px), "estimated"
         if frame.pixel_um is not None:
             return float(frame.pixel_um), frame.pixel_um_from
         canvas_um = self._manifest.detector.um_per_canvas_px
         return None if canvas_um is None else seen.cell_scale * canvas_um, "assumed"
+
+
+def _scale_estimate(settings: DetectorSettings) -> CellScale | MeasuredScale:
+    if settings.cell_canvas_px is not None and settings.unit == "cell":
+        return MeasuredScale(settings)
+    return CellScale(settings)

@@ -122,10 +122,11 @@ def _without_surround(is_lit: Bools) -> Bools:
     """What lies between the first and the last lit pixel of its row, and of its column: the lit
     part with everything dark in it.
     """
-    rows = np.maximum.accumulate(is_lit, axis=1) & np.maximum.accumulate(
-        is_lit[:, ::-1], axis=1
-    )[:, ::-1]
-    columns = np.maximum.accumulate(is_lit, axis=0) & np.maximum.accumulate(
-        is_lit[::-1], axis=0
-    )[::-1]
+    rows = (
+        np.maximum.accumulate(is_lit, axis=1)
+        & np.maximum.accumulate(is_lit[:, ::-1], axis=1)[:, ::-1]
+    )
+    columns = (
+        np.maximum.accumulate(is_lit, axis=0) & np.maximum.accumulate(is_lit[::-1], axis=0)[::-1]
+    )
     return np.asarray(rows & columns)

@@ -106,12 +106,17 @@ class TileMerge:
         )
 
     def finish(self) -> Regions:
-        """The regions of the slide, surest first, with what they hold judged by area against all of them. Call it once,
-        when every tile was added."""
+        """Return the regions of the slide, surest first. Call it once, after the last tile.
+
+        How many cells a region holds is estimated from its area, compared with all regions.
+        """
         return self.merged().recounted()
 
     def merged(self) -> Regions:
-        """As `finish`; what tiles said of each region stays, and a region joined from parts has that of its largest."""
+        """Return regions as `finish` does, with the tiles' results.
+
+        A region joined from parts has the result of its largest part.
+        """
         tiles = [self._seen[key] for key in sorted(self._seen)]
         if not tiles:
             return Regions.empty(self._types)

@@ -165,8 +165,9 @@ def plan_tiles(
 ) -> TilePlan:
     """Plan the tiles of a slide.
 
-    The scale is `wanted`, or that of fit_canvas, or `assumed_scale` without pixel_um, rounded so that 128 canvas
-    px are a whole number of pixels: half a per cent at most if the slide is as fine as the canvas.
+    The scale is `wanted`, or that of fit_canvas, or `assumed_scale` without pixel_um, rounded so
+    that 128 canvas px are a whole number of pixels: half a per cent at most if the slide is as fine
+    as the canvas.
     So every tile begins on a pixel, and on a cell of the detector's coarsest map: it samples the
     same points as one frame of the whole slide would.
 

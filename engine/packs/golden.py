@@ -65,7 +65,7 @@ class ExpectedRegions:
 
     @property
     def kind_numbers(self) -> UInt8:
-        """Gives kinds, uint8 [R], where None stands for red."""
+        """Return kinds, uint8 [R], all red if None."""
         return np.zeros(len(self.boxes), np.uint8) if self.kinds is None else self.kinds
 
 

@@ -26,8 +26,9 @@ __all__ = [
 ]
 
 SCHEMA = 2
-"""Version of the pack format that this program writes, and the newest that it reads. Packs of schema 1 say nothing of
-kinds and cells, and are read with the defaults."""
+"""Version of the pack format that this program writes, and the newest that it reads.
+
+Packs of schema 1 say nothing of kinds and cells, and are read with the defaults."""
 
 FILES = ("detector.onnx", "box_head.onnx", "classifier.onnx", "caller.treelite", "golden.npz")
 """The files that every pack has in addition to pack.toml."""
@@ -98,17 +99,17 @@ class DetectorSettings(_Section):
     max_regions: Annotated[int, Field(ge=1, le=4000)]
     """Size of the fixed output; a field with more is marked saturated."""
     kinds: Annotated[tuple[KindName, ...], Field(min_length=1)] = ("red",)
-    """What each class of network B stands for, in the order of class_logits after the background."""
+    """Kind of each class of network B, in the order of class_logits after the background."""
     unit: Literal["region", "cell"] = "region"
-    """What a detection is: a region, or a single cell, and regions are unions of touching red cells."""
+    """What a detection is: a region, or a single cell (regions are unions of touching cells)."""
     touching: Annotated[float, Field(gt=0.0, le=4.0)] = 1.0
-    """Two red cells touch where the ellipses inscribed in their boxes, scaled by this, meet; of unit "cell"."""
+    """Red cells touch if the ellipses in their boxes, scaled by this, meet; for unit "cell"."""
     cell_canvas_px: Positive | None = None
     """Root of the area of the box of a median red cell on the canvas; None if unknown."""
 
     @property
     def kind_numbers(self) -> UInt8:
-        """Gives for each of kinds its number as a Kind, uint8 [K]."""
+        """Return the number of each kind as a Kind, uint8 [K]."""
         return np.array([Kind.of(name) for name in self.kinds], np.uint8)
 
     @model_validator(mode="after")
@@ -171,13 +172,13 @@ class ClassifierSettings(_Section):
     some type.
     """
     whole_up_to: Annotated[int, Field(ge=1, le=4000)] = 4
-    """A region of more cells is classified cell by cell, and has what any of them has; of detectors of cells."""
+    """A region of more cells is classified cell by cell; only if unit is "cell"."""
     unsure_below: Probability | None = None
     """A region whose likeliest type is under it is flagged unsure; None flags none."""
 
 
 class Rate(_Section):
-    """A share that was measured, and on how many."""
+    """State a measured share, and on how many regions."""
 
     value: Probability
     successes: Annotated[int, Field(ge=0)]
@@ -191,7 +192,8 @@ class Rate(_Section):
             )
         if abs(self.value - self.successes / self.trials) > _RATE_ROUNDING:
             raise ValueError(
-                f"value must be successes over trials, {self.successes / self.trials:.4f} (got {self.value})"
+                f"value must be successes over trials, {self.successes / self.trials:.4f} (got "
+                f"{self.value})"
             )
         return self
 
@@ -207,7 +209,7 @@ class CallerSettings(_Section):
     sensitivity: Rate | None = None
     """Share of abnormal regions that are called so, on smears that training did not see."""
     specificity: Rate | None = None
-    """Share of normal regions that are called so, on such smears; with the other it corrects a slide's abnormal share."""
+    """Share of normal regions called normal on such smears; corrects a slide's abnormal share."""
 
     @model_validator(mode="after")
     def _rates_agree(self) -> CallerSettings:

@@ -281,7 +281,7 @@ class FinishedRun(Closing):
 
 
 def _field_row(cells: list[str], first_region: int, first_cell: int) -> FieldRow:
-    """Raises ValueError for a row that no run writes."""
+    """Read a row of fields.csv. Raises ValueError for one that no run writes."""
     if len(cells) != len(FIELD_COLUMNS):
         raise ValueError(f"{len(cells)} cells instead of {len(FIELD_COLUMNS)}")
     by_name = dict(zip(FIELD_COLUMNS, cells, strict=True))

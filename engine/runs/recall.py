@@ -243,8 +243,8 @@ def _record(run: FinishedRun, changed: CallRules, counts: RunCounts, meter: Mete
         if changed.pack.manifest.detector.unit == "cell":
             most = changed.pack.manifest.classifier.whole_up_to
             stated.append(
-                f"abnormal_p of regions of more than {most} cells is by the types of all their cells together: what each "
-                f"of them had is not stored"
+                f"abnormal_p of regions of more than {most} cells is by the types of all their "
+                "cells together: what each of them had is not stored"
             )
     return RunRecord.of(
         changed.pack,

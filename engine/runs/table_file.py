@@ -22,7 +22,7 @@ _GROUPS_HELD = 2
 
 
 class FieldTable(Protocol):
-    """Rows that name their field: RegionsTable and CellsTable."""
+    """Hold rows that name their field: RegionsTable and CellsTable."""
 
     slides: npt.NDArray[np.int32]
     slide_names: list[str]
@@ -34,7 +34,9 @@ Table = TypeVar("Table", bound=FieldTable)
 
 
 class TableFile(Closing, Generic[Table]):
-    """Memory grows with the largest two row groups. Takes the file over: close it, or use it in a `with` block.
+    """Read a Parquet table row group by row group, in the memory of the largest two.
+
+    It takes the file over: close it, or use it in a `with` block.
 
     rows: how many there are. schema: of the file, as Arrow has it.
     """
@@ -46,7 +48,9 @@ class TableFile(Closing, Generic[Table]):
         make: Callable[[Any], Table],
         wrong: Callable[[str], ResultsError],
     ) -> None:
-        """make: of a row group; may raise ValueError. wrong: the error that says what is wrong with the file.
+        """Open the table in a file.
+
+        make: builds a table of a row group; may raise ValueError. wrong: makes the error to raise.
 
         Raises ResultsError if it is no Parquet file, or has row groups that are too large.
         """
@@ -62,7 +66,8 @@ class TableFile(Closing, Generic[Table]):
         for index, group in enumerate(groups):
             if not 0 <= group.total_byte_size <= _MOST_GROUP_BYTES:
                 raise wrong(
-                    f"row group {index} has {group.total_byte_size} bytes, and at most {_MOST_GROUP_BYTES} are read"
+                    f"row group {index} has {group.total_byte_size} bytes, and at most "
+                    f"{_MOST_GROUP_BYTES} are read"
                 )
         self._ends = np.cumsum([0, *(group.num_rows for group in groups)])
         self._held: OrderedDict[int, Table] = OrderedDict()
@@ -76,12 +81,15 @@ class TableFile(Closing, Generic[Table]):
         return self._parquet.schema_arrow
 
     def pack_sha256(self) -> str:
-        """Reads which pack the file says that it was made with; '' if it does not."""
+        """Return the sha256 of the pack that the file names; '' if it names none."""
         told = (self.schema.metadata or {}).get(b"rbc_engine.pack.sha256", b"")
         return str(told.decode("utf-8", "replace"))
 
     def parts(self, begin: int, end: int) -> Iterator[tuple[Table, slice]]:
-        """Finds rows begin..end: tables in order, and which of their rows. Raises ResultsError for a damaged group."""
+        """Find rows begin..end: tables in order, and which of their rows.
+
+        Raises ResultsError for a damaged group.
+        """
         group = int(np.searchsorted(self._ends, begin, "right")) - 1
         while begin < end:
             first, last = self._ends[group : group + 2].tolist()
@@ -108,7 +116,7 @@ class TableFile(Closing, Generic[Table]):
 
 
 def rows_are_of(table: FieldTable, here: slice, *, slide: str, field: str) -> bool:
-    """Tells whether rows are all of a field, by its names as a CSV file gives them back."""
+    """Return whether all rows are of one field, by its names as a CSV file spells them."""
     return all(
         not (codes[here] != codes[here.start]).any()
         and csv_text(names[int(codes[here.start])]) == csv_text(name)

@@ -47,8 +47,9 @@ __all__ = [
 RUN_JSON = "run.json"
 
 SCHEMA = 2
-"""Version of run.json and of the tables beside it that this program writes, and the only one that it
-reads. Since 2 every region has a kind, and cells.parquet its cells."""
+"""Version of run.json and of the tables beside it, the only one read or written.
+
+Since 2 every region has a kind, and cells.parquet holds its cells."""
 
 _MOST_BYTES = 1 << 26
 _MOST_DEPTH = 8
@@ -346,19 +347,22 @@ def peek(path: Path) -> dict[str, Any] | None:
 
 
 def _other_schema(run: dict[str, Any]) -> str:
-    """Says why a run.json of another schema is refused, and what to do: to follow its name."""
+    """Say why a run.json of another schema is refused, and what to do, to follow its name."""
     schema = run.get("schema")
-    told = f"has schema {schema!r:.40}, and this program reads {SCHEMA}"
+    found = f"has schema {schema!r:.40}, and this program reads {SCHEMA}"
     if type(schema) is not int or schema < 1:
-        return f"{told}: it is no run.json of a run"
+        return f"{found}: it is not the run.json of a run"
     version = run["program"].get("version")
     who = f"rbc-engine {version!s:.40}" if version else "another version"
     if schema < SCHEMA:
         return (
-            f"{told}: {who} wrote it, which knew neither kinds nor cells; run the images again with "
-            f"`rbc-engine run --overwrite`, or read it with the version that wrote it"
+            f"{found}: {who} wrote it, which knew neither kinds nor cells; run the images again "
+            "with `rbc-engine run --overwrite`, or read it with the version that wrote it"
         )
-    return f"{told}: {who} wrote it, which is newer; upgrade with pip install -U rbc-engine, or use the version that wrote it"
+    return (
+        f"{found}: {who} wrote it, which is newer; upgrade with pip install -U rbc-engine, or use "
+        "the version that wrote it"
+    )
 
 
 def _no_number(name: str) -> float:

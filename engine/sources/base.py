@@ -52,12 +52,12 @@ def entry_ref(entry: Entry) -> FieldRef:
 
 
 def field_order(ref: FieldRef) -> tuple[object, ...]:
-    """By slide, then field, in natural order: the order of a run's tables."""
+    """Return a sort key by slide, then field, in natural order: the order of a run's tables."""
     return (_natural(ref.slide), ref.slide, _natural(ref.field), ref.field)
 
 
 def _natural(path: str) -> list[list[str | int]]:
-    """Sort key in which numbers compare by value: text and number alternate in each part of the path."""
+    """Return a sort key that compares numbers by value: text and number by turns."""
     return [
         [int(run) if i % 2 else run for i, run in enumerate(_DIGITS.split(part.casefold()))]
         for part in path.split("/")

@@ -25,10 +25,10 @@ _MAX_INDEX_BYTES = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """The fields of a run.
+    """Hold the fields of a run.
 
-    entries: by slide, then field, in natural order (img2 before img10). A folder that cannot be listed has a
-        Decoded with its error here, so that it gets its row.
+    entries: by slide, then field, in natural order (img2 before img10). A folder that cannot be
+        listed has a Decoded with its error here, so that it gets its row.
     passed_over: what was not taken, by kind.
     """
 
@@ -43,19 +43,20 @@ def find_fields(
     result_files: Collection[str] = (),
     holds_results: Callable[[Path], bool] = lambda folder: True,
 ) -> Found:
-    """Finds the images and whole slides of every INPUT: a file, or a folder, searched with all its subfolders.
+    """Find the images and whole slides of every INPUT, a file or a folder with its subfolders.
 
-    Each folder that directly holds images is one slide, named by its path relative to INPUT; INPUT itself, and
-    the folder of a file INPUT, by its own name. A file that is a whole slide (is_whole_slide) is a slide of its own, a
-    SlideRef, and both its names are its path relative to INPUT. `field` is the path relative to INPUT. Both are POSIX
-    paths with unprintable characters, undecodable bytes and backslashes escaped, so that names that differ stay different.
+    Each folder that directly holds images is one slide, named by its path relative to INPUT; INPUT
+    itself, and the folder of a file INPUT, by its own name. A file that is a whole slide
+    (is_whole_slide) is a slide of its own, a SlideRef, and both its names are its path relative to
+    INPUT. `field` is the path relative to INPUT. Both are POSIX paths with unprintable characters,
+    undecodable bytes and backslashes escaped, so that names that differ stay different.
 
-    Passed over are hidden files and folders, folders of the system or of a NAS, links to folders, further names of one
-    file in a folder, and folders with results: `out`, and those that hold one of `result_files` if `holds_results` says
-    so of them.
+    Passed over are hidden files and folders, folders of the system or of a NAS, links to folders,
+    further names of one file in a folder, and folders with results: `out`, and those that hold one
+    of `result_files` if `holds_results` says so of them.
 
-    Raises UsageError if an INPUT is missing or holds no image, if two INPUTs hold the same file, or if one slide
-    name stands for two folders.
+    Raises UsageError if an INPUT is missing or holds no image, if two INPUTs hold the same file, or
+    if one slide name stands for two folders.
     """
     if not inputs:
         raise UsageError("INPUT is missing; give image files or folders of images")
@@ -77,11 +78,11 @@ def find_fields(
 
 
 _IsResults = Callable[[Path, Collection[str]], bool]
-"""Tells from a folder and the names of its files whether it holds results."""
+"""Tell from a folder and the names of its files whether it holds results."""
 
 
 def _is_same(folder: Path | None) -> Callable[[Path], bool]:
-    """Tells whether a folder is this one, under whatever name."""
+    """Tell whether a folder is this one, under whatever name."""
     try:
         status = None if folder is None else folder.stat()
     except (OSError, ValueError):
@@ -147,7 +148,8 @@ def _search_folder(folder: Path, is_results: _IsResults) -> Found:
         path = Path(failure.filename)
         if path == folder:
             raise UsageError(
-                f"INPUT {printable(str(folder))} cannot be listed: {_reason(failure)}; make it readable"
+                f"INPUT {printable(str(folder))} cannot be listed: {_reason(failure)}; make it "
+                "readable"
             ) from failure
         name = _escape(path.relative_to(folder).as_posix())
         message = f"{name}: this folder cannot be listed: {_reason(failure)}; make it readable"
@@ -156,7 +158,7 @@ def _search_folder(folder: Path, is_results: _IsResults) -> Found:
 
 
 def _images(folder: Path, files: Sequence[str], passed_over: PassedOver) -> list[str]:
-    """Gives the images of a folder, each file once, and counts the others."""
+    """Return the images of a folder, each file once, and count the others."""
     parts = _slide_parts(folder, files)
     images = []
     for name in files:
@@ -175,7 +177,7 @@ def _images(folder: Path, files: Sequence[str], passed_over: PassedOver) -> list
 
 
 def _searched(folder: Path, subfolders: Sequence[str], passed_over: PassedOver) -> list[str]:
-    """Gives the subfolders that are to be searched, and counts the others."""
+    """Return the subfolders that are to be searched, and count the others."""
     kept = []
     for name in subfolders:
         if is_system_folder(name):
@@ -202,16 +204,16 @@ def _refuse_repeats(found: Sequence[tuple[Path, Entry]]) -> None:
         file = folder / ref.path.name
         if file in files:
             raise UsageError(
-                f"{printable(str(file))} is given twice, by INPUT {printable(str(files[file]))} and by "
-                f"INPUT {printable(str(given))}; leave one of them out"
+                f"{printable(str(file))} is given twice, by INPUT {printable(str(files[file]))} "
+                f"and by INPUT {printable(str(given))}; leave one of them out"
             )
         files[file] = given
         other, other_given = slides.setdefault(ref.slide, (folder, given))
         if other != folder:
             raise UsageError(
                 f"slide name {ref.slide!r} stands for two folders, {printable(str(other))} (INPUT "
-                f"{printable(str(other_given))}) and {printable(str(folder))} (INPUT {printable(str(given))}); give the "
-                f"folder above both as one INPUT, or rename one"
+                f"{printable(str(other_given))}) and {printable(str(folder))} (INPUT "
+                f"{printable(str(given))}); give the folder above both as one INPUT, or rename one"
             )
 
 
@@ -222,7 +224,7 @@ def _entry(*, slide: str, field: str, path: Path) -> FieldRef:
 
 
 def _slide_parts(folder: Path, files: Sequence[str]) -> set[str]:
-    """Images that are parts of a slide in several files: those that a .vms or .vmu names."""
+    """Return images that are parts of a slide in several files, named in a .vms or .vmu."""
     named: set[str] = set()
     for name in files:
         if name.lower().endswith((".vms", ".vmu")):
@@ -236,7 +238,7 @@ def _slide_parts(folder: Path, files: Sequence[str]) -> set[str]:
 
 
 def _own_name(folder: Path) -> str:
-    """A folder's name, also where it is given as '.' or '..'."""
+    """Return a folder's name, even if it is given as '.' or '..'."""
     if folder.name in ("", ".."):
         folder = folder.resolve()
     return folder.name or folder.as_posix()

@@ -24,17 +24,17 @@ DALI = Library(
 
 
 def cpu_decoders() -> str:
-    """The libraries that decode on the CPU, with their versions."""
+    """List the libraries that decode on the CPU, with their versions."""
     return ", ".join(dict.fromkeys(str(reader.library) for reader in READERS))
 
 
 def dali_remedy() -> str | None:
-    """What to do for images to be decoded on the GPU; None if DALI is here."""
+    """Return how to get images decoded on the GPU; None if DALI is installed."""
     return DALI.missing()
 
 
 def decoder_of(choices: Sequence[DeviceChoice]) -> tuple[str, list[str]]:
-    """What decodes the frames for these devices, and why nothing faster does."""
+    """Return the decoder for these devices, and why it is not a faster one."""
     if not all(choice.kind.decodes for choice in choices):
         return cpu_decoders(), []
     remedy = dali_remedy()
@@ -51,7 +51,7 @@ def open_source(
     ahead: int,
     pixel_um: float | None,
 ) -> Source[Decoded]:
-    """The frames of a run, decoded where that is fastest: by `decoder_of` the devices."""
+    """Open the frames of a run, decoded where that is fastest (decoder_of)."""
     if not all(choice.kind.decodes for choice in choices) or dali_remedy() is not None:
         return FileSource(entries, workers=workers, ahead=ahead, pixel_um=pixel_um)
     return DaliSource(

@@ -69,7 +69,7 @@ def checked_pixel_um(
 
 
 def plausible_scale(widths_um: tuple[float, float], *, by: str) -> StatedScale | None:
-    """Return the scale by a tag that is meant for printers too; None unless it is a microscope's."""
+    """Return the scale by a tag meant for printers too; None unless it is a microscope's."""
     low, high = _PLAUSIBLE_UM
     if not all(low <= width <= high for width in widths_um):
         return None

@@ -11,7 +11,7 @@ __all__ = ["Measured", "corrected_share"]
 
 
 class Measured(Protocol):
-    """A rate that was measured as successes of trials: packs.manifest.Rate."""
+    """Represent a rate measured as successes of trials: packs.manifest.Rate."""
 
     @property
     def successes(self) -> int: ...
@@ -22,11 +22,11 @@ class Measured(Protocol):
 def corrected_share(
     positive: int, regions: int, *, sensitivity: Measured | None, specificity: Measured | None
 ) -> tuple[float, float, float] | None:
-    """Estimates the true share and its 95 % interval, each 0..1, from how many regions were called abnormal.
+    """Estimate the true share and its 95 % interval, each 0..1, from the regions called abnormal.
 
-    The share is Rogan and Gladen's (Am. J. Epidemiol. 107 (1978) 71-76), the interval that of Lang and Reiczigel (Prev.
-    Vet. Med. 113 (2014) 13-22), which takes in how surely sensitivity and specificity are known. Regions are taken as
-    independent.
+    The share is Rogan and Gladen's (Am. J. Epidemiol. 107 (1978) 71-76), the interval that of Lang
+    and Reiczigel (Prev. Vet. Med. 113 (2014) 13-22), which takes in how surely sensitivity and
+    specificity are known. Regions are taken as independent.
 
     None without regions or rates, or where the rates are no better than a guess.
     """

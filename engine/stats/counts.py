@@ -24,10 +24,11 @@ def _no_types() -> npt.NDArray[np.int64]:
 class SlideCounts:
     """Hold the sums over the fields of one slide.
 
-    regions: of every kind; red_regions and the others count those of red cells alone, where nothing else is said.
+    regions: of every kind; red_regions and the others count those of red cells alone, where nothing
+        else is said.
     type_counts: int64 [T], the regions that hold each type; [0] as long as every field failed.
-    whole, whole_abnormal, whole_type_counts: regions without the flag border, those of them that are abnormal, and that
-        hold each type: what shares and grades are of.
+    whole, whole_abnormal, whole_type_counts: regions without the flag border, those of them that
+        are abnormal, and that hold each type: what shares and grades are of.
     cells: single cells of every kind, as far as they are known one by one.
     red_cells: of regions whose cells are known, these; of others, the fewest that they may hold.
     cells_low, cells_high: the fewest and the most cells that all red regions together may hold.

@@ -1,7 +1,8 @@
 """Describe single cells, and estimate how many of them a region may hold.
 
-Where a pack's detector finds regions, the number is judged by a region's box against those of the single cells around
-it. The thresholds were chosen on smears with labelled cells; docs/results/accuracy.md measures them.
+Where a pack's detector finds regions, the number is judged by a region's box against those of the
+single cells around it. The thresholds were chosen on smears with labelled cells;
+docs/results/accuracy.md measures them.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ box has room next to them."""
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Cells:
-    """The N single cells of one field, region by region, the surest of a region first.
+    """Hold the N single cells of one field, region by region, the surest of a region first.
 
     boxes: float32 [N, 4], x0 y0 x1 y1 in pixels of the full-resolution image, origin top left.
     scores: float32 [N], 0..1.
@@ -55,7 +56,7 @@ class Cells:
 
     @classmethod
     def empty(cls) -> Cells:
-        """Makes no cells."""
+        """Return no cells."""
         return cls(
             boxes=np.zeros((0, 4), np.float32),
             scores=np.zeros(0, np.float32),
@@ -67,7 +68,7 @@ class Cells:
     def in_order(
         cls, *, boxes: Float32, scores: Float32, kinds: UInt8, region: npt.NDArray[np.integer[Any]]
     ) -> Cells:
-        """Sorts cells that come in any order: by region, score falling, then box."""
+        """Sort cells that come in any order: by region, score falling, then box."""
         x0, y0, x1, y1 = boxes.T
         order = np.lexsort((y1, x1, y0, x0, -scores, region))
         return cls(
@@ -78,11 +79,14 @@ class Cells:
         )
 
     def per_region(self, regions: int) -> Int32:
-        """Counts the cells of each region, int32 [R]."""
+        """Count the cells of each region, int32 [R]."""
         return np.bincount(self.region, minlength=regions).astype(np.int32)
 
     def of_regions(self, chosen: npt.NDArray[np.integer[Any]], *, regions: int) -> Cells:
-        """Takes the cells of chosen regions int [K], numbered 0..K-1 in that order. regions: R, of which they are."""
+        """Take the cells of chosen regions int [K], numbered 0..K-1 in that order.
+
+        regions: R, of which they are.
+        """
         counts = self.per_region(regions)
         rows = rows_of_groups(counts, chosen)
         return Cells(
@@ -102,7 +106,7 @@ class Cells:
 def rows_of_groups(
     counts: npt.NDArray[np.integer[Any]], chosen: npt.NDArray[np.integer[Any]]
 ) -> npt.NDArray[np.int64]:
-    """Lists the rows int64 [sum] of chosen groups, one after the other, where groups lie in order and have counts rows.
+    """List the rows int64 [sum] of chosen groups of a table in which groups follow each other.
 
     counts: int [G]. chosen: int [K], indices of groups.
     """
@@ -117,7 +121,7 @@ def rows_of_groups(
 
 
 def check_arrays(owner: object, expected: Mapping[str, tuple[tuple[int, ...], type]]) -> None:
-    """Raises ValueError, which names it, for an attribute that is no array of its shape and dtype."""
+    """Raise ValueError naming the attribute that is no array of its shape and dtype."""
     for name, (shape, dtype) in expected.items():
         array = getattr(owner, name)
         if array.shape != shape or array.dtype != dtype:

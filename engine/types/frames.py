@@ -90,9 +90,10 @@ class Frame:
 
     pixels: uint8 [H, W, 3], RGB, C-contiguous: a numpy array, or DevicePixels.
     slide, field: where it came from; `field` is unique within a slide.
-    pixel_um: width of a pixel in µm, None if unknown. pixel_um_from: who says so: the user, or the file.
-    canvas: where it lies on the detector's canvas, for a tile of a slide, whose scale does not go by its own size;
-        None for the rule of fit_canvas.
+    pixel_um: width of a pixel in µm, None if unknown. pixel_um_from: who says so: the user, or the
+        file.
+    canvas: where it lies on the detector's canvas, for a tile of a slide, whose scale does not go
+        by its own size; None for the rule of fit_canvas.
     """
 
     pixels: Any

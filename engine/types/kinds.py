@@ -13,7 +13,7 @@ __all__ = ["KIND_LABELS", "Kind", "are_red"]
 
 
 class Kind(IntEnum):
-    """Kinds by their number in arrays."""
+    """Number the kinds as in arrays."""
 
     RED = 0
     """One red cell, or several that touch."""
@@ -24,12 +24,12 @@ class Kind(IntEnum):
 
     @property
     def label(self) -> str:
-        """Gives the name in packs, tables and formats."""
+        """Return the name in packs, tables and formats."""
         return self.name.lower()
 
     @classmethod
     def of(cls, label: str) -> Kind:
-        """Finds a kind by its label. Raises ValueError for another word."""
+        """Find a kind by its label. Raises ValueError for another word."""
         if label not in KIND_LABELS:
             raise ValueError(f"a kind is one of {', '.join(KIND_LABELS)} (got {label!r:.40})")
         return cls(KIND_LABELS.index(label))
@@ -40,5 +40,5 @@ KIND_LABELS = tuple(kind.name.lower() for kind in Kind)
 
 
 def are_red(kinds: UInt8) -> npt.NDArray[np.bool_]:
-    """Tells bool [N] which of kinds uint8 [N] are red cells."""
+    """Return bool [N], true where kinds uint8 [N] are red cells."""
     return np.asarray(kinds == Kind.RED)

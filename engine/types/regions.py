@@ -17,11 +17,12 @@ __all__ = ["RegionFlag", "Regions"]
 
 
 class RegionFlag(IntFlag):
-    """What to know before trusting a region."""
+    """Flag reasons to distrust a region."""
 
     BORDER = 1
-    """The box touches the edge of the field: the cell may be cut. In a whole slide also: joined from the parts that
-    several tiles saw, none of them the whole."""
+    """The box touches the edge of the field: the cell may be cut.
+
+    In a whole slide also: joined from parts that several tiles saw, none of them the whole."""
     CLUMP = 2
     """More than one cell, likely."""
     BLURRED = 4
@@ -30,27 +31,29 @@ class RegionFlag(IntFlag):
     """No type is likely: the classifier cannot place it."""
 
     def names(self) -> list[str]:
-        """Lists the lower-case names of the flags that are set, in order of their bits."""
+        """List the lower-case names of the flags that are set, in order of their bits."""
         return [flag.name.lower() for flag in RegionFlag if flag in self and flag.name]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Regions:
-    """The R regions of one field, surest first; T is the number of types of the pack.
+    """Hold the R regions of one field, surest first; T is the number of types of the pack.
 
-    A region of a kind other than red has no type: its probabilities and abnormal_p are 0, has and abnormal false.
+    A region of a kind other than red has no type: its probabilities and abnormal_p are 0, has and
+    abnormal false.
 
     boxes: float32 [R, 4], x0 y0 x1 y1 in pixels of the full-resolution image, origin top left.
     scores: float32 [R], 0..1, that there is a region of its kind.
     kinds: uint8 [R], of Kind.
     probabilities: float32 [R, T], 0..1, that the region holds a cell of each type.
-    has: bool [R, T], probabilities at or over the pack's thresholds, or by its wish at least the likeliest type.
+    has: bool [R, T], probabilities at or over the pack's thresholds, or by its wish at least the
+        likeliest type.
     abnormal_p: float32 [R], 0..1, that any cell of the region is abnormal.
     abnormal: bool [R], abnormal_p at or over the pack's threshold.
     flags: uint8 [R], bits of RegionFlag.
     cells_low, cells_high: int32 [R], the fewest and the most cells that each may hold, from 1.
-    cells: those that are known one by one, of every region whose detector finds cells; else one of each region that holds
-        a single cell.
+    cells: those that are known one by one, of every region whose detector finds cells; else one of
+        each region that holds a single cell.
     """
 
     boxes: Float32
@@ -102,9 +105,10 @@ class Regions:
         flags: UInt8,
         kinds: UInt8 | None = None,
     ) -> Regions:
-        """Makes regions of a detector that finds no cells: how many each holds is judged by its area, see count_cells.
+        """Make regions of a detector that finds no cells; their number follows from area.
 
-        A region that holds one is its own cell. kinds: None for red cells all. flags: as they are; CLUMP is not set here.
+        A region of one cell is its own cell. kinds: None if all are red. flags: kept as they are;
+        CLUMP is not set here.
         """
         if kinds is None:
             kinds = np.zeros(len(boxes), np.uint8)
@@ -131,7 +135,7 @@ class Regions:
 
     @classmethod
     def empty(cls, types: int) -> Regions:
-        """Makes no regions, of so many types."""
+        """Return no regions, of this many types."""
         return cls.by_area(
             boxes=np.zeros((0, 4), np.float32),
             scores=np.zeros(0, np.float32),
@@ -144,7 +148,7 @@ class Regions:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Regions]) -> Regions:
-        """Joins parts, at least one, in their order, each region with its cells."""
+        """Concatenate parts, at least one, in order, each region with its cells."""
         begins = np.cumsum([0, *(len(part) for part in parts[:-1])])
         cells = Cells(
             **{
@@ -162,19 +166,22 @@ class Regions:
         return cls(**arrays, cells=cells)
 
     def take(self, chosen: npt.NDArray[np.bool_] | npt.NDArray[np.intp] | slice) -> Regions:
-        """Takes some regions with their cells. chosen: bool [R], indices in any order, or a slice."""
+        """Take some regions with their cells.
+
+        chosen: bool [R], indices in any order, or a slice.
+        """
         rows = np.arange(len(self))[chosen]
         cells = self.cells.of_regions(rows, regions=len(self))
         return replace(self, **{name: getattr(self, name)[rows] for name in _arrays()}, cells=cells)
 
     def shifted(self, x: float, y: float) -> Regions:
-        """Moves everything by so many pixels."""
+        """Return the regions and cells moved by so many pixels."""
         by = np.array([x, y, x, y], np.float32)
         cells = replace(self.cells, boxes=self.cells.boxes + by)
         return replace(self, boxes=self.boxes + by, cells=cells)
 
     def recounted(self) -> Regions:
-        """Judges anew by area how many cells each holds, as by_area does, and sets the flag CLUMP by it."""
+        """Estimate from area how many cells each region holds, as by_area does, and set CLUMP."""
         flags = self.flags & ~np.uint8(RegionFlag.CLUMP)
         cut = (flags & RegionFlag.BORDER) > 0
         clump = count_cells(self.boxes, cut=cut, kinds=self.kinds).clump
@@ -184,7 +191,7 @@ class Regions:
 
     @property
     def red(self) -> npt.NDArray[np.bool_]:
-        """Tells bool [R] which regions are of red cells."""
+        """Return bool [R], true for regions of red cells."""
         return are_red(self.kinds)
 
     def __len__(self) -> int:
@@ -196,5 +203,5 @@ class Regions:
 
 
 def _arrays() -> list[str]:
-    """Lists the attributes that have a row a region."""
+    """List the attributes with one row per region."""
     return [field.name for field in fields(Regions) if field.name != "cells"]

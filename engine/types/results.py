@@ -24,7 +24,7 @@ SCALE_SOURCES: tuple[ScaleSource, ...] = get_args(ScaleSource)
 
 
 class FieldFlag(IntFlag):
-    """What to know before trusting a field."""
+    """Flag reasons to distrust a field."""
 
     UNFAMILIAR = 1
     """It is unlike what the pack was trained on."""
@@ -32,12 +32,12 @@ class FieldFlag(IntFlag):
     """No box covers a good part of what stands out from its background."""
 
     def names(self) -> list[str]:
-        """Lists the lower-case names of the flags that are set, in order of their bits."""
+        """List the lower-case names of the flags that are set, in order of their bits."""
         return [flag.name.lower() for flag in FieldFlag if flag in self and flag.name]
 
     @classmethod
     def of(cls, names: str) -> FieldFlag:
-        """Reads names joined by ';'. Raises ValueError for one that is none."""
+        """Read names joined by ';'. Raises ValueError for one that is none."""
         flags = cls(0)
         for name in filter(None, names.split(";")):
             if name.upper() not in cls.__members__:
@@ -51,7 +51,7 @@ _NO_FLAGS = FieldFlag(0)
 
 @dataclass(frozen=True, kw_only=True)
 class TileCounts:
-    """The tiles of a whole slide: those that were run, and those left out because they show nothing but background."""
+    """Count the tiles of a whole slide: those run, and those omitted as nothing but background."""
 
     run: int
     blank: int
@@ -59,14 +59,16 @@ class TileCounts:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FieldResult:
-    """What became of one field.
+    """Hold the result of one field.
 
     regions: None if the field failed; `error` then says why.
     saturated: the detector filled its fixed-size output, so regions may be missing.
-    um_per_px: width of a pixel in µm that the field was analysed with; None if it failed, or the pack does not know its
-        own scale and nobody said. um_per_px_from: who said so.
-    unfamiliar_distance: how far the field is from those that the pack was trained on; None where that is not measured.
-    uncovered: 0..1, the share of what stands out from the background that no box covers; None where it is not measured.
+    um_per_px: width of a pixel in µm that the field was analysed with; None if it failed, or the
+        pack does not know its own scale and nobody said. um_per_px_from: who said so.
+    unfamiliar_distance: how far the field is from those that the pack was trained on; None where
+        that is not measured.
+    uncovered: 0..1, the share of what stands out from the background that no box covers; None where
+        it is not measured.
     seconds: time spent on this field's decoding and its share of its batch.
     stamp: of the image file, from before it was read; None if that is not known.
     """
@@ -87,13 +89,13 @@ class FieldResult:
     seconds: float = 0.0
     stamp: FileStamp | None = None
     frame: Frame | None = dataclasses.field(default=None, repr=False)
-    """The image itself, kept only where a sink asked for it (overlays); a whole slide never has it."""
+    """The image itself, kept only if a sink needs it (overlays); never for a whole slide."""
     tiles: TileCounts | None = None
     """Of a whole slide; None for an image."""
 
     @classmethod
     def failed(cls, decoded: Decoded, error: str) -> FieldResult:
-        """Of a field that came to nothing."""
+        """Make the result of a field that failed."""
         ref = decoded.ref
         return cls(
             slide=ref.slide,

@@ -1,5 +1,6 @@
 #pragma once
-// What the programs of this folder share: random values, and the comparison of an emulated kernel with the CPU's op.
+// What the programs of this folder share: random values, and the comparison of an emulated kernel
+// with the CPU's op.
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -50,7 +51,8 @@ void same(const std::string& what, const std::vector<T>& expected, const std::ve
   }
 }
 
-// Runs a case in several orders of the threads; `RBC_EMULATOR_THREADS` leaves the order to the machine.
+// Runs a case in several orders of the threads; `RBC_EMULATOR_THREADS` leaves the order to the
+// machine.
 template <typename Case>
 void in_every_order(Case&& run) {
 #ifdef RBC_EMULATOR_THREADS

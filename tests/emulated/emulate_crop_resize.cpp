@@ -1,4 +1,5 @@
-// crop_resize on the emulator equals the CPU's op to the bit, and rounded to fp16 in its other form.
+// crop_resize on the emulator equals the CPU's op to the bit, and rounded to fp16 in its other
+// form.
 #include "frames.h"
 #include "kernels/crop_resize.cpp"
 #include "kernels/crop_resize.cu"
@@ -13,7 +14,8 @@ int main() {
       std::vector<int32_t> frame_index;
       for (int n = 0; n < count; ++n) {
         const float x = random.real(-40, 60), y = random.real(-40, 60);
-        const float most = random.chance(0.2) ? 3000.0f : 80.0f;  // the widest have more taps than are kept
+        // the widest have more taps than are kept
+        const float most = random.chance(0.2) ? 3000.0f : 80.0f;
         for (const float edge : {x, y, x + random.real(0.1f, most), y + random.real(0.1f, most)}) {
           windows.push_back(edge);
         }

@@ -1,4 +1,5 @@
-// generate_proposals on the emulator gives the CPU's boxes, to the bit and in the CPU's order, from float and from fp16.
+// generate_proposals on the emulator gives the CPU's boxes, to the bit and in the CPU's order, from
+// float and from fp16.
 #define RBC_CANDIDATE_THREADS 64
 #include <cmath>
 
@@ -38,7 +39,8 @@ struct Level {
 
 void run_case(unsigned seed) {
   check::Random random(seed);
-  const bool ordinary = seed == 0;  // the first case has several levels, and all candidates are sound
+  // the first case has several levels, and all candidates are sound
+  const bool ordinary = seed == 0;
   const int images = random.whole(1, 2), level_count = random.whole(ordinary ? 3 : 1, 3), anchors = random.whole(1, 3);
   const double spoilt = ordinary ? 0.0 : std::vector<double>{0.0, 0.1, 1.0}[random.whole(0, 2)];
   const bool ties = random.chance(0.5);

@@ -1,4 +1,5 @@
-// postprocess_detections on the emulator gives the CPU's regions, to the bit and in the CPU's order, from float and fp16.
+// postprocess_detections on the emulator gives the CPU's regions, to the bit and in the CPU's
+// order, from float and fp16.
 #define RBC_CANDIDATE_THREADS 64
 #include <cmath>
 

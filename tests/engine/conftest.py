@@ -68,7 +68,7 @@ def toy_pack() -> Pack:
 
 @pytest.fixture(scope="session")
 def toy_cell_pack(toy_pack: Pack) -> Pack:
-    """The toy pack with a detector that finds single cells of three kinds, and with what it knows of its own errors."""
+    """Return the toy pack with a detector of single cells of three kinds, and its error rates."""
     manifest = toy_pack.manifest
     detector = manifest.detector.model_copy(
         update={"kinds": ("red", "white_cell", "platelet"), "unit": "cell"}
@@ -81,7 +81,7 @@ def toy_cell_pack(toy_pack: Pack) -> Pack:
 
 
 def cells_in(rng, boxes, kinds, *, most=6):
-    """Single cells for regions: a red one has one, or up to `most`; its box is the smallest around them."""
+    """Make single cells for regions, one or up to `most` for a red one, within its box."""
     counts = np.where(kinds == Kind.RED, rng.integers(1, most + 1, len(boxes)), 1)
     region = np.repeat(np.arange(len(boxes)), counts)
     low, sides = boxes[region, :2], boxes[region, 2:] - boxes[region, :2]
@@ -101,7 +101,7 @@ def cells_in(rng, boxes, kinds, *, most=6):
 
 @pytest.fixture(scope="session")
 def make_mixed(make_result):
-    """As make_result, by a detector of cells: red regions of up to six, white cells, platelets; a third are unsure."""
+    """Make a result as of a detector of cells: red regions of up to six, white cells, platelets."""
 
     def make(slide="s", field="f.jpg", count=3, *, seed=0, **more):
         result = make_result(slide, field, count, seed=seed, **more)
@@ -173,7 +173,7 @@ def make_failure():
 
 @pytest.fixture(scope="session")
 def with_frame():
-    """A result as a run gives it to sinks that need frames: smooth noise of its own, its regions within it."""
+    """Make a result for sinks that need frames: smooth noise, with its regions within it."""
 
     def make(result, *, width=160, height=120):
         rng = np.random.default_rng(
@@ -224,7 +224,7 @@ def gate():
 
 @pytest.fixture
 def open_session(gate, request):
-    """Sessions on an engine whose lanes wait at the gate, behind a first frame that warms nothing up."""
+    """Open sessions on an engine whose lanes wait at the gate, behind a first frame."""
     with ExitStack() as stack:
 
         def make(*, lanes=1, gated=True, frame_s=0.0, engine=None, **options):

@@ -1,4 +1,4 @@
-"""The whole engine on fake GPUs: the same answers as on the CPU, and what happens when GPUs fail."""
+"""The whole engine on fake GPUs: the CPU's answers, and what happens when GPUs fail."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _own_cache(tmp_path_factory, monkeypatch) -> None:
 
 @pytest.fixture(scope="module")
 def small_pack() -> Pack:
-    """The shipped networks on a small canvas with few proposals, and golden answers of the CPU's for that."""
+    """Return the shipped networks on a small canvas with few proposals, and the CPU's answers."""
     pack = Pack.open(find_pack("chula12"))
     detector = pack.manifest.detector.model_copy(
         update={"short_side_px": 128, "proposals": 60, "proposals_per_level": 100}

@@ -1,4 +1,5 @@
-// The launchers and their bindings over the emulator, as a Python module: what tests/gpu does, without a GPU.
+// The launchers and their bindings over the emulator, as a Python module: what tests/gpu does,
+// without a GPU.
 #include <pybind11/pybind11.h>
 
 #include "emulator/emulator.h"

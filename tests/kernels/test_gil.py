@@ -123,5 +123,6 @@ def longest_silence(call: Call) -> float:
 )
 def test_other_threads_run_meanwhile(op: Callable[[], Call]) -> None:
     call = op()
-    # A busy machine may keep the other thread waiting now and then; a kernel that holds the GIL always does.
+    # A busy machine may keep the other thread waiting now and then; a kernel that holds the GIL
+    # always does.
     assert any(longest_silence(call) < 0.5 for _ in range(20))

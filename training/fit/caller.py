@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 
 from rbc_engine.errors import UsageError
-from rbc_engine.training.fit.temperature import fit_temperature
+from rbc_engine.training.fit.temperature import fit_temperature, tempered
 from rbc_engine.types.arrays import Float32
 
 __all__ = ["CallerReport", "train_caller"]
@@ -23,7 +23,7 @@ _MOST_FOLDS = 5
 _TOLERANCE = 1e-6
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class CallerReport:
     """Report cross-validated accuracy: every region was called by a caller that saw no region of
     its smear.
@@ -31,6 +31,7 @@ class CallerReport:
     accuracy: at a threshold of 0.5.
     auc: area under the ROC curve.
     temperature: by which the trees' sum is divided.
+    abnormal_p: float64 [R], of each region.
     """
 
     accuracy: float
@@ -38,6 +39,7 @@ class CallerReport:
     temperature: float
     regions: int
     folds: int
+    abnormal_p: npt.NDArray[np.float64]
 
 
 def train_caller(
@@ -46,6 +48,7 @@ def train_caller(
     groups: npt.NDArray[np.str_],
     *,
     seed: int,
+    weights: npt.NDArray[np.float64] | None = None,
 ) -> tuple[bytes, CallerReport]:
     """Train on regions that the classifier was not trained on: on others its probabilities are too
     good.
@@ -53,6 +56,7 @@ def train_caller(
     probabilities: float32 [R, T], 0..1, as the engine hands them to the caller.
     abnormal: bool [R], whether any type of the region is abnormal.
     groups: R smear groups.
+    weights: float64 [R], over 0; None for equal ones. The accuracy is that of regions of weight 1.
 
     The calls of regions with their smear left out set a temperature, so that abnormal_p is
     calibrated.
@@ -66,6 +70,8 @@ def train_caller(
             f"the caller needs labelled regions of at least 2 held-out smears (got {folds}); "
             f"raise --validation-share or label more smears"
         )
+    if weights is None:
+        weights = np.ones(len(abnormal))
     judged = np.zeros(len(abnormal))
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     for train, judge in splitter.split(probabilities, abnormal, groups):
@@ -74,17 +80,19 @@ def train_caller(
                 "without some of the held-out smears, all labelled regions are normal or all are "
                 "abnormal, and the caller needs both; raise --validation-share or label more smears"
             )
-        model = _fit(probabilities[train], abnormal[train], seed)
+        model = _fit(probabilities[train], abnormal[train], weights[train], seed)
         judged[judge] = model.predict_proba(probabilities[judge])[:, 1]
-    temperature = fit_temperature(judged, abnormal)
+    own = weights == 1
+    temperature = fit_temperature(judged[own], abnormal[own])
     report = CallerReport(
-        accuracy=float(((judged >= 0.5) == abnormal).mean()),
-        auc=float(roc_auc_score(abnormal, judged)),
+        accuracy=float(((judged >= 0.5) == abnormal)[own].mean()),
+        auc=float(roc_auc_score(abnormal[own], judged[own])),
         temperature=temperature,
-        regions=len(abnormal),
+        regions=int(own.sum()),
         folds=folds,
+        abnormal_p=tempered(judged[:, None], np.array([temperature]))[:, 0].astype(np.float64),
     )
-    model = _fit(probabilities, abnormal, seed)
+    model = _fit(probabilities, abnormal, weights, seed)
     carried = treelite.sklearn.import_model(model)
     _check_same(carried.serialize_bytes(), model, probabilities)
     carried.get_header_accessor().set_field(
@@ -95,13 +103,16 @@ def train_caller(
 
 
 def _fit(
-    probabilities: Float32, abnormal: npt.NDArray[np.bool_], seed: int
+    probabilities: Float32,
+    abnormal: npt.NDArray[np.bool_],
+    weights: npt.NDArray[np.float64],
+    seed: int,
 ) -> GradientBoostingClassifier:
     # Few and small trees: regions of one smear are alike, and larger ones overfit to the smears.
     model = GradientBoostingClassifier(
         n_estimators=30, max_depth=1, min_samples_leaf=0.02, subsample=0.5, random_state=seed
     )
-    return model.fit(probabilities, abnormal)
+    return model.fit(probabilities, abnormal, sample_weight=weights)
 
 
 def _check_same(

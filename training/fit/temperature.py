@@ -84,8 +84,8 @@ def fit_temperature(probabilities: npt.NDArray[np.floating], held: Mask) -> floa
     return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded").x))
 
 
-def tempered(probabilities: Float32, temperatures: Floats) -> Float32:
-    """Return probabilities float32 [R, T] with their logits divided by temperatures [T]."""
+def tempered(probabilities: npt.NDArray[np.floating], temperatures: Floats) -> Float32:
+    """Return probabilities float [R, T] with their logits divided by temperatures [T]."""
     return np.asarray(1.0 / (1.0 + np.exp(-_logits(probabilities) / temperatures)), np.float32)
 
 

@@ -4,24 +4,17 @@ measure, write.
 
 from __future__ import annotations
 
-import inspect
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torchvision.models.detection import FasterRCNN
 
-from rbc_engine.engine import Engine
-from rbc_engine.errors import RbcError, UsageError
+from rbc_engine.errors import UsageError
 from rbc_engine.lanes.stages.field_prior import FieldPrior
-from rbc_engine.packs.golden import encode_golden
-from rbc_engine.packs.manifest import SCHEMA, FieldPriorSettings, Manifest
+from rbc_engine.packs.manifest import FieldPriorSettings
 from rbc_engine.packs.pack import Pack
 from rbc_engine.training.datasets.base import Dataset, LabelledField
 from rbc_engine.training.evaluation.findings import Findings, analyze_fields, measure
@@ -31,16 +24,12 @@ from rbc_engine.training.fit.classifier import predict
 from rbc_engine.training.fit.region_set import load_regions
 from rbc_engine.training.fit.temperature import TemperatureReport, fit_temperatures, tempered
 from rbc_engine.training.fit.thresholds import best_f1_thresholds
-from rbc_engine.training.networks.export import export_classifier, export_detector
 from rbc_engine.training.networks.models import Classifier
-from rbc_engine.training.packing.release import file_records, make_golden, write_pack
+from rbc_engine.training.packing.draft import Draft, Notes, export_networks
 from rbc_engine.training.recipes import FIELD_PRIOR_CELLS, PackRecipe
-from rbc_engine.types.arrays import UInt8
-from rbc_engine.types.regions import Regions
 
-__all__ = ["assemble_final_pack", "assemble_pack", "checkout_commit"]
+__all__ = ["assemble_final_pack", "assemble_pack", "calibration_measures", "caller_measures"]
 
-Notes = Mapping[str, str | int | float | bool]
 Log = Callable[[str], None]
 
 
@@ -97,11 +86,11 @@ def assemble_pack(
         regions.groups,
         seed=seed,
     )
-    draft = _Draft(
+    draft = Draft(
         recipe=recipe,
         dataset=dataset,
         notes=notes,
-        files=_exported(recipe, detector, classifier, log) | {"caller.treelite": caller},
+        files=export_networks(recipe, detector, classifier, log) | {"caller.treelite": caller},
         scratch=scratch,
     )
     log(f"measuring on {len(held_out)} held-out fields")
@@ -111,8 +100,8 @@ def assemble_pack(
     threshold = _operating_point(findings, max_false_share=max_false_share, floor=floor)
     log(f"score threshold {threshold:g}; computing the golden results")
     accuracy = (
-        _calibration_measures(calibration)
-        | _caller_measures(report)
+        calibration_measures(calibration)
+        | caller_measures(report)
         | measure(
             findings, score_threshold=threshold, types=dataset.types, abnormal=dataset.abnormal
         )
@@ -160,11 +149,11 @@ def assemble_final_pack(
             f"--measured-by {measured.folder} has other types or settings than this training; "
             f"make it again with this version and the same --format"
         )
-    draft = _Draft(
+    draft = Draft(
         recipe=recipe,
         dataset=dataset,
         notes=notes,
-        files=_exported(recipe, detector, classifier, log)
+        files=export_networks(recipe, detector, classifier, log)
         | {"caller.treelite": measured.read("caller.treelite")},
         scratch=scratch,
     )
@@ -174,94 +163,6 @@ def assemble_final_pack(
         score_threshold=detector_settings.score_threshold,
         accuracy=measured.manifest.accuracy,
     )
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class _Draft:
-    """Hold a pack without its score threshold, golden results and measured accuracy."""
-
-    recipe: PackRecipe
-    dataset: Dataset
-    notes: Notes
-    files: Mapping[str, bytes]
-    scratch: Path
-
-    @contextmanager
-    def engine(self, score_threshold: float) -> Iterator[Engine]:
-        """Open the engine with this draft, on the CPU in fp32."""
-        files = {**self.files, "golden.npz": encode_golden([])}
-        with tempfile.TemporaryDirectory(dir=self.scratch, prefix="draft-") as folder:
-            pack = Path(folder) / "pack"
-            write_pack(pack, manifest=self._manifest(score_threshold, {}, files), files=files)
-            with Engine.open(pack, device="cpu", precision="fp32", estimate_scale=False) as engine:
-                yield engine
-
-    def write(self, out: Path, *, score_threshold: float, accuracy: Notes) -> Pack:
-        with self.engine(score_threshold) as engine:
-            golden = make_golden(lambda frame: _regions(engine, frame))
-        files = {**self.files, "golden.npz": golden}
-        return write_pack(
-            out, manifest=self._manifest(score_threshold, accuracy, files), files=files
-        )
-
-    def _manifest(
-        self, score_threshold: float, accuracy: Notes, files: Mapping[str, bytes]
-    ) -> Manifest:
-        recipe = self.recipe
-        return Manifest.model_validate(
-            {
-                "schema": SCHEMA,
-                "name": recipe.name,
-                "version": recipe.version,
-                "licence": recipe.licence,
-                "description": recipe.description,
-                "types": self.dataset.types,
-                "abnormal": self.dataset.abnormal,
-                "detector": recipe.detector.model_copy(update={"score_threshold": score_threshold}),
-                "classifier": recipe.classifier,
-                "caller": recipe.caller,
-                "training": self.notes,
-                "accuracy": accuracy,
-                "files": file_records(files),
-            }
-        )
-
-
-def _exported(
-    recipe: PackRecipe, detector: FasterRCNN, classifier: Classifier, log: Log
-) -> dict[str, bytes]:
-    log("exporting the networks")
-    network_a, network_b = export_detector(detector)
-    return {
-        "detector.onnx": network_a,
-        "box_head.onnx": network_b,
-        "classifier.onnx": export_classifier(
-            classifier,
-            patch_px=recipe.classifier.patch_px,
-            temperatures=recipe.classifier.temperatures,
-        ),
-    }
-
-
-def checkout_commit() -> str | None:
-    """Return the git commit of the checkout that this program runs from, with -dirty if it was
-    changed; None outside one.
-    """
-    git = shutil.which("git")
-    source = Path(inspect.getfile(Engine))
-    if git is None:
-        return None
-    for arguments in (
-        # An installed copy may lie inside a checkout of something else.
-        ["ls-files", "--error-unmatch", source.name],
-        ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-    ):
-        answer = subprocess.run(
-            [git, "-C", str(source.parent), *arguments], capture_output=True, text=True, check=False
-        )
-        if answer.returncode != 0:
-            return None
-    return answer.stdout.strip()
 
 
 def _operating_point(findings: Findings, *, max_false_share: float, floor: float) -> float:
@@ -291,14 +192,7 @@ def _with(recipe: PackRecipe, **of_classifier: Any) -> PackRecipe:
     return replace(recipe, classifier=recipe.classifier.model_copy(update=of_classifier))
 
 
-def _regions(engine: Engine, frame: UInt8) -> Regions:
-    regions = engine.analyze(frame).regions
-    if regions is None:
-        raise RbcError("the engine gave no regions for a rendered frame; report this")
-    return regions
-
-
-def _calibration_measures(report: TemperatureReport) -> dict[str, float | int]:
+def calibration_measures(report: TemperatureReport) -> dict[str, float | int]:
     """Return the calibration measures; none if no type has enough examples."""
     errors = {
         "calibration_error_before_temperatures": report.error_before,
@@ -307,7 +201,7 @@ def _calibration_measures(report: TemperatureReport) -> dict[str, float | int]:
     return {name: round(error, 4) for name, error in errors.items() if np.isfinite(error)}
 
 
-def _caller_measures(report: CallerReport) -> dict[str, float | int]:
+def caller_measures(report: CallerReport) -> dict[str, float | int]:
     return {
         "abnormal_accuracy_regions_cross_validated_by_smear": round(report.accuracy, 4),
         "abnormal_auc_regions_cross_validated_by_smear": round(report.auc, 4),

@@ -38,6 +38,9 @@ CELL_RECIPE: PackRecipe = replace(
         update={
             "short_side_px": _SHORT_SIDE_PX,
             "um_per_canvas_px": _UM_PER_PX * _CHULA_SHORT_SIDE_PX / _SHORT_SIDE_PX,
+            "kinds": CELL_KINDS,
+            "unit": "cell",
+            "cell_canvas_px": CELL_CANVAS_PX,
         }
     ),
     # The window shows the same part of a field as before.

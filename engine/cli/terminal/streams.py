@@ -26,7 +26,7 @@ def printing() -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()
-    except (OSError, SystemExit):  # a full disk, or a reader that has gone (| head), as rich says it
+    except (OSError, SystemExit):  # a full disk, or a reader that has gone; rich exits then
         # Python writes out what is left at its end, and would complain again.
         with suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -35,6 +35,6 @@ def printing() -> Iterator[None]:
 
 
 def print_json(text: str) -> None:
-    """Print JSON; in ASCII where the terminal has no UTF-8, for an escape of ours would break it."""
+    """Print JSON; in ASCII where the terminal has no UTF-8: an escape of ours would break it."""
     encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
     print(text if encoding == "utf8" else json.dumps(json.loads(text), indent=2))

@@ -1,7 +1,8 @@
 """The CPU: numpy's memory, OpenVINO's networks, and the ops of rbc_engine.devices.cpu.ops.
 
-Compiled networks are not cached on disk. OpenVINO compiles these graphs in under a second, its cache saves a
-tenth of that at 140 MB a shape, and it answers wrongly from a damaged file without noticing.
+Compiled networks are not cached on disk. OpenVINO compiles these graphs in under a second, its
+cache saves a tenth of that at 140 MB a shape, and it answers wrongly from a damaged file without
+noticing.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _ONNX_EXTERNAL_DATA = b"location"
 
 
 class HostNetwork:
-    """A compiled network and one lane's buffers for it; see rbc_engine.devices.base.Network."""
+    """Run a compiled network with one lane's buffers; see rbc_engine.devices.base.Network."""
 
     def __init__(
         self,
@@ -51,13 +52,13 @@ class HostNetwork:
         self._outputs = list(outputs)
 
     def __call__(self, inputs: Mapping[str, HostArray]) -> dict[str, HostArray]:
-        """Runs it, without the GIL and without copying the inputs.
+        """Run it, without the GIL and without copying the inputs.
 
-        inputs: C-contiguous arrays of the shapes that it was loaded with, uint8 where the graph's input is, else
-            float32.
+        inputs: C-contiguous arrays of the shapes that it was loaded with, uint8 where the graph's
+            input is, else float32.
 
-        Returns float32 arrays that the next call overwrites. Raises ValueError for a wrong input, DeviceError if
-        OpenVINO fails.
+        Returns float32 arrays that the next call overwrites. Raises ValueError for a wrong input,
+        DeviceError if OpenVINO fails.
         """
         if inputs.keys() != self._inputs.keys():
             raise ValueError(f"inputs must be {sorted(self._inputs)} (got {sorted(inputs)})")
@@ -65,7 +66,8 @@ class HostNetwork:
             array = inputs[name]
             if array.dtype != dtype or array.shape != shape:
                 raise ValueError(
-                    f"input {name} must be {dtype} {list(shape)} (got {array.dtype} {list(array.shape)})"
+                    f"input {name} must be {dtype} {list(shape)} (got {array.dtype} "
+                    f"{list(array.shape)})"
                 )
             if not array.flags.c_contiguous:
                 raise ValueError(
@@ -80,11 +82,11 @@ class HostNetwork:
 
     @property
     def threads(self) -> int:
-        """CPU threads that the network may use, over all its lanes."""
+        """Return the number of CPU threads that the network may use, over all its lanes."""
         return int(self._compiled.get_property("INFERENCE_NUM_THREADS"))
 
     def layer_precisions(self) -> list[tuple[str, str]]:
-        """What was really compiled: type and precision of each layer, e.g. ('Convolution', 'bf16')."""
+        """Return type and precision of each compiled layer, e.g. ('Convolution', 'bf16')."""
         layers = (layer.get_rt_info() for layer in self._compiled.get_runtime_model().get_ops())
         return [
             (info["layerType"].astype(str), info["runtimePrecision"].astype(str)) for info in layers
@@ -92,7 +94,7 @@ class HostNetwork:
 
 
 class HostDevice(Closing):
-    """The CPU as a device; see rbc_engine.devices.base.Device.
+    """Represent the CPU as a device; see rbc_engine.devices.base.Device.
 
     notes: why it does not compute in a faster precision, if it does not.
     """
@@ -100,7 +102,9 @@ class HostDevice(Closing):
     def __init__(
         self, *, precision: str = "auto", lanes: int = 1, threads: int | None = None
     ) -> None:
-        """precision: one of host_precisions(), or 'auto' for the fastest of them that needs no calibration.
+        """Open the CPU.
+
+        precision: one of host_precisions(), or 'auto' for the fastest that needs no calibration.
 
         lanes: how many networks run side by side.
         threads: CPU threads for all of them together; None for the cores that this process may use.
@@ -112,7 +116,8 @@ class HostDevice(Closing):
         choices = host_precisions()
         if precision not in ("auto", *choices):
             raise UsageError(
-                f"precision must be one of auto, {', '.join(choices)} on this CPU (got {precision!r})"
+                f"precision must be one of auto, {', '.join(choices)} on this CPU (got "
+                f"{precision!r})"
             )
         floats = [name for name in choices if name != "int8"]
         if threads is None:
@@ -140,17 +145,17 @@ class HostDevice(Closing):
         self._lock = threading.Lock()
 
     def enter(self) -> None:
-        """Nothing: every thread may use the CPU."""
+        """Do nothing: every thread may use the CPU."""
 
     def lane(self) -> HostDevice:
-        """The device itself: its networks keep their lanes apart."""
+        """Return the device itself: its networks keep their lanes apart."""
         return self
 
     def free_bytes(self) -> None:
-        """None: what the host has free does not decide about lanes."""
+        """Return None: the host's free memory does not limit lanes."""
 
     def upload(self, array: HostArray | DevicePixels) -> HostArray:
-        """The array itself: it is in this device's memory already."""
+        """Return the array itself: it is in this device's memory already."""
         if not isinstance(array, np.ndarray):
             raise ValueError(
                 f"array must be numpy's (got {type(array).__name__} in the memory of {array.place})"
@@ -161,7 +166,7 @@ class HostDevice(Closing):
         return np.empty(tuple(shape), dtype)
 
     def download(self, *arrays: HostArray) -> tuple[HostArray, ...]:
-        """The arrays themselves: they are in the host's memory already."""
+        """Return the arrays themselves: they are in the host's memory already."""
         return arrays
 
     def load_classifier(
@@ -184,8 +189,8 @@ class HostDevice(Closing):
         meter: Meter | None = None,
     ) -> HostNetwork:
         """See rbc_engine.devices.base.Device.load. `shapes` names every input of the graph."""
-        # One compiled graph serves every batch size: it costs no speed, and compiling ResNet-50 for each of three
-        # would take longer than the first few fields.
+        # One compiled graph serves every batch size: it costs no speed, and compiling ResNet-50 for
+        # each of three would take longer than the first few fields.
         of_one = {name: shape[1:] for name, shape in shapes.items()}
         key = (onnx, tuple(outputs), tuple(sorted(of_one.items())))
         with self._lock:
@@ -204,7 +209,7 @@ class HostDevice(Closing):
     def _compile(
         self, onnx: bytes, outputs: Sequence[str], shapes: Mapping[str, tuple[int, ...]]
     ) -> ov.CompiledModel:
-        """shapes: of one sample, without the batch."""
+        """Compile a graph. shapes: of one sample, without the batch."""
         if _ONNX_EXTERNAL_DATA in onnx:
             raise DeviceError(
                 "the network keeps tensors in other files; save the ONNX model as one file"
@@ -225,7 +230,7 @@ class HostDevice(Closing):
         return self._core.compile_model(types.build(), "CPU", self._config)
 
     def close(self) -> None:
-        """Forgets the compiled networks; those already handed out go on working."""
+        """Forget the compiled networks; those already handed out go on working."""
         self._compiled.clear()
 
     def __repr__(self) -> str:
@@ -233,7 +238,7 @@ class HostDevice(Closing):
 
 
 def host_precisions() -> list[str]:
-    """What this CPU computes in, fastest first.
+    """Return the precisions of this CPU, fastest first.
 
     int8 with VNNI only: older instructions add up pairs of products in 16 bits, which overflows.
     """
@@ -262,7 +267,11 @@ def _core() -> ov.Core:
 def _check_names(
     kind: str, asked: Iterable[str], *, of: Sequence[ov.Output], every: bool = False
 ) -> None:
-    """A tensor may have several names: OpenVINO leaves out steps that change nothing, and joins their names."""
+    """Raise DeviceError unless the graph has the tensors asked for.
+
+    A tensor may have several names: OpenVINO removes steps that change nothing, and joins their
+    names.
+    """
     asked = set(asked)
     named = [asked & port.names for port in of]
     if not asked or asked - set().union(*named) or (every and not all(named)):
@@ -271,6 +280,6 @@ def _check_names(
 
 
 def _reason(error: RuntimeError) -> str:
-    """OpenVINO's message without the lines that name its own source files."""
+    """Return OpenVINO's message without the lines that name its own source files."""
     lines = [line.strip() for line in str(error).splitlines()]
     return " ".join(line for line in lines if line and not line.startswith("Exception from"))

@@ -1,8 +1,8 @@
 """The kernels, with their arguments checked: one function an op.
 
-Frames are uint8 [H, W, 3] RGB arrays whose pixels are contiguous within a row. Results are new arrays.
-`threads` is how many CPU threads an op may use; a lane that owns one core passes 1. The result does not
-depend on it. Every op raises ValueError naming the argument at fault."""
+Frames are uint8 [H, W, 3] RGB arrays whose pixels are contiguous within a row. Results are new
+arrays. `threads` is how many CPU threads an op may use; a lane that owns one core passes 1. The
+result does not depend on it. Every op raises ValueError naming the argument at fault."""
 
 from __future__ import annotations
 
@@ -45,16 +45,18 @@ def resize_letterbox(
     background_level: float | None = None,
     threads: int = 1,
 ) -> UInt8:
-    """Resizes frames, exposes them alike, and places each at the top left of a canvas of its background.
+    """Resize frames, expose them alike, and place each at the top left of its canvas.
 
-    Plain bilinear with half-pixel centres, rounded to uint8: torchvision's GeneralizedRCNNTransform. The background
-    is what an empty part of the smear looks like: of each channel the level that nine tenths of the samples of a grid
-    of 16 by 16 do not exceed.
+    The rest of the canvas has the frame's background colour.
+
+    Plain bilinear with half-pixel centres, rounded to uint8: torchvision's
+    GeneralizedRCNNTransform. The background is what an empty part of the smear looks like: of each
+    channel the level that nine tenths of the samples of a grid of 16 by 16 do not exceed.
 
     frames: N arrays uint8 [H, W, 3].
     resized_hw: int32 [N, 2], height and width of each frame on its canvas, 1..canvas_hw.
-    background_level: 1..255. A frame's levels are multiplied by what brings the mean of its background there, but by
-        no less than 0.5 and no more than 3. None leaves them as they are.
+    background_level: 1..255. A frame's levels are multiplied by what brings the mean of its
+        background there, but by no less than 0.5 and no more than 3. None leaves them as they are.
 
     Returns uint8 [N, canvas height, canvas width, 3].
     """
@@ -86,11 +88,12 @@ def generate_proposals(
     nms_iou: float,
     threads: int = 1,
 ) -> tuple[Float32, Int32]:
-    """Turns the outputs of the region proposal network into proposals, surest first.
+    """Turn the outputs of the region proposal network into proposals, surest first.
 
-    The best `per_level` anchors of a level by logit are decoded, clipped to the image and thinned by NMS within
-    the level; the best `keep` of all levels are proposals: torchvision's RegionProposalNetwork.filter_proposals.
-    Equal logits rank by level, then by (y * width + x) * A + a. A NaN drops its candidate.
+    The best `per_level` anchors of a level by logit are decoded, clipped to the image and thinned
+    by NMS within the level; the best `keep` of all levels are proposals: torchvision's
+    RegionProposalNetwork.filter_proposals. Equal logits rank by level, then by (y * width + x) * A
+    + a. A NaN drops its candidate.
 
     objectness: for each level, float32 [N, A, h, w], logits.
     deltas: for each level, float32 [N, 4 A, h, w]; dx dy dw dh of anchor a in channels 4a..4a+3.
@@ -99,7 +102,8 @@ def generate_proposals(
     image_hw: int32 [N, 2], height and width of the part of the canvas that holds the image.
     nms_iou: 0..1; of two boxes that overlap by more, the less sure is dropped.
 
-    Returns float32 [N, keep, 4] x0 y0 x1 y1 in canvas px, zero from the count on, and counts int32 [N].
+    Returns float32 [N, keep, 4] x0 y0 x1 y1 in canvas px, zero from the count on, and counts int32
+    [N].
     """
     level_count = len(objectness)
     if not level_count:
@@ -111,7 +115,8 @@ def generate_proposals(
     ):
         if len(values) != level_count:
             raise ValueError(
-                f"{name} needs one entry for each level of objectness, {level_count} (got {len(values)})"
+                f"{name} needs one entry for each level of objectness, {level_count} (got "
+                f"{len(values)})"
             )
     images: int | str = "N"
     for level in range(level_count):
@@ -156,7 +161,7 @@ def roi_align(
     canonical_level: int,
     threads: int = 1,
 ) -> Float32:
-    """Pools each box from the level of the feature pyramid that fits its size.
+    """Pool each box from the level of the feature pyramid that fits its size.
 
     torchvision's MultiScaleRoIAlign (aligned=False), with its rule for the level.
 
@@ -166,7 +171,8 @@ def roi_align(
     strides_px: for each level, canvas px a feature pixel: powers of two, doubling.
     output_size: bins a side, S.
     sampling_ratio: samples a bin and side.
-    canonical_px, canonical_level: a box of this side is read from the level with stride 2 ** canonical_level.
+    canonical_px, canonical_level: a box of this side is read from the level with stride 2 **
+        canonical_level.
 
     Returns float32 [N * K, C, S, S]; rows without a box are zero.
     """
@@ -218,12 +224,13 @@ def postprocess_detections(
     max_regions: int,
     threads: int = 1,
 ) -> tuple[Float32, Float32, UInt8, Int32, npt.NDArray[np.bool_]]:
-    """Turns the outputs of the box head into regions of the full-resolution frame, surest first.
+    """Turn the outputs of the box head into regions of the full-resolution frame, surest first.
 
-    torchvision's RoIHeads.postprocess_detections and GeneralizedRCNNTransform.postprocess, but that a proposal is a
-    candidate for its likeliest class alone (of equal logits the first), and that regions of different classes
-    suppress each other, too: no cell comes out as two things. For one class beside the background there is no
-    difference. Equal scores rank by slot. A NaN in a logit or in its class's deltas drops a candidate.
+    torchvision's RoIHeads.postprocess_detections and GeneralizedRCNNTransform.postprocess, but that
+    a proposal is a candidate for its likeliest class alone (of equal logits the first), and that
+    regions of different classes suppress each other, too: no cell comes out as two things. For one
+    class beside the background there is no difference. Equal scores rank by slot. A NaN in a logit
+    or in its class's deltas drops a candidate.
 
     class_logits: float32 [N * K, C], C from 2 to 16; class 0 is the background.
     box_deltas: float32 [N * K, 4 C]; dx dy dw dh of class c in columns 4c..4c+3.
@@ -235,9 +242,9 @@ def postprocess_detections(
     nms_iou: 0..1; of two boxes that overlap by more, the less sure is dropped.
     max_regions: D, size of the fixed output.
 
-    Returns boxes float32 [N, D, 4] in frame px, scores float32 [N, D] and classes uint8 [N, D], 1..C-1, all three
-    zero from the count on; counts int32 [N]; saturated bool [N], true where more than D survived, so that the least
-    sure were left out.
+    Returns boxes float32 [N, D, 4] in frame px, scores float32 [N, D] and classes uint8 [N, D],
+    1..C-1, all three zero from the count on; counts int32 [N]; saturated bool [N], true where more
+    than D survived, so that the least sure were left out.
     """
     check_array("proposals", proposals, np.float32, ("N", "K", 4))
     images, slots, _ = proposals.shape
@@ -285,13 +292,14 @@ def crop_resize(
     std: RGB,
     threads: int = 1,
 ) -> Float32:
-    """Cuts windows out of frames, resizes each to a square patch and normalises.
+    """Cut windows out of frames, resize each to a square patch and normalise.
 
-    Triangle filter, antialiased when shrinking (as Pillow's BILINEAR and torch's antialias=True). Pixels outside
-    the frame count as `mean`, so they come out as zero.
+    Triangle filter, antialiased when shrinking (as Pillow's BILINEAR and torch's antialias=True).
+    Pixels outside the frame count as `mean`, so they come out as zero.
 
     frames: N arrays uint8 [H, W, 3].
-    windows: float32 [R, 4], x0 y0 x1 y1 in frame pixels, x1 > x0, y1 > y0, finite; may leave the frame.
+    windows: float32 [R, 4], x0 y0 x1 y1 in frame pixels, x1 > x0, y1 > y0, finite; may leave the
+        frame.
     frame_index: int32 [R], 0..N-1.
     mean, std: grey levels 0..255 a channel; std > 0.
 

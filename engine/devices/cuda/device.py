@@ -1,4 +1,4 @@
-"""An NVIDIA GPU as a device: TensorRT for the networks, the project's own kernels, memory through cuda.core.
+"""An NVIDIA GPU as a device: networks by TensorRT, the project's kernels, memory by cuda.core.
 
 Import it only after rbc_engine.devices.cuda.needs found nothing missing.
 """
@@ -31,13 +31,19 @@ FP8_CAPABILITY = (8, 9)
 """Compute capability that has it: Ada."""
 
 GPU_PRECISIONS = ("fp8", "int8", "fp16")
-"""Fastest first. fp16 is the type that packs are exported in; the others are made of their calibration."""
+"""Fastest first.
+
+fp16 is the type that packs are exported in; the others are made of their calibration.
+"""
 
 _FEATURE_MAP = "feature_map"
 
 
 class Libraries:
-    """What NVIDIA provides, and our kernels. One of these serves the whole process: TensorRT takes one log only."""
+    """Hold NVIDIA's libraries and the project's kernels.
+
+    One of these serves the whole process: TensorRT takes one log only.
+    """
 
     def __init__(self, trt: Any, core: Any, driver: Any, kernels: Any) -> None:
         self.trt = trt
@@ -81,7 +87,7 @@ def open_gpu(
     cache_root: Path | None = None,
     libraries: Libraries | None = None,
 ) -> CudaGpu:
-    """Opens GPU `number`.
+    """Open GPU `number`.
 
     precision: one of GPU_PRECISIONS, or 'auto' for fp16.
     cache_name: a folder for the compiled networks, under cache_root (by default cache_folder()).
@@ -92,8 +98,8 @@ def open_gpu(
     """
     if precision not in ("auto", *GPU_PRECISIONS):
         raise UsageError(
-            f"--precision must be auto, {', '.join(GPU_PRECISIONS)} on a GPU (got {precision!r}): packs are exported "
-            f"in fp16"
+            f"--precision must be auto, {', '.join(GPU_PRECISIONS)} on a GPU (got {precision!r}): "
+            "packs are exported in fp16"
         )
     return CudaGpu(
         libraries or _load_libraries(),
@@ -107,7 +113,7 @@ def open_gpu(
 
 
 class CudaGpu:
-    """What the lanes of one GPU share: the engines, the heads' weights, and the cache of compiled networks."""
+    """Hold what the lanes of one GPU share: engines, weights of the heads, compiled networks."""
 
     def __init__(
         self,
@@ -140,7 +146,8 @@ class CudaGpu:
             if precision == "fp8" and self.capability < FP8_CAPABILITY:
                 raise DeviceError(
                     f"{self.place}: {self.gpu_name} has no fp8 arithmetic (compute capability "
-                    f"{self.capability[0]}.{self.capability[1]}, fp8 needs 8.9); use --precision int8 or fp16"
+                    f"{self.capability[0]}.{self.capability[1]}, fp8 needs 8.9); use --precision "
+                    "int8 or fp16"
                 )
             # Ordered by streams where the driver offers that, which is nearly everywhere.
             self.pool = device.memory_resource
@@ -157,7 +164,7 @@ class CudaGpu:
         return CudaDevice(self)
 
     def enter(self) -> None:
-        """Makes the GPU current in the calling thread."""
+        """Make the GPU current in the calling thread."""
         with explain_cuda(f"{self.place}"):
             self.libraries.core.Device(self.number).set_current()
 
@@ -169,7 +176,7 @@ class CudaGpu:
         shapes: Mapping[str, tuple[int, ...]],
         channels_last: Sequence[str] = (),
     ) -> Any:
-        """The trt.ICudaEngine, from this process, from the disk, or compiled now."""
+        """Return the trt.ICudaEngine, from this process, from the disk, or compiled now."""
         trt = self.libraries.trt
         key = PlanKey.of(
             onnx,
@@ -210,7 +217,7 @@ class CudaGpu:
             return engine
 
     def heads(self, onnx: bytes) -> HeadWeights:
-        """The weights of the classifier's heads, in memory that all lanes read."""
+        """Return the weights of the classifier's heads, in memory that all lanes read."""
         with self._lock:
             if onnx not in self._heads:
                 weights = read_weights(onnx, HeadWeights.NAMES)
@@ -218,20 +225,20 @@ class CudaGpu:
             return self._heads[onnx]
 
     def free_bytes(self) -> int:
-        """Of the GPU's memory, what no process holds."""
+        """Return the bytes of GPU memory that no process holds."""
         status, free, _ = self.libraries.driver.cuMemGetInfo()
         if int(status):
             raise DeviceError(f"{self.name}: the driver does not tell its free memory ({status})")
         return int(free)
 
     def refuse(self) -> None:
-        """Removes from the disk the compiled networks that were used: they gave wrong answers."""
+        """Remove the compiled networks in use from the disk: they gave wrong answers."""
         with self._lock:
             for key in self._engines:
                 self._cache.remove(key)
 
     def _deserialize(self, plan: bytes) -> Any:
-        """None if TensorRT refuses it."""
+        """Deserialize an engine; return None if TensorRT refuses it."""
         log = self.libraries.log
         del log.lines[:]
         with explain_cuda(f"{self.name}: loading a compiled network"):
@@ -246,7 +253,7 @@ class CudaGpu:
 
 
 class CudaDevice(Closing):
-    """One lane on a GPU; see rbc_engine.devices.base.Device."""
+    """Represent one lane on a GPU; see rbc_engine.devices.base.Device."""
 
     def __init__(self, gpu: CudaGpu) -> None:
         self._gpu = gpu
@@ -268,7 +275,7 @@ class CudaDevice(Closing):
         return self._gpu.free_bytes()
 
     def upload(self, array: HostArray | CudaArray | DevicePixels) -> CudaArray:
-        """array: numpy, of this lane already, or pixels that a decoder left in this GPU's memory."""
+        """Return an array of this lane. array: numpy, of this lane, or pixels decoded there."""
         if isinstance(array, np.ndarray):
             return self.memory.upload(array)
         if isinstance(array, CudaArray) and array.memory is self.memory:
@@ -321,7 +328,7 @@ class CudaDevice(Closing):
         return network
 
     def close(self) -> None:
-        """Waits for the lane's work, then frees its networks and its memory. May be called again.
+        """Wait for the lane's work, then free its networks and its memory. May be called again.
 
         Raises DeviceError if the GPU is lost, after all that was let go of.
         """

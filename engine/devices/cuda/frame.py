@@ -14,10 +14,11 @@ __all__ = ["CudaFrame"]
 
 
 class CudaFrame:
-    """Pixels that a lane on the same GPU reads without a copy; see rbc_engine.types.frames.Frame.pixels.
+    """Hold pixels that a lane on the same GPU reads without a copy; see types.frames.Frame.pixels.
 
-    array: has `__dlpack__` and `__cuda_array_interface__`, as arrays of CuPy, PyTorch and Numba do: uint8 [H, W, 3],
-        RGB, C-contiguous. It must not change until its frame has ended. Its producer's work is waited for.
+    array: has `__dlpack__` and `__cuda_array_interface__`, as arrays of CuPy, PyTorch and Numba do:
+        uint8 [H, W, 3], RGB, C-contiguous. It must not change until its frame has ended. Its
+        producer's work is waited for.
 
     Raises ImageError for another type or layout, which only a copy could mend.
     """
@@ -32,14 +33,16 @@ class CudaFrame:
             self._address = int(interface["data"][0])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ImageError(
-                f"a frame in the memory of a GPU must have __cuda_array_interface__ (got {type(array).__name__}): "
-                f"pass a CuPy, PyTorch or Numba array, or a copy in host memory"
+                "a frame in the memory of a GPU must have __cuda_array_interface__ (got "
+                f"{type(array).__name__}): pass a CuPy, PyTorch or Numba array, or a copy in host "
+                "memory"
             ) from error
         contiguous = strides is None or tuple(strides) == (3 * shape[1], 3, 1)
         if kind != "|u1" or len(shape) != 3 or shape[2] != 3 or not contiguous:
             raise ImageError(
-                f"a frame in the memory of a GPU must be uint8 [H, W, 3] RGB and C-contiguous (got {kind} "
-                f"{list(shape)}, strides {strides}); convert it there, or pass a copy in host memory"
+                "a frame in the memory of a GPU must be uint8 [H, W, 3] RGB and C-contiguous (got "
+                f"{kind} {list(shape)}, strides {strides}); convert it there, or pass a copy in "
+                "host memory"
             )
         self._array = array
         self.place = Place("cuda", int(array.__dlpack_device__()[1]))
@@ -47,7 +50,7 @@ class CudaFrame:
         self.dtype = np.dtype(np.uint8)
 
     def to_host(self) -> UInt8:
-        """A copy, after everything that the GPU was asked for."""
+        """Return a copy on the host, after all work of the GPU so far."""
         from cuda.bindings import driver
 
         pixels: UInt8 = np.empty(self.shape, np.uint8)

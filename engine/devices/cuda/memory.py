@@ -1,6 +1,7 @@
 """The memory and the stream of one lane on a GPU, and the arrays in it, through NVIDIA's cuda.core.
 
-Everything a lane does is put on its one stream, so it happens in order; nothing waits but `download`.
+Everything a lane does is put on its one stream, so it happens in order; nothing waits but
+`download`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _NOT_CUDA = (RbcError, ValueError, TypeError, LookupError, AttributeError, NotIm
 
 @contextmanager
 def explain_cuda(what: str) -> Iterator[None]:
-    """Turns whatever CUDA, TensorRT or the kernels raise into a DeviceError that says what was being done."""
+    """Turn what CUDA, TensorRT or the kernels raise into a DeviceError that names the step."""
     try:
         yield
     except _NOT_CUDA:
@@ -38,15 +39,19 @@ def explain_cuda(what: str) -> Iterator[None]:
         if isinstance(error, MemoryError) or "out of memory" in reason.lower().replace("_", " "):
             raise DeviceMemoryError(f"{what}: out of GPU memory") from error
         raise DeviceError(
-            f"{what}: {reason}; the GPU cannot be used any more by this process: check nvidia-smi and start again"
+            f"{what}: {reason}; the GPU cannot be used any more by this process: check nvidia-smi "
+            "and start again"
         ) from error
 
 
 class CudaArray:
-    """C-contiguous, in the memory of one lane: what is done with it happens in the order of that lane's stream.
+    """Hold a C-contiguous array in the memory of one lane.
+
+    What is done with it happens in the order of that lane's stream.
 
     address: of its first byte, in device memory.
-    stable: results of this kind come at the same address every time, so that a network may read them in place.
+    stable: results of this kind come at the same address every time, so that a network may read
+        them in place.
     keeper: whatever must not be freed before this array is.
     """
 
@@ -81,7 +86,7 @@ class CudaArray:
         return self.shape[0]
 
     def __getitem__(self, rows: slice) -> CudaArray:
-        """The rows of a slice, in the same memory."""
+        """Return the rows of a slice, in the same memory."""
         begin, end, step = rows.indices(len(self))
         if step != 1:
             raise ValueError(f"a slice of a CudaArray must have step 1 (got {step})")
@@ -95,7 +100,7 @@ class CudaArray:
         )
 
     def __setitem__(self, rows: slice, value: CudaArray | int) -> None:
-        """Copies an array of the same shape and type into the rows of a slice, or sets them to 0."""
+        """Copy an array of the same shape and type into the rows of a slice, or set them to 0."""
         into = self[rows]
         if not isinstance(value, CudaArray):
             if value != 0:
@@ -109,7 +114,7 @@ class CudaArray:
 
 
 class LaneMemory:
-    """A stream, arrays on it, and the copies between them and the host.
+    """Hold a stream and arrays on it, and copy between them and the host.
 
     core: the module cuda.core. device_id: which GPU; it must be current in the calling thread.
     pool: the cuda.core memory resource that arrays come from.
@@ -133,7 +138,7 @@ class LaneMemory:
         self._times = core.EventOptions(timing_enabled=True)
 
     def empty(self, shape: Sequence[int], dtype: npt.DTypeLike) -> CudaArray:
-        """Memory with any content, freed with the array."""
+        """Return memory with any content, freed with the array."""
         size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         buffer = self._allocate(size)
         return CudaArray(self, int(buffer.handle), shape, dtype, keeper=buffer)
@@ -141,7 +146,7 @@ class LaneMemory:
     def result(
         self, owner: str, index: int, shape: Sequence[int], dtype: npt.DTypeLike
     ) -> CudaArray:
-        """Memory for result `index` of `owner`: the same every time, so it is overwritten by the owner's next call."""
+        """Return memory for result `index` of `owner`: the same at each call, and overwritten."""
         size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         buffer = self._results.get((owner, index))
         if buffer is None or buffer.size < size:
@@ -151,7 +156,10 @@ class LaneMemory:
         return CudaArray(self, int(buffer.handle), shape, dtype, keeper=buffer, stable=True)
 
     def upload(self, array: npt.NDArray[Any]) -> CudaArray:
-        """A copy of a host array. The host array may be changed at once: it was staged in pinned memory."""
+        """Return a copy of a host array.
+
+        The host array may be changed at once: it was staged in pinned memory.
+        """
         into = self.empty(array.shape, array.dtype)
         if into.nbytes:
             staged = self._stage(into.nbytes)
@@ -161,7 +169,7 @@ class LaneMemory:
         return into
 
     def adopt(self, pixels: Any) -> CudaArray:
-        """Pixels that another library left in this GPU's memory, by DLPack, without a copy.
+        """Return pixels that another library left in this GPU's memory, by DLPack, without a copy.
 
         pixels: has `__dlpack__`, whose producer makes this lane's stream wait until they are there.
         """
@@ -188,7 +196,7 @@ class LaneMemory:
                 self._view(array.address, array.nbytes).fill(0, stream=self.stream)
 
     def download(self, *arrays: CudaArray) -> tuple[npt.NDArray[Any], ...]:
-        """Waits for everything on the stream. Returns copies in ordinary memory."""
+        """Wait for everything on the stream, and return copies in ordinary memory."""
         staged = []
         for array in arrays:
             buffer = self._stage(max(array.nbytes, 1))
@@ -202,7 +210,7 @@ class LaneMemory:
         )
 
     def wait(self) -> None:
-        """Until everything on the stream is done. Tells the meters how long the networks ran."""
+        """Wait until the stream is done, and report the networks' times to the meters."""
         with explain_cuda(f"{self.place}"):
             done = self.stream.record(options=self._waits)
             done.sync()
@@ -217,7 +225,7 @@ class LaneMemory:
 
     @contextmanager
     def network(self, meter: Meter | None) -> Iterator[None]:
-        """Marks what is put on the stream meanwhile as a network, whose time `meter` is told after the next wait."""
+        """Mark what is put on the stream meanwhile as a network, and report its time to `meter`."""
         if meter is None:
             yield
             return
@@ -226,7 +234,7 @@ class LaneMemory:
         self._runs.append((begin, self.stream.record(options=self._times), meter))
 
     def close(self) -> None:
-        """Waits, then frees everything. Arrays of this lane must not be used any more."""
+        """Wait, then free everything. Arrays of this lane must not be used any more."""
         try:
             with explain_cuda(f"{self.place}"):
                 self.stream.sync()
@@ -241,7 +249,7 @@ class LaneMemory:
             return self._pool.allocate(max(size, 1), stream=self.stream)
 
     def _stage(self, size: int) -> Any:
-        """Pinned host memory that nothing on the stream uses, kept until after the next wait."""
+        """Return pinned host memory that the stream does not use, kept until the next wait ends."""
         fitting = [buffer for buffer in self._staging_free if buffer.size >= size]
         if fitting:
             buffer = min(fitting, key=lambda buffer: int(buffer.size))
@@ -263,7 +271,7 @@ class LaneMemory:
 
 
 def _host_view(buffer: Any, size: int) -> npt.NDArray[np.uint8]:
-    """The first bytes of pinned memory as an array; valid as long as the buffer is."""
+    """Return the first bytes of pinned memory as an array; valid as long as the buffer is."""
     if not size:
         return np.empty(0, np.uint8)
     view: npt.NDArray[np.uint8] = np.ctypeslib.as_array(

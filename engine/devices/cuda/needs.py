@@ -34,7 +34,7 @@ VersionOf = Callable[[Library], str | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
-    """One thing that the engine needs on a GPU.
+    """Describe one thing that the engine needs on a GPU.
 
     missing: why it is not met, with the remedy; None if it is.
     """
@@ -54,7 +54,7 @@ def gpu_needs(
     has_kernels: bool | None = None,
     version_of: VersionOf = Library.version,
 ) -> list[Need]:
-    """Everything that `--device cuda:number` needs, in the order in which one would install it."""
+    """List everything that `--device cuda:number` needs, in the order of installation."""
     driver = ask_driver() if driver is None else driver
     has_kernels = _kernels.has_cuda if has_kernels is None else has_kernels
     needs = [_driver_need(driver)]
@@ -76,12 +76,12 @@ def gpu_needs(
 
 
 def gpu_problems(number: int) -> list[str]:
-    """Everything that is missing for a GPU, each with its remedy; none if nothing is."""
+    """List what is missing for a GPU, each with its remedy; empty if nothing is."""
     return [need.missing for need in gpu_needs(number) if need.missing]
 
 
 def usable_gpus() -> list[Gpu]:
-    """The GPUs that are new enough."""
+    """Return the GPUs that are new enough."""
     return [gpu for gpu in ask_driver().gpus if gpu.capability >= _MIN_CAPABILITY]
 
 
@@ -93,8 +93,8 @@ def _driver_need(driver: DriverReport) -> Need:
         return Need(
             name="driver",
             found=shown,
-            missing=f"the NVIDIA driver is too old ({shown}, needed is {_MIN_CUDA[0]}.{_MIN_CUDA[1]}); "
-            f"install driver 580 or newer",
+            missing=f"the NVIDIA driver is too old ({shown}, but CUDA "
+            f"{_MIN_CUDA[0]}.{_MIN_CUDA[1]} is needed); install driver 580 or newer",
         )
     return Need(name="driver", found=shown)
 
@@ -114,7 +114,8 @@ def _gpu_needs(driver: DriverReport, number: int) -> list[Need]:
             Need(
                 name="GPU",
                 found=shown,
-                missing=f"{gpu.name} is too old (compute capability {capability}, needed is 7.5: Turing, e.g. a T4)",
+                missing=f"{gpu.name} is too old (compute capability {capability}, but 7.5 is "
+                "needed: Turing, e.g. a T4)",
             )
         ]
     needs = [Need(name="GPU", found=shown)]
@@ -126,8 +127,8 @@ def _gpu_needs(driver: DriverReport, number: int) -> list[Need]:
                 found=memory,
                 missing=None
                 if gpu.free_bytes >= _MIN_FREE_BYTES
-                else f"too little GPU memory ({memory}, needed are {_MIN_FREE_BYTES >> 20} MiB free); "
-                f"end what else runs on {gpu.name} (nvidia-smi shows it)",
+                else f"too little GPU memory ({memory}, but {_MIN_FREE_BYTES >> 20} MiB are "
+                f"needed); end what else runs on {gpu.name} (nvidia-smi shows it)",
             )
         )
     return needs
@@ -141,6 +142,6 @@ def _library_need(name: str, found: str | None, least: tuple[int, int]) -> Need:
         return Need(
             name=name,
             found=found,
-            missing=f"{name} {found} is too old, needed is {least[0]}.{least[1]}; {_INSTALL}",
+            missing=f"{name} {found} is too old, but {least[0]}.{least[1]} is needed; {_INSTALL}",
         )
     return Need(name=name, found=found)

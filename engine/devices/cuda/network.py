@@ -1,4 +1,4 @@
-"""A TensorRT engine in one lane: its execution context, its buffers, and the CUDA graph of its launches."""
+"""A TensorRT engine in one lane: its execution context, buffers, and CUDA graph of launches."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ _ALIGNMENT_BYTES = 256
 
 
 class CudaNetwork:
-    """See rbc_engine.devices.base.Network. Inputs and outputs have the graph's types and fixed shapes.
+    """Run a TensorRT engine; see rbc_engine.devices.base.Network.
 
-    The first run with given input addresses is enqueued as it is; TensorRT may still set things up then. At the
-    second one the stream is waited for and the launches are captured as a CUDA graph; from then on the graph runs.
-    An input that comes at a new address every time is copied into a buffer of the network's own.
+    Inputs and outputs have the graph's types and fixed shapes.
+
+    The first run with given input addresses is enqueued as it is; TensorRT may still set things up
+    then. At the second one the stream is waited for and the launches are captured as a CUDA graph;
+    from then on the graph runs. An input that comes at a new address every time is copied into a
+    buffer of the network's own.
 
     engine: a trt.ICudaEngine, shared with other lanes. graph: whether to use CUDA graphs.
     notes: says so, once, if a graph could not be captured.
@@ -72,7 +75,7 @@ class CudaNetwork:
         self._own: dict[str, CudaArray] = {}
 
     def __call__(self, inputs: Mapping[str, CudaArray]) -> dict[str, CudaArray]:
-        """Puts it on the lane's stream. Outputs are overwritten by the next call."""
+        """Enqueue the network on the lane's stream. The next call overwrites the outputs."""
         if inputs.keys() != self.inputs.keys():
             raise ValueError(f"inputs must be {sorted(self.inputs)} (got {sorted(inputs)})")
         for tensor, (shape, dtype) in self.inputs.items():
@@ -88,7 +91,7 @@ class CudaNetwork:
         return dict(self.outputs)
 
     def close(self) -> None:
-        """Frees the graph and the context, in this order: the graph uses the context's memory."""
+        """Free the graph and the context, in this order: the graph uses the context's memory."""
         try:
             self._forget_graph()
         finally:
@@ -99,7 +102,7 @@ class CudaNetwork:
             self._own.clear()
 
     def _place(self, tensor: str, array: CudaArray) -> None:
-        """Makes the network read this array, in place where it always comes at this address."""
+        """Make the network read this array, in place where it always comes at this address."""
         bound = self._bound.get(tensor)
         if bound is not None and bound.address == array.address and array.stable:
             return
@@ -139,7 +142,8 @@ class CudaNetwork:
         stream.sync()
         builder = stream.create_graph_builder()
         try:
-            # What other lanes do meanwhile, on threads of their own, is none of this capture's business.
+            # What other lanes do meanwhile, on threads of their own, is none of this capture's
+            # business.
             builder.begin_building("thread_local")
             try:
                 self._enqueue()
@@ -156,7 +160,7 @@ class CudaNetwork:
             builder.close()
 
     def _forget_graph(self) -> None:
-        """The stream is waited for first: the graph may be running."""
+        """Free the graph, after waiting for the stream: the graph may be running."""
         if self._graph is not None:
             with explain_cuda(f"{self._memory.place}: {self._name}"):
                 self._memory.stream.sync()
@@ -165,7 +169,10 @@ class CudaNetwork:
 
 
 class HeadWeights:
-    """The heads of a classifier on a GPU, as `fused_heads` takes them. NAMES: in classifier.onnx."""
+    """Hold the heads of a classifier on a GPU, as `fused_heads` takes them.
+
+    NAMES: in classifier.onnx.
+    """
 
     NAMES = (
         "model.head.first.weight",
@@ -187,7 +194,7 @@ class HeadWeights:
 
 
 class ClassifierNetwork:
-    """The trunk as a TensorRT network, the heads as one kernel: `patches` -> `probabilities`."""
+    """Run the trunk by TensorRT and the heads by one kernel: `patches` -> `probabilities`."""
 
     def __init__(self, trunk: CudaNetwork, heads: HeadWeights, ops: CudaOps) -> None:
         self._trunk = trunk
@@ -215,7 +222,7 @@ class ClassifierNetwork:
 
 
 def _described(trt: Any, engine: Any, tensor: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type of an input or output. Both are fixed when the engine is built."""
+    """Return shape and type of an input or output. Both are fixed when the engine is built."""
     dtypes: Mapping[Any, Any] = {
         trt.DataType.HALF: np.float16,
         trt.DataType.FLOAT: np.float32,

@@ -1,8 +1,8 @@
-"""The functions of rbc_engine.devices.cpu.ops for arrays on a GPU: same names, same arguments, on the stream of a lane.
+"""The functions of rbc_engine.devices.cpu.ops for arrays on a GPU, on the stream of a lane.
 
-Arguments that are numpy arrays (sizes, anchors, windows) are uploaded first. Networks compute in fp16, so their
-arrays, and the patches for the next one, are fp16. A result is overwritten by the next call of the same op in
-the same lane.
+Arguments that are numpy arrays (sizes, anchors, windows) are uploaded first. Networks compute in
+fp16, so their arrays, and the patches for the next one, are fp16. A result is overwritten by the
+next call of the same op in the same lane.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _HALF, _FLOAT, _INT, _BYTE = (
 
 
 class CudaOps:
-    """kernels: the module rbc_engine._kernels.cuda. Every op raises ValueError naming the argument at fault."""
+    """Run the kernels on a GPU. Every op raises ValueError naming the argument at fault."""
 
     def __init__(self, memory: LaneMemory, kernels: Any) -> None:
         self._memory = memory
@@ -51,7 +51,10 @@ class CudaOps:
         background_level: float | None = None,
         threads: int = 1,
     ) -> CudaArray:
-        """See rbc_engine.devices.cpu.ops.resize_letterbox. Returns uint8 [N, canvas height, canvas width, 3]."""
+        """See rbc_engine.devices.cpu.ops.resize_letterbox.
+
+        Returns uint8 [N, canvas height, canvas width, 3].
+        """
         check_sizes("resized_hw", resized_hw, len(frames))
         if (resized_hw > canvas_hw).any():
             raise ValueError(
@@ -144,10 +147,14 @@ class CudaOps:
         canonical_level: int,
         threads: int = 1,
     ) -> CudaArray:
-        """See rbc_engine.devices.cpu.ops.roi_align. Returns [N * K, C, S, S] of the features' type."""
+        """See rbc_engine.devices.cpu.ops.roi_align.
+
+        Returns [N * K, C, S, S] of the features' type.
+        """
         if not features or len(features) != len(strides_px):
             raise ValueError(
-                f"features and strides_px need one entry a level (got {len(features)}, {len(strides_px)})"
+                f"features and strides_px need one entry a level (got {len(features)}, "
+                f"{len(strides_px)})"
             )
         _check("boxes", boxes, _FLOAT, (None, None, 4))
         images, slots, _ = boxes.shape
@@ -279,10 +286,11 @@ class CudaOps:
         second_bias: CudaArray,
         owner: str,
     ) -> CudaArray:
-        """The classifier's head: probabilities float32 [N, T] of the trunk's last feature map.
+        """Compute probabilities float32 [N, T] from the trunk's last feature map.
 
         feature_map: fp16 [N, C, h, w]; in memory [N, h, w, C] if channels_last.
-        first_weight: fp16 [T * H, C]. first_bias: fp16 [T * H]. second_weight: fp16 [T, H]. second_bias: fp16 [T].
+        first_weight: fp16 [T * H, C]. first_bias: fp16 [T * H]. second_weight: fp16 [T, H].
+            second_bias: fp16 [T].
         owner: whose result this is; it is overwritten by the owner's next call.
         """
         _check("feature_map", feature_map, _HALF, (None, None, None, None))
@@ -323,14 +331,14 @@ class CudaOps:
         return self._memory.result(f"{op} workspace", 0, (size,), _BYTE)
 
     def _constant(self, array: npt.NDArray[Any]) -> CudaArray:
-        """Uploaded once: the anchors of a pack never change."""
+        """Upload once: the anchors of a pack never change."""
         key = array.tobytes()
         if key not in self._constants:
             self._constants[key] = self._memory.upload(array)
         return self._constants[key]
 
     def _frame_table(self, frames: Sequence[CudaArray]) -> CudaArray:
-        """What the kernels know of frames: where each lies, its size, and how far apart its rows are."""
+        """Return what the kernels need of frames: address, size, and distance between rows."""
         table = np.zeros(len(frames), _FRAME)
         for index, frame in enumerate(frames):
             _check(f"frames[{index}]", frame, _BYTE, (None, None, 3))
@@ -348,7 +356,7 @@ def _is_half(dtype: np.dtype[Any]) -> bool:
 def _check(
     name: str, array: CudaArray, dtype: npt.DTypeLike, shape: tuple[int | None, ...]
 ) -> None:
-    """None in `shape` stands for any length."""
+    """Raise ValueError for another type or shape. None in `shape` stands for any length."""
     fits = len(array.shape) == len(shape) and all(
         wanted is None or wanted == length
         for wanted, length in zip(shape, array.shape, strict=True)

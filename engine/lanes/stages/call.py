@@ -39,7 +39,10 @@ def types_held(
 def unsure(
     probabilities: Float32, *, settings: ClassifierSettings, kinds: UInt8
 ) -> npt.NDArray[np.bool_]:
-    """Tells bool [R] which red regions the classifier cannot place. Arguments as those of types_held."""
+    """Return bool [R], true for red regions that the classifier cannot place.
+
+    Arguments as those of types_held.
+    """
     if settings.unsure_below is None or not len(probabilities):
         return np.zeros(len(probabilities), np.bool_)
     likeliest = probabilities.max(axis=1)
@@ -54,7 +57,7 @@ def called(
     blurred: bool | npt.NDArray[np.bool_],
     settings: Manifest,
 ) -> Regions:
-    """Makes regions of what was found and what was told of it.
+    """Make regions of detections and their probabilities.
 
     probabilities: float32 [R, T]. abnormal_p: float32 [R]. Both are 0 for a region that is not red.
     blurred: the frame is out of focus; or bool [R].

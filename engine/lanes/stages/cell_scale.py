@@ -22,7 +22,7 @@ from rbc_engine.packs.manifest import DetectorSettings
 from rbc_engine.types.frames import CanvasFit, Frame
 from rbc_engine.types.kinds import are_red
 
-__all__ = ["CellScale", "Sighting"]
+__all__ = ["CellScale", "Detector", "Sighting"]
 
 _LEAST_CELLS = 6
 # Low, because the detector is less sure of cells far smaller than those it was trained on.
@@ -63,20 +63,16 @@ class CellScale:
     def __init__(self, settings: DetectorSettings) -> None:
         self._settings = settings
 
-    def settle(
-        self,
-        frames: Sequence[Frame],
-        fits: Sequence[CanvasFit],
-        found: Sequence[Detections],
-        detect: Detector,
+    def detect(
+        self, frames: Sequence[Frame], assumed: Sequence[CanvasFit], detect: Detector
     ) -> list[Sighting]:
-        """Detect again where the cells of a frame cannot be as large as they seem.
+        """Detect in every frame, and again where its cells cannot be as large as they seem.
 
-        found: in each frame on the canvas of fits. A frame is left as it is if its scale was given,
-        if no scale is consistent, or if it has fewer than six regions clear of its border.
+        assumed: the canvas of each. A frame is left there if its scale is known, if no scale is
+        consistent, or if it has fewer than six regions clear of its border.
         """
-        first_fits, first_found = fits, found
-        fits, found = list(fits), list(found)
+        first_fits, first_found = assumed, detect(frames, assumed)
+        fits, found = list(first_fits), list(first_found)
         doubted: dict[int, bool] = {}  # whether the cells seemed too small
         for number in range(_ROUNDS):
             again: dict[int, CanvasFit] = {}

@@ -1,6 +1,7 @@
-"""Detections to regions: red cells that touch are one region, which carries them; what is no red cell is one of its own.
+"""Group detections into regions: touching red cells are one region, any other kind is its own.
 
-Where the pack's detector finds regions, each of its detections is one, and how many cells it holds is judged by its area.
+Where the pack's detector finds regions, each detection is one, and the number of its cells is
+estimated from its area.
 """
 
 from __future__ import annotations
@@ -34,11 +35,13 @@ Ints = npt.NDArray[np.intp]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Grouped:
-    """The R regions of one frame, surest first; equally sure ones by their boxes.
+    """Hold the R regions of one frame, surest first, ties in the order of their boxes.
 
-    boxes: float32 [R, 4], the smallest around the cells. scores: float32 [R], of the surest cell. kinds: uint8 [R].
+    boxes: float32 [R, 4], the smallest around the cells. scores: float32 [R], of the surest cell.
+        kinds: uint8 [R].
     cells: at least one a region, and just one of a region that is not red.
-    region_of: int64 [N], the row of the region that each detection went into, in the order they came.
+    region_of: int64 [N], the row of the region that each detection went into, in the order they
+        came.
     """
 
     boxes: Float32
@@ -50,9 +53,10 @@ class Grouped:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FoundRegions(Grouped):
-    """The R regions of one frame, and what is known of them before they are classified.
+    """Hold the R regions of one frame as known before they are classified.
 
-    border: bool [R], the box touches the edge of the frame. clump: bool [R], more than one cell, likely.
+    border: bool [R], the box touches the edge of the frame. clump: bool [R], more than one cell,
+        likely.
     cells_low, cells_high: int32 [R], the fewest and the most cells that each may hold.
     """
 
@@ -65,9 +69,10 @@ class FoundRegions(Grouped):
 def group(
     found: Detections, *, frame_hw: tuple[int, int], scale: float, settings: DetectorSettings
 ) -> FoundRegions:
-    """Makes the regions of a frame from its detections.
+    """Make the regions of a frame from its detections.
 
-    scale: canvas px per frame px, of the canvas they were found on. settings: of the pack; say what a detection is.
+    scale: canvas px per frame px, of the canvas they were found on. settings: of the pack; say what
+        a detection is.
     """
     kinds = settings.kind_numbers[found.classes]
     if settings.unit == "cell":
@@ -96,7 +101,10 @@ def group(
 
 
 def counted(grouped: Grouped, border: npt.NDArray[np.bool_]) -> FoundRegions:
-    """Counts the cells of regions that are made of them: at least those that are sure, at most all. border: bool [R]."""
+    """Count the cells of regions made of cells: at least the sure ones, at most all.
+
+    border: bool [R].
+    """
     count = len(grouped.boxes)
     cells = grouped.cells
     sure = np.bincount(cells.region[cells.scores >= SURE], minlength=count)
@@ -115,11 +123,12 @@ def counted(grouped: Grouped, border: npt.NDArray[np.bool_]) -> FoundRegions:
 
 
 def group_cells(boxes: Float32, scores: Float32, kinds: UInt8, *, touching: float) -> Grouped:
-    """Joins cells to regions, the same whatever their order.
+    """Join cells into regions, whatever the order of the cells.
 
-    Red cells touch where the ellipses inscribed in their boxes, scaled by `touching`, meet on the line between their
-    centres; what touches, also by way of others, is one region. Of two regions of one kind neither lies in the other:
-    they are joined until that holds. Joined regions of a kind other than red are one cell.
+    Red cells touch where the ellipses inscribed in their boxes, scaled by `touching`, meet on the
+    line between their centres; what touches, also by way of others, is one region. Of two regions
+    of one kind neither lies in the other: they are joined until that holds. Joined regions of a
+    kind other than red are one cell.
 
     boxes: float32 [N, 4], x0 y0 x1 y1. scores: float32 [N]. kinds: uint8 [N], of Kind.
     """
@@ -157,7 +166,7 @@ def group_cells(boxes: Float32, scores: Float32, kinds: UInt8, *, touching: floa
 
 
 def near_pairs(boxes: npt.NDArray[np.floating[Any]]) -> tuple[Ints, Ints]:
-    """Finds the pairs of boxes that share a point: int [P] each, every pair once, in no order.
+    """Find the pairs of boxes that share a point: int [P] each, every pair once, in no order.
 
     boxes: float [N, 4], x0 y0 x1 y1. They are cut into strips across y, and sorted along x in each.
     """
@@ -190,7 +199,7 @@ def near_pairs(boxes: npt.NDArray[np.floating[Any]]) -> tuple[Ints, Ints]:
 
 
 def _of_touching(boxes: Float32, red: npt.NDArray[np.bool_], touching: float) -> Ints:
-    """Labels each cell int [N]: the same for red cells that touch, its own for the others."""
+    """Label each cell int [N]: the same for red cells that touch, its own for the others."""
     rows = np.flatnonzero(red)
     own = boxes[rows].astype(np.float64)
     centres = (own[:, :2] + own[:, 2:]) / 2
@@ -212,7 +221,10 @@ def _of_touching(boxes: Float32, red: npt.NDArray[np.bool_], touching: float) ->
 
 
 def _unions(boxes: Float32, group: Ints) -> Float32:
-    """Bounds the boxes of each group, float32 [G, 4]. group: int [N], 0..G-1, none of them empty."""
+    """Bound the boxes of each group, float32 [G, 4].
+
+    group: int [N], 0..G-1, none of them empty.
+    """
     order = np.argsort(group, kind="stable")
     begins = np.flatnonzero(np.diff(group[order], prepend=-1))
     sorted_boxes = boxes[order]
@@ -226,7 +238,7 @@ def _unions(boxes: Float32, group: Ints) -> Float32:
 
 
 def _nested(boxes: Float32, kinds: UInt8) -> tuple[Ints, Ints]:
-    """Finds pairs of one kind of which one lies in the other, int [P] each."""
+    """Find pairs of one kind of which one lies in the other, int [P] each."""
     first, second = near_pairs(boxes)
     alike = kinds[first] == kinds[second]
     first, second = first[alike], second[alike]
@@ -238,7 +250,10 @@ def _nested(boxes: Float32, kinds: UInt8) -> tuple[Ints, Ints]:
 
 
 def _components(count: int, first: Ints, second: Ints) -> Ints:
-    """Labels what is connected, int [count], by the lowest index of each. first, second: int [P], the connections."""
+    """Label connected components, int [count], by the lowest index of each.
+
+    first, second: int [P], the connections.
+    """
     label = np.arange(count)
     while True:
         a, b = label[first], label[second]

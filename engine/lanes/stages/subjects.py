@@ -1,4 +1,4 @@
-"""What the classifier looks at: a red region of few cells as a whole, one of more cell by cell; no other kind at all."""
+"""Choose what to classify: red regions of few cells whole, larger ones cell by cell."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Values = TypeVar("Values", bound=npt.NDArray[Any])
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Subjects:
-    """The P subjects of one frame, in the order of the regions.
+    """Hold the P subjects of one frame, in the order of the regions.
 
     boxes: float32 [P, 4], x0 y0 x1 y1 in frame px. scores: float32 [P], the detector's.
     region: int64 [P], ascending, the row of the region that each is, or is a cell of.
@@ -35,7 +35,7 @@ class Subjects:
 
 
 def subjects_of(found: Grouped, *, whole_up_to: int) -> Subjects:
-    """Chooses what to classify. whole_up_to: cells of a region that is classified as a whole."""
+    """Choose what to classify. whole_up_to: cells of a region that is classified as a whole."""
     counts = found.cells.per_region(len(found.boxes))
     red = are_red(found.kinds)
     whole = np.flatnonzero(red & (counts <= whole_up_to))
@@ -51,7 +51,7 @@ def subjects_of(found: Grouped, *, whole_up_to: int) -> Subjects:
 
 
 def over_regions(values: Values, region: npt.NDArray[np.int64], count: int) -> Values:
-    """Takes the largest of each region's values: [P, ...] to [R, ...], 0 for a region without any.
+    """Take the largest of each region's values: [P, ...] to [R, ...], 0 for a region without any.
 
     region: int64 [P], ascending. count: R.
     """

@@ -45,8 +45,8 @@ class RecordWriter(Closing):
     returns, and so survives the program; about a second later it is on disk, and so survives a
     power cut.
 
-    The file is locked until it is closed, if its drive has locks. notes: what its drive lacks. publish, append and sync raise OutputError if writing
-    fails.
+    The file is locked until it is closed, if its drive has locks. notes: what its drive lacks.
+    publish, append and sync raise OutputError if writing fails.
     """
 
     def __init__(self, path: Path, file: BinaryIO, *, beside: Path | None = None) -> None:

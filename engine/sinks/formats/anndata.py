@@ -1,7 +1,7 @@
 """regions.h5ad: the regions as AnnData, for scanpy, squidpy and their kin.
 
-Written as AnnData's own description of its form says ("On-disk format", encodings of AnnData 0.8 and later), in
-pieces, so that memory does not grow with the run.
+Written as AnnData's own description of its form says ("On-disk format", encodings of AnnData 0.8
+and later), in pieces, so that memory does not grow with the run.
 """
 
 from __future__ import annotations
@@ -40,9 +40,12 @@ _BOX = ("x0", "y0", "x1", "y1")
 
 
 class RegionsH5ad:
-    """X: probabilities float32 [R, T]. layers['has']: bool [R, T]. obsm['spatial']: centres of the boxes, px.
+    """Write regions.h5ad, a file of AnnData.
 
-    obs: slide, field, kind and flags as categories, region, box, score, abnormal_p, abnormal, cells_low, cells_high.
+    X: probabilities float32 [R, T]. layers['has']: bool [R, T]. obsm['spatial']: centres, px.
+
+    obs: slide, field, kind and flags as categories, region, box, score, abnormal_p, abnormal,
+        cells_low, cells_high.
     var: the types, and which are abnormal. uns['rbc_engine']: what made the file.
     """
 
@@ -91,7 +94,7 @@ class RegionsH5ad:
 
     @contextmanager
     def _written(self) -> Iterator[None]:
-        """Raises OutputError at its end if the disk refused, whatever HDF5 made of it."""
+        """Raise OutputError at the end if the disk refused a write, whatever HDF5 made of it."""
         try:
             yield
         finally:
@@ -100,7 +103,7 @@ class RegionsH5ad:
                     raise self._disk.error
 
     def _begin(self, pack: Pack) -> None:
-        """Everything but the rows, which grow, and the categories, which are known at the end."""
+        """Create everything but the rows, which grow, and the categories, known at the end."""
         h5, types = self._h5, len(pack.types)
         _encode(h5, "anndata", "0.1.0")
         _grow(h5, "X", np.float32, (types,))
@@ -168,7 +171,7 @@ class RegionsH5ad:
 
 
 class _Categories:
-    """Names in the order in which they came, a number each."""
+    """Number names in the order in which they come."""
 
     def __init__(self) -> None:
         self._codes: dict[str, int] = {}
@@ -182,7 +185,7 @@ class _Categories:
 
 
 class _Shielded(io.FileIO):
-    """A file for HDF5, which brings the process down where a write fails: as far as it can see, none does.
+    """Shield HDF5 from write errors, which would end the process: no write seems to fail.
 
     error: of the first write that failed; nothing is written after it.
     """
@@ -214,7 +217,7 @@ class _Shielded(io.FileIO):
 
 
 def _encode(item: Any, kind: str, version: str, *, columns: Sequence[str] | None = None) -> None:
-    """AnnData's marks on a group or dataset. columns: of a dataframe, without its index."""
+    """Put AnnData's marks on a group or dataset. columns: of a dataframe, without its index."""
     item.attrs["encoding-type"] = kind
     item.attrs["encoding-version"] = version
     if columns is not None:
@@ -225,7 +228,7 @@ def _encode(item: Any, kind: str, version: str, *, columns: Sequence[str] | None
 def _grow(
     group: Any, name: str, dtype: Any, width: tuple[int, ...] = (), *, encoding: str = "array"
 ) -> None:
-    """A dataset without rows, which can get some."""
+    """Create a dataset without rows that can grow."""
     made = group.create_dataset(
         name, (0, *width), dtype, maxshape=(None, *width), chunks=(_CHUNK_ROWS, *width)
     )
@@ -244,7 +247,7 @@ def _put_text(group: Any, name: str, texts: Sequence[str]) -> None:
 
 
 def _put_dict(group: Any, name: str, values: Mapping[str, Any]) -> None:
-    """Text, in dictionaries of any depth."""
+    """Write text, in dictionaries of any depth."""
     made = group.create_group(name)
     _encode(made, "dict", "0.1.0")
     for key, value in values.items():

@@ -22,11 +22,14 @@ __all__ = ["CocoJson"]
 
 
 class CocoJson:
-    """An annotation a region. Fields that failed have no image here; boxes are [x, y, width, height] in px.
+    """Write one COCO annotation a region; failed fields have no image.
 
-    COCO gives an annotation one category: the likeliest of the types that the region holds, or of all where it holds
-    none; of a region of another kind than red, that kind. `attributes` have the rest. Category ids count from 1, in the
-    pack's order of types; the kinds that its detector tells come after them. iscrowd: several cells are known in it.
+    Boxes are [x, y, width, height] in px.
+
+    COCO gives an annotation one category: the likeliest of the types that the region holds, or of
+    all where it holds none; of a region of another kind than red, that kind. `attributes` have the
+    rest. Category ids count from 1, in the pack's order of types; the kinds that its detector finds
+    come after them. iscrowd: several cells are known in it.
     """
 
     NAME = "coco.json"
@@ -140,7 +143,7 @@ class CocoJson:
         ]
 
     def _names(self, has: npt.NDArray[np.bool_]) -> str:
-        """The types that a region holds, as JSON."""
+        """Return the types that a region holds, as JSON."""
         key = has.tobytes()
         if key not in self._held:
             self._held[key] = json.dumps([self._types[index] for index in np.flatnonzero(has)])
@@ -151,17 +154,19 @@ _FLAGS = [json.dumps(names.split(";") if names else []) for names in FLAG_NAMES]
 
 
 def _annotation_template(types: int) -> str:
-    """An annotation as JSON, to be filled by %."""
+    """Return an annotation as JSON, to be filled by %."""
     return (
-        '{"id": %d, "image_id": %d, "category_id": %d, "bbox": [%.2f, %.2f, %.2f, %.2f], "area": %.4f, '
-        '"iscrowd": %d, "score": %.7g, "attributes": {"abnormal_p": %.7g, "cells_low": %d, "cells_high": %d, '
+        '{"id": %d, "image_id": %d, "category_id": %d, "bbox": [%.2f, %.2f, %.2f, %.2f], '
+        '"area": %.4f, '
+        '"iscrowd": %d, "score": %.7g, "attributes": {"abnormal_p": %.7g, '
+        '"cells_low": %d, "cells_high": %d, '
         f'"p": [{", ".join(["%.7g"] * types)}], '
         '"kind": "%s", "abnormal": %s, "flags": %s, "types": %s}}'
     )
 
 
 def _file_name(result: FieldResult) -> str:
-    """The path below INPUT, behind the slide where it does not begin with it: so it is unique in the file."""
+    """Return the path below INPUT, behind its slide unless it begins with it: unique in the file."""
     if result.field == result.slide or result.field.startswith(f"{result.slide}/"):
         return result.field
     return f"{result.slide}/{result.field}"

@@ -1,7 +1,7 @@
 """geojson/: one file a field that QuPath opens, each region a detection.
 
-The form is that of QuPath 0.4 and later: "Exporting annotations", GeoJSON, in its documentation, and the readers
-PathIO, QuPathTypeAdapters, ROITypeAdapters and GsonTools of its source.
+The form is that of QuPath 0.4 and later: "Exporting annotations", GeoJSON, in its documentation,
+and the readers PathIO, QuPathTypeAdapters, ROITypeAdapters and GsonTools of its source.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _GOLDEN = 0.618
 
 
 class GeoJsonFolder:
-    """geojson/SLIDE/FIELD.geojson; see AtomicFolder for the names. Fields that failed have none.
+    """Write geojson/SLIDE/FIELD.geojson (names: AtomicFolder); failed fields have none.
 
-    A region's class is its types, by QuPath's rule for several: "ovalocyte: teardrop"; of a region of another kind than
-    red, that kind. Text is plain ASCII, with JSON's
-    escapes, since QuPath reads in the encoding of its system.
+    A region's class is its types, by QuPath's rule for several: "ovalocyte: teardrop"; of a region
+    of another kind than red, that kind. Text is plain ASCII, with JSON's escapes, since QuPath
+    reads in the encoding of its system.
     """
 
     NAME = "geojson"
@@ -68,7 +68,8 @@ class GeoJsonFolder:
             }
         )
         features = ",\n".join(self._features(result, result.regions))
-        text = f'{{"type": "FeatureCollection", "rbc_engine": {about}, "features": [\n{features}\n]}}\n'
+        head = f'{{"type": "FeatureCollection", "rbc_engine": {about}, "features": ['
+        text = f"{head}\n{features}\n]}}\n"
         self._folder.write_field(result, text.encode("ascii"), suffix=self.SUFFIX)
 
     def complete(self) -> None:
@@ -96,14 +97,15 @@ class GeoJsonFolder:
         ]
 
     def _class(self, has: npt.NDArray[np.bool_], kind: int) -> str:
-        """The classification of a region that holds these types, as JSON with a comma; empty without any."""
+        """Return a region's classification as JSON with a comma; empty if it holds no type."""
         if kind != Kind.RED:
             other = {"name": KIND_LABELS[kind], "color": KIND_RGB[Kind(kind)]}
             return f'"classification": {json.dumps(other)}, '
         key = has.tobytes()
         if key not in self._classes:
             held = np.flatnonzero(has).tolist()
-            # QuPath has one colour for each class. An abnormal type says more than the normal one beside it.
+            # QuPath has one colour for each class. An abnormal type says more than the normal one
+            # beside it.
             shown = max(
                 held, key=lambda index: (self._colours[index] != NORMAL_RGB, -index), default=0
             )
@@ -116,19 +118,20 @@ class GeoJsonFolder:
 
 
 def _feature_template(types: Sequence[str]) -> str:
-    """A feature as JSON, to be filled by %: its id, the ring's ten coordinates, the class, the measurements."""
+    """Return a feature as JSON with % fields: id, ten coordinates, class, measurements."""
     names = ["score", *(f"p {name}" for name in types), "abnormal p", "abnormal"]
     names += ["cells low", "cells high", *RegionFlag(-1).names()]
     measurements = ", ".join(f"{json.dumps(name)}: %.7g".replace("%%", "%%%%") for name in names)
     ring = ", ".join(["[%.2f, %.2f]"] * 5)
     return (
-        f'{{"type": "Feature", "id": "%s", "geometry": {{"type": "Polygon", "coordinates": [[{ring}]]}}, '
+        f'{{"type": "Feature", "id": "%s", '
+        f'"geometry": {{"type": "Polygon", "coordinates": [[{ring}]]}}, '
         f'"properties": {{"objectType": "detection", %s"measurements": {{{measurements}}}}}}}'
     )
 
 
 def _measurements(regions: Regions) -> Float32:
-    """float32 [R, M], in the order of the template."""
+    """Return float32 [R, M], in the order of the template."""
     columns: list[npt.NDArray[Any]] = [
         regions.scores[:, None],
         regions.probabilities,
@@ -142,7 +145,7 @@ def _measurements(regions: Regions) -> Float32:
 
 
 def type_colours(types: Sequence[str], *, abnormal: Sequence[str]) -> list[tuple[int, int, int]]:
-    """RGB for each type: the blue of overlays for all that are normal, for the others warm to green hues by turns."""
+    """Return an RGB colour for each type: blue if normal, warm to green hues for the others."""
     colours = []
     turn = 0
     for name in types:

@@ -1,4 +1,4 @@
-"""A frame with its regions marked: a box each, what it holds, and a line that says what the marks mean."""
+"""Draw a frame with its regions: a box each, what it holds, and a legend."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _Colour = tuple[int, int, int]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class OverlayStyle:
-    """What a picture shows of the pack.
+    """Hold what a picture shows of the pack.
 
     types: T names to show, in the pack's order.
     abnormal_types: bool [T].
@@ -65,7 +65,7 @@ class OverlayStyle:
 def draw_overlay(
     pixels: UInt8, regions: Regions, *, style: OverlayStyle, saturated: bool = False
 ) -> Image.Image:
-    """The frame at its own size with a legend below it, so that boxes keep their pixel coordinates.
+    """Draw the frame at its own size with a legend below: boxes keep their pixel coordinates.
 
     pixels: uint8 [H, W, 3], RGB.
     saturated: the legend says that regions may be missing.
@@ -132,7 +132,10 @@ def _draw_cells(
     *,
     limits: tuple[int, int],
 ) -> None:
-    """A thin box for each cell of a region of several. limits: width and height of the picture, px."""
+    """Draw a thin box for each cell of a region of several.
+
+    limits: width and height of the picture, px.
+    """
     cells = regions.cells
     several = cells.per_region(len(regions)) > 1
     shown = np.flatnonzero(several[cells.region])
@@ -151,7 +154,7 @@ def _font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 @lru_cache(maxsize=1 << 14)
 def _text_px(text: str, font_px: int) -> int:
-    """Kept, because fields share most of their labels."""
+    """Measure a text, cached because fields share most labels."""
     return round(_font(font_px).getlength(text))
 
 
@@ -163,7 +166,7 @@ def _draw_box(
     line_px: int,
     dashed: bool = False,
 ) -> None:
-    """box: x0 y0 x1 y1 in px, all within the outline."""
+    """Draw a box. box: x0 y0 x1 y1 in px, all within the outline."""
     if not dashed:
         draw.rectangle(box, outline=colour, width=line_px)
         return
@@ -181,7 +184,7 @@ def _draw_box(
 
 
 def _legend(regions: Regions, *, saturated: bool) -> list[tuple[str, _Colour, bool]]:
-    """Text, colour and whether dashed of each mark, the most important first."""
+    """List text, colour and whether dashed of each mark, the most important first."""
     unsure = regions.red & ((regions.flags & RegionFlag.UNSURE) > 0)
     sure = regions.red & ~unsure
     cut = int(np.count_nonzero(regions.flags & RegionFlag.BORDER))
@@ -210,7 +213,7 @@ def _draw_legend(
     line_px: int,
     strip: _Box,
 ) -> None:
-    """Marks from the left, the title at the right, each where there is room for it."""
+    """Draw the marks from the left and the title at the right, each if there is room."""
     left, top, right, bottom = strip
     middle = (top + bottom) / 2
     swatch_px = (bottom - top) // 2

@@ -18,12 +18,12 @@ _MOST_HIDDEN = 0.3
 """Share of a label that may lie on boxes; one that would hide more is left out."""
 
 _WIDEST_TO_BOX = 3.0
-"""A label wider than this times the long side of its box is left out: it would not be seen to belong to it."""
+"""A label wider than this many long sides of its box is omitted: readers could not assign it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Label:
-    """region: index into the regions. left, top: of the text's background, px."""
+    """Place a label. region: index into the regions. left, top: of the text's background, px."""
 
     region: int
     text: str
@@ -42,9 +42,10 @@ def place_labels(
     height: int,
     image_size: tuple[int, int],
 ) -> list[Label]:
-    """Labels that do not overlap each other and hide as little of the boxes as may be.
+    """Place labels so that they do not overlap and hide little of the boxes.
 
-    Abnormal regions choose first, then sure ones. One without room even for its shortest text gets no label.
+    Abnormal regions choose first, then sure ones. One without room even for its shortest text gets
+    no label.
 
     boxes: float32 [R, 4] as drawn, px.
     types: names to show. abnormal_types: bool [T].
@@ -81,9 +82,12 @@ def place_labels(
 def _texts(
     regions: Regions, index: int, types: Sequence[str], abnormal_types: npt.NDArray[np.bool_]
 ) -> Iterator[str]:
-    """What a region holds, longest text first. Of another kind than red, that; `unsure` where it cannot be placed.
+    """Yield texts for what a region holds, longest first.
 
-    The surest of its types, of the abnormal ones if it is abnormal; without any, the likeliest with a '?'.
+    A region of another kind than red has its kind; `unsure` marks one that cannot be classified.
+
+    The surest of its types, of the abnormal ones if it is abnormal; without any, the likeliest with
+    a '?'.
     """
     kind = Kind(regions.kinds[index])
     if kind is not Kind.RED:
@@ -105,7 +109,7 @@ def _texts(
 
 
 def _spots(box: Float32, width: int, height: int, image_size: tuple[int, int]) -> Float32:
-    """Where one looks for the label of a box, the best place first: float32 [S, 4], within the image."""
+    """Return places for the label of a box within the image, best first: float32 [S, 4]."""
     x0, y0, x1, y1 = (round(float(side)) for side in box)
     image_width, image_height = image_size
     spots = []
@@ -118,7 +122,7 @@ def _spots(box: Float32, width: int, height: int, image_size: tuple[int, int]) -
 
 
 def _overlaps(spots: Float32, boxes: Float32) -> Float32:
-    """Area float32 [S, N] that each of spots [S, 4] shares with each of boxes [N, 4]."""
+    """Return area float32 [S, N] that each of spots [S, 4] shares with each of boxes [N, 4]."""
     left, top, right, bottom = spots.T[..., np.newaxis]
     widths = np.minimum(right, boxes[:, 2]) - np.maximum(left, boxes[:, 0])
     heights = np.minimum(bottom, boxes[:, 3]) - np.maximum(top, boxes[:, 1])

@@ -19,12 +19,14 @@ _JPEG_QUALITY = 95
 
 
 def cut_patches(result: FieldResult, pack: Pack) -> Iterator[bytes]:
-    """Cuts, for each red region of a field, in order, the window around it, at the resolution of the image: what the
-    classifier saw of one that it classified as a whole.
+    """Cut the window around each red region of a field, in order, at the image's resolution.
 
-    A window that leaves the image is cut at its edge. JPEG of quality 95 without chroma subsampling: on photographs of
-    smears within a few levels of the image's pixels, and a tenth of the time of PNG. Encoded as they are iterated, in
-    any thread, most of the time without the interpreter's lock.
+    Of a region classified as a whole, the window is what the classifier saw.
+
+    A window that leaves the image is cut at its edge. JPEG of quality 95 without chroma
+    subsampling: on photographs of smears within a few levels of the image's pixels, and a tenth of
+    the time of PNG. Encoded as they are iterated, in any thread, most of the time without the
+    interpreter's lock.
 
     Raises ValueError, at once, if the result does not carry its frame.
     """

@@ -21,7 +21,7 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 class PatchFolder:
-    """patches/SLIDE/FIELD/REGION.jpg, REGION being the region's number in its field, from 000000.
+    """Write patches/SLIDE/FIELD/REGION.jpg, REGION being its number in the field, from 000000.
 
     See AtomicFolder for the names. Fields that failed, or without a red region, have no folder.
     """
@@ -61,7 +61,8 @@ class PatchFolder:
             inside = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 for region, patch in zip(numbers, patches, strict=True):
-                    # Three calls of the system and no more: for small files a Path or a file object takes as long.
+                    # Three calls of the system and no more: for small files a Path or a file object
+                    # takes as long.
                     file = os.open(f"{region:06d}{self.SUFFIX}", _NEW_FILE, 0o666, dir_fd=inside)
                     try:
                         _write_whole(file, patch)
@@ -72,7 +73,7 @@ class PatchFolder:
 
 
 def _write_whole(file: int, data: bytes) -> None:
-    """A disk that is filling takes a part, and says why only when it is given the rest."""
+    """Write all bytes: a filling disk takes a part, and gives its reason only for the rest."""
     written = os.write(file, data)
     while written < len(data):
         written += os.write(file, data[written:])

@@ -1,4 +1,4 @@
-"""webdataset/: patches and what was found in them, in tar files that training code reads as they come."""
+"""webdataset/: patches and their results, in tar files that training code reads as a stream."""
 
 from __future__ import annotations
 
@@ -30,9 +30,12 @@ _SHARD_BYTES = 256 * 2**20
 
 
 class WebDatasetFolder:
-    """webdataset/patches-000000.tar and so on. A red region is a sample KEY.jpg, KEY.json; KEY is its number among those of the run.
+    """Write webdataset/patches-000000.tar and so on.
 
-    The JSON has the columns of regions.parquet: box, p in the pack's order of types, and the types that are held.
+    A red region is a sample KEY.jpg, KEY.json; KEY is its number among those of the run.
+
+    The JSON has the columns of regions.parquet: box, p in the pack's order of types, and the types
+    that are held.
     """
 
     NAME = "webdataset"
@@ -81,7 +84,7 @@ class WebDatasetFolder:
         self._folder.discard()
 
     def _append(self, samples: list[bytes]) -> None:
-        """To the open shard, or the next."""
+        """Append to the open shard, or the next."""
         with explain_os_errors(self._folder.path):
             for sample in samples:
                 shard = self._open_shard()
@@ -108,7 +111,10 @@ class WebDatasetFolder:
     def _make_samples(
         self, result: FieldResult, regions: Regions, patches: Iterator[bytes], first: int
     ) -> list[bytes]:
-        """Makes for each red region its two files, as they stand in a shard. first: number of the first in the run."""
+        """Make the two files of each red region, as they stand in a shard.
+
+        first: number of the first in the run.
+        """
         member = self._members.member
         described = self._described(result, regions)
         return [
@@ -117,7 +123,7 @@ class WebDatasetFolder:
         ]
 
     def _described(self, result: FieldResult, regions: Regions) -> Iterator[bytes]:
-        """Says of each red region what it is, as JSON."""
+        """Describe each red region as JSON."""
         numbers_in_field = np.flatnonzero(regions.red).tolist()
         regions = regions.take(regions.red)
         head = json.dumps({"slide": encodable(result.slide), "field": encodable(result.field)})[:-1]
@@ -141,22 +147,25 @@ _FLAGS = [json.dumps(names.split(";") if names else []) for names in FLAG_NAMES]
 
 
 def _json_template(types: int) -> str:
-    """What a sample says of its region, as JSON, to be filled by %."""
+    """Return the JSON of a sample with % fields."""
     return (
         '"box": [%.2f, %.2f, %.2f, %.2f], "score": %.7g, '
         f'"p": [{", ".join(["%.7g"] * types)}], '
-        '"abnormal_p": %.7g, "cells_low": %d, "cells_high": %d, "types": %s, "abnormal": %s, "flags": %s}'
+        '"abnormal_p": %.7g, "cells_low": %d, "cells_high": %d, "types": %s, '
+        '"abnormal": %s, "flags": %s}'
     )
 
 
 def _held_json(types: Sequence[str], has: bytes) -> str:
-    """The types that a region holds, as JSON. has: a byte a type, as numpy stores bool."""
+    """Return the types that a region holds, as JSON. has: a byte per type, as numpy stores bool."""
     return json.dumps([name for name, held in zip(types, has, strict=True) if held])
 
 
 class _Members:
-    """Writes the headers of files in a tar file that differ in name and size alone: tarfile takes as long for one as
-    the patch does."""
+    """Write headers of a tar file that differ only in name and size.
+
+    tarfile takes as long for one as the patch itself does.
+    """
 
     _SIZE, _CHECKSUM = slice(124, 136), slice(148, 156)
 
@@ -167,7 +176,10 @@ class _Members:
         self._header, self._sum = bytes(header), sum(header)
 
     def member(self, name: str, data: bytes) -> bytes:
-        """A file: its header, its bytes, and what fills the block. name: up to 99 characters of ASCII."""
+        """Return a file of the tar: header, bytes and padding.
+
+        name: up to 99 characters of ASCII.
+        """
         header = bytearray(self._header)
         named, size = name.encode("ascii"), b"%011o" % len(data)
         header[: len(named)] = named

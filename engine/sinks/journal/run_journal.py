@@ -116,9 +116,9 @@ class RunJournal(Closing):
             head = next(records, Record(0, {}, b"")).header
             if head.get("schema") in range(1, _SCHEMA):
                 raise ResultsError(
-                    f"{path} has schema {head['schema']}, and this program reads {_SCHEMA}: an earlier version wrote it, "
-                    f"which knew neither kinds nor cells; resume it with that version, or pass --overwrite to run "
-                    f"everything again"
+                    f"{path} has schema {head['schema']}, and this program reads {_SCHEMA}: an "
+                    "earlier version wrote it, which knew neither kinds nor cells; resume it with "
+                    "that version, or pass --overwrite to run everything again"
                 )
             if head.get("schema") != _SCHEMA or not isinstance(head.get("run"), dict):
                 raise ResultsError(

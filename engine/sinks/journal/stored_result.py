@@ -1,6 +1,7 @@
-"""A FieldResult as a record of a journal: a header in JSON, and the arrays of its regions as they lie in memory.
+"""Store a FieldResult as a record of a journal: a JSON header and the arrays of its regions.
 
-And what must hold of every result that is read back, from a journal or from tables: both may have been damaged or edited.
+Check every result that is read back, from a journal or from tables: both may have been damaged
+or edited.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ _CELL_ARRAYS: _Layout = {
 
 
 def pack_result(result: FieldResult) -> tuple[dict[str, Any], list[bytes]]:
-    """The header and the arrays. Text that UTF-8 cannot hold is escaped; the frame is left out."""
+    """Return header and arrays, without the frame. Text that is no UTF-8 is escaped."""
     header: dict[str, Any] = {
         "slide": encodable(result.slide),
         "field": encodable(result.field),
@@ -78,7 +79,7 @@ def pack_result(result: FieldResult) -> tuple[dict[str, Any], list[bytes]]:
 
 
 def unpack_result(header: dict[str, Any], data: bytes, *, types: int) -> FieldResult:
-    """types: of the pack, T. Raises ValueError for a record that does not fit together."""
+    """Read a result back. Raises ValueError for a record that does not fit together."""
     try:
         stamp = None
         if "bytes" in header:
@@ -109,7 +110,7 @@ def unpack_result(header: dict[str, Any], data: bytes, *, types: int) -> FieldRe
 
 
 def check_result(result: FieldResult) -> None:
-    """Raises ValueError, naming what is wrong, for a result that no run can have made."""
+    """Raise ValueError, naming the fault, for a result that no run can have made."""
     texts = (result.slide, result.field, result.path, result.error or "")
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("slide, field, path and error must be text")
@@ -131,7 +132,8 @@ def check_result(result: FieldResult) -> None:
         raise ValueError("um_per_px must not be 0")
     if result.um_per_px_from not in SCALE_SOURCES:
         raise ValueError(
-            f"um_per_px_from must be one of {', '.join(SCALE_SOURCES)} (got {result.um_per_px_from!r:.40})"
+            f"um_per_px_from must be one of {', '.join(SCALE_SOURCES)} (got "
+            f"{result.um_per_px_from!r:.40})"
         )
     if int(result.flags) not in range(_EVERY_FLAG + 1):
         raise ValueError(f"flags must lie in 0..{_EVERY_FLAG} (got {int(result.flags)})")
@@ -184,7 +186,7 @@ def _regions(data: bytes, header: dict[str, Any], types: int) -> Regions:
 def _unpacked(
     data: bytes, begin: int, layout: _Layout, count: int, types: int
 ) -> tuple[dict[str, Any], int]:
-    """Reads arrays of `count` rows from a place on; returns them, and the place after the last."""
+    """Read arrays of `count` rows from an offset on; return them and the offset after them."""
     arrays: dict[str, Any] = {}
     for name, (dtype, columns) in layout.items():
         width = types if columns is None else columns

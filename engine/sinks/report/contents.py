@@ -1,4 +1,4 @@
-"""What a report says of the slides and fields of a run, gathered field by field in bounded memory."""
+"""Gather what a report says of slides and fields, field by field, in bounded memory."""
 
 from __future__ import annotations
 
@@ -38,9 +38,10 @@ _BASE64 = 4 / 3
 
 @dataclass(frozen=True, kw_only=True)
 class FieldRow:
-    """One line of the list of fields. number: place in the run, from 0.
+    """Hold one line of the list of fields. number: place in the run, from 0.
 
-    regions, abnormal: of red cells. flags: how many of them have each of FLAGS. white_cells, platelets: regions of these.
+    regions, abnormal: of red cells. flags: how many of them have each of FLAGS. white_cells,
+        platelets: regions of these.
     field_flags: bits of FieldFlag.
     """
 
@@ -66,8 +67,11 @@ class PicturedField(NamedTuple):
 
 
 class Patch(NamedTuple):
-    """region: its index within the field. p: of the type that it stands for. cells: the fewest and the most in it.
-    flags: bits of RegionFlag."""
+    """Hold a patch of the gallery.
+
+    region: its index within the field. p: of the type that it stands for. cells: least and most
+    number of cells in it. flags: bits of RegionFlag.
+    """
 
     field: str
     region: int
@@ -80,7 +84,11 @@ class Patch(NamedTuple):
 
 @dataclass(eq=False, kw_only=True)
 class SlideFindings:
-    """flags: int64, how many red regions have each of FLAGS. unfamiliar: fields. seen: fields whose image was at hand."""
+    """Hold what is counted of a slide.
+
+    flags: int64, how many red regions have each of FLAGS. unfamiliar: fields. seen: fields whose
+    image was at hand.
+    """
 
     counts: SlideCounts
     saturated: int = 0
@@ -92,9 +100,10 @@ class SlideFindings:
 
 
 class Findings:
-    """Takes results in order. Its memory is bounded by the constants above and grows otherwise with the slides only.
+    """Gather results in order, in memory bounded by the constants above and the number of slides.
 
-    Which fields have a picture is a random sample of each slide, the same in every run of the same images.
+    Which fields have a picture is a random sample of each slide, the same in every run of the same
+    images.
     """
 
     def __init__(self, types: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""The page: findings and run.json into HTML, in pieces, so that its pictures are never in memory twice."""
+"""Write findings and run.json as HTML in pieces: pictures are never in memory twice."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _SCRIPTS = ("dom.js", "table.js", "slides.js", "gallery.js", "viewer.js", "field
 
 
 def render(findings: Findings, pack: Pack, run: RunRecord, *, written: str) -> Iterator[bytes]:
-    """UTF-8 pieces of one HTML file that loads nothing from anywhere.
+    """Yield UTF-8 pieces of one HTML file that loads nothing from anywhere.
 
     run: what run.json holds. written: when, for people.
     """
@@ -88,7 +88,7 @@ def render(findings: Findings, pack: Pack, run: RunRecord, *, written: str) -> I
 
 
 def embedded(value: Any) -> str:
-    """JSON that may stand in a <script> block: ASCII only, without < > &, so that nothing can end the block."""
+    """Return JSON safe in a <script> block: ASCII only, without < > &, so nothing can end it."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     for mark in "<>&":
         text = text.replace(mark, f"\\u{ord(mark):04x}")
@@ -104,7 +104,7 @@ def _label(name: str) -> str:
 
 
 def _told_kinds(pack: Pack) -> list[Kind]:
-    """Lists the kinds beside red that the pack's detector tells."""
+    """List the kinds other than red that the pack's detector finds."""
     return [kind for kind in sorted(map(Kind.of, pack.manifest.detector.kinds)) if kind]
 
 
@@ -119,7 +119,10 @@ def _cuts(name: str) -> dict[str, Any]:
 
 
 def _data(findings: Findings, pack: Pack, pictured: list[PicturedField]) -> dict[str, Any]:
-    """What the script makes tables and boxes from. Fields are told apart by their number in the run."""
+    """Return the data of the script's tables and boxes.
+
+    Fields are identified by their number in the run.
+    """
     slide_number = {slide: index for index, slide in enumerate(findings.slides)}
     listed = {row.number: row for row in findings.rows}
     listed |= {picture.row.number: picture.row for picture in pictured}
@@ -191,7 +194,7 @@ def _slide(found: SlideFindings, pack: Pack) -> dict[str, Any]:
 
 
 def _type(count: int, found: TypeShare | None) -> dict[str, Any]:
-    """count: regions of the type; cut: those of them that the share leaves out."""
+    """Describe a type. count: its regions; cut: those of them that the share omits."""
     if found is None:
         return {"count": count, "cut": count, "share": None, "grades": None}
     return {
@@ -203,7 +206,7 @@ def _type(count: int, found: TypeShare | None) -> dict[str, Any]:
 
 
 def _rounded(share: tuple[float | None, ...]) -> tuple[float, ...] | None:
-    """A share with the ends of its interval, to six decimals; None of none."""
+    """Return a share and the ends of its interval, rounded to six decimals; None without one."""
     known = tuple(round(value, 6) for value in share if value is not None)
     return known or None
 
@@ -235,12 +238,12 @@ def _picture(picture: PicturedField) -> tuple[int, str, str]:
 
 
 def _of_kind(kind: Kind, score: float) -> dict[str, Any]:
-    """Says of a box of another kind than red which one, and how sure that is."""
+    """Describe a box of another kind than red, and how sure that is."""
     return {} if kind is Kind.RED else {"kind": int(kind), "score": round(score, 3)}
 
 
 def _patches(findings: Findings, slide: str, pack: Pack) -> list[list[list[dict[str, Any]]]]:
-    """For each type: the surest, best first, and the least sure that are not among them."""
+    """Choose for each type the surest, best first, and the least sure that are not among them."""
 
     def shown(patch: Patch) -> dict[str, Any]:
         return {
@@ -267,40 +270,42 @@ def _patches(findings: Findings, slide: str, pack: Pack) -> list[list[list[dict[
 
 
 def _left_out(findings: Findings, pictured: list[PicturedField]) -> list[str]:
-    """What the page does not show, and why. Empty if it shows all."""
+    """Return what the page omits, and why; empty if it shows all."""
     done = sum(found.counts.fields - found.counts.failed for found in findings.slides.values())
     seen = sum(found.seen for found in findings.slides.values())
     stated = []
     if seen < done:
         stated.append(
-            f"{done - seen} of {done} fields have no picture here: their images were not kept for the report"
+            f"{done - seen} of {done} fields have no picture here: their images were not kept for "
+            "the report"
         )
     if len(pictured) < seen:
         stated.append(
-            f"{seen - len(pictured)} of {seen} fields have no picture here, so that the file stays small: those "
-            f"shown are a random sample of each slide; their numbers count all fields"
+            f"{seen - len(pictured)} of {seen} fields have no picture here, so that the file stays "
+            "small: those shown are a random sample of each slide; their numbers count all fields"
         )
     unlisted = findings.fields - len(
         {row.number for row in findings.rows} | {p.row.number for p in pictured}
     )
     if unlisted:
         stated.append(
-            f"{unlisted} of {findings.fields} fields are not listed here, only the first {FIELDS_LISTED} and those "
-            f"with a picture; fields.csv has all"
+            f"{unlisted} of {findings.fields} fields are not listed here, only the first "
+            f"{FIELDS_LISTED} and those with a picture; fields.csv has all"
         )
     if any(max(picture.row.width, picture.row.height) > FIELD_LONG_SIDE_PX for picture in pictured):
         stated.append(
-            f"Pictures of fields are reduced to {FIELD_LONG_SIDE_PX} px on their long side; boxes keep their place"
+            f"Pictures of fields are reduced to {FIELD_LONG_SIDE_PX} px on their long side; boxes "
+            "keep their place"
         )
     stated.append(
-        f"The gallery holds up to {PATCHES_PER_END} of the surest and {PATCHES_PER_END} of the least sure regions "
-        f"of each type and slide, fewer where many slides share the room"
+        f"The gallery holds up to {PATCHES_PER_END} of the surest and {PATCHES_PER_END} of the "
+        "least sure regions of each type and slide, fewer where many slides share the room"
     )
     return stated
 
 
 def _facts(run: RunRecord, pack: Pack) -> list[tuple[str, str]]:
-    """Provenance, as label and text."""
+    """Return the provenance, as label and text."""
     known = [
         ("Pack", f"{pack.name} {pack.manifest.version}"),
         ("Pack SHA-256", pack.sha256),
@@ -315,7 +320,7 @@ def _facts(run: RunRecord, pack: Pack) -> list[tuple[str, str]]:
 
 
 def _drift(run: RunRecord, pack: Pack) -> list[tuple[str, str]]:
-    """What the pack's calibration found of the run's device and precision beside fp32; empty if it has nothing."""
+    """Return how the run's device and precision differ from fp32, by the pack's calibration."""
     if pack.calibration is None:
         return []
     kind = (run.device or "").partition(":")[0]
@@ -332,7 +337,7 @@ def _stages(run: RunRecord) -> list[dict[str, Any]]:
 
 
 def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
-    """A tree of settings as dotted names and texts."""
+    """Return a tree of settings as dotted names and texts."""
     if isinstance(value, dict):
         branches: Iterable[tuple[str, Any]] = value.items()
         return [
@@ -345,7 +350,7 @@ def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
 
 
 def _plain(run: RunRecord) -> dict[str, Any]:
-    """What the template reads by name."""
+    """Return what the template reads by name."""
     return {
         "wall_seconds": run.wall_seconds,
         "startup_seconds": run.startup_seconds,

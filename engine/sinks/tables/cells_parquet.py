@@ -34,10 +34,11 @@ _SCHEMA = pa.schema(
 
 
 class CellsParquet:
-    """Columns slide, field, region, x0, y0, x1, y1, score, kind.
+    """Write cells.parquet. Columns: slide, field, region, x0, y0, x1, y1, score, kind.
 
-    region: the row of the region that holds the cell, within its field. Fields and their regions are in the order of
-    regions.parquet, the surest cell of a region first. Boxes and metadata are as there.
+    region: the row of the region that holds the cell, within its field. Fields and their regions
+    are in the order of regions.parquet, the surest cell of a region first. Boxes and metadata are
+    as there.
     """
 
     NAME = "cells.parquet"
@@ -70,7 +71,7 @@ class CellsParquet:
         self._file.complete()
 
     def sha256(self) -> str:
-        """Hashes the file, once it is complete."""
+        """Hash the file, once it is complete."""
         return self._file.sha256()
 
     def finish(self) -> None:
@@ -91,13 +92,16 @@ class CellsParquet:
 
 
 class CellsTable:
-    """Rows of a cells.parquet as arrays: what CellsParquet wrote, read back.
+    """Hold rows of a cells.parquet as arrays, as CellsParquet wrote them.
 
     slides, fields: int [N], index into slide_names and field_names, for each row.
     """
 
     def __init__(self, table: Any) -> None:
-        """table: pyarrow table with the columns of `schema`. Raises ValueError for a kind that is not known."""
+        """Read a pyarrow table with the columns of `schema`.
+
+        Raises ValueError for an unknown kind.
+        """
         self.slides, self.slide_names = text_codes(table.column("slide"))
         self.fields, self.field_names = text_codes(table.column("field"))
         self._cells = Cells(
@@ -111,7 +115,7 @@ class CellsTable:
         return len(self._cells)
 
     def cells(self, begin: int, end: int) -> Cells:
-        """Takes some rows."""
+        """Take some rows."""
         here = slice(begin, end)
         return Cells(
             boxes=self._cells.boxes[here],
@@ -122,7 +126,7 @@ class CellsTable:
 
     @staticmethod
     def joined(parts: Sequence[Cells]) -> Cells:
-        """Puts parts of one field together, in order."""
+        """Join parts of one field, in order."""
         if not parts:
             return Cells.empty()
         return Cells(
@@ -134,7 +138,7 @@ class CellsTable:
 
     @staticmethod
     def schema() -> Any:
-        """Gives the columns of a file, without its metadata."""
+        """Return the columns of a file, without its metadata."""
         return _SCHEMA
 
 

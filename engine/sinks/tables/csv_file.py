@@ -13,7 +13,8 @@ __all__ = ["CsvFile"]
 
 
 class CsvFile:
-    """Write one table: UTF-8 with a byte order mark, by which spreadsheets know it; RFC 4180, columns named in the first line.
+    """Write one table: UTF-8 with a byte order mark, by which spreadsheets know it; RFC 4180,
+    columns named in the first line.
 
     write_row, complete and finish raise OutputError if writing fails.
     """

@@ -37,10 +37,13 @@ FIELD_COLUMNS = (
 
 
 class FieldsCsv:
-    """Status is `done` or `failed`. A failed field has a reason in `error` and empty cells for what is not known.
+    """Write fields.csv. Status is `done` or `failed`.
 
-    bytes and modified are those of the image file when it was read: its size, and UTC with nanoseconds. regions and
-    cells are its rows of regions.parquet and cells.parquet. flags are names joined by ';'.
+    A failed field has a reason in `error` and empty cells for what is not known.
+
+    bytes and modified are those of the image file when it was read: its size, and UTC with
+    nanoseconds. regions and cells are its rows of regions.parquet and cells.parquet. flags are
+    names joined by ';'.
     """
 
     NAME = "fields.csv"
@@ -79,7 +82,7 @@ class FieldsCsv:
         self._file.complete()
 
     def sha256(self) -> str:
-        """Of the file, once it is complete."""
+        """Return the SHA-256 of the file, once it is complete."""
         return self._file.sha256()
 
     def finish(self) -> None:
@@ -90,5 +93,5 @@ class FieldsCsv:
 
 
 def _number(value: float | None) -> str:
-    """Writes a number so that it is read back as it was; '' for None."""
+    """Write a number so that it is read back as it was; '' for None."""
     return "" if value is None else repr(float(value))

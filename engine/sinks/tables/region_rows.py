@@ -36,7 +36,7 @@ FLAG_NAMES = tuple(";".join(RegionFlag(bits).names()) for bits in range(256))
 
 @dataclass(eq=False, kw_only=True)
 class FieldRegions:
-    """The regions of some fields, at least one each."""
+    """Hold the regions of some fields, at least one each."""
 
     slides: list[str] = field(default_factory=list)
     fields: list[str] = field(default_factory=list)
@@ -44,16 +44,19 @@ class FieldRegions:
 
     @property
     def counts(self) -> list[int]:
-        """How many regions each field has."""
+        """Return the number of regions of each field."""
         return [len(regions) for regions in self.regions]
 
     def joined(self, name: str) -> Any:
-        """One of the arrays of Regions, over all fields."""
+        """Return one of the arrays of Regions, joined over all fields."""
         return np.concatenate([getattr(regions, name) for regions in self.regions])
 
 
 class RegionRows:
-    """Collects fields until there are rows enough to write them at once. Its length is the number of rows."""
+    """Collect fields until there are rows enough to write them at once.
+
+    Its length is the number of rows.
+    """
 
     def __init__(self) -> None:
         self._held = FieldRegions()
@@ -70,13 +73,13 @@ class RegionRows:
             self._count += len(result.regions)
 
     def take(self) -> FieldRegions:
-        """What was collected since the last time."""
+        """Return the fields collected since the last call, and forget them."""
         held, self._held, self._count = self._held, FieldRegions(), 0
         return held
 
 
 def region_schema(types: Sequence[str]) -> Any:
-    """Columns and types of the rows of regions."""
+    """Return columns and types of the rows of regions."""
     return pa.schema(
         [
             ("slide", pa.string()),
@@ -96,12 +99,12 @@ def region_schema(types: Sequence[str]) -> Any:
 
 
 def kind_column(kinds: UInt8) -> Any:
-    """Writes kinds uint8 [N] by their labels."""
+    """Return a column of the labels of kinds uint8 [N]."""
     return pa.array(KIND_LABELS, pa.string()).take(pa.array(kinds))
 
 
 def pack_metadata(pack: Pack) -> dict[str, str]:
-    """Names the pack in the metadata of a Parquet file."""
+    """Return metadata of a Parquet file that name the pack."""
     described = {"name": pack.name, "version": pack.manifest.version, "sha256": pack.sha256}
     return {f"rbc_engine.pack.{key}": value for key, value in described.items()}
 
@@ -109,7 +112,7 @@ def pack_metadata(pack: Pack) -> dict[str, str]:
 def region_table(
     rows: FieldRegions, types: Sequence[str], *, text: Callable[[str], str] = encodable
 ) -> Any:
-    """An Arrow table of region_schema. text: what makes names from outside fit for the file."""
+    """Return an Arrow table of region_schema. text: makes names from outside fit for the file."""
     field_of_row = pa.array(np.repeat(np.arange(len(rows.counts)), rows.counts))
     columns = {
         "slide": pa.array(map(text, rows.slides), pa.string()).take(field_of_row),

@@ -32,11 +32,14 @@ __all__ = ["RegionsParquet", "RegionsTable", "kind_numbers", "text_codes"]
 
 
 class RegionsParquet:
-    """Columns slide, field, region, x0, y0, x1, y1, score, kind, p_<type>…, has_<type>…, abnormal_p, abnormal, cells_low,
-    cells_high, flags.
+    """Write regions.parquet.
 
-    region counts from 0 within its field. Boxes are px of the full-resolution image, origin top left. flags are
-    names joined by ';'. The file's metadata name the pack, under rbc_engine.pack.name, .version and .sha256.
+    Columns: slide, field, region, x0, y0, x1, y1, score, kind, p_<type>…, has_<type>…, abnormal_p,
+    abnormal, cells_low, cells_high, flags.
+
+    region counts from 0 within its field. Boxes are px of the full-resolution image, origin top
+    left. flags are names joined by ';'. The file's metadata name the pack, under
+    rbc_engine.pack.name, .version and .sha256.
     """
 
     NAME = "regions.parquet"
@@ -66,7 +69,7 @@ class RegionsParquet:
         self._file.complete()
 
     def sha256(self) -> str:
-        """Of the file, once it is complete."""
+        """Return the SHA-256 of the file, once it is complete."""
         return self._file.sha256()
 
     def finish(self) -> None:
@@ -86,13 +89,17 @@ class RegionsParquet:
 
 
 class RegionsTable:
-    """Rows of a regions.parquet as arrays: what RegionsParquet wrote, read back.
+    """Hold rows of a regions.parquet as arrays, as RegionsParquet wrote them.
 
-    slides, fields: int [N], index into slide_names and field_names, for each row. Cells are not among them.
+    slides, fields: int [N], index into slide_names and field_names, for each row. Cells are not
+        among them.
     """
 
     def __init__(self, table: Any, types: Sequence[str]) -> None:
-        """table: pyarrow table with the columns of `columns`. Raises ValueError for a flag or a kind that is not known."""
+        """Read a pyarrow table with the columns of `columns`.
+
+        Raises ValueError for an unknown flag or kind.
+        """
 
         def array(name: str) -> Any:
             return table.column(name).to_numpy()
@@ -126,17 +133,17 @@ class RegionsTable:
         return len(self.numbers)
 
     def regions(self, begin: int, end: int) -> Regions:
-        """Takes some rows."""
+        """Take some rows."""
         return self._regions.take(slice(begin, end))
 
     @staticmethod
     def schema(types: Sequence[str]) -> Any:
-        """Of a file with these types, without its metadata."""
+        """Return the schema of a file with these types, without its metadata."""
         return region_schema(types)
 
 
 def text_codes(column: Any) -> tuple[npt.NDArray[np.int32], list[str]]:
-    """Reads a column of text as indices into its distinct values."""
+    """Read a column of text as indices into its distinct values."""
     encoded = column.combine_chunks().dictionary_encode()
     if isinstance(encoded, pa.ChunkedArray):
         encoded = (
@@ -148,6 +155,9 @@ def text_codes(column: Any) -> tuple[npt.NDArray[np.int32], list[str]]:
 
 
 def kind_numbers(column: Any) -> UInt8:
-    """Reads a column of labels as uint8 [N], of Kind. Raises ValueError for one that is not known."""
+    """Read a column of labels as uint8 [N], of Kind.
+
+    Raises ValueError for one that is not known.
+    """
     codes, labels = text_codes(column)
     return np.array([Kind.of(label) for label in labels], np.uint8)[codes]

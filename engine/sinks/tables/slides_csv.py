@@ -34,9 +34,12 @@ _COLUMNS = (
 
 
 class SlidesCsv:
-    """Written when the run is complete, from the counts of all its fields. Shares have six decimals, and are of red regions
-    clear of the border. cells are the slide's rows of cells.parquet. Empty is what the pack does not tell: corrected shares
-    without its sensitivity and specificity, and kinds that its detector does not know."""
+    """Write slides.csv when the run is complete, from the counts of all fields.
+
+    Shares have six decimals, and are of red regions clear of the border. cells are the slide's rows
+    of cells.parquet. Cells are empty where the pack gives no value: corrected shares without its
+    sensitivity and specificity, and kinds that its detector does not know.
+    """
 
     NAME = "slides.csv"
     needs_frames = False
@@ -61,7 +64,7 @@ class SlidesCsv:
         self._file.complete()
 
     def sha256(self) -> str:
-        """Of the file, once it is complete."""
+        """Return the SHA-256 of the file, once it is complete."""
         return self._file.sha256()
 
     def finish(self) -> None:

@@ -27,18 +27,18 @@ ORIENTATION_TAG = 0x0112
 def check_size(width: int, height: int) -> None:
     if min(width, height) < MIN_SIDE_PX:
         raise ImageError(
-            f"{width}x{height} px, but each side must have at least {MIN_SIDE_PX} px; give the image itself, not a "
-            f"thumbnail or a crop"
+            f"{width}x{height} px, but each side must have at least {MIN_SIDE_PX} px; give the "
+            "image itself, not a thumbnail or a crop"
         )
     if max(width, height) > MAX_SIDE_PX:
         raise ImageError(
-            f"{width}x{height} px, but no side may exceed {MAX_SIDE_PX} px; cut it into fields, or open it as a "
-            f"whole slide"
+            f"{width}x{height} px, but no side may exceed {MAX_SIDE_PX} px; cut it into fields, or "
+            "open it as a whole slide"
         )
 
 
 def to_rgb(image: Image.Image) -> UInt8:
-    """Of its own memory. numpy.array(image) would ask Pillow for all its bytes several times."""
+    """Return RGB in memory of its own. numpy.array(image) would copy all bytes several times."""
     pixels: UInt8 = np.asarray(image if image.mode == "RGB" else image.convert("RGB")).copy()
     return pixels
 
@@ -50,7 +50,7 @@ def cmyk_to_rgb(inks: UInt8, *, raw_mode: str) -> UInt8:
 
 
 def upright(pixels: UInt8, orientation: int) -> UInt8:
-    """Undoes an EXIF orientation 1..8 (any other counts as 1)."""
+    """Undo an EXIF orientation 1..8 (any other counts as 1)."""
     if orientation in (3, 4, 6, 7):
         pixels = pixels[::-1]
     if orientation in (2, 3, 7, 8):
@@ -59,7 +59,7 @@ def upright(pixels: UInt8, orientation: int) -> UInt8:
 
 
 def exif_orientation(exif: bytes) -> int:
-    """Orientation in an EXIF block, 1 (upright) if it has none or cannot be read."""
+    """Return the orientation in an EXIF block, 1 (upright) if it is absent or unreadable."""
     tiff = exif.removeprefix(b"Exif\0\0")
     order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
     if order is None:

@@ -1,9 +1,10 @@
 """JPEG files decoded on the GPU by NVIDIA DALI; the frames stay in its memory.
 
-DALI is handed bytes, batch by batch, and decodes whole frames ahead of the reader. Only plain JPEGs go to it: what it
-would read differently (CMYK), what it decodes on the CPU all the same (PNG, TIFF, ...), and what is damaged in its
-header are decoded as without DALI. A batch in which one file breaks is lost to DALI as a whole: its files are then
-decoded one by one on the CPU, which finds the bad one, and the pipeline is made anew.
+DALI is handed bytes, batch by batch, and decodes whole frames ahead of the reader. Only plain JPEGs
+go to it: what it would read differently (CMYK), what it decodes on the CPU all the same (PNG, TIFF,
+...), and what is damaged in its header are decoded as without DALI. A batch in which one file
+breaks is lost to DALI as a whole: its files are then decoded one by one on the CPU, which finds the
+bad one, and the pipeline is made anew.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ _MOST_THREADS = 8
 
 
 class DaliImage:
-    """Pixels that DALI decoded; see rbc_engine.types.frames.Frame.pixels. The memory lasts as long as this does."""
+    """Hold pixels that DALI decoded; see rbc_engine.types.frames.Frame.pixels.
+
+    The memory lasts as long as this does.
+    """
 
     def __init__(self, tensor: Any, place: Place) -> None:
         self.tensor = tensor
@@ -63,9 +67,10 @@ def build_pipeline(
     threads: int,
     place: Place,
 ) -> Any:
-    """A DALI pipeline whose `run()` gives the decoded images of the next batch, then raises StopIteration.
+    """Build a DALI pipeline whose `run()` returns the next batch, then raises StopIteration.
 
-    batches: contents of JPEG files, uint8 [bytes] each, at most batch_size a batch; read ahead of `run`.
+    batches: contents of JPEG files, uint8 [bytes] each, at most batch_size a batch; read ahead of
+        `run`.
     threads: of the CPU, for what of a JPEG the GPU does not decode.
     place: whose memory the images are to lie in; HOST decodes the same on the CPU.
     """
@@ -92,7 +97,7 @@ def build_pipeline(
 
 @dataclass(eq=False)
 class _Item:
-    """One entry on its way: decoded already, or the bytes of a JPEG for DALI."""
+    """Hold one entry on its way: decoded already, or the bytes of a JPEG for DALI."""
 
     ref: FieldRef
     data: bytes | None = None
@@ -110,10 +115,12 @@ class _Batch:
 
 
 class DaliSource(Closing):
-    """Frames of fields, decoded ahead on GPUs: a Source of a Decoded for every entry.
+    """Yield frames of fields, decoded ahead on GPUs: a Source of a Decoded for every entry.
 
-    places: the GPUs' memory, each with a pipeline of its own; batches go to them in turn. `[HOST]` is the CPU.
-    batch_size: files a batch: as many as a lane takes frames, so that a lane's frames are on one GPU.
+    places: the GPUs' memory, each with a pipeline of its own; batches go to them in turn. `[HOST]`
+        is the CPU.
+    batch_size: files a batch: as many as a lane takes frames, so that a lane's frames are on one
+        GPU.
     workers: CPU threads that read files, and that each pipeline uses.
     ahead: the most files that have been read and wait.
 
@@ -155,8 +162,8 @@ class DaliSource(Closing):
             return lines
         return [
             *lines,
-            f"DALI could not decode {self.given_up} batches of {self._batch_size} files as a whole; "
-            f"their files were decoded one by one on the CPU",
+            f"DALI could not decode {self.given_up} batches of {self._batch_size} files as a "
+            "whole; their files were decoded one by one on the CPU",
         ]
 
     def __iter__(self) -> Iterator[Decoded]:
@@ -172,7 +179,7 @@ class DaliSource(Closing):
             yield from self._results(batch, images, share_s)
 
     def close(self) -> None:
-        """Stops the threads and the pipelines. May be called again."""
+        """Stop the threads and the pipelines. May be called again."""
         self._read.close()
         for decoder in self._decoders:
             decoder.close()
@@ -206,7 +213,7 @@ class DaliSource(Closing):
             yield _Batch(items)
 
     def _next_batch(self, index: int) -> _Batch | None:
-        """The next batch of pipeline `index`; None after the last one."""
+        """Return the next batch of pipeline `index`; None after the last one."""
         while not self._dealt[index]:
             batch = next(self._unread, None)
             if batch is None:
@@ -231,7 +238,7 @@ class DaliSource(Closing):
                 yield self._decode_here(item, item.data, time.perf_counter())
 
     def _decode_here(self, item: _Item, data: bytes, started: float) -> Decoded:
-        """On the CPU, as without DALI."""
+        """Decode on the CPU, as without DALI."""
         try:
             frame, reason = (
                 self._notes.frame(item.ref, decode_picture(data, name=item.ref.field)),
@@ -250,7 +257,7 @@ class DaliSource(Closing):
 
 
 class _Decoder:
-    """One pipeline, with the batches that are in it.
+    """Run one pipeline, and keep the batches that are in it.
 
     next_batch: gives the batches to decode, None after the last.
     """
@@ -272,9 +279,9 @@ class _Decoder:
         self._pipeline: Any = None
 
     def take(self) -> tuple[_Batch, list[DaliImage] | None] | None:
-        """The oldest batch and the images of its JPEGs, None for these if DALI could not decode one of them.
+        """Return the oldest batch and the images of its JPEGs; None after the last batch.
 
-        None after the last batch.
+        The images are None if DALI could not decode one of them.
         """
         if not self._order and not self._pull():
             return None
@@ -295,8 +302,8 @@ class _Decoder:
                     DaliImage(output[index], self._place) for index in range(len(batch.jpegs))
                 ]
             except RuntimeError:
-                # DALI rarely says which file it was, and the pipeline is of no more use. What else was in it
-                # goes into the next one.
+                # DALI rarely says which file it was, and the pipeline is of no more use. What else
+                # was in it goes into the next one.
                 images, self._pipeline = None, None
         self._order.popleft()
         return batch, images
@@ -313,7 +320,7 @@ class _Decoder:
         return batch is not None
 
     def _feed(self) -> Iterator[list[npt.NDArray[np.uint8]]]:
-        """What the pipeline asks for when it reads ahead."""
+        """Return the next batch that the pipeline reads ahead."""
         while True:
             if self._unfed:
                 batch = self._unfed.popleft()

@@ -1,7 +1,7 @@
 """Bytes of an image file to RGB pixels, or one line that says why not.
 
-What a file is, its first bytes decide, never its name: see rbc_engine.sources.images.table. Limits are checked in the
-header, before pixels are decoded.
+What a file is, its first bytes decide, never its name: see rbc_engine.sources.images.table. Limits
+are checked in the header, before pixels are decoded.
 """
 
 from __future__ import annotations
@@ -38,25 +38,34 @@ for _reader in READERS:
 
 
 def read_image(path: Path, *, name: str) -> UInt8:
-    """Reads and decodes one file, as decode_image does. Raises ImageError also if the file cannot be read."""
+    """Read and decode one file, as decode_image does.
+
+    Raises ImageError also if the file cannot be read.
+    """
     return read_picture(path, name=name).pixels
 
 
 def read_picture(path: Path, *, name: str) -> Picture:
-    """Reads and decodes one file, as decode_picture does. Raises ImageError also if it cannot be read."""
+    """Read and decode one file, as decode_picture does.
+
+    Raises ImageError also if it cannot be read.
+    """
     return decode_picture(read_bytes(path, name=name), name=name)
 
 
 def read_bytes(path: Path, *, name: str) -> bytes:
-    """What an image file holds. Raises ImageError if it cannot be read, is no regular file, or too large."""
+    """Read an image file.
+
+    Raises ImageError if it cannot be read, is no regular file, or too large.
+    """
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise ImageError(f"{printable(name)}: not a regular file; give an image file")
         if status.st_size > MAX_FILE_BYTES:
             raise ImageError(
-                f"{printable(name)}: {status.st_size} bytes, more than the {MAX_FILE_BYTES} an image file may have; "
-                f"cut it into fields, or open it as a whole slide"
+                f"{printable(name)}: {status.st_size} bytes, more than the {MAX_FILE_BYTES} an "
+                "image file may have; cut it into fields, or open it as a whole slide"
             )
         return path.read_bytes()
     except OSError as error:
@@ -67,23 +76,24 @@ def read_bytes(path: Path, *, name: str) -> bytes:
 
 
 def decode_image(data: bytes, *, name: str) -> UInt8:
-    """Gives the pixels alone of what decode_picture decodes."""
+    """Return the pixels alone of what decode_picture decodes."""
     return decode_picture(data, name=name).pixels
 
 
 def decode_picture(data: bytes, *, name: str) -> Picture:
-    """Decodes a JPEG, PNG, TIFF, BMP or WebP image of one field.
+    """Decode a JPEG, PNG, TIFF, BMP or WebP image of one field.
 
-    Grayscale becomes three equal channels, alpha is dropped, a palette is looked up, CMYK is converted (without a
-    colour profile), the EXIF orientation is applied. 16 bits become 8 by the range of the camera: see
-    rbc_engine.sources.images.bit_depth.
+    Grayscale becomes three equal channels, alpha is dropped, a palette is looked up, CMYK is
+    converted (without a colour profile), the EXIF orientation is applied. 16 bits become 8 by the
+    range of the camera: see rbc_engine.sources.images.bit_depth.
 
     A damaged file is refused, not decoded in part. JPEG has no checksum: flipped bits are noticed
     where they break the code, not where they happen to spell another valid image.
 
     name: what error messages call the file.
 
-    Its pixels are uint8 [H, W, 3], RGB, C-contiguous, sides MIN_SIDE_PX..MAX_SIDE_PX. Raises ImageError, in one line.
+    Its pixels are uint8 [H, W, 3], RGB, C-contiguous, sides MIN_SIDE_PX..MAX_SIDE_PX. Raises
+    ImageError, in one line.
     """
     label = printable(name)
     if not data:
@@ -95,7 +105,8 @@ def decode_picture(data: bytes, *, name: str) -> Picture:
             raise ImageError(f"{label}: {unread[0]}, which is not read; {unread[1]}")
         *names, last = (known.name for known in READERS)
         raise ImageError(
-            f"{label}: begins with {data[:8]!r}, which is no {', '.join(names)} or {last}; export it as one of these"
+            f"{label}: begins with {data[:8]!r}, which is no {', '.join(names)} or {last}; export "
+            "it as one of these"
         )
     try:
         decode = reader.load()
@@ -112,5 +123,6 @@ def decode_picture(data: bytes, *, name: str) -> Picture:
         # On damaged files the libraries raise whatever comes, from struct.error to KeyError.
         reason = printable(" ".join(str(error).split()) or type(error).__name__)
         raise ImageError(
-            f"{label}: damaged or unsupported {reader.name} ({reason:.200}); copy or export it again"
+            f"{label}: damaged or unsupported {reader.name} ({reason:.200}); copy or export it "
+            "again"
         ) from error

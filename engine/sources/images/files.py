@@ -17,11 +17,12 @@ __all__ = ["FileSource"]
 
 
 class FileSource(Closing):
-    """Frames of fields, decoded ahead in a few threads: a Source of a Decoded for every entry.
+    """Yield frames of fields, decoded ahead in a few threads: a Source of a Decoded per entry.
 
     workers: decoding threads.
     ahead: the most frames that are being decoded or wait, which bounds the memory used.
-    pixel_um: width of a pixel in µm, the same for all frames; None leaves each what its file states.
+    pixel_um: width of a pixel in µm, the same for all frames; None leaves each what its file
+        states.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class FileSource(Closing):
         return iter(self._decoded)
 
     def close(self) -> None:
-        """Stops the threads. May be called again."""
+        """Stop the threads. May be called again."""
         self._decoded.close()
 
     def _decode(self, entry: Entry) -> Decoded:

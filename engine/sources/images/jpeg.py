@@ -67,7 +67,7 @@ def jpeg_scale(data: bytes) -> StatedScale | None:
 
 
 def plain_jpeg(data: bytes) -> bool:
-    """Whether this is a JPEG in grey or colour, of a size that is accepted, as far as its header tells."""
+    """Return whether the header says a JPEG in grey or colour, of an accepted size."""
     if not data.startswith(_MAGIC):
         return False
     try:

@@ -18,7 +18,7 @@ __all__ = ["decode_bmp", "decode_webp"]
 
 
 def decode_bmp(data: bytes) -> Picture:
-    # The classes themselves, not Image.open: it warns of large images, by a filter that threads share.
+    # The classes themselves: Image.open warns of large images, by a filter that threads share.
     with BmpImageFile(io.BytesIO(data)) as image:
         _load(image)
         return Picture(pixels=to_rgb(image))

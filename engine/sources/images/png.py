@@ -61,7 +61,7 @@ def decode_png(data: bytes) -> Picture:
         pixels = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
     else:
         notes = []
-        # The class itself, not Image.open: it warns of large images, by a filter that threads share.
+        # The class itself: Image.open warns of large images, by a filter that threads share.
         with PngImageFile(io.BytesIO(plain)) as image:
             image.load()
             pixels = to_rgb(image)

@@ -47,7 +47,8 @@ _SAMPLES = {
 _MOST_VALUE_TAGS = (281, 341)  # MaxSampleValue, SMaxSampleValue
 _NOT_YCBCR = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
 
-# tifffile logs what it finds wrong; with no handler anywhere, Python would print it beside our own message.
+# tifffile logs what it finds wrong; with no handler anywhere, Python would print it beside our own
+# message.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
@@ -76,8 +77,8 @@ def _check_page(page: Any, *, file_bytes: int) -> None:
     if page.imagedepth != 1 or page.samplesperpixel not in samples or ycbcr:
         photometric = getattr(page.photometric, "name", page.photometric)
         raise ImageError(
-            f"photometric {photometric}, {page.samplesperpixel} samples a pixel, depth {page.imagedepth}; "
-            f"export it as an RGB or grayscale image"
+            f"photometric {photometric}, {page.samplesperpixel} samples a pixel, depth "
+            f"{page.imagedepth}; export it as an RGB or grayscale image"
         )
     if page.compression not in _COMPRESSIONS:
         compression = getattr(page.compression, "name", page.compression)
@@ -87,7 +88,8 @@ def _check_page(page: Any, *, file_bytes: int) -> None:
         )
     if page.is_tiled and max(page.tilewidth, page.tilelength) > MAX_SIDE_PX:
         raise ImageError(
-            f"tiles of {page.tilewidth}x{page.tilelength} px, more than {MAX_SIDE_PX} px a side; export it again"
+            f"tiles of {page.tilewidth}x{page.tilelength} px, more than {MAX_SIDE_PX} px a side; "
+            "export it again"
         )
     # tifffile fills missing strips with zeros.
     segments = list(zip(page.dataoffsets, page.databytecounts, strict=True))
@@ -97,7 +99,7 @@ def _check_page(page: Any, *, file_bytes: int) -> None:
 
 
 def _samples(page: Any, data: bytes) -> npt.NDArray[np.unsignedinteger]:
-    """uint8 or uint16 [H, W, samples a pixel], as stored; JPEG as RGB or grey."""
+    """Return uint8 or uint16 [H, W, samples a pixel], as stored; JPEG as RGB or grey."""
     if page.compression == _JPEG:
         return _jpeg_samples(page, data)
     planes = page.asarray(squeeze=False, maxworkers=1)[:, 0]  # [planes, H, W, samples]
@@ -108,7 +110,7 @@ def _samples(page: Any, data: bytes) -> npt.NDArray[np.unsignedinteger]:
 
 
 def _jpeg_samples(page: Any, data: bytes) -> UInt8:
-    """Each strip or tile is a JPEG, whose tables may stand elsewhere. Read strictly, as files are."""
+    """Read strips or tiles that are JPEGs, whose tables may stand elsewhere, as strictly as files."""
     stored = int(page.samplesperpixel)
     if stored not in (1, 3) or page.bitspersample != 8 or int(page.planarconfig) != 1:
         raise ImageError(
@@ -133,7 +135,7 @@ def _jpeg_samples(page: Any, data: bytes) -> UInt8:
 
 
 def _jpeg_stream(segment: bytes, tables: bytes, *, rgb: bool) -> bytes:
-    """A JPEG of its own. rgb: its samples are RGB, which nothing in it needs to say."""
+    """Make a JPEG of its own. rgb: its samples are RGB, which nothing in it needs to say."""
     if not segment.startswith(b"\xff\xd8\xff"):
         raise ImageError("damaged TIFF (a JPEG in it does not begin); copy or export it again")
     within = tables[2:-2] if tables.startswith(b"\xff\xd8") else b""
@@ -141,7 +143,7 @@ def _jpeg_stream(segment: bytes, tables: bytes, *, rgb: bool) -> bytes:
 
 
 def _stated_bits(tiff: Any, page: Any) -> int | None:
-    """Bits of a sample that are used, if the file says so."""
+    """Return how many bits of a sample are used, if the file says so."""
     stored = 8 * np.dtype(page.dtype).itemsize
     if page.bitspersample < stored:
         return int(page.bitspersample)
@@ -162,7 +164,7 @@ def _stated_bits(tiff: Any, page: Any) -> int | None:
 def _to_rgb(
     page: Any, samples: npt.NDArray[np.unsignedinteger], *, bits: int | None, colours: int
 ) -> tuple[UInt8, list[str]]:
-    """samples: [H, W, samples a pixel]. colours: pages that they come from, 1 or 3."""
+    """Convert to RGB. samples: [H, W, samples a pixel]. colours: pages that they come from, 1 or 3."""
     if page.photometric == _PALETTE:
         table = np.asarray(page.colormap, np.uint16)
         # The high byte: some programs write 255 as 65535, some as 65280, some as 255.

@@ -34,7 +34,7 @@ OPENSLIDE = Library(
 
 
 class Box(NamedTuple):
-    """Part of a level: x0, y0, x1, y1 in pixels of that level, the far edges exclusive."""
+    """Bound a part of a level: x0, y0, x1, y1 in its pixels, the far edges exclusive."""
 
     x0: int
     y0: int
@@ -44,7 +44,7 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """One level of a pyramid. down: level-0 pixels per pixel, 1.0 of level 0."""
+    """Describe one level of a pyramid. down: level-0 pixels per pixel, 1.0 for level 0."""
 
     width: int
     height: int
@@ -52,12 +52,12 @@ class Level:
 
 
 class Slide(Protocol):
-    """An open slide.
+    """Represent an open slide.
 
     reader: the library that reads it, with its version.
     levels: the largest first; each has the whole of what level 0 shows.
     scale: how wide a level-0 pixel is, None if the file does not say, or says what cannot be.
-    origin: x and y, in the file's own pixels, of the first pixel of level 0: a viewer shows no more than that.
+    origin: x and y, in the file's own pixels, of the first pixel of level 0, where viewers begin.
     notes: what of the file is not used, and why.
     """
 
@@ -68,17 +68,17 @@ class Slide(Protocol):
     notes: list[str]
 
     def read(self, level: int, box: Box) -> tuple[UInt8, bool]:
-        """Part of a level; may be called from several threads.
+        """Read part of a level; may be called from several threads.
 
         box: within the level.
 
-        Returns uint8 [H, W, 3] RGB, and whether the file has all of it: what was not scanned comes out in the
-        slide's background colour. Raises ImageError if the file is damaged there.
+        Returns uint8 [H, W, 3] RGB, and whether the file has all of it: what was not scanned comes
+        out in the slide's background colour. Raises ImageError if the file is damaged there.
         """
         ...
 
     def close(self) -> None:
-        """May be called again."""
+        """Close it. May be called again."""
         ...
 
 
@@ -103,7 +103,7 @@ class SlideModule(Protocol):
 
 
 def checked_levels(sizes: Sequence[tuple[int, int]], *, notes: list[str]) -> dict[int, Level]:
-    """Levels that show the whole of level 0, by their index; others are left out with a note.
+    """Return the levels that show all of level 0, by index; others are omitted with a note.
 
     sizes: width and height of each level, level 0 first.
 
@@ -112,7 +112,8 @@ def checked_levels(sizes: Sequence[tuple[int, int]], *, notes: list[str]) -> dic
     width, height = sizes[0]
     if max(width, height) > MAX_SLIDE_SIDE_PX or min(width, height) < 1:
         raise ImageError(
-            f"{width}x{height} px, but a slide's sides must lie in 1..{MAX_SLIDE_SIDE_PX} px; export it again"
+            f"{width}x{height} px, but a slide's sides must lie in 1..{MAX_SLIDE_SIDE_PX} px; "
+            "export it again"
         )
     levels: dict[int, Level] = {}
     for index, (level_width, level_height) in enumerate(sizes):
@@ -121,7 +122,8 @@ def checked_levels(sizes: Sequence[tuple[int, int]], *, notes: list[str]) -> dic
         fits = level_height >= 1 and abs(height / down - level_height) <= 1 + 0.01 * level_height
         if down < 1 or not fits:
             notes.append(
-                f"level {index} of {level_width}x{level_height} px is no reduced image of {width}x{height} px: not used"
+                f"level {index} of {level_width}x{level_height} px is no reduced image of "
+                f"{width}x{height} px: not used"
             )
             continue
         levels[index] = Level(width=level_width, height=level_height, down=down)

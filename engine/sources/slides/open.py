@@ -68,7 +68,8 @@ def _open(path: Path, header: bytes) -> Slide:
         if slide is not None:
             return slide
     raise ImageError(
-        "no slide that OpenSlide knows, and no TIFF; copy it again, or export it as a pyramidal TIFF"
+        "no slide that OpenSlide knows, and no TIFF; copy it again, or export it as a pyramidal "
+        "TIFF"
     )
 
 

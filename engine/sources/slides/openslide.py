@@ -51,15 +51,18 @@ def _vendor(path: Path, *, needed: bool) -> str | None:
         if not needed:
             return None
         raise ImageError(
-            f"a slide of this format is read by OpenSlide, which is not installed ({printable(str(error))}); "
-            f"{OPENSLIDE.remedy}"
+            "a slide of this format is read by OpenSlide, which is not installed "
+            f"({printable(str(error))}); {OPENSLIDE.remedy}"
         ) from error
     vendor: str | None = openslide.OpenSlide.detect_format(path)
     return None if vendor == _GENERIC else vendor
 
 
 class OpenSlideSlide:
-    """See rbc_engine.sources.slides.base.Slide. OpenSlide's own cache of decoded tiles is bounded (32 MB)."""
+    """See rbc_engine.sources.slides.base.Slide.
+
+    OpenSlide's own cache of decoded tiles is bounded (32 MB).
+    """
 
     def __init__(self, path: Path, *, vendor: str) -> None:
         import openslide
@@ -96,7 +99,8 @@ class OpenSlideSlide:
 
     def read(self, level: int, box: Box) -> tuple[UInt8, bool]:
         down = self.levels[level].down
-        # OpenSlide wants the corner in level-0 pixels, and places it to a fraction of one of the level.
+        # OpenSlide wants the corner in level-0 pixels, and places it to a fraction of one of the
+        # level.
         x, y = self.origin
         corner = (x + round(box.x0 * down), y + round(box.y0 * down))
         size = (box.x1 - box.x0, box.y1 - box.y0)
@@ -115,7 +119,10 @@ class OpenSlideSlide:
         self._slide.close()
 
     def _bounded(self, levels: dict[int, Level], properties: Mapping[str, str]) -> dict[int, Level]:
-        """Without those whose parts are too large to unpack. Raises ImageError if level 0 is such."""
+        """Return the levels without those whose parts are too large to unpack.
+
+        Raises ImageError if level 0 is such.
+        """
         usable = {}
         for index, level in levels.items():
             width, height = _tile_size(properties, index)
@@ -143,7 +150,8 @@ class OpenSlideSlide:
         found = objective_scale(power, notes=self.notes)
         if found is not None:
             self.notes.append(
-                f"it says no µm per pixel, but {found.by}: taken as {found.pixel_um:.4g} µm per pixel"
+                f"it says no µm per pixel, but {found.by}: taken as {found.pixel_um:.4g} µm per "
+                "pixel"
             )
         return found
 
@@ -153,7 +161,7 @@ class OpenSlideSlide:
 
 
 def _bounds(size: tuple[int, int], properties: Mapping[str, str]) -> tuple[int, int, int, int]:
-    """X, y, width and height of the part that a slide says is not empty: what QuPath shows, and counts from."""
+    """Return x, y, width and height of the part that is not empty, by the slide: QuPath shows it."""
     names = (f"openslide.bounds-{name}" for name in ("x", "y", "width", "height"))
     try:
         x, y, width, height = (int(properties[name]) for name in names)
@@ -165,7 +173,7 @@ def _bounds(size: tuple[int, int], properties: Mapping[str, str]) -> tuple[int, 
 
 
 def _tile_size(properties: Mapping[str, str], level: int) -> tuple[int, int]:
-    """Width and height of what is unpacked at once, px; 0 where OpenSlide does not say."""
+    """Return width and height of what is unpacked at once, px; 0 if OpenSlide does not say."""
     keys = [
         (f"openslide.level[{level}].tile-width", f"openslide.level[{level}].tile-height"),
         *(
@@ -185,7 +193,7 @@ def _tile_size(properties: Mapping[str, str], level: int) -> tuple[int, int]:
 
 
 def _colour(text: str | None) -> tuple[int, int, int]:
-    """A colour that a slide states as RRGGBB; white without one."""
+    """Return a colour that a slide states as RRGGBB; white without one."""
     try:
         value = bytes.fromhex(text or "")
     except ValueError:

@@ -1,7 +1,7 @@
-"""Slides that are generic or OME TIFFs: pyramids, and single images too large for a frame, tiled or in strips.
+"""Read slides that are generic or OME TIFFs: pyramids and large single images, tiled or in strips.
 
-tifffile reads what describes the levels. Pixels are read here, segment by segment (tile or strip), so that nothing
-larger than a segment is ever unpacked, and from several threads at once.
+tifffile reads what describes the levels. Pixels are read here, segment by segment (tile or strip),
+so that nothing larger than a segment is ever unpacked, and from several threads at once.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = ["TiffSlide", "is_slide", "open_file"]
 
 _MAX_PAGES = 256
 _CACHE_BYTES = 256 * 2**20
-"""Of decoded segments: what the tiles of one row share in a slide of 60,000 px in strips; in tiled ones far more."""
+"""Decoded segments: enough for one row of tiles of a slide 60,000 px wide in strips."""
 
 _AXES = ("YXS", "YX", "SYX")
 _CHANNELS = "CYX"
@@ -63,7 +63,7 @@ def open_file(path: Path, *, named: bool) -> TiffSlide:
 
 
 def _levels(path: Path) -> list[tuple[int, int]]:
-    """Width and height of the levels of a TIFF's largest image; none if it cannot be read."""
+    """Return width and height of the levels of a TIFF's largest image; none if unreadable."""
     try:
         with tifffile.TiffFile(path) as tiff:
             _, pages = _largest_image(tiff)
@@ -155,7 +155,7 @@ class TiffSlide:
         self.scale = tiff_scale(tiff, pages[0][0], series=series, notes=self.notes, of_slide=True)
 
     def _read_rows(self, image: TiffLevel, box: Box, pixels: UInt8) -> None:
-        """Uncompressed strips, of any size: only the rows and columns that are wanted."""
+        """Read the needed rows and columns of uncompressed strips of any size."""
         stored = image.stored
         width_bytes = (box.x1 - box.x0) * stored
         for y in range(box.y0, box.y1):
@@ -181,10 +181,8 @@ class TiffSlide:
                     else:
                         target[..., plane] = part[..., 0]
 
-    def _segment(
-        self, place: Place, image: TiffLevel, plane: int, row: int, column: int
-    ) -> UInt8:
-        """uint8 [h, w, samples], one decoded tile or strip; at the image's edges it may be smaller than others."""
+    def _segment(self, place: Place, image: TiffLevel, plane: int, row: int, column: int) -> UInt8:
+        """Return one decoded tile or strip, uint8 [h, w, samples]; smaller at the image's edges."""
         rows, columns = image.grid
         index = (plane * rows + row) * columns + column
         found = self._cache.get((*place, index))
@@ -192,7 +190,10 @@ class TiffSlide:
             return found
         data = self._bytes(image.offsets[index], image.byte_counts[index])
         segment = image.unpack(
-            data, index, needed_hw=image.shown_hw(row, column), where=f"level {place[0]}, part {index}"
+            data,
+            index,
+            needed_hw=image.shown_hw(row, column),
+            where=f"level {place[0]}, part {index}",
         )
         self._cache.put((*place, index), segment)
         return segment
@@ -210,7 +211,7 @@ class TiffSlide:
 
 
 class _Cache:
-    """Decoded segments, the last used ones, up to so many bytes. May be called from any thread."""
+    """Keep the last used decoded segments, up to so many bytes. May be used from any thread."""
 
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
@@ -236,7 +237,9 @@ class _Cache:
 
 
 def _largest_image(tiff: Any) -> tuple[int, list[list[Any]]]:
-    """The series with the most pixels: its number, and for each of its levels a page, or three: red, green, blue."""
+    """Return the series with the most pixels: its number, and for each of its levels a page, or
+    three: red, green, blue.
+    """
     if len(list(islice(tiff.pages, _MAX_PAGES + 1))) > _MAX_PAGES:
         raise ImageError(f"more than {_MAX_PAGES} images; export the slide as a file of its own")
     all_series = tiff.series
@@ -254,7 +257,8 @@ def _largest_image(tiff: Any) -> tuple[int, list[list[Any]]]:
         order = channel_order(tiff)
     else:
         raise ImageError(
-            f"a stack with axes {printable(str(levels[0].axes))}, not one image in colour or grey; export one plane"
+            f"a stack with axes {printable(str(levels[0].axes))}, not one image in colour or grey; "
+            "export one plane"
         )
     return number, [
         [level.pages[index].aspage() for index in order]

@@ -31,8 +31,10 @@ __all__ = [
 ]
 
 BLANK_LEVELS = 8
-"""Grey levels. The palest cell of the smears that the shipped pack was trained on differs from what surrounds it by
-22."""
+"""Grey levels.
+
+The palest cell of the smears that the shipped pack was trained on differs from its surroundings
+by 22."""
 
 _SPOTS_PER_CELL = 4
 """A tile is judged in spots; the smallest region that the pack looks for has this many across."""
@@ -40,7 +42,7 @@ _SPOTS_PER_CELL = 4
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SlideStart:
-    """A slide was opened, and its tiles follow, row by row.
+    """Announce a slide that was opened; its tiles follow, row by row.
 
     record: of run.json. notes: what is to be known of it, in one line each.
     """
@@ -53,9 +55,10 @@ class SlideStart:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TileRead:
-    """A tile: its frame; or none, because it shows nothing but background (error is None), or is damaged.
+    """Hold a tile: its frame, or none if it shows only background (error is None) or is damaged.
 
-    seconds, cpu_seconds: that reading it took, of a thread that waits for its turn on the cores as well.
+    seconds, cpu_seconds: that reading it took, of a thread that waits for its turn on the cores as
+        well.
     """
 
     ref: SlideRef
@@ -68,7 +71,7 @@ class TileRead:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SlideEnd:
-    """No more tiles of this slide. error: why it cannot be used, if it never started."""
+    """End the tiles of a slide. error: why it cannot be used, if it never started."""
 
     ref: SlideRef
     error: str | None = None
@@ -79,7 +82,7 @@ SlideStep = SlideStart | TileRead | SlideEnd
 
 @dataclass(eq=False, kw_only=True)
 class _Open:
-    """A slide whose tiles are being read. failed: one was damaged, so the rest is of no use."""
+    """Hold a slide whose tiles are being read. failed: one is damaged, so the rest is skipped."""
 
     ref: SlideRef
     slide: Slide
@@ -105,12 +108,13 @@ class _Close:
 
 
 class SlideSource(Closing):
-    """Tiles of slides, one slide after the other, read ahead in a few threads: a Source of SlideSteps.
+    """Yield tiles of slides, slide by slide, read ahead in threads: a Source of SlideSteps.
 
-    Of every slide come a SlideStart, its tiles row by row, and a SlideEnd; or a SlideEnd alone if it cannot be used.
-    After a damaged tile no more of that slide are read.
+    Of every slide come a SlideStart, its tiles row by row, and a SlideEnd; or a SlideEnd alone if
+    it cannot be used. After a damaged tile no more of that slide are read.
 
-    settings: the pack's, for the scale. pixel_um: width of a level-0 pixel in µm, instead of what the files say.
+    settings: the pack's, for the scale. pixel_um: width of a level-0 pixel in µm, instead of what
+        the files say.
     workers, ahead: as in FileSource, in tiles. tile_canvas_px, overlap_canvas_px: as in plan_tiles.
     """
 
@@ -145,7 +149,7 @@ class SlideSource(Closing):
                 yield step
 
     def close(self) -> None:
-        """Stops the threads and closes the slides. May be called again."""
+        """Stop the threads and close the slides. May be called again."""
         self._steps.close()
         while self._opened:
             self._opened.pop().close()
@@ -207,11 +211,12 @@ class SlideSource(Closing):
         )
 
     def _scale(self, slide: Slide) -> tuple[float | None, str, str | None, list[str]]:
-        """The µm per pixel that count, who said so, by what of the file, and what there is to say about it."""
+        """Return the µm per pixel to use, where they come from, what states them, and notes."""
         notes = list(slide.notes)
         if slide.origin != (0, 0):
             notes.append(
-                f"only its scanned part is read; x {slide.origin[0]}, y {slide.origin[1]} of the file is 0, 0 here, as in QuPath"
+                f"only its scanned part is read; x {slide.origin[0]}, y {slide.origin[1]} of the "
+                "file is 0, 0 here, as in QuPath"
             )
         stated = None if slide.scale is None else slide.scale.pixel_um
         if self._pixel_um is not None:
@@ -260,11 +265,12 @@ class SlideSource(Closing):
 
 
 def shows_only_background(pixels: UInt8, spot_px: float) -> bool:
-    """Whether no two spots of an image differ by more than BLANK_LEVELS in any channel: then it holds no cell that
-    could be told from what surrounds it.
+    """Return whether no two spots of an image differ by more than BLANK_LEVELS in any channel.
 
-    spot_px: side of a spot in pixels of the image, at least 1; a spot's colour is the mean of its pixels, so that grain
-    does not count.
+    Then no cell in it could be seen against its surroundings.
+
+    spot_px: side of a spot in pixels of the image, at least 1; a spot's colour is the mean of its
+    pixels, so that grain does not count.
     """
     side = max(int(spot_px), 1)
     height, width = (max(length // side, 1) for length in pixels.shape[:2])
@@ -281,8 +287,11 @@ def shows_only_background(pixels: UInt8, spot_px: float) -> bool:
 
 
 def _tile_pixels(opened: _Open, tile: Tile) -> UInt8 | None:
-    """None if it shows only background: by the coarsest level on which the smallest cell is to be seen, if the file has
-    all of it there, else by level 0."""
+    """Return the pixels of a tile; None if it shows only background.
+
+    Decided on the coarsest level that shows the smallest cell and holds the whole tile, or on
+    level 0.
+    """
     slide, spot_px = opened.slide, opened.spot_px
     if opened.blank_level is not None:
         level = slide.levels[opened.blank_level]

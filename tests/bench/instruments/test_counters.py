@@ -85,8 +85,12 @@ class _Nvml:
     nvmlInit = staticmethod(lambda: None)  # noqa: N815
     nvmlDeviceGetCount = staticmethod(lambda: 2)  # noqa: N815
     nvmlDeviceGetHandleByIndex = staticmethod(lambda index: index)  # noqa: N815
-    nvmlDeviceGetUtilizationRates = staticmethod(lambda h: SimpleNamespace(gpu=[50, 0][h]))  # noqa: N815
-    nvmlDeviceGetMemoryInfo = staticmethod(lambda h: SimpleNamespace(used=[1000, 24][h]))  # noqa: N815
+    nvmlDeviceGetUtilizationRates = staticmethod(  # noqa: N815
+        lambda index: SimpleNamespace(gpu=[50, 0][index])
+    )
+    nvmlDeviceGetMemoryInfo = staticmethod(  # noqa: N815
+        lambda index: SimpleNamespace(used=[1000, 24][index])
+    )
     nvmlDeviceGetPowerUsage = staticmethod(lambda h: [100_000, 20_000][h])  # noqa: N815
 
 

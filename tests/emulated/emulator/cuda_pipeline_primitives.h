@@ -1,7 +1,8 @@
 #pragma once
-// Copies from global to shared memory that arrive some time before they are waited for. Which time shows a kernel that
-// does not wait, or that still reads what they overwrite: even orders of threads copy at once, odd ones when waited for,
-// and with RBC_EMULATOR_THREADS both, for ThreadSanitizer to see.
+// Copies from global to shared memory that arrive some time before they are waited for. Which time
+// shows a kernel that does not wait, or that still reads what they overwrite: even orders of
+// threads copy at once, odd ones when waited for, and with RBC_EMULATOR_THREADS both, for
+// ThreadSanitizer to see.
 #include <cstring>
 #include <map>
 #include <stdexcept>
@@ -17,7 +18,8 @@ struct Copy {
   size_t bytes;
 };
 
-// Of one thread of the block: groups of copies that were committed and not yet waited for, and the group still open.
+// Of one thread of the block: groups of copies that were committed and not yet waited for, and the
+// group still open.
 struct Pipeline {
   std::vector<std::vector<Copy>> groups;
   std::vector<Copy> open;
@@ -28,7 +30,8 @@ constexpr bool kCopyAtOnceAndLater = true;
 #else
 constexpr bool kCopyAtOnceAndLater = false;
 #endif
-inline thread_local std::map<unsigned, Pipeline> pipelines;  // by the number of the thread in its block
+// by the number of the thread in its block
+inline thread_local std::map<unsigned, Pipeline> pipelines;
 inline thread_local uint64_t block_of_pipelines = 0;
 
 inline Pipeline& pipeline() {

@@ -1,11 +1,13 @@
 #pragma once
-// CUDA's execution model on the CPU, so that a machine without a GPU can run the real __global__ functions and the
-// real launchers. Grown from this project's own prototype; compiled as C++20 by the tests, never by nvcc.
+// CUDA's execution model on the CPU, so that a machine without a GPU can run the real __global__
+// functions and the real launchers. Grown from this project's own prototype; compiled as C++20 by
+// the tests, never by nvcc.
 //
-// Blocks run one after the other. The threads of a block are fibers that take turns at barriers, in an order that
-// `set_order` chooses; or, with RBC_EMULATOR_THREADS, real threads, for ThreadSanitizer. It knows barriers, warps of
-// 32 with shuffles and ballots, static shared memory, atomics and the limits of a launch. It does not know alignment
-// (but of tiles in mma.h), memory orders weaker than the CPU's, or how fast anything is.
+// Blocks run one after the other. The threads of a block are fibers that take turns at barriers, in
+// an order that `set_order` chooses; or, with RBC_EMULATOR_THREADS, real threads, for
+// ThreadSanitizer. It knows barriers, warps of 32 with shuffles and ballots, static shared memory,
+// atomics and the limits of a launch. It does not know alignment (but of tiles in mma.h), memory
+// orders weaker than the CPU's, or how fast anything is.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -37,8 +39,8 @@
 #define __grid_constant__
 #define __launch_bounds__(...)
 
-// One block runs at a time, so what is static belongs to the block. AddressSanitizer watches its edges; without it, it
-// lies in a section that every block finds full of garbage, as on a GPU.
+// One block runs at a time, so what is static belongs to the block. AddressSanitizer watches its
+// edges; without it, it lies in a section that every block finds full of garbage, as on a GPU.
 #if defined(__SANITIZE_ADDRESS__)
 #define __shared__ static
 #else
@@ -105,7 +107,8 @@ inline void prepare_block(unsigned count) {
   }
 }
 
-// The threads of the first block are those of the next ones, too: to start one takes long under ThreadSanitizer.
+// The threads of the first block are those of the next ones, too: to start one takes long under
+// ThreadSanitizer.
 template <typename Body>
 void run_blocks(unsigned count, const std::vector<unsigned>& numbers, Body&& body) {
   prepare_block(count);
@@ -176,7 +179,8 @@ inline void enter() {
   leave_as(State::kReturned);
 }
 
-// Lets every warp go on whose threads have all arrived at a barrier of the warp, or returned. True if one did.
+// Lets every warp go on whose threads have all arrived at a barrier of the warp, or returned. True
+// if one did.
 inline bool release_warps(unsigned count) {
   bool released = false;
   for (unsigned first = 0; first < count; first += kWarp) {

@@ -1,6 +1,7 @@
 #pragma once
-// Tiles of tensor cores, 16 x 16 x 16, fp16 into float. Every thread of a warp holds the whole of a factor and every
-// 32nd element of a sum: which thread holds what is nobody's business but the hardware's.
+// Tiles of tensor cores, 16 x 16 x 16, fp16 into float. Every thread of a warp holds the whole of a
+// factor and every 32nd element of a sum: which thread holds what is nobody's business but the
+// hardware's.
 #include <array>
 #include <stdexcept>
 

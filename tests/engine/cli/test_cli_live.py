@@ -40,7 +40,10 @@ def rows(out, name):
 
 
 def probabilities(out):
-    """By field, float32 [R, T], each type's in ascending order: regions of one score have none of their own."""
+    """Return by field, float32 [R, T], each type's probabilities in ascending order.
+
+    Sorted, because regions of equal score have no order of their own.
+    """
     table = pq.read_table(out / "regions.parquet").to_pandas()
     columns = [name for name in table.columns if name.startswith("p_")]
     return {
@@ -101,7 +104,9 @@ def test_the_demo_camera_prints_a_table_that_adds_up(tmp_path):
 )
 def test_a_replay_in_full_gives_what_run_gives(tmp_path, smear, options):
     out, other = tmp_path / "live", tmp_path / "run"
-    done = live("--replay", smear, "--fps", 50, "--out", out, "--on-full", "block", "--json", *options)  # fmt: skip
+    done = live(
+        "--replay", smear, "--fps", 50, "--out", out, "--on-full", "block", "--json", *options
+    )
     assert done.returncode == 3, done.stderr  # one is no image
     run = check_output(out)
     assert json.loads(done.stdout) == run
@@ -110,18 +115,33 @@ def test_a_replay_in_full_gives_what_run_gives(tmp_path, smear, options):
     for setting in ("field_prior", "estimate_scale"):
         assert run["settings"][setting] is not bool(options)
     ran = subprocess.run(
-        [sys.executable, "-m", "rbc_engine", "run", str(smear), "--out", str(other), "--quiet", *options],
-        capture_output=True, timeout=120, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "rbc_engine",
+            "run",
+            str(smear),
+            "--out",
+            str(other),
+            "--quiet",
+            *options,
+        ],
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
     assert ran.returncode == 3, ran.stderr
     found, expected = (probabilities(folder) for folder in (out, other))
     assert found.keys() == expected.keys()
     for field in found:
         np.testing.assert_allclose(found[field], expected[field], atol=0.02)
     mine, theirs = (
-        sorted((r["slide"], r["field"], r["path"], r["regions"], r["abnormal"], r["error"]) for r in rows(folder, "fields.csv"))
+        sorted(
+            (r["slide"], r["field"], r["path"], r["regions"], r["abnormal"], r["error"])
+            for r in rows(folder, "fields.csv")
+        )
         for folder in (out, other)
-    )  # fmt: skip
+    )
     assert mine == theirs
 
 

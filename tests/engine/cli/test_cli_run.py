@@ -31,7 +31,7 @@ FILES = {".run.files", "regions.parquet", "cells.parquet", "fields.csv", "slides
 
 def rbc(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "rbc_engine", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)  # type: ignore[call-overload, no-any-return]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
 
 
 def save_field(path: Path, seed: int = 0, **options: int) -> None:
@@ -46,7 +46,7 @@ def rows(out: Path, name: str) -> list[dict[str, str]]:
 
 
 def summary(out: Path) -> dict[str, object]:
-    return json.loads((out / "run.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    return json.loads((out / "run.json").read_text(encoding="utf-8"))
 
 
 def no_leftovers(out: Path) -> bool:
@@ -104,8 +104,8 @@ def test_run_json_says_what_ran_and_adds_up(samples_run: Path) -> None:
     stages = run["stage_seconds"]
     assert isinstance(stages, dict)
     assert list(stages) == ["decode", "detect", "crop", "classify", "call", "write"]
-    assert 0 < run["network_seconds"] < run["wall_seconds"]  # type: ignore[operator]
-    assert run["startup_seconds"] < run["first_result_seconds"] < run["wall_seconds"]  # type: ignore[operator]
+    assert 0 < run["network_seconds"] < run["wall_seconds"]
+    assert run["startup_seconds"] < run["first_result_seconds"] < run["wall_seconds"]
     assert run["bottleneck"] in stages
     counts = run["counts"]
     assert isinstance(counts, dict)
@@ -142,7 +142,7 @@ def test_bad_files_get_their_row_and_the_others_finish(tmp_path: Path) -> None:
     assert all(by_field[name]["slide"] == "ein Träger №1" for name in by_field)
     assert int(by_field["good 1.jpg"]["regions"]) > 0
     run = summary(out)
-    assert run["counts"]["failed"] == 5  # type: ignore[index]
+    assert run["counts"]["failed"] == 5
     assert no_leftovers(out)
 
 
@@ -172,7 +172,7 @@ def test_a_terminal_sees_a_whole_slide_go_on_tile_by_tile(tmp_path: Path) -> Non
                 seen += part
     os.close(ours)
     assert process.returncode == 0
-    [slide] = summary(tmp_path / "o")["whole_slides"]  # type: ignore[misc]
+    [slide] = summary(tmp_path / "o")["whole_slides"]
     count = slide["tiles"]["run"] + slide["tiles"]["blank"]
     assert count > 1
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
@@ -258,7 +258,10 @@ def test_changed_pack_is_refused(tmp_path: Path) -> None:
 def test_full_disk_leaves_nothing_half_written(
     tmp_path: Path, most_bytes: int, left: list[str]
 ) -> None:
-    """With room for the journal, what was done is kept there. A file-size limit of the kernel stands in for the disk: the write itself fails, in the middle."""
+    """With room for the journal, what was done is kept there.
+
+    A file-size limit of the kernel stands in for the disk: the write itself fails, in the middle.
+    """
     save_field(tmp_path / "in" / "a.jpg", 1)
     out = tmp_path / "out"
 
@@ -298,7 +301,7 @@ def test_interrupt_keeps_what_is_done(tmp_path: Path, number: signal.Signals) ->
     run = summary(out)
     done = len(rows(out, "fields.csv"))
     assert 0 < done < 400
-    assert any(f"{400 - done} of 400 fields were not run" in line for line in run["warnings"])  # type: ignore[attr-defined]
+    assert any(f"{400 - done} of 400 fields were not run" in line for line in run["warnings"])
     fields = pq.read_table(out / "regions.parquet")["field"].to_pylist()
     assert len(set(fields)) == done
 
@@ -308,7 +311,8 @@ def test_run_imports_neither_torch_nor_sklearn(tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "from rbc_engine.cli import app\n"
-        f"app(['run', {str(tmp_path / 'in')!r}, '--out', {str(tmp_path / 'out')!r}], standalone_mode=False)\n"
+        f"app(['run', {str(tmp_path / 'in')!r}, '--out', {str(tmp_path / 'out')!r}], "
+        "standalone_mode=False)\n"
         "print(sorted({'torch', 'sklearn'} & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
@@ -320,7 +324,8 @@ def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys\n"
         "import rbc_engine.cli\n"
-        "heavy = {'numpy', 'openvino', 'pyarrow', 'treelite', 'torch', 'rich.progress', 'pydantic'}\n"
+        "heavy = {'numpy', 'openvino', 'pyarrow', 'treelite', 'torch', "
+        "'rich.progress', 'pydantic'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

@@ -278,10 +278,14 @@ def calls() -> dict[str, tuple[list[Any], dict[str, Any]]]:
             },
         ),
         "crop_resize": (
-            [frames, np.array([[1, 2, 30, 31], [-4, 0, 20, 24]], np.float32), np.array([0, 1], np.int32)],
+            [
+                frames,
+                np.array([[1, 2, 30, 31], [-4, 0, 20, 24]], np.float32),
+                np.array([0, 1], np.int32),
+            ],
             {"size_px": 16, "mean": (120.0, 110.0, 100.0), "std": (50.0, 60.0, 70.0)},
         ),
-    }  # fmt: skip
+    }
 
 
 ON_THE_HOST = {"resize_letterbox": 1, "crop_resize": 1}
@@ -296,9 +300,11 @@ def test_an_op_answers_as_the_cpus(opened: Opened, op: str) -> None:
     arguments, options = calls()[op]
     host_from = ON_THE_HOST.get(op, len(arguments))
     there = [
-        [device.upload(one) for one in argument] if isinstance(argument, list) else device.upload(argument)
+        [device.upload(one) for one in argument]
+        if isinstance(argument, list)
+        else device.upload(argument)
         for argument in arguments[:host_from]
-    ]  # fmt: skip
+    ]
     got = getattr(device.ops, op)(*there, *arguments[host_from:], **options)
     expected = getattr(cpu_ops, op)(*arguments, **options)
     got, expected = (x if isinstance(x, tuple) else (x,) for x in (got, expected))

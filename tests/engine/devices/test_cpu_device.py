@@ -168,7 +168,8 @@ def test_python_goes_on_while_a_network_runs(device: HostDevice):
         network({"x": x})
         finished.set()
 
-    # A busy machine may keep this thread waiting now and then; a network that holds the GIL always does.
+    # A busy machine may keep this thread waiting now and then; a network that holds the GIL always
+    # does.
     for _ in range(20):
         finished.clear()
         worker = threading.Thread(target=run)

@@ -1,4 +1,4 @@
-"""The CUDA device's own code, on a fake GPU that does nothing before it is waited for (see fakes/)."""
+"""The CUDA device's code, on a fake GPU that does nothing before it is waited for (see fakes/)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said to be missing for a GPU: driver, GPU, memory, libraries, kernels, each with its remedy."""
+"""What a GPU is reported to lack: driver, GPU, memory, libraries, kernels, with their remedies."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ int cuDevicePrimaryCtxRelease_v2(int d) { return 0; }
 int cuCtxPushCurrent_v2(void *c) { return 0; }
 int cuCtxPopCurrent_v2(void **c) { return 0; }
 int cuMemGetInfo_v2(size_t *f, size_t *t) { *f = 20ull << 30; return 0; }
-int cuGetErrorString(int e, const char **s) { *s = "system has unsupported display driver"; return 0; }
+int cuGetErrorString(int e, const char **s)
+{ *s = "system has unsupported display driver"; return 0; }
 """
 
 
@@ -99,6 +100,21 @@ def test_unknown_free_memory_is_no_failure(driver) -> None:
     assert report.problem is None
 
 
+def one_gpu(name: str, capability: tuple[int, int], *, free_bytes: int) -> Gpu:
+    total_bytes = 16 << 30
+    return Gpu(
+        number=0,
+        name=name,
+        capability=capability,
+        total_bytes=total_bytes,
+        free_bytes=free_bytes,
+    )
+
+
+def driver_13(gpu: Gpu) -> DriverReport:
+    return DriverReport(cuda=(13, 0), gpus=(gpu,))
+
+
 def missing(number: int = 0, *, report=WHOLE, has_kernels=True, installed=INSTALLED) -> list[str]:
     needs = gpu_needs(
         number,
@@ -120,22 +136,22 @@ def test_a_whole_machine_misses_nothing() -> None:
         ({"report": DriverReport(problem="no NVIDIA driver; install")}, ["no NVIDIA driver"]),
         (
             {"report": DriverReport(cuda=(12, 8), gpus=(T4,))},
-            ["driver is too old (for CUDA 12.8, needed is 13.0); install driver 580"],
+            ["driver is too old (for CUDA 12.8, but CUDA 13.0 is needed); install driver 580"],
         ),
         ({"number": 3}, ["there is no GPU 3; there are cuda:0 Tesla T4"]),
         (
-            {"report": DriverReport(cuda=(13, 0), gpus=(Gpu(number=0, name="GTX 1070", capability=(6, 1), total_bytes=8 << 30, free_bytes=8 << 30),))},
-            ["GTX 1070 is too old (compute capability 6.1, needed is 7.5"],
+            {"report": driver_13(one_gpu("GTX 1070", (6, 1), free_bytes=8 << 30))},
+            ["GTX 1070 is too old (compute capability 6.1, but 7.5 is needed"],
         ),
         (
-            {"report": DriverReport(cuda=(13, 0), gpus=(Gpu(number=0, name="T4", capability=(7, 5), total_bytes=16 << 30, free_bytes=1 << 30),))},
-            ["too little GPU memory (1024 of 16384 MiB free, needed are 2048 MiB free); end what"],
+            {"report": driver_13(one_gpu("T4", (7, 5), free_bytes=1 << 30))},
+            ["too little GPU memory (1024 of 16384 MiB free, but 2048 MiB are needed); end what"],
         ),
         ({"has_kernels": False}, ["no CUDA kernels; install it where nvcc 13 is"]),
         ({"installed": {"cuda.core": "1.2.2"}}, ["TensorRT is not installed; pip install"]),
         (
             {"installed": INSTALLED | {"tensorrt": "10.16.1.11"}},
-            ["TensorRT 10.16.1.11 is too old, needed is 11.1; pip install"],
+            ["TensorRT 10.16.1.11 is too old, but 11.1 is needed; pip install"],
         ),
         ({"installed": INSTALLED | {"cuda.core": "0.3.2"}}, ["cuda.core 0.3.2 is too old"]),
         ({"installed": INSTALLED | {"tensorrt": "of unknown version"}}, []),
@@ -186,8 +202,9 @@ def test_a_gpu_that_was_asked_for_is_not_replaced(monkeypatch, device: str) -> N
 
 
 @pytest.mark.parametrize(
-    "device", ["gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:0,", "cuda:0,0", "cuda:²", "auto:0", "cpu:", ""]
-)  # fmt: skip
+    "device",
+    ["gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:0,", "cuda:0,0", "cuda:²", "auto:0", "cpu:", ""],
+)
 def test_wrong_names_are_refused(device: str) -> None:
     with pytest.raises(UsageError, match="--device"):
         choose.open_devices(device)

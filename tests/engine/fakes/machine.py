@@ -28,7 +28,10 @@ class FakeMachine:
     def install(
         self, patch: pytest.MonkeyPatch, *, frames: int = 2, patches: Sequence[int] = (4, 16)
     ) -> FakeMachine:
-        """Makes `--device cuda` find this machine. frames, patches: batch sizes, small ones for CPU time."""
+        """Makes `--device cuda` find this machine.
+
+        frames, patches: batch sizes, small ones for CPU time.
+        """
         patch.setattr(cuda_device, "_libraries", self.libraries)
         patch.setattr(cuda_kind, "gpu_problems", lambda number: [])
         patch.setattr(cuda_kind, "usable_gpus", self.report().gpus.__iter__)

@@ -1,7 +1,8 @@
-"""A device that computes nothing and does what a test tells it to: wait, fail, run out of memory, be lost.
+"""A device that computes nothing and does as scripted: wait, fail, exhaust memory, be lost.
 
-Each frame carries a number, the value of its pixels. The one region found in it lies at that number, and its first
-probability is that number too, so that a result that got another frame's shows.
+Each frame carries a number, the value of its pixels. The one region found in it lies at that
+number, and its first probability is that number too, so that a result that got another frame's
+shows.
 """
 
 from __future__ import annotations
@@ -40,8 +41,11 @@ SCRIPTED = DeviceKind(
 
 
 def scripted_pack() -> Pack:
-    """The shipped pack, without a scale and a field prior: scripted patches show nothing that could be in focus, and
-    scripted probabilities are to come out as they are."""
+    """Return the shipped pack without a scale and a field prior.
+
+    Scripted patches show nothing that could be in focus, and scripted probabilities come out as
+    they are.
+    """
     pack = Pack.open(find_pack("chula12"))
     detector = pack.manifest.detector.model_copy(update={"um_per_canvas_px": None})
     classifier = pack.manifest.classifier.model_copy(update={"field_prior": None})
@@ -50,7 +54,7 @@ def scripted_pack() -> Pack:
 
 
 class ScriptedDevice(Closing):
-    """script: called before each step of a lane, with the lane's device and the name of the step."""
+    """Open it. script: called before each step of a lane, with the device and the step's name."""
 
     backend = "nothing"
     precision = "fp16"

@@ -206,14 +206,15 @@ def test_a_round_view_has_the_cells_in_it_and_those_at_its_rim_are_marked(surrou
     assert (result.width, result.height) == frame_hw[::-1]
     assert result.regions is not None
     top, left = (frame_hw[0] - 900) // 2, (frame_hw[1] - 900) // 2
+    shift = np.array((left, top, left, top))
     boxes = np.array(sorted(truth(square)))
     far = np.hypot(*np.abs((boxes[:, :2] + boxes[:, 2:]) / 2 - 450).T)
-    whole = {tuple(b) for b in (boxes[far < 450 - 30] + [left, top, left, top]).tolist()}
+    whole = {tuple(b) for b in (boxes[far < 450 - 30] + shift).tolist()}
     found = np.rint(result.regions.boxes).astype(int)
     border = (result.regions.flags & RegionFlag.BORDER) > 0
     clear = {tuple(box) for box in found[~border].tolist()}
     assert whole <= clear | {tuple(box) for box in found.tolist()}
-    assert clear <= {tuple(b) for b in (boxes + [left, top, left, top]).tolist()}, (
+    assert clear <= {tuple(b) for b in (boxes + shift).tolist()}, (
         "a cell that the rim cuts is not clear of it"
     )
     assert len(clear) > 0.9 * len(whole)

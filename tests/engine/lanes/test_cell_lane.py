@@ -1,4 +1,4 @@
-"""A lane whose detector finds single cells: what is cropped, told and counted, against cells that stand alone."""
+"""A lane whose detector finds single cells: crops, types and counts, against cells alone."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def regions_of(boxes, scores, kinds, manifest):
 
 
 def seen_in(tile, boxes):
-    """What a detector without error sees of cells in a tile: all that reach into it, cut at its edges."""
+    """Return what a detector without error sees of cells in a tile, cut at its edges."""
     x0, y0, x1, y1 = tile.box
     clipped = np.clip(boxes, [x0, y0, x0, y0], [x1, y1, x1, y1]) - [x0, y0, x0, y0]
     rows = np.flatnonzero((clipped[:, 2:] - clipped[:, :2] > 3).all(axis=1))

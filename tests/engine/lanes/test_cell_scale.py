@@ -1,4 +1,4 @@
-"""Fields that show far more or less of a smear than the pack knows: found by the truth of rendered ones."""
+"""Fields at scales that the pack does not know, detected by the truth of rendered ones."""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ def test_cells_of_impossible_size_are_detected_at_their_own(estimating, fixed, c
     assert result.um_per_px_from == "estimated"
     _, found, _ = match_boxes(field.boxes, result.regions.boxes, least_iou=0.5)
     assert len(found) >= 0.95 * len(field.boxes)
-    # As if the scale had been given; half a canvas px apart at most, because canvases differ a little.
+    # As if the scale had been given; half a canvas px apart at most, because canvases differ a
+    # little.
     given = fixed.analyze(field.pixels, pixel_um=result.um_per_px).regions
     pairs, _, _ = match_boxes(result.regions.boxes, given.boxes, least_iou=0.7)
     assert len(pairs) >= 0.95 * len(given)
@@ -168,10 +169,10 @@ def test_boxes_that_are_as_large_on_any_canvas_change_nothing():
         ]
 
     fit = fit_canvas((480, 640), pixel_um=None, settings=settings)
-    [found] = detect([frame], [fit])
-    [sighting] = CellScale(settings).settle([frame], [fit], [found], detect)
+    [sighting] = CellScale(settings).detect([frame], [fit], detect)
     assert len(rounds) > 1, "it was doubted"
-    assert sighting.found is found
+    [first] = detect([frame], [fit])
+    np.testing.assert_array_equal(sighting.found.boxes, first.boxes)
     assert (sighting.fit, sighting.cell_scale, sighting.um_per_px) == (fit, fit.scale, None)
 
 
@@ -182,7 +183,8 @@ def test_patches_show_the_window_that_the_classifier_saw(estimating):
         frame=Frame(pixels=field.pixels, slide="s", field="f"),
     )
     [result] = estimating.run(iter([decoded]), keep_frames=True)
-    # Single cells well inside: a window of so many µm, and a pixel more for the parts of pixels at its ends.
+    # Single cells well inside: a window of so many µm, and a pixel more for the parts of pixels at
+    # its ends.
     window_um = pack.manifest.classifier.window_canvas_px * pack.manifest.detector.um_per_canvas_px
     side_px = window_um / result.um_per_px
     boxes = result.regions.boxes

@@ -19,7 +19,7 @@ from rbc_engine.types.regions import Regions
 
 @st.composite
 def detections(draw, most=40):
-    """boxes, scores, kinds of cells: some alike, some within others, on a field that is crowded or not."""
+    """Make boxes, scores and kinds of cells: some alike, some nested, on fields crowded or not."""
     count = draw(st.integers(0, most))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     extent = draw(st.sampled_from([60, 200, 1000]))

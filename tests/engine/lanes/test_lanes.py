@@ -1,4 +1,4 @@
-"""Lanes and devices that are slow, run out of memory or fail: every frame keeps its own result, in order."""
+"""Lanes and devices that are slow, out of memory or failing: frames keep results and order."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_slow_steps_reorder_nothing(pack: Pack, lanes: int) -> None:
 
 @pytest.mark.parametrize(("fits", "left"), [(3, 2), (2, 2), (1, 1)])
 def test_lanes_that_find_no_memory_are_halved(pack: Pack, fits: int, left: int) -> None:
-    """As on a GPU whose memory holds `fits` lanes of 4: the others fail when they load their networks."""
+    """Stand for a GPU whose memory holds `fits` lanes of 4: others fail to load their networks."""
     holders: set[int] = set()
     lock = threading.Lock()
 

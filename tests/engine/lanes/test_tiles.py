@@ -1,4 +1,4 @@
-"""Tiles of a slide and the regions merged over them, against a detector that sees every region without error."""
+"""Tiles of a slide and the regions merged over them, against a detector without error."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def regions_of(boxes, truth_rows, *, scores):
 
 
 def perfect(truth, tile):
-    """What a detector without error finds in a tile: every region that reaches into it, cut at the tile's edges."""
+    """Return what a detector without error finds in a tile: regions in it, cut at its edges."""
     x0, y0, x1, y1 = tile.box
     clipped = np.stack(
         [

@@ -1,4 +1,4 @@
-"""golden.npz: what is written is read, hostile files are refused, and each kind of difference is told."""
+"""golden.npz: reads what it writes, refuses hostile files, and names each kind of difference."""
 
 from __future__ import annotations
 

@@ -1,14 +1,16 @@
-"""Runs `rbc-engine run` on lanes without networks, in forked children that are killed where the test says.
+"""Run `rbc-engine run` on lanes without networks, in forked children that are killed on cue.
 
-A program of its own: reads one JSON a line from stdin, answers one a line. {"arguments": [...], "log": PATH} with
+A program of its own: reads one JSON a line from stdin, answers one a line. {"arguments": [...],
+"log": PATH} with
 
-    "kill_event": N    SIGKILL itself at its Nth event: a call that opens, renames, removes or makes a file below --out,
-                       or a write to the journal, which is then cut short somewhere
+    "kill_event": N    SIGKILL itself at its Nth event: a call that opens, renames, removes or
+                       makes a file below --out, or a write to the journal, which is then cut
+                       short somewhere
     "kill_after_s": S  is killed from outside after so long
     "most_bytes": N    cannot make a file longer than so
 
-The answer: {"status": exit code or -signal, "events": how many, "output": what it printed}. Every field that is analysed is
-written to "log".
+The answer: {"status": exit code or -signal, "events": how many, "output": what it printed}. Every
+field that is analysed is written to "log".
 """
 
 from __future__ import annotations
@@ -112,9 +114,16 @@ def stub(log: str, frame_s: float, precision: str) -> Engine:
         name="none", backend="none", precision=precision, enter=lambda: None, close=lambda: None
     )
     choice = SimpleNamespace(
-        device=device, kind=CPU, place=HOST, lanes=2, lane_frames=2, batch_frames=1, batch_patches=(8,),
-        threads=1, notes=[],
-    )  # fmt: skip
+        device=device,
+        kind=CPU,
+        place=HOST,
+        lanes=2,
+        lane_frames=2,
+        batch_frames=1,
+        batch_patches=(8,),
+        threads=1,
+        notes=[],
+    )
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     return engine_of_lanes(PACK, choice, lambda _: FieldLane(descriptor, frame_s))
 

@@ -1,4 +1,4 @@
-"""`rbc-engine compare`: two small runs whose differences are known, and a page that cannot be broken by names."""
+"""`rbc-engine compare`: two small runs with known differences, and a page safe from names."""
 
 from __future__ import annotations
 
@@ -111,18 +111,37 @@ def test_every_difference_is_counted_where_it_belongs(runs):
     ]
     one, two = found["slides"]
     assert one["regions"] == {
-        "a": 4, "b": 4, "matched": 3, "gained": 1, "lost": 1, "relabelled": 1, "to_abnormal": 1, "to_normal": 0,
-    }  # fmt: skip
+        "a": 4,
+        "b": 4,
+        "matched": 3,
+        "gained": 1,
+        "lost": 1,
+        "relabelled": 1,
+        "to_abnormal": 1,
+        "to_normal": 0,
+    }
     assert two["regions"] == {
-        "a": 40, "b": 41, "matched": 40, "gained": 1, "lost": 0, "relabelled": 40, "to_abnormal": 40, "to_normal": 0,
-    }  # fmt: skip
-    assert found["regions"] == {key: one["regions"][key] + two["regions"][key] for key in one["regions"]}  # fmt: skip
+        "a": 40,
+        "b": 41,
+        "matched": 40,
+        "gained": 1,
+        "lost": 0,
+        "relabelled": 40,
+        "to_abnormal": 40,
+        "to_normal": 0,
+    }
+    assert found["regions"] == {
+        key: one["regions"][key] + two["regions"][key] for key in one["regions"]
+    }
     assert (one["verdict"], two["verdict"]) == (None, "higher")
-    assert {row["name"]: [row[k] for k in ("a", "b", "kept", "gained", "lost", "new", "gone")] for row in found["types"]} == {
+    assert {
+        row["name"]: [row[k] for k in ("a", "b", "kept", "gained", "lost", "new", "gone")]
+        for row in found["types"]
+    } == {
         "disc": [43, 3, 2, 0, 40, 1, 1],
         "sickle": [2, 42, 2, 40, 0, 0, 0],
         "burr": [0, 2, 0, 1, 0, 1, 0],
-    }  # fmt: skip
+    }
     assert found["relabellings"] == [
         {"types_a": "disc", "types_b": "sickle", "regions": 40},
         {"types_a": "sickle", "types_b": "sickle;burr", "regions": 1},
@@ -149,7 +168,9 @@ def test_turned_round_gained_is_lost(runs):
 
 def test_fields_in_another_order_are_found(runs, tmp_path, toy_pack):
     rng = np.random.default_rng(0)
-    fields = [field("s", f"{i}", *((50.0 * j, "ds"[i % 2], False) for j in range(i))) for i in range(30)]  # fmt: skip
+    fields = [
+        field("s", f"{i}", *((50.0 * j, "ds"[i % 2], False) for j in range(i))) for i in range(30)
+    ]
     write(tmp_path / "x", toy_pack, *fields)
     write(tmp_path / "y", toy_pack, *(fields[i] for i in rng.permutation(30)))
     found = compare(tmp_path / "x", tmp_path / "y")
@@ -162,7 +183,9 @@ def test_types_of_one_run_only_are_named(runs, tmp_path, toy_pack):
     manifest = toy_pack.manifest.model_copy(
         update={"types": types, "abnormal": ("burr", "teardrop")}
     )
-    write(tmp_path / "c", replace(toy_pack, manifest=manifest), field("one", "f1", (100, "ds", True)))  # fmt: skip
+    write(
+        tmp_path / "c", replace(toy_pack, manifest=manifest), field("one", "f1", (100, "ds", True))
+    )
     found = compare(runs[0], tmp_path / "c")
     # In c the initials d, s, b stand for burr, disc and teardrop; in a the region is a sickle.
     assert [row["name"] for row in found["types"]] == ["disc", "burr"]
@@ -180,8 +203,9 @@ def test_slides_whose_grade_changed_are_told(runs, tmp_path):
         for slide in found["slides"]
         for each in slide["grades"]
     }
-    # Sickle and burr have the default cut-offs: 2 from 5 %, 3 over 20 %. Of slide one 2 of 4 and 2 of 4 regions are
-    # sickles, none and 1 are burrs; of slide two none of 40 and 40 of 41, none and 1 of 41.
+    # Sickle and burr have the default cut-offs: 2 from 5 %, 3 over 20 %. Of slide one 2 of 4 and 2
+    # of 4 regions are sickles, none and 1 are burrs; of slide two none of 40 and 40 of 41, none and
+    # 1 of 41.
     assert grades == {
         ("one", "sickle"): [3, 3],
         ("one", "burr"): [0, 3],
@@ -256,7 +280,11 @@ class Page(HTMLParser):
 def test_the_page_holds_it_all_and_no_name_breaks_it(runs, tmp_path):
     out = tmp_path / "out"
     record = compare(*runs, "--out", out)
-    assert sorted(path.name for path in out.iterdir()) == ["changes.csv", "compare.html", "compare.json"]  # fmt: skip
+    assert sorted(path.name for path in out.iterdir()) == [
+        "changes.csv",
+        "compare.html",
+        "compare.json",
+    ]
     assert json.loads((out / "compare.json").read_text()) == record
     page = Page((out / "compare.html").read_text(encoding="utf-8"))
     assert page.open == []

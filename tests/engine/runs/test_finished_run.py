@@ -170,10 +170,16 @@ def test_hostile_cells_are_refused(tmp_path, toy_cell_pack, make_mixed, change):
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("0.125", "-1.0"), ("0.125", "nan"), ("0.125", "0.0"), ("estimated", "guessed"), ("estimated", ""),
-        (",1.5,", ",inf,"), (",0.25,unf", ",1.25,unf"), ("unfamiliar\r", "odd\r"),
+        ("0.125", "-1.0"),
+        ("0.125", "nan"),
+        ("0.125", "0.0"),
+        ("estimated", "guessed"),
+        ("estimated", ""),
+        (",1.5,", ",inf,"),
+        (",0.25,unf", ",1.25,unf"),
+        ("unfamiliar\r", "odd\r"),
     ],
-)  # fmt: skip
+)
 def test_hostile_scales_and_flags_are_refused(tmp_path, toy_cell_pack, make_mixed, old, new):
     write(tmp_path, toy_cell_pack, [make_mixed(count=4)])
     path = tmp_path / "fields.csv"
@@ -190,7 +196,8 @@ def test_hostile_scales_and_flags_are_refused(tmp_path, toy_cell_pack, make_mixe
     [
         (
             1,
-            r"has schema 1, .*: rbc-engine 0.4.1 wrote it.*neither kinds nor cells.*run --overwrite",
+            r"has schema 1, .*: rbc-engine 0.4.1 wrote it.*neither kinds nor cells.*run "
+            r"--overwrite",
         ),
         (3, r"has schema 3, .*newer; upgrade with pip"),
         ("2", r".*it is no run.json of a run"),
@@ -209,11 +216,20 @@ def test_a_run_of_another_schema_is_refused_by_name(tmp_path, toy_pack, make_res
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("done", "maybe"), ("640", "-1"), ("640", "1e3"), (",4,", ",5,"), (",4,", ",-4,"), ("0.25", "inf"),
-        ("slide,field", "field,slide"), ("640,480", "640"), ("false", "no"), ("slide", '"'), (",4,", ",4" + "0" * 5000 + ","),
+        ("done", "maybe"),
+        ("640", "-1"),
+        ("640", "1e3"),
+        (",4,", ",5,"),
+        (",4,", ",-4,"),
+        ("0.25", "inf"),
+        ("slide,field", "field,slide"),
+        ("640,480", "640"),
+        ("false", "no"),
+        ("slide", '"'),
+        (",4,", ",4" + "0" * 5000 + ","),
         (",4,", "," + "4" * 200_000 + ","),
     ],
-)  # fmt: skip
+)
 def test_hostile_fields_are_refused(tmp_path, toy_pack, make_result, old, new):
     write(tmp_path, toy_pack, [make_result(field=str(i), count=4) for i in range(5)])
     path = tmp_path / "fields.csv"

@@ -1,4 +1,4 @@
-"""`rbc-engine recall`: verdicts from stored probabilities, against the engine's own and against the obvious formulas."""
+"""`rbc-engine recall`: calls from stored probabilities, against the engine's and the formulas."""
 
 from __future__ import annotations
 
@@ -83,7 +83,13 @@ def matrix(rows, prefix, types):
 
 
 def test_the_packs_own_thresholds_give_the_same_tables(source, pack, tmp_path):
-    recall(source, "--out", tmp_path / "out", "--threshold", f"normal={pack.manifest.classifier.thresholds[0]}")  # fmt: skip
+    recall(
+        source,
+        "--out",
+        tmp_path / "out",
+        "--threshold",
+        f"normal={pack.manifest.classifier.thresholds[0]}",
+    )
     assert table(tmp_path / "out").equals(table(source))
     for name in ("fields.csv", "slides.csv"):
         assert (tmp_path / "out" / name).read_bytes() == (source / name).read_bytes()
@@ -93,8 +99,18 @@ def test_thresholds_and_an_abnormal_threshold(source, pack, tmp_path):
     file = tmp_path / "thresholds.toml"
     file.write_text("teardrop = 0.9\nnormal = 0\n")
     out = tmp_path / "out"
-    recall(source, "--out", out, "--thresholds", file, "--threshold", "normal=0.7", "--no-at-least-one",
-           "--abnormal-threshold", "0.25")  # fmt: skip
+    recall(
+        source,
+        "--out",
+        out,
+        "--thresholds",
+        file,
+        "--threshold",
+        "normal=0.7",
+        "--no-at-least-one",
+        "--abnormal-threshold",
+        "0.25",
+    )
     rows = table(out)
     p = matrix(rows, "p", pack.types)
     limits = np.array(pack.manifest.classifier.thresholds)
@@ -124,12 +140,21 @@ def test_what_changed_is_told(source, pack, tmp_path):
     told = [line for line in done.stdout.splitlines() if line.startswith("changed: ")]
     expected = []
     for name in pack.types:
-        before, now = (sum(table(run)[f"has_{name}"].to_pylist()) for run in (source, tmp_path / "out"))  # fmt: skip
+        before, now = (
+            sum(table(run)[f"has_{name}"].to_pylist()) for run in (source, tmp_path / "out")
+        )
         if before != now:
             expected.append(f"changed: {name} from {before} to {now} regions")
     assert told == expected
     assert expected
-    same = ["recall", source, "--out", tmp_path / "same", "--abnormal-threshold", pack.manifest.caller.threshold]  # fmt: skip
+    same = [
+        "recall",
+        source,
+        "--out",
+        tmp_path / "same",
+        "--abnormal-threshold",
+        pack.manifest.caller.threshold,
+    ]
     done = CliRunner().invoke(app, [*map(str, same)])
     assert "changed: no count of any type or of abnormal regions" in done.stdout
 

@@ -73,7 +73,7 @@ def files(folder):
 
 @pytest.fixture(scope="module")
 def results(make_result, make_failure):
-    """Three slides; a field that failed, one without regions, and fields with names that are up to no good."""
+    """Make three slides: a failed field, one without regions, and fields with hostile names."""
     some = [
         make_result("a", "a/1.jpg", 5),
         make_failure("a", "a/2.jpg"),

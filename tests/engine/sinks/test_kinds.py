@@ -1,4 +1,4 @@
-"""White cells, platelets and single cells in everything that a run writes, and nowhere counted as red."""
+"""White cells, platelets and single cells in all outputs of a run, nowhere counted as red."""
 
 from __future__ import annotations
 
@@ -208,8 +208,12 @@ def some(make_mixed, kinds, *, unsure=(), abnormal=()):
     flags[list(unsure)] = RegionFlag.UNSURE
     marked = np.isin(np.arange(count), abnormal)
     one = replace(
-        cells, boxes=boxes, scores=cells.scores[first], kinds=kinds, region=np.arange(count, dtype=np.int32)
-    )  # fmt: skip
+        cells,
+        boxes=boxes,
+        scores=cells.scores[first],
+        kinds=kinds,
+        region=np.arange(count, dtype=np.int32),
+    )
     ones = np.ones(count, np.int32)
     return replace(
         regions, boxes=boxes, kinds=kinds, flags=flags, abnormal=marked, cells=one, cells_low=ones,

@@ -22,9 +22,18 @@ def ends(make_result, make_failure):
         for i, result in enumerate(results)
     ]
     failed = Ended(
-        number=4, status=FrameStatus.FAILED, slide="s", field="bad\udce4", cause="x", result=make_failure()
-    )  # fmt: skip
-    return [*done, failed, Ended(number=5, status=FrameStatus.STALE, slide="s", field="old", cause="too old")]  # fmt: skip
+        number=4,
+        status=FrameStatus.FAILED,
+        slide="s",
+        field="bad\udce4",
+        cause="x",
+        result=make_failure(),
+    )
+    return [
+        *done,
+        failed,
+        Ended(number=5, status=FrameStatus.STALE, slide="s", field="old", cause="too old"),
+    ]
 
 
 def write(folder, ends):

@@ -49,7 +49,7 @@ def write(folder, pack, results, run=RUN):
 
 
 class Page:
-    """The parts of a page, found by a parser that keeps to the standard and refuses what breaks it."""
+    """Return the parts of a page, found by a strict HTML parser."""
 
     def __init__(self, path):
         text = path.read_bytes().decode("utf-8")
@@ -341,7 +341,7 @@ def test_the_drift_certificate_is_that_of_the_device_and_precision(tmp_path, toy
 def test_grades_leave_out_regions_at_the_border_and_the_page_says_how_many(
     tmp_path, toy_pack, make_result
 ):
-    """21 of 100 regions hold a burr, which is over 20 %; of the 80 whole ones 1 does, which is under 5 %."""
+    """21 of 100 regions hold a burr, over 20 %; of the 80 whole ones 1 does, under 5 %."""
     result = make_result("s", "f", count=100)
     has, flags = np.zeros((100, 3), bool), np.zeros(100, np.uint8)
     flags[:20] = 1

@@ -23,7 +23,8 @@ from rbc_engine.sinks.run_json import RunRecord
 
 ALL_FILES = ["cells.parquet", "fields.csv", "regions.parquet", "run.json", "slides.csv"]
 
-# In processes of their own, since limits and signals hold for a whole process. What to write comes on stdin.
+# In processes of their own, since limits and signals hold for a whole process. What to write comes
+# on stdin.
 FULL_DISK = """
 import pickle, resource, sys
 from pathlib import Path

@@ -34,7 +34,7 @@ def write(folder: Path, count: int) -> list[FieldRef]:
 def both(
     refs: Sequence[FieldRef | Decoded], *, batch: int = 4, pipelines: int = 1
 ) -> tuple[list[Decoded], list[Decoded], int]:
-    """What DALI's source and the CPU's make of the same files, and how many batches DALI gave up."""
+    """Return what DALI's source and the CPU's make of the same files, and DALI's lost batches."""
     with FileSource(refs, workers=2, ahead=4) as folder:
         expected = list(folder)
     source = DaliSource(

@@ -73,8 +73,10 @@ def run_slides(engine, *paths, um=None, **options):
 
 @pytest.fixture(scope="module")
 def frame_engine():
-    """With as many proposals for a frame of several tiles as the tiles have together: else the detector's fixed-size
-    output, not the tiling, would make the difference."""
+    """Give a frame of several tiles as many proposals as the tiles have together.
+
+    Otherwise the detector's fixed-size output, not the tiling, would make the difference.
+    """
     pack = Pack.open(find_pack("chula12"))
     detector = pack.manifest.detector.model_copy(
         update={"proposals_per_level": 3840, "proposals": 4000}

@@ -1,4 +1,4 @@
-"""Slides of vendors' formats: SVS, NDPI and MRXS files made here, whole and damaged, read by OpenSlide and run."""
+"""Vendors' slides: SVS, NDPI and MRXS files made here, whole and damaged, read by OpenSlide."""
 
 from __future__ import annotations
 
@@ -195,7 +195,11 @@ def test_damaged_vendor_slides_are_refused_whole(smear, tmp_path):
     write_mrxs(tmp_path / "data.mrxs", smear)
     data = tmp_path / "data" / "Data0000.dat"
     data.write_bytes(data.read_bytes()[:300_000])
-    error = next(step.error for step in steps_of(tmp_path / "data.mrxs") if hasattr(step, "error") and step.error)  # fmt: skip
+    error = next(
+        step.error
+        for step in steps_of(tmp_path / "data.mrxs")
+        if hasattr(step, "error") and step.error
+    )
     assert error.startswith("data.mrxs: ")
     assert "damaged" in error
 

@@ -1,4 +1,4 @@
-"""The corrected share, against what it corrects for, and its interval against how often it holds the truth."""
+"""The corrected share, against the true one, and its interval, against its coverage."""
 
 from __future__ import annotations
 
@@ -43,8 +43,13 @@ def test_a_pack_that_never_errs_changes_little(positive, more):
 
 @pytest.mark.parametrize(
     ("share", "sensitivity", "specificity", "trials", "regions"),
-    [(0.1, 0.95, 0.85, 300, 500), (0.02, 0.95, 0.9, 1000, 2000), (0.6, 0.9, 0.8, 100, 400), (0.0, 0.95, 0.9, 200, 300)],
-)  # fmt: skip
+    [
+        (0.1, 0.95, 0.85, 300, 500),
+        (0.02, 0.95, 0.9, 1000, 2000),
+        (0.6, 0.9, 0.8, 100, 400),
+        (0.0, 0.95, 0.9, 200, 300),
+    ],
+)
 def test_the_interval_holds_the_truth_about_as_often_as_it_says(
     share, sensitivity, specificity, trials, regions
 ):

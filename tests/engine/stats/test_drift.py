@@ -1,4 +1,7 @@
-"""What changes between two ways of computing, counted by hand. How boxes are paired: test_match.py."""
+"""What changes between two ways of computing, counted by hand.
+
+How boxes are paired: test_match.py.
+"""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def test_shares_and_grades_are_of_the_regions_that_no_border_cuts(fields: list[l
 
 
 def test_a_cut_cell_makes_no_schistocyte():
-    """ICSH: any schistocyte is 1+, so that one cell which the border cuts would already grade the slide."""
+    """ICSH: any schistocyte is 1+, so that one cut by the border would already grade the slide."""
     counts = SlideCounts(slide="s")
     counts.add(field_of([({"schistocyte"}, True), *[({"normal"}, False)] * 200]))
     assert type_shares(counts, TYPES, abnormal=TYPES[1:])[1].grades.grade == 0

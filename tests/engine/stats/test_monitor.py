@@ -46,8 +46,10 @@ def cells(rng, count, extent_um, *, size_um=8.0):
     return np.concatenate([corners, corners + size_um], axis=1)
 
 
-def seen_from(boxes_um, bad, position_um, *, matrix=((PIXEL_UM, 0), (0, PIXEL_UM)), noise_um=0.0, rng=None):  # fmt: skip
-    """The field that a stage at this position shows: whole cells, and those that the border cuts, as what is left."""
+def seen_from(
+    boxes_um, bad, position_um, *, matrix=((PIXEL_UM, 0), (0, PIXEL_UM)), noise_um=0.0, rng=None
+):
+    """Return the field that a stage at this position shows, cells at the border cut."""
     inverse = np.linalg.inv(np.array(matrix))
     corners = boxes_um[:, [[0, 1], [2, 3]]] - np.array(position_um)
     if noise_um:
@@ -126,7 +128,7 @@ def test_ends_without_regions_add_nothing():
 )
 @pytest.mark.parametrize("noise_um", [0.0, 0.4])
 def test_a_scan_with_overlaps_counts_each_cell_once(matrix, noise_um):
-    """Against the truth of a simulated smear, with overlaps of a third and of nearly all, and a stage that errs."""
+    """Against a simulated smear, with overlaps of a third and of nearly all, and stage errors."""
     rng = np.random.default_rng(5)
     truth = cells(rng, 900, 450.0)
     bad = rng.random(len(truth)) < 0.3
@@ -178,7 +180,7 @@ def test_the_same_field_again_and_again_counts_once():
 
 @pytest.mark.parametrize("share", [0.03, 0.2])
 def test_stopping_when_sure_keeps_the_intervals_coverage(share):
-    """Looking after every field and stopping at the first tight interval: how often it covers the truth."""
+    """How often an interval covers the truth if one looks after every field and stops early."""
     rng = np.random.default_rng(11)
     covered = 0
     trials = 600

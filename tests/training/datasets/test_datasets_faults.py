@@ -78,15 +78,21 @@ def test_clean_data_have_no_fault(copy, data_format):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (xml(("normal", 1, 1, 20, 20)), "0.xml, object 1: unknown type 'normal' (1 labels have "
-        "it)"),
-        (xml(("RBC", 1, 1, 400, 20)), "object 1: the box 1 1 400 20 must lie in the frame of "
-        "320x240 px"),
+        (
+            xml(("normal", 1, 1, 20, 20)),
+            "0.xml, object 1: unknown type 'normal' (1 labels have it)",
+        ),
+        (
+            xml(("RBC", 1, 1, 400, 20)),
+            "object 1: the box 1 1 400 20 must lie in the frame of 320x240 px",
+        ),
         (xml(("RBC", 1, 1, 20, 1e300)), "the box 1 1 20 1e+300 must lie in the frame"),
         (xml(("RBC", 20, 1, 10, 20)), "object 1: the box 20 1 10 20 must lie in the frame"),
         (xml(("RBC", 320, 1, 321, 20)), "its sides at least 1 px"),
-        (xml(("RBC", "nan", 1, 10, 20)), "object 1: needs a name and a bndbox of four finite "
-        "numbers"),
+        (
+            xml(("RBC", "nan", 1, 10, 20)),
+            "object 1: needs a name and a bndbox of four finite numbers",
+        ),
         (xml(("RBC", "inf", 1, 10, 20)), "four finite numbers"),
         (xml(("", 1, 1, 10, 20)), "object 1: needs a name"),
         ("<annotation><object><name>RBC</name></object></annotation>", "needs a name and a bndbox"),
@@ -96,10 +102,13 @@ def test_clean_data_have_no_fault(copy, data_format):
         (LAUGHS, "0.xml: must not declare a document type or entities"),
         (ELSEWHERE, "must not declare a document type"),
         (LAUGHS.encode("utf-16"), "must not declare a document type"),
-        (f"<annotation>{' ' * 2**24}</annotation>", "0.xml: larger than the allowed 16777216 bytes"),
+        (
+            f"<annotation>{' ' * 2**24}</annotation>",
+            "0.xml: larger than the allowed 16777216 bytes",
+        ),
         (xml(*[("RBC", 1, 1, 20, 20)] * 2001), "0.png has 2001 boxes, more than 2000"),
     ],
-)  # fmt: skip
+)
 def test_voc(copy, content, message):
     folder = copy("voc")
     data = content if isinstance(content, bytes) else content.encode()

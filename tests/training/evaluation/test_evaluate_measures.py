@@ -1,4 +1,4 @@
-"""Measures of whole evaluations: against pycocotools, and on fields small enough to work out by hand."""
+"""Measures of whole evaluations, against pycocotools and on fields worked out by hand."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def coco(annotations, images):
 
 
 def test_subsets_by_hand():
-    """A single cell, a clump of two, and a region of which nobody counted the cells; five detections."""
+    """Make a single cell, a clump of two, and a region of uncounted cells; five detections."""
     single, clump, unsure = [0, 0, 10, 10], [20, 0, 40, 10], [50, 0, 60, 10]
     field = make_field(
         [single, clump, unsure],
@@ -149,7 +149,8 @@ def test_subsets_by_hand():
     assert [got[name].labelled_cells for name in got] == [1, 2, 5]
     # The part of the clump covers one of its two centres.
     assert [got[name].centres_hit.value for name in got] == [1, 0.5, pytest.approx(4 / 5)]
-    # At the threshold. In single: the cell and the background. In several: the part and the background.
+    # At the threshold. In single: the cell and the background. In several: the part and the
+    # background.
     assert [got[name].detections for name in got] == [2, 2, 4]
     assert [got[name].unmatched.value for name in got] == [0.5, 1, 0.5]
     assert [got[name].on_background.value for name in got] == [0.5, 0.5, 0.25]
@@ -231,7 +232,7 @@ def test_types_by_hand():
 
 @pytest.mark.parametrize(("others", "rare"), [(19, 0), (20, 1), (40, 1)])
 def test_a_type_is_rare_where_under_a_twentieth_of_its_field_holds_it(others: int, rare: int):
-    """The same bad cell, told to be good, beside so many good ones; and a field of bad cells alone."""
+    """The same bad cell, called good, beside so many good ones; and a field of bad cells alone."""
     boxes = [[20 * i, 0, 20 * i + 10, 10] for i in range(others + 1)]
     types = [[0, 1], *[[1, 0]] * others]
     field = make_field(boxes, types=types, cells=[1] * len(boxes), group="a")

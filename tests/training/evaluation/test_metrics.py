@@ -91,7 +91,8 @@ def test_average_precision_is_the_area_under_the_curve(pair, missed):
 def test_average_precision_by_hand():
     correct = np.array([True, False, True, True])
     scores = np.array([0.9, 0.8, 0.7, 0.6], np.float32)
-    # Recall 1/4 at precision 1; recall 2/4 and 3/4 at precision 3/4, the best from there on; one region missed.
+    # Recall 1/4 at precision 1; recall 2/4 and 3/4 at precision 3/4, the best from there on; one
+    # region missed.
     assert metrics.average_precision(correct, scores, truths=4) == pytest.approx(
         0.25 + 2 * 0.25 * 0.75
     )
@@ -162,7 +163,7 @@ def test_centres_hit_and_exact_match_by_hand():
 
 
 def test_measures_of_a_field_by_hand():
-    """Four true regions: two told right, one told wrong, one of unknown types; and one false region."""
+    """Four true regions: two called right, one wrong, one of unknown types; one false region."""
     truth = np.array(
         [[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10], [60, 0, 70, 10]], np.float32
     )

@@ -1,4 +1,4 @@
-"""The paper's tables and figures: against what they are defined by, and by their commands on rendered smears."""
+"""The paper's tables and figures, against their definitions, by command on rendered smears."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fields that play other microscopes: what is in view lies where its pixels are, and looks do what they say."""
+"""Fields as other microscopes show them: pixels lie where they should, and looks work."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ def boxes_of(dark):
 
 
 class Thresholding:
-    """Stands for an engine: what is darker than the rest is a region. Its view of a black square is exact."""
+    """Stand for an engine: what is darker than the rest is a region.
+
+    Its view of a black square is exact.
+    """
 
     def __init__(self, share=1.0):
         """share: of the regions, those that it reports."""
@@ -153,7 +156,9 @@ def test_looks_do_what_they_say():
     red, green, blue = (seen["pink"] - given).mean(axis=(0, 1))
     assert green < blue + 1e-9 < red
     assert (seen["yellow"] - given)[..., 2].mean() < -10
-    expected = np.stack([ndimage.gaussian_filter(given[..., c].astype(float), 1.0) for c in range(3)], 2)  # fmt: skip
+    expected = np.stack(
+        [ndimage.gaussian_filter(given[..., c].astype(float), 1.0) for c in range(3)], 2
+    )
     assert np.abs(seen["out of focus"] - expected)[8:-8, 8:-8].mean() < 2
     assert (seen["noisy"] - given).std() == pytest.approx(12, abs=1.5)
     assert 0 < np.abs(seen["JPEG of quality 30"] - given).mean() < 12

@@ -21,7 +21,8 @@ class CellDetectorTraining(DetectorTraining):
     middle_share: of the crops, those from the middle of the field, where close-ups have their
     object.
     restain_share: of the crops, those that get the stain of another laboratory.
-    strange_stain_share: of the restained crops, those whose stain is varied further, see vary_stain.
+    strange_stain_share: of the restained crops, those whose stain is varied further, see
+        vary_stain.
     pasted_share: of the canvases of laboratories without white cells, those into which some are
         pasted; of the others a quarter as many.
     jpeg_share, blur_share: of the canvases.

@@ -62,9 +62,7 @@ def test_tags_tell_the_depth(bits):
     """A dark picture, which by its values would be taken for one of fewer bits."""
     dark = deep(field() // 8, bits)
     expected = np.rint(dark * 255.0 / (2**bits - 1)).astype(np.uint8)
-    tagged = tiff_bytes(
-        dark, photometric="rgb", extratags=[(281, 3, 3, (2**bits - 1,) * 3, True)]
-    )
+    tagged = tiff_bytes(dark, photometric="rgb", extratags=[(281, 3, 3, (2**bits - 1,) * 3, True)])
     ome = tiff_bytes(dark, photometric="rgb", ome=True, metadata={"SignificantBits": bits})
     for data in (tagged, ome):
         picture = decode_picture(data, name="a")

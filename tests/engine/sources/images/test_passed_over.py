@@ -27,8 +27,11 @@ def names(found: Found) -> list[str]:
 
 @pytest.mark.parametrize(
     "folder",
-    ["@eaDir", "$RECYCLE.BIN", "$Recycle.Bin", "#recycle", "@Recycle", "#snapshot", "~snapshot"]
-    + ["System Volume Information", "__MACOSX", "lost+found", "RECYCLER", "FOUND.000", "@__thumb"],
+    (
+        *("@eaDir", "$RECYCLE.BIN", "$Recycle.Bin", "#recycle", "@Recycle", "#snapshot"),
+        *("~snapshot", "System Volume Information", "__MACOSX", "lost+found", "RECYCLER"),
+        *("FOUND.000", "@__thumb"),
+    ),
 )
 def test_system_folders_are_passed_over_at_any_depth(tmp_path, folder):
     save(tmp_path / "s1" / "a.png")
@@ -55,9 +58,7 @@ def test_folders_with_results_are_passed_over(tmp_path, file):
     found = find_fields([tmp_path], result_files=RESULT_FILES)
     assert names(found) == ["s1/a.png"]
     assert found.passed_over.lines() == ["passed over, folders with results of a run: earlier"]
-    theirs = find_fields(
-        [tmp_path], result_files=RESULT_FILES, holds_results=lambda folder: False
-    )
+    theirs = find_fields([tmp_path], result_files=RESULT_FILES, holds_results=lambda folder: False)
     assert len(names(theirs)) == 2, "a run.json of another program says nothing"
     with pytest.raises(UsageError, match="results of a run: earlier"):
         find_fields([tmp_path / "earlier"], result_files=RESULT_FILES)

@@ -91,7 +91,8 @@ def test_the_resolution_of_a_tiff_counts_where_it_can_be_a_microscopes(per_unit,
 
 
 def test_the_density_of_a_jpeg_likewise():
-    assert scale_of(pillow_bytes(smear(), "JPEG", dpi=(65_000, 65_000))) == pytest.approx(25400 / 65000)
+    dense = pillow_bytes(smear(), "JPEG", dpi=(65_000, 65_000))
+    assert scale_of(dense) == pytest.approx(25400 / 65000)
     assert scale_of(pillow_bytes(smear(), "JPEG", dpi=(300, 300))) is None
     assert scale_of(pillow_bytes(smear(), "JPEG")) is None
 
