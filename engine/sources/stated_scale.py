@@ -161,7 +161,7 @@ def _imagej_scale(tiff: Any, per_unit: tuple[float, float], notes: list[str]) ->
 
 
 def _width(page: Any, tag: int) -> float | None:
-    """Units a pixel, of a tag that states pixels a unit as a fraction; None if it does not."""
+    """Return the units a pixel, of a tag that states pixels a unit; None if it does not."""
     value = page.tags.valueof(tag)
     if not isinstance(value, tuple) or len(value) != 2 or not all(value):
         return None

@@ -166,7 +166,7 @@ def _annotation_template(types: int) -> str:
 
 
 def _file_name(result: FieldResult) -> str:
-    """Return the path below INPUT, behind its slide unless it begins with it: unique in the file."""
+    """Return the path below INPUT, behind its slide unless it begins so: unique in the file."""
     if result.field == result.slide or result.field.startswith(f"{result.slide}/"):
         return result.field
     return f"{result.slide}/{result.field}"

@@ -79,7 +79,7 @@ def plain_jpeg(data: bytes) -> bool:
 
 
 def _strict(data: bytes) -> UInt8:
-    """Raises ValueError for whatever libjpeg warns of."""
+    """Decode; raise ValueError for whatever libjpeg warns of."""
     _, _, colorspace, _ = simplejpeg.decode_jpeg_header(data, strict=True)
     if colorspace in ("CMYK", "YCCK"):
         # Adobe's JPEGs, and so all that there are, store ink inverted: 255 is none.

@@ -110,7 +110,7 @@ def _samples(page: Any, data: bytes) -> npt.NDArray[np.unsignedinteger]:
 
 
 def _jpeg_samples(page: Any, data: bytes) -> UInt8:
-    """Read strips or tiles that are JPEGs, whose tables may stand elsewhere, as strictly as files."""
+    """Read strips or tiles that are JPEGs, their tables perhaps elsewhere, as strictly as files."""
     stored = int(page.samplesperpixel)
     if stored not in (1, 3) or page.bitspersample != 8 or int(page.planarconfig) != 1:
         raise ImageError(
@@ -164,7 +164,7 @@ def _stated_bits(tiff: Any, page: Any) -> int | None:
 def _to_rgb(
     page: Any, samples: npt.NDArray[np.unsignedinteger], *, bits: int | None, colours: int
 ) -> tuple[UInt8, list[str]]:
-    """Convert to RGB. samples: [H, W, samples a pixel]. colours: pages that they come from, 1 or 3."""
+    """Convert to RGB. samples: [H, W, samples]. colours: pages that they come from, 1 or 3."""
     if page.photometric == _PALETTE:
         table = np.asarray(page.colormap, np.uint16)
         # The high byte: some programs write 255 as 65535, some as 65280, some as 255.

@@ -161,7 +161,7 @@ class OpenSlideSlide:
 
 
 def _bounds(size: tuple[int, int], properties: Mapping[str, str]) -> tuple[int, int, int, int]:
-    """Return x, y, width and height of the part that is not empty, by the slide: QuPath shows it."""
+    """Return x, y, width and height of what the slide says is not empty; QuPath shows that."""
     names = (f"openslide.bounds-{name}" for name in ("x", "y", "width", "height"))
     try:
         x, y, width, height = (int(properties[name]) for name in names)

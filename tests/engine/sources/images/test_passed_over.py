@@ -27,11 +27,11 @@ def names(found: Found) -> list[str]:
 
 @pytest.mark.parametrize(
     "folder",
-    (
+    [
         *("@eaDir", "$RECYCLE.BIN", "$Recycle.Bin", "#recycle", "@Recycle", "#snapshot"),
         *("~snapshot", "System Volume Information", "__MACOSX", "lost+found", "RECYCLER"),
         *("FOUND.000", "@__thumb"),
-    ),
+    ],
 )
 def test_system_folders_are_passed_over_at_any_depth(tmp_path, folder):
     save(tmp_path / "s1" / "a.png")
