@@ -168,20 +168,23 @@ class AnySizeLane:
 
     def _measured(self, frame: Frame) -> _Known | None:
         """Return the scale of a large frame by its cells; None where they do not tell."""
-        canvas_um = self._detector.um_per_canvas_px
-        if not self._estimate or canvas_um is None or frame.height * frame.width <= _FIELD_PX:
+        canvas_um, cell_canvas_px = self._detector.um_per_canvas_px, self._detector.cell_canvas_px
+        if cell_canvas_px is None and canvas_um is not None:
+            cell_canvas_px = _MEDIAN_UM / canvas_um
+        if not self._estimate or cell_canvas_px is None or frame.height * frame.width <= _FIELD_PX:
             return None
         found = measure_field(frame.on_host().pixels)
         if found.cell_px is None or found.confidence < _SURE:
             return None
-        scale = _MEDIAN_UM / canvas_um / found.cell_px
+        scale = cell_canvas_px / found.cell_px
         usual = assumed_scale(self._detector)
         times = scale / usual
         if 1 / _SAME_SCALE < times < _SAME_SCALE:
             scale = usual
         else:
             scale = usual * 2 ** (round(_STEPS_PER_OCTAVE * math.log2(times)) / _STEPS_PER_OCTAVE)
-        return _Known(scale=scale, um_per_px=scale * canvas_um, origin="estimated")
+        um_per_px = None if canvas_um is None else scale * canvas_um
+        return _Known(scale=scale, um_per_px=um_per_px, origin="estimated")
 
     def _shows_more(self, frame: Frame, scale: float) -> bool:
         field = self._detector.short_side_px**2 * 4 / 3

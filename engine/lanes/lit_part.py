@@ -25,6 +25,8 @@ _DARK, _WHITE = 45, 250
 _EDGE_SHARE = 0.08
 """Of the edge, that is dark or white where there is a surround: a few dark cells are less."""
 _SHRUNK_PX = 512
+_BLEND_PX = 2
+"""Of the shrunk mask: the rim itself is a mixture of both, and would be seen as a line."""
 _RIM_PX = 2.0
 """Of the shrunk mask: what comes so near the rim touches it."""
 
@@ -103,7 +105,7 @@ def lit_part(pixels: UInt8) -> LitPart | None:
     step = max(1, max(cut.shape[:2]) // _SHRUNK_PX)
     shrunk = cut[::step, ::step].mean(axis=2)
     is_lit = shrunk > level / 2 if dark >= white else shrunk < (level + 2 * 255) / 3
-    lit = _without_surround(is_lit)
+    lit = _eroded(_without_surround(is_lit), _BLEND_PX)
     outside = ~np.kron(lit, np.ones((step, step), np.bool_))[: cut.shape[0], : cut.shape[1]]
     filled = cut.copy()
     filled[outside] = background
@@ -130,3 +132,12 @@ def _without_surround(is_lit: Bools) -> Bools:
         np.maximum.accumulate(is_lit, axis=0) & np.maximum.accumulate(is_lit[::-1], axis=0)[::-1]
     )
     return np.asarray(rows & columns)
+
+
+def _eroded(mask: Bools, by: int) -> Bools:
+    padded = np.pad(mask, by)
+    high, wide = mask.shape
+    kept = mask.copy()
+    for down, right in ((0, by), (2 * by, by), (by, 0), (by, 2 * by)):
+        kept &= padded[down : down + high, right : right + wide]
+    return kept
