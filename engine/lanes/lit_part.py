@@ -27,6 +27,8 @@ _EDGE_SHARE = 0.08
 _SHRUNK_PX = 512
 _BLEND_PX = 2
 """Of the shrunk mask: the rim itself is a mixture of both, and would be seen as a line."""
+_INSET, _NEAR = 0.15, 0.06
+"""Of a box's sides: what its corners have beyond the cell, and how near the rim touches it."""
 _RIM_PX = 2.0
 """Of the shrunk mask: what comes so near the rim touches it."""
 
@@ -66,15 +68,18 @@ class LitPart:
         """Bool [R]: of boxes that come near what is not lit. A box's corners do not count: cells
         are round.
         """
-        around = int(_RIM_PX) + 1  # beyond the box nothing is lit
+        sides = boxes[:, 2:] - boxes[:, :2]
+        # Beyond the box nothing is lit.
+        around = int(_RIM_PX + _NEAR * max(sides.max(initial=0), 1) / self.step) + 2
         dark = np.pad(~self.lit, around, constant_values=True)
         high, wide = dark.shape
         unlit = np.zeros((high + 1, wide + 1), np.int64)
         unlit[1:, 1:] = dark.cumsum(axis=0).cumsum(axis=1)
         touching = np.zeros(len(boxes), np.bool_)
-        inset = 0.15 * (boxes[:, 2:] - boxes[:, :2])
+        inset = _INSET * sides
+        low_far = boxes[:, :2] - _NEAR * sides, boxes[:, 2:] + _NEAR * sides
         for axis in (0, 1):  # the box made narrower, then lower: a cross, about an ellipse
-            low, far = boxes[:, :2].copy(), boxes[:, 2:].copy()
+            low, far = (corner.copy() for corner in low_far)
             low[:, axis] += inset[:, axis]
             far[:, axis] -= inset[:, axis]
             first = np.floor(low / self.step - _RIM_PX).astype(np.intp) + around
