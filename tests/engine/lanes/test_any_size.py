@@ -84,7 +84,7 @@ def mosaic(rows: int, columns: int, *, seed: int = 0, cell_px: int = CELL_PX) ->
     for y in range(4, height - step, step):
         for x in range(4, width - step, step):
             if draw.random() < 0.8:
-                down, right = draw.integers(0, step - cell_px, 2)
+                down, right = draw.integers(0, step - cell_px - 2, 2)
                 part = pixels[y + down : y + down + cell_px, x + right : x + right + cell_px]
                 part[disc] = (200, 120, 140)
     return pixels
