@@ -25,6 +25,7 @@ _DARK, _WHITE = 45, 250
 _EDGE_SHARE = 0.08
 """Of the edge, that is dark or white where there is a surround: a few dark cells are less."""
 _SHRUNK_PX = 512
+_BOX_SHARE = 0.025
 _BLEND_PX = 2
 """Of the shrunk mask: the rim itself is a mixture of both, and would be seen as a line."""
 _INSET, _NEAR = 0.15, 0.06
@@ -104,6 +105,10 @@ def lit_part(pixels: UInt8) -> LitPart | None:
     x0, y0, x1, y1 = found.lit_box
     if not found.surround or x1 - x0 < 8 or y1 - y0 < 8:
         return None
+    # It was measured on a shrunk frame; the mask below is finer.
+    more = int(_BOX_SHARE * max(x1 - x0, y1 - y0)) + 1
+    x0, y0 = max(x0 - more, 0), max(y0 - more, 0)
+    x1, y1 = min(x1 + more, pixels.shape[1]), min(y1 + more, pixels.shape[0])
     background = np.rint(found.background).astype(np.uint8)
     level = float(np.mean(found.background))
     cut = pixels[y0:y1, x0:x1]
