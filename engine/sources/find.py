@@ -13,6 +13,7 @@ from rbc_engine.sources.base import Entry, entry_ref, field_order
 from rbc_engine.sources.copies import same_files
 from rbc_engine.sources.images.table import IMAGE_SUFFIXES
 from rbc_engine.sources.passed_over import PassedOver, is_system_folder
+from rbc_engine.sources.slides.dicom_header import dicom_header
 from rbc_engine.sources.slides.open import is_whole_slide
 from rbc_engine.sources.slides.table import SLIDE_SUFFIXES
 from rbc_engine.text import printable
@@ -224,9 +225,18 @@ def _entry(*, slide: str, field: str, path: Path) -> FieldRef:
 
 
 def _slide_parts(folder: Path, files: Sequence[str]) -> set[str]:
-    """Return images that are parts of a slide in several files, named in a .vms or .vmu."""
+    """Return files that are parts of a slide in several: named in a .vms or .vmu, or further ones
+    of a DICOM series.
+    """
     named: set[str] = set()
-    for name in files:
+    series: set[str] = set()
+    for name in sorted(files):
+        if name.lower().endswith(".dcm"):
+            header = dicom_header(folder / name)
+            if header is not None and (header.series in series or not header.is_level):
+                named.add(name)
+            elif header is not None:
+                series.add(header.series)
         if name.lower().endswith((".vms", ".vmu")):
             try:
                 with (folder / name).open("rb") as file:

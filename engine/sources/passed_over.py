@@ -36,7 +36,6 @@ _HOW = {
     ".lif": "export as TIFF",
     ".oir": "export as TIFF",
     ".vsi": "export as TIFF",
-    ".dcm": "export as TIFF",
     ".zip": "unpack it",
     ".dng": "export as TIFF or JPEG",
     ".cr2": "export as TIFF or JPEG",
