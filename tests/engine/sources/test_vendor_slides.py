@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 import subprocess
 import sys
 
 import numpy as np
+import openslide
 import pyarrow.parquet as pq
 import pytest
 import tifffile
@@ -114,6 +116,50 @@ def test_what_an_mrxs_has_no_photograph_of_is_background(smear, tmp_path):
     assert all_there
     np.testing.assert_array_equal(pixels, truth[:200, :200])
     slide.close()
+
+
+def test_coordinates_count_from_where_the_scanned_part_begins(smear, tmp_path):
+    """QuPath shows openslide.bounds alone, and its GeoJSON counts from there."""
+    path = tmp_path / "a.mrxs"
+    rows, columns = 4, 4
+    truth = write_mrxs(path, smear, missing={(0, c) for c in range(9)} | {(r, 0) for r in range(9)})
+    with openslide.OpenSlide(path) as raw:
+        names = ("x", "y", "width", "height")
+        x, y, width, height = (int(raw.properties[f"openslide.bounds-{n}"]) for n in names)
+    assert min(x, y) > 100, (rows, columns)
+    slide = open_slide(path, name="a.mrxs")
+    assert slide.origin == (x, y)
+    assert (slide.levels[0].width, slide.levels[0].height) == (width, height)
+    pixels, all_there = slide.read(0, Box(100, 60, 400, 300))
+    assert all_there
+    np.testing.assert_array_equal(pixels, truth[y + 60 : y + 300, x + 100 : x + 400])
+    half, _ = slide.read(1, Box(50, 30, 200, 150))
+    expected = truth[y + 60 : y + 300, x + 100 : x + 400]
+    assert np.abs(half - reduced(expected, 2).astype(float)).mean() < 12
+    slide.close()
+    start = steps_of(path)[0]
+    assert start.record["origin"] == [x, y]
+    assert any(f"x {x}, y {y} of the file is 0, 0 here" in note for note in start.notes)
+
+
+@pytest.mark.parametrize(("power", "um"), [("20", 0.5), ("40", 0.25), (None, None)])
+def test_the_power_of_the_objective_gives_the_scale_where_the_file_has_no_other(
+    smear, tmp_path, power, um
+):
+    path = write_svs(tmp_path / "a.svs", smear[:600, :600])
+    data = path.read_bytes()
+    stated = f"MPP = {UM}".encode()
+    assert stated in data
+    data = data.replace(stated, b"XYZ" + stated[3:])
+    found = re.search(rb"AppMag = \d+", data)
+    assert found is not None
+    named = b"AppMag = " + power.encode() if power else b"Nothing = 1"
+    path.write_bytes(data.replace(found[0], named.ljust(len(found[0]))))
+    start = steps_of(path)[0]
+    assert start.record["um_per_px"] == um
+    assert start.record["um_per_px_from"] == ("stated" if power else "assumed")
+    assert start.record["um_per_px_by"] == (f"objective power {power}" if power else None)
+    assert any("objective power" in note for note in start.notes) == (power is not None)
 
 
 def steps_of(path):
