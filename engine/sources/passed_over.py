@@ -25,8 +25,10 @@ _CHECK_DISK = re.compile(r"found\.\d{3}")
 
 _MOST_NAMED = 8
 _HOW = {
-    ".heic": "export as JPEG, or set the phone to save JPEG",
-    ".heif": "export as JPEG, or set the phone to save JPEG",
+    **dict.fromkeys(
+        (".heic", ".heif", ".hif"),
+        "export as JPEG, set the phone to save JPEG, or pip install 'rbc-engine[phones]'",
+    ),
     ".avif": "export as JPEG or PNG",
     ".jxl": "export as JPEG or PNG",
     ".jp2": "export as TIFF or PNG",

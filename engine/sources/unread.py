@@ -11,7 +11,7 @@ _EXPORT = "export it as TIFF, PNG or JPEG"
 _KINDS: tuple[tuple[re.Pattern[bytes], str, str], ...] = tuple(
     (re.compile(magic, re.DOTALL), name, remedy)
     for magic, name, remedy in (
-        (rb"....ftyp(?:heic|heix|heim|heis|hevc|hevx|mif1|msf1)", "a HEIC picture", _PHONE),
+        (rb"....ftyp(?:hevc|hevx|msf1)", "a HEIC sequence", _PHONE),
         (rb"....ftypavi[fs]", "an AVIF picture", _EXPORT),
         (rb"....ftypcrx ", "a camera's raw picture (CR3)", _EXPORT),
         (rb"....ftyp", "a video", "export its frames as pictures"),

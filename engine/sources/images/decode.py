@@ -31,6 +31,8 @@ __all__ = [
 
 MAX_FILE_BYTES = 512 * 2**20
 
+_MISSING = {reader.name: reader.library.missing() for reader in READERS}
+
 # Now, and not in the threads that decode.
 for _reader in READERS:
     with suppress(ImportError):
@@ -103,15 +105,15 @@ def decode_picture(data: bytes, *, name: str) -> Picture:
         unread = unread_kind(data)
         if unread is not None:
             raise ImageError(f"{label}: {unread[0]}, which is not read; {unread[1]}")
-        *names, last = (known.name for known in READERS)
+        *names, last = (known.name for known in READERS if _MISSING[known.name] is None)
         raise ImageError(
             f"{label}: begins with {data[:8]!r}, which is no {', '.join(names)} or {last}; export "
             "it as one of these"
         )
-    try:
-        decode = reader.load()
-    except ImportError as error:
-        raise ImageError(f"{label}: to read a {reader.name}, {reader.library}") from error
+    missing = _MISSING[reader.name]
+    if missing is not None:
+        raise ImageError(f"{label}: a {reader.name} picture: {missing}, or export it as JPEG")
+    decode = reader.load()
     try:
         picture = decode(data)
         return dataclasses.replace(picture, pixels=np.ascontiguousarray(picture.pixels))

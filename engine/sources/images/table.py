@@ -92,9 +92,24 @@ READERS = (
         function="decode_webp",
         library=_PILLOW,
     ),
+    ImageReader(
+        name="HEIC",
+        suffixes=(".heic", ".heif", ".hif"),
+        magic=re.compile(rb".{4}ftyp(?:heic|heix|heim|heis|mif1)", re.DOTALL),
+        module="rbc_engine.sources.native.heif",
+        function="decode_heif",
+        library=Library(
+            name="pillow-heif",
+            module="pillow_heif",
+            distributions=("pillow-heif",),
+            remedy="pip install 'rbc-engine[phones]'",
+        ),
+    ),
 )
 
-IMAGE_SUFFIXES = tuple(suffix for reader in READERS for suffix in reader.suffixes)
+IMAGE_SUFFIXES = tuple(
+    suffix for reader in READERS if reader.library.missing() is None for suffix in reader.suffixes
+)
 """Which files of a folder count as images. A file that is itself an INPUT may have any name."""
 
 
