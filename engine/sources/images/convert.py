@@ -33,7 +33,7 @@ def check_size(width: int, height: int) -> None:
     if max(width, height) > MAX_SIDE_PX:
         raise ImageError(
             f"{width}x{height} px, but no side may exceed {MAX_SIDE_PX} px; cut it into fields, or "
-            "open it as a whole slide"
+            "save it as TIFF, which is read as a whole slide"
         )
 
 

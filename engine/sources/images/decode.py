@@ -67,7 +67,7 @@ def read_bytes(path: Path, *, name: str) -> bytes:
         if status.st_size > MAX_FILE_BYTES:
             raise ImageError(
                 f"{printable(name)}: {status.st_size} bytes, more than the {MAX_FILE_BYTES} an "
-                "image file may have; cut it into fields, or open it as a whole slide"
+                "image file may have; cut it into fields, or save it as TIFF"
             )
         return path.read_bytes()
     except OSError as error:
