@@ -21,7 +21,7 @@ import tifffile
 
 from rbc_engine.errors import ImageError
 from rbc_engine.sources.images.decode import MAX_FILE_BYTES
-from rbc_engine.sources.images.tiff_pages import channel_order
+from rbc_engine.sources.images.tiff_pages import channel_order, described_axes
 from rbc_engine.sources.slides.base import Box, Level, checked_levels
 from rbc_engine.sources.slides.tiff_level import TiffLevel
 from rbc_engine.sources.stated_scale import tiff_scale
@@ -242,6 +242,10 @@ def _largest_image(tiff: Any) -> tuple[int, list[list[Any]]]:
     """
     if len(list(islice(tiff.pages, _MAX_PAGES + 1))) > _MAX_PAGES:
         raise ImageError(f"more than {_MAX_PAGES} images; export the slide as a file of its own")
+    first = tiff.pages.first
+    if tiff.is_imagej and first.subifds and not described_axes(tiff, first, count=1):
+        # tifffile looks for ImageJ's stacks there, not for levels.
+        return 0, [[page.aspage()] for page in (first, *first.pages)]
     all_series = tiff.series
     number = max(
         range(len(all_series)), key=lambda i: math.prod(all_series[i].levels[0].shape), default=None

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tifffile
 
 from rbc_engine.sources.images.decode import decode_picture
 from rbc_engine.sources.images.files import FileSource
+from rbc_engine.sources.slides.base import Box
+from rbc_engine.sources.slides.open import open_slide
 from rbc_engine.sources.stated_scale import objective_scale
 from rbc_engine.types.frames import FieldRef
 
@@ -53,6 +56,30 @@ def test_imagej(unit, per_um):
         resolutionunit="NONE",
     )
     assert scale_of(data) == pytest.approx(0.1)
+
+
+def test_a_pyramid_of_imagej_states_it_as_a_picture_does(tmp_path):
+    path, large = tmp_path / "a.tif", smear(600, 800)
+    common = {"photometric": "rgb", "tile": (128, 128), "metadata": None}
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(
+            large,
+            description="ImageJ=1.54f\nunit=micron\n",
+            resolution=(10.0, 10.0),
+            resolutionunit="NONE",
+            subifds=1,
+            **common,
+        )
+        writer.write(large[::2, ::2], subfiletype=1, **common)
+    slide = open_slide(path, name="a")
+    try:
+        assert slide.scale.pixel_um == pytest.approx(0.1)
+        assert slide.notes == []
+        assert [(level.width, level.height) for level in slide.levels] == [(800, 600), (400, 300)]
+        pixels, _ = slide.read(1, Box(0, 0, 400, 300))
+        np.testing.assert_array_equal(pixels, large[::2, ::2])
+    finally:
+        slide.close()
 
 
 @pytest.mark.parametrize("unit", ["pixel", "inch", "pixels", ""])
