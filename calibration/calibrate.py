@@ -8,44 +8,44 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rbc_engine.calibration.collect import observe_fields
-from rbc_engine.calibration.guard import judge_precision
+from rbc_engine.calibration.guard import evaluate_precision
 from rbc_engine.calibration.ranges import NetworkProbe, choose_ranges, layer_errors
 from rbc_engine.packs.calibration import NETWORKS, Acceptance, Calibration, NetworkRanges
 from rbc_engine.packs.pack import Pack
 from rbc_engine.stats.drift import Drift
 from rbc_engine.types.regions import Regions
 
-__all__ = ["Judges", "calibrate", "keep_worst", "rank_layers"]
+__all__ = ["Evaluate", "calibrate", "keep_worst", "rank_layers"]
 
 Log = Callable[[str], None]
 
 
-Judged = tuple[str, Mapping[str, float], Sequence[Regions]]
+Evaluated = tuple[str, Mapping[str, float], Sequence[Regions]]
 """A pack in one precision: name of the device, measures of guard.LARGEST_FALLS, regions of every
 field.
 """
 
 
-class Judges(Protocol):
+class Evaluate(Protocol):
     """Score a pack on labelled fields."""
 
     smear_groups: int
 
-    def __call__(self, pack: Pack, device: str, precision: str) -> Judged: ...
+    def __call__(self, pack: Pack, device: str, precision: str) -> Evaluated: ...
 
 
 def calibrate(
     pack: Pack,
     paths: Sequence[Path],
     *,
-    judges: Judges | None,
+    evaluate: Evaluate | None,
     precisions: Sequence[tuple[str, str]],
     notes: Mapping[str, str | int | float | bool],
     log: Log,
 ) -> Calibration:
     """Find the ranges on some fields and test the precisions on other, labelled ones.
 
-    paths: images to take the ranges from. judges: None skips the tests.
+    paths: images to take the ranges from. evaluate: None skips the tests.
     precisions: device and precision of each test, e.g. ('cpu', 'int8') or ('cuda:1', 'fp8').
     notes: for the record.
 
@@ -59,14 +59,16 @@ def calibrate(
     }
     about = {**notes, "fields": len(paths), "regions": regions}
     calibration = _calibration(networks, {}, about)
-    if judges is None:
+    if evaluate is None:
         return calibration
-    exact = judges(pack, "cpu", "fp32")
+    exact = evaluate(pack, "cpu", "fp32")
     verdicts: dict[str, Acceptance] = {}
     for device, precision in precisions:
-        verdict = _verdict(pack, calibration, judges, exact, device, precision, log)
+        verdict = _verdict(pack, calibration, evaluate, exact, device, precision, log)
         if (device, precision) == ("cpu", "int8") and not verdict.accepted:
-            networks, verdict = _leave_in_float(pack, networks, probes, verdict, judges, exact, log)
+            networks, verdict = _leave_in_float(
+                pack, networks, probes, verdict, evaluate, exact, log
+            )
             calibration = _calibration(networks, {}, about)
         verdicts[f"{device.partition(':')[0]}:{precision}"] = verdict
     return _calibration(networks, verdicts, about)
@@ -106,8 +108,8 @@ def _leave_in_float(
     networks: Mapping[str, NetworkRanges],
     probes: Mapping[str, NetworkProbe],
     refused: Acceptance,
-    judges: Judges,
-    exact: Judged,
+    evaluate: Evaluate,
+    exact: Evaluated,
     log: Log,
 ) -> tuple[dict[str, NetworkRanges], Acceptance]:
     """Find the fewest layers in float with which int8 is accepted: double, then bisect."""
@@ -117,7 +119,7 @@ def _leave_in_float(
     low, count = 0, 1
     while count <= len(ranked) // 2 and best is None:
         tried = keep_worst(networks, ranked, count)
-        verdict = _verdict(pack, _calibration(tried, {}, {}), judges, exact, "cpu", "int8", log)
+        verdict = _verdict(pack, _calibration(tried, {}, {}), evaluate, exact, "cpu", "int8", log)
         if verdict.accepted:
             best = tried, verdict
         else:
@@ -127,7 +129,7 @@ def _leave_in_float(
     while count - low > 1:
         middle = (low + count) // 2
         tried = keep_worst(networks, ranked, middle)
-        verdict = _verdict(pack, _calibration(tried, {}, {}), judges, exact, "cpu", "int8", log)
+        verdict = _verdict(pack, _calibration(tried, {}, {}), evaluate, exact, "cpu", "int8", log)
         if verdict.accepted:
             best, count = (tried, verdict), middle
         else:
@@ -138,17 +140,17 @@ def _leave_in_float(
 def _verdict(
     pack: Pack,
     calibration: Calibration,
-    judges: Judges,
-    exact: Judged,
+    evaluate: Evaluate,
+    exact: Evaluated,
     device: str,
     precision: str,
     log: Log,
 ) -> Acceptance:
     _, exact_measures, exact_found = exact
-    name, measures, found = judges(replace(pack, calibration=calibration), device, precision)
+    name, measures, found = evaluate(replace(pack, calibration=calibration), device, precision)
     drift = Drift(types=pack.types).add_all(zip(exact_found, found, strict=True))
-    verdict = judge_precision(
-        exact_measures, measures, drift, device=name, smear_groups=judges.smear_groups
+    verdict = evaluate_precision(
+        exact_measures, measures, drift, device=name, smear_groups=evaluate.smear_groups
     )
     kept = sum(len(network.keep_float) for network in calibration.networks.values())
     log(

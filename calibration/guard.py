@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from rbc_engine.packs.calibration import Acceptance
 from rbc_engine.stats.drift import Drift
 
-__all__ = ["LARGEST_FALLS", "MOST_FLIPS", "judge_precision"]
+__all__ = ["LARGEST_FALLS", "MOST_FLIPS", "evaluate_precision"]
 
 LARGEST_FALLS = {
     "ap50": 0.005,
@@ -21,7 +21,7 @@ MOST_FLIPS = {"labels": 0.01, "abnormal": 0.01}
 """Largest shares that may change against fp32: of the labels of all regions, and of their calls."""
 
 
-def judge_precision(
+def evaluate_precision(
     fp32: Mapping[str, float],
     measured: Mapping[str, float],
     drift: Drift,

@@ -65,9 +65,9 @@ def test_own_sink_writes_its_file_with_the_tables(repository: Path, tmp_path: Pa
     assert printed == (out / "look_first.txt").read_text()
     with (out / "fields.csv").open(newline="", encoding="utf-8-sig") as file:
         abnormal = {row["field"]: int(row["abnormal"]) for row in csv.DictReader(file)}
-    told = [line.split(" abnormal: ") for line in printed.splitlines()]
-    assert {field: int(count) for count, field in told} == abnormal
-    assert [int(count) for count, _ in told] == sorted(abnormal.values(), reverse=True)
+    counts = [line.split(" abnormal: ") for line in printed.splitlines()]
+    assert {field: int(count) for count, field in counts} == abnormal
+    assert [int(count) for count, _ in counts] == sorted(abnormal.values(), reverse=True)
 
 
 def test_live_demo_camera_counts_every_frame(repository: Path) -> None:

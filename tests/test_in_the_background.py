@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-CTRL_C = "tests/engine/sources/test_ahead.py::test_ctrl_c_stops_the_threads_promptly"
+CTRL_C = "tests/engine/sources/images/test_ahead.py::test_ctrl_c_stops_the_threads_promptly"
 
 
 def test_interrupts_work_where_they_were_ignored(repository: Path, tmp_path: Path) -> None:

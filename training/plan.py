@@ -14,8 +14,8 @@ from rbc_engine.errors import UsageError
 from rbc_engine.packs.manifest import ClassifierSettings
 from rbc_engine.packs.pack import MANIFEST_NAME, Pack, shipped_packs
 from rbc_engine.training.datasets.base import Dataset, LabelledField
-from rbc_engine.training.datasets.formats import check_format, load_dataset
-from rbc_engine.training.datasets.judging_smears import held_out_fields
+from rbc_engine.training.datasets.evaluation_fields import held_out_fields
+from rbc_engine.training.datasets.formats.table import check_format, load_dataset
 from rbc_engine.training.datasets.split import SPLITS, check_sides, split_fields
 from rbc_engine.training.fit.classifier import (
     ClassifierTraining,

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from rbc_engine.errors import UsageError
 from rbc_engine.packs.manifest import CallerSettings, ClassifierSettings, DetectorSettings, Manifest
 from rbc_engine.training.datasets.base import Dataset
-from rbc_engine.training.datasets.chula12 import TYPES
+from rbc_engine.training.datasets.formats.chula12 import TYPES
 from rbc_engine.training.fit.region_set import load_regions
 
 __all__ = ["CHULA12", "FIELD_PRIOR_CELLS", "PackRecipe", "check_name", "recipe_for"]

@@ -14,7 +14,7 @@ from torchvision.models.detection import FasterRCNN
 from rbc_engine.bench.peers.as_regions import regions_of
 from rbc_engine.lanes.canvas import at_border, canvas_scale
 from rbc_engine.lanes.stages.crop import crop_windows
-from rbc_engine.lanes.stages.field_prior import FieldPrior, telling_regions
+from rbc_engine.lanes.stages.field_prior import FieldPrior, informative_regions
 from rbc_engine.packs.pack import Pack
 from rbc_engine.types.arrays import Float32
 from rbc_engine.types.frames import FieldRef
@@ -66,8 +66,8 @@ class TorchPipeline:
         if self._field_prior is not None:
             frame_hw = (image.height, image.width)
             border = at_border(boxes, frame_hw=frame_hw, scale=self._scale(image))
-            telling = telling_regions(scores, border)
-            probabilities = self._field_prior(probabilities, telling, [len(boxes)])
+            informative = informative_regions(scores, border)
+            probabilities = self._field_prior(probabilities, informative, [len(boxes)])
         abnormal_p = self._caller.predict_proba(probabilities)[:, 1].astype(np.float32)
         return regions_of(boxes, scores, probabilities, abnormal_p, self._manifest)
 

@@ -21,7 +21,7 @@ from scipy import ndimage
 from rbc_engine.engine import Engine
 from rbc_engine.sources.images.decode import read_image
 from rbc_engine.training.datasets.base import LabelledField
-from rbc_engine.training.datasets.formats import load_dataset
+from rbc_engine.training.datasets.formats.table import load_dataset
 from rbc_engine.training.evaluation.measures.metrics import match_regions
 from rbc_engine.types.arrays import UInt8
 from rbc_engine.types.regions import RegionFlag, Regions

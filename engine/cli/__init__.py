@@ -8,18 +8,18 @@ import typer
 
 from rbc_engine.cli.bench import bench
 from rbc_engine.cli.build import build
-from rbc_engine.cli.calibrate import calibrate
 from rbc_engine.cli.compare import compare
 from rbc_engine.cli.doctor import doctor
-from rbc_engine.cli.evaluate import evaluate
 from rbc_engine.cli.live import live
+from rbc_engine.cli.models.calibrate import calibrate
+from rbc_engine.cli.models.evaluate import evaluate
+from rbc_engine.cli.models.reproduce import app as reproduce_app
+from rbc_engine.cli.models.train import app as train_app
 from rbc_engine.cli.packs import app as packs_app
 from rbc_engine.cli.recall import recall
-from rbc_engine.cli.reproduce import app as reproduce_app
 from rbc_engine.cli.run import run
 from rbc_engine.cli.synth import synth
 from rbc_engine.cli.terminal.streams import escape_unprintable
-from rbc_engine.cli.train import app as train_app
 from rbc_engine.errors import RbcError, UsageError
 
 __all__ = ["app", "main"]

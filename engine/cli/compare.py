@@ -39,7 +39,7 @@ def compare(
         CompareOutput,
         comparison_record,
     )
-    from rbc_engine.runs.finished_run import FinishedRun
+    from rbc_engine.runs.finished.finished_run import FinishedRun
     from rbc_engine.sinks.out_folder import claim
 
     claimed = None

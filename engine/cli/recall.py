@@ -76,7 +76,7 @@ def recall(
     given = {**_of_file(thresholds), **_of_options(threshold or [])}
     from rbc_engine.cli.terminal.summary import print_summary
     from rbc_engine.packs.pack import Pack, find_pack
-    from rbc_engine.runs.finished_run import FinishedRun
+    from rbc_engine.runs.finished.finished_run import FinishedRun
     from rbc_engine.runs.recall import call_rules, pack_of, refuse_recalled
     from rbc_engine.runs.recall import recall as make
     from rbc_engine.sinks.out_folder import claim

@@ -223,7 +223,7 @@ class Device(Protocol[Array]):
 
         Inputs and outputs are float32 or uint8 on the host whatever types the graph has, and of the
         graph's types on a GPU. The same graph, outputs and shapes are compiled once; each call
-        gives an object that may run beside those of other lanes. meter: is told when the network
+        gives an object that may run beside those of other lanes. meter: notified when the network
         runs. Raises DeviceError if the graph does not compile.
         """
         ...

@@ -1,9 +1,9 @@
 """The single cells of a slide's tiles as those of the slide, and its regions made of them anew.
 
-Cells are smaller than what neighbouring tiles share, so that nearly every one is whole in some
-tile, and TileMerge takes each once. A region may be larger than a tile: which cells touch is told
-over the whole slide. What its types are was told by the tiles: by the one whose region is nearest
-to it, or, where none saw about the whole of it, by all that saw a part.
+Cells are smaller than the overlap of neighbouring tiles, so that nearly every one is whole in some
+tile, and TileMerge takes each once. A region may be larger than a tile: which cells touch is
+decided over the whole slide. Its types come from the tile whose region is nearest to it or, if no
+tile saw nearly all of it, from all tiles that saw a part.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from rbc_engine.lanes.stages.cell_scale import CellScale, Sighting
 from rbc_engine.lanes.stages.classify import Classify
 from rbc_engine.lanes.stages.crop import crop_patches, crop_windows
 from rbc_engine.lanes.stages.detect import Detect
-from rbc_engine.lanes.stages.field_prior import FieldPrior, telling_regions
+from rbc_engine.lanes.stages.field_prior import FieldPrior, informative_regions
 from rbc_engine.lanes.stages.focus import blurred_frames
 from rbc_engine.lanes.stages.group import group
 from rbc_engine.lanes.stages.measured_scale import MeasuredScale
@@ -209,8 +209,8 @@ class Lane:
             probabilities = np.zeros((0, len(self._manifest.types)), np.float32)
         with self._meter.stage("call"):
             if self._field_prior is not None and len(probabilities):
-                telling = [
-                    telling_regions(
+                informative = [
+                    informative_regions(
                         here.scores,
                         at_border(
                             here.boxes, frame_hw=(frame.height, frame.width), scale=seen.fit.scale
@@ -218,22 +218,24 @@ class Lane:
                     )
                     for frame, seen, here in zip(frames, sightings, subjects, strict=True)
                 ]
-                probabilities = self._field_prior(probabilities, np.concatenate(telling), counts)
+                probabilities = self._field_prior(
+                    probabilities, np.concatenate(informative), counts
+                )
             abnormal_p = self._caller(probabilities)
         results = []
         begin = 0
         of_filled = iter(blurred)
-        for regions, judged in zip(found, subjects, strict=True):
-            here = slice(begin, begin + len(judged))
-            begin += len(judged)
+        for regions, chosen in zip(found, subjects, strict=True):
+            here = slice(begin, begin + len(chosen))
+            begin += len(chosen)
             results.append(
                 called(
                     regions,
                     probabilities=over_regions(
-                        probabilities[here], judged.region, len(regions.boxes)
+                        probabilities[here], chosen.region, len(regions.boxes)
                     ),
-                    abnormal_p=over_regions(abnormal_p[here], judged.region, len(regions.boxes)),
-                    blurred=next(of_filled) if len(judged) else False,
+                    abnormal_p=over_regions(abnormal_p[here], chosen.region, len(regions.boxes)),
+                    blurred=next(of_filled) if len(chosen) else False,
                     settings=self._manifest,
                 )
             )

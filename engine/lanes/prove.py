@@ -11,7 +11,7 @@ from rbc_engine.devices.base import DeviceChoice
 from rbc_engine.errors import DeviceError
 from rbc_engine.lanes.canvas import fit_canvas
 from rbc_engine.lanes.stages.call import types_held
-from rbc_engine.packs.golden import ExpectedRegions, judge, read_golden
+from rbc_engine.packs.golden import ExpectedRegions, compare_at_precision, read_golden
 from rbc_engine.packs.pack import Pack
 from rbc_engine.stats.drift import Drift
 from rbc_engine.types.frames import Decoded, FieldRef, Frame
@@ -52,7 +52,7 @@ def check_golden(
     for together in filter(None, (*([decoded] for decoded in batch), full)):
         for decoded, result in zip(together, analyze(together), strict=True):
             expected = cases[int(decoded.ref.field.split()[1])].expected
-            differences = judge(
+            differences = compare_at_precision(
                 expected,
                 result.regions,
                 precision=choice.device.precision,

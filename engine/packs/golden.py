@@ -23,7 +23,14 @@ from rbc_engine.types.arrays import Float32, UInt8
 from rbc_engine.types.kinds import Kind
 from rbc_engine.types.regions import Regions
 
-__all__ = ["ExpectedRegions", "GoldenCase", "compare", "encode_golden", "judge", "read_golden"]
+__all__ = [
+    "ExpectedRegions",
+    "GoldenCase",
+    "compare",
+    "compare_at_precision",
+    "encode_golden",
+    "read_golden",
+]
 
 _MOST_CASES = 16
 _MOST_BYTES = 64 * 2**20
@@ -159,7 +166,7 @@ def compare(
     return differences
 
 
-def judge(
+def compare_at_precision(
     expected: ExpectedRegions, got: Regions | None, *, precision: str, score_threshold: float
 ) -> list[str]:
     """Return what is wrong with the engine's results, within the limits of its precision; empty if

@@ -19,7 +19,7 @@ from rbc_engine.lanes.stages.call import Caller, types_held
 from rbc_engine.meter import Meter
 from rbc_engine.packs.manifest import ClassifierSettings
 from rbc_engine.packs.pack import Pack, find_pack
-from rbc_engine.runs.finished_run import FinishedRun
+from rbc_engine.runs.finished.finished_run import FinishedRun
 from rbc_engine.runs.record import RunCounts
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sinks.run_json import RUN_JSON, RecalledFrom, RunRecord
@@ -188,13 +188,13 @@ def recall(
     """
     meter = Meter()
     counts = RunCounts()
-    judge = _judge(changed)
+    call = _call_by(changed)
     for index in range(len(run.rows)):
         with meter.stage("decode"):
             before = result = run.result(index)
         if result.regions is not None:
             with meter.stage("call"):
-                result = replace(result, regions=judge(result.regions))
+                result = replace(result, regions=call(result.regions))
         with meter.stage("write"):
             output.write(result)
         counts.add(result)
@@ -203,7 +203,7 @@ def recall(
     return output.finish(record.changed(wall_seconds=time.perf_counter() - started))
 
 
-def _judge(changed: CallRules) -> Callable[[Regions], Regions]:
+def _call_by(changed: CallRules) -> Callable[[Regions], Regions]:
     manifest = changed.pack.manifest
     settings: ClassifierSettings = manifest.classifier
     threshold = np.float32(manifest.caller.threshold)
@@ -213,7 +213,7 @@ def _judge(changed: CallRules) -> Callable[[Regions], Regions]:
         caller = Caller(changed.caller)
         order = np.array([manifest.types.index(name) for name in changed.caller.types])
 
-    def judge(regions: Regions) -> Regions:
+    def call(regions: Regions) -> Regions:
         probabilities = regions.probabilities
         has = types_held(probabilities, settings=settings, kinds=regions.kinds)
         if changed.by_types:
@@ -227,7 +227,7 @@ def _judge(changed: CallRules) -> Callable[[Regions], Regions]:
             abnormal = np.asarray((abnormal_p >= threshold) & regions.red, np.bool_)
         return replace(regions, has=has, abnormal_p=abnormal_p, abnormal=abnormal)
 
-    return judge
+    return call
 
 
 def _record(run: FinishedRun, changed: CallRules, counts: RunCounts, meter: Meter) -> RunRecord:

@@ -14,7 +14,7 @@ from typing import Any
 
 from rbc_engine.errors import ResultsError
 from rbc_engine.packs.pack import Pack
-from rbc_engine.runs.finished_run import FinishedRun
+from rbc_engine.runs.finished.finished_run import FinishedRun
 from rbc_engine.sinks.journal.run_journal import FieldKey, RunJournal, field_key
 from rbc_engine.sinks.out_folder import OutFolder
 from rbc_engine.sinks.own_files import RUN_JOURNAL

@@ -113,7 +113,7 @@ class Flow:
             self.open[entry.number] = entry
             if not self.accepting:
                 # Whoever reads outcomes may have left by now; the submitter gets the error.
-                self.end(entry, FrameStatus.REJECTED, "the session is closed", tell=False)
+                self.end(entry, FrameStatus.REJECTED, "the session is closed", notify=False)
                 raise SessionClosedError(
                     "the session takes no more frames: it was finished or closed; open a new one"
                 )
@@ -230,12 +230,12 @@ class Flow:
         *,
         result: FieldResult | None = None,
         keep_buffer: bool = False,
-        tell: bool = True,
+        notify: bool = True,
     ) -> Ended:
         """End a frame, the only way to do so; the caller has taken it from `waiting`.
 
         keep_buffer: a lane, or the result, still reads the frame's buffer.
-        tell: whether readers or the callback are notified.
+        notify: whether readers or the callback are notified.
         """
         now = time.perf_counter()
         begun_s = now if entry.taken_s is None else entry.taken_s
@@ -259,7 +259,7 @@ class Flow:
         entry.ended = True
         del self.open[entry.number]
         self.ledger.end(ended, running=entry.taken_s is not None)
-        if tell:
+        if notify:
             self.ledger.unread += self.outbox.put(ended)
         if entry.has_place:
             self._places -= 1

@@ -1,6 +1,6 @@
 """Describe single cells, and estimate how many of them a region may hold.
 
-Where a pack's detector finds regions, the number is judged by a region's box against those of the
+Where a pack's detector finds regions, the number follows from a region's box and those of the
 single cells around it. The thresholds were chosen on smears with labelled cells;
 docs/results/accuracy.md measures them.
 """

@@ -193,7 +193,7 @@ def test_lists_are_parsed():
         parse_sizes("")
 
 
-def test_sizes_that_the_detector_cannot_take_are_told():
+def test_sizes_that_the_detector_cannot_take_are_reported():
     settings = Pack.open(find_pack("chula12")).manifest.detector
     assert check_size(Size(width=640, height=480), settings) is None
     assert "cut the image into fields" in check_size(Size(width=8000, height=64), settings)

@@ -114,7 +114,7 @@ def test_wrong_ways(fields, pack_folder, way: str, says: str) -> None:
     assert says in done.stderr
 
 
-def test_a_device_that_cannot_judge_is_refused_at_once(fields, pack_folder) -> None:
+def test_a_device_that_cannot_be_tested_is_refused_at_once(fields, pack_folder) -> None:
     for device, code, says in (
         ("tpu", 2, "--device must be cpu, cuda or cuda:N"),
         ("cuda:7", 1, "--device cuda:7: "),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rbc_engine.calibration.guard import LARGEST_FALLS, MOST_FLIPS, judge_precision
+from rbc_engine.calibration.guard import LARGEST_FALLS, MOST_FLIPS, evaluate_precision
 from rbc_engine.stats.drift import Drift
 from rbc_engine.types.regions import Regions
 
@@ -34,12 +34,12 @@ def drifted(*, labels: int = 0, abnormal: int = 0, regions: int = 1000) -> Drift
     return drift
 
 
-def judge(measured=FP32, **drift):
-    return judge_precision(FP32, measured, drifted(**drift), device="cpu: x", smear_groups=3)
+def evaluate(measured=FP32, **drift):
+    return evaluate_precision(FP32, measured, drifted(**drift), device="cpu: x", smear_groups=3)
 
 
 def test_the_same_answers_are_accepted() -> None:
-    verdict = judge()
+    verdict = evaluate()
     assert verdict.accepted
     assert verdict.reasons == ()
     assert (verdict.fields, verdict.smear_groups, verdict.device) == (1, 3, "cpu: x")
@@ -48,18 +48,18 @@ def test_the_same_answers_are_accepted() -> None:
 @pytest.mark.parametrize("name", LARGEST_FALLS)
 def test_each_measure_may_fall_so_far_and_no_further(name: str) -> None:
     limit = LARGEST_FALLS[name]
-    assert judge({**FP32, name: 0.9 - 0.9 * limit}).accepted
-    refused = judge({**FP32, name: 0.9 - 1.1 * limit})
+    assert evaluate({**FP32, name: 0.9 - 0.9 * limit}).accepted
+    refused = evaluate({**FP32, name: 0.9 - 1.1 * limit})
     assert not refused.accepted
     assert refused.reasons[0].startswith(f"{name} falls by ")
-    assert judge({**FP32, name: 1.0}).accepted, "a rise is no harm"
+    assert evaluate({**FP32, name: 1.0}).accepted, "a rise is no harm"
 
 
 def test_flips_are_limited() -> None:
     # Of 2000 labels and 1000 verdicts.
     most = int(2000 * MOST_FLIPS["labels"])
-    assert judge(labels=most).accepted
-    assert "of the labels flip" in judge(labels=most + 1).reasons[0]
+    assert evaluate(labels=most).accepted
+    assert "of the labels flip" in evaluate(labels=most + 1).reasons[0]
     most = int(1000 * MOST_FLIPS["abnormal"])
-    assert judge(abnormal=most).accepted
-    assert "of the calls flip" in judge(abnormal=most + 1).reasons[0]
+    assert evaluate(abnormal=most).accepted
+    assert "of the calls flip" in evaluate(abnormal=most + 1).reasons[0]

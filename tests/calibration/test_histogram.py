@@ -32,9 +32,9 @@ def test_bins_hold_every_value_within_their_width(numbers) -> None:
     assert histogram.counts.sum() == len(array)
     assert histogram.largest == np.abs(array).max()
     in_order = np.sort(np.abs(array)).astype(np.float64)
-    told = np.repeat(histogram.centres, histogram.counts)
+    sampled = np.repeat(histogram.centres, histogram.counts)
     normal = in_order > 1e-37
-    np.testing.assert_allclose(told[normal], in_order[normal], rtol=0.005)
+    np.testing.assert_allclose(sampled[normal], in_order[normal], rtol=0.005)
 
 
 def test_parts_add_up() -> None:

@@ -11,7 +11,7 @@ import pytest
 from rbc_engine import Engine
 from rbc_engine.devices.cuda import device as cuda_device
 from rbc_engine.devices.cuda.needs import gpu_problems
-from rbc_engine.packs.golden import ExpectedRegions, judge
+from rbc_engine.packs.golden import ExpectedRegions, compare_at_precision
 from rbc_engine.sources.find import find_fields
 from rbc_engine.sources.images.dali import DaliSource
 from rbc_engine.sources.open import dali_remedy
@@ -65,7 +65,9 @@ def check(results: Iterator[FieldResult], expected: list[FieldResult], threshold
             probabilities=regions.probabilities,
             abnormal_p=regions.abnormal_p,
         )
-        problems = judge(wanted, mine.regions, precision="fp16", score_threshold=threshold)
+        problems = compare_at_precision(
+            wanted, mine.regions, precision="fp16", score_threshold=threshold
+        )
         assert problems == [], mine.field
 
 

@@ -342,7 +342,7 @@ def even_light(small, lit, background):
 
 
 def measure(frame):
-    """Where the size comes from, the size in frame px, its confidence, and the look that tells it.
+    """Where the size comes from, the size in frame px, its confidence, and the look that shows it.
 
     For frames without a surround that are looked at whole and once: no larger than 360 px a side.
     """

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from rbc_engine.lanes.measure import measure_field
 from rbc_engine.sources.images.decode import decode_image
 from rbc_engine.sources.synthetic.field import render_field
-from rbc_engine.training.datasets.chula12 import load_chula12
+from rbc_engine.training.datasets.formats.chula12 import load_chula12
 
 from . import measure_reference as reference
 
@@ -105,7 +105,7 @@ def test_matches_the_reference(seed, hw, cell_px, crowding, touching, stain):
     ],
 )
 def test_finds_the_size_of_cells(width, height, cell_px, cells, touching, stain):
-    # Nearly round cells of much the same size, or a dozen would not tell the median.
+    # Nearly round cells of much the same size, or a dozen would not fix the median.
     field = render_field(
         seed=7, width=width, height=height, cells=cells, cell_px=cell_px, touching=touching,
         mix={"oval_disc": 0.8, "stomatocyte": 0.2},

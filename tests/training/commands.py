@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typer.testing import CliRunner
 
-from rbc_engine.cli.train import app
+from rbc_engine.cli.models.train import app
 from rbc_engine.errors import UsageError
 
 

@@ -16,7 +16,7 @@ import pytest
 from rbc_engine.engine import Engine
 from rbc_engine.packs.golden import compare, read_golden
 from rbc_engine.packs.pack import Pack
-from rbc_engine.training.datasets.chula12 import TYPES
+from rbc_engine.training.datasets.formats.chula12 import TYPES
 
 from .commands import refused, train
 from .fake_chula import write_chula
@@ -110,7 +110,7 @@ def test_a_pack_is_made_that_the_engine_opens(data: Path, finished: Path, tmp_pa
     assert not any(str(folder) in text for folder in (data, finished, out)), "folders are private"
 
     case = read_golden(pack.read("golden.npz"))[1]
-    # As the golden answers were made: what a detector of two steps finds tells no scale.
+    # As the golden answers were made: the finds of a detector of two steps give no scale.
     with Engine.open(out, device="cpu", precision="fp32", estimate_scale=False) as engine:
         assert compare(case.expected, engine.analyze(case.frame).regions) == []
 
@@ -205,7 +205,7 @@ def test_a_training_begins_with_a_pack(data: Path, finished: Path, tmp_path: Pat
 
 def test_other_options_than_it_was_begun_with_are_refused(data: Path, work: Path, tmp_path: Path):
     common = ["--data", data, "--work", work, "--threads", "1"]
-    # Another split would judge the networks on what they were trained on.
+    # Another split would evaluate the networks on what they were trained on.
     assert "was started with data validation_" in refused("detector", *common, *DETECTOR)
     assert "was started with detector steps = 2 (got 3)" in refused(
         "detector", *common, *SPLIT, "--steps", 3

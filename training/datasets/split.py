@@ -27,10 +27,10 @@ def split_fields(
     """
     if split == "images":
         return split_by_image(dataset, dataset.fields, validation_share=validation_share, seed=seed)
-    train, judge = split_by_group(dataset, validation_share=validation_share, seed=seed)
+    train, held_out = split_by_group(dataset, validation_share=validation_share, seed=seed)
     if split == "images-of-held-out":
-        return split_by_image(dataset, judge, validation_share=validation_share, seed=seed)
-    return train, judge
+        return split_by_image(dataset, held_out, validation_share=validation_share, seed=seed)
+    return train, held_out
 
 
 def check_sides(
@@ -84,8 +84,8 @@ def split_by_group(
     tied = {
         group for pair in dataset.same_smear if not validation.issuperset(pair) for group in pair
     }
-    judge = [field for field in dataset.fields if field.group in validation - tied]
-    return train, judge
+    held_out = [field for field in dataset.fields if field.group in validation - tied]
+    return train, held_out
 
 
 def split_by_image(
@@ -108,9 +108,9 @@ def split_by_image(
         if field.path in named and field.labelled and field.group not in tied
     ]
     order = np.random.default_rng(seed).permutation(len(eligible))
-    judge = [eligible[index] for index in order[: round(validation_share * len(eligible))]]
-    judged = {field.path for field in judge}
-    return [field for field in fields if field.path not in judged], judge
+    held_out = [eligible[index] for index in order[: round(validation_share * len(eligible))]]
+    held_out_paths = {field.path for field in held_out}
+    return [field for field in fields if field.path not in held_out_paths], held_out
 
 
 def _type_counts(

@@ -120,10 +120,10 @@ def _measure_single_cells(
     chosen = (sample.kinds == Kind.SINGLE) & (sample.held.sum(axis=1) == 1)
     groups = sample.region_groups[chosen]
     truth = sample.held[chosen].argmax(axis=1)
-    told = sample.probabilities[chosen].argmax(axis=1)
-    right = truth == told
+    predicted = sample.probabilities[chosen].argmax(axis=1)
+    right = truth == predicted
     rare = sample.field_share[chosen] < RARE_SHARE
-    counts = statistics.confusions(truth, told, groups, count=sample.groups, types=len(types))
+    counts = statistics.confusions(truth, predicted, groups, count=sample.groups, types=len(types))
     return SingleCells(
         regions=int(chosen.sum()),
         accuracy=bootstrap.measure(statistics.share(right, groups, count=sample.groups)),

@@ -22,17 +22,17 @@ from rbc_engine.training.evaluation.samples import (
     in_subset,
 )
 
-__all__ = ["judged_detections", "measure_detections"]
+__all__ = ["eligible_detections", "measure_detections"]
 
 
-def judged_detections(kinds: Ints, subset: Subset) -> Mask:
+def eligible_detections(kinds: Ints, subset: Subset) -> Mask:
     """Return bool [D], the detections that count in a subset: those on its regions, and those on
     background, in every one.
 
     kinds: int64 [D], of DetectionSample.found_kinds at one IoU.
     """
-    judged: Mask = in_subset(kinds, subset) | (kinds == Kind.NONE)
-    return judged
+    eligible: Mask = in_subset(kinds, subset) | (kinds == Kind.NONE)
+    return eligible
 
 
 def measure_detections(
@@ -53,9 +53,9 @@ def _measure(sample: DetectionSample, subset: Subset, bootstrap: Bootstrap) -> D
     centres_hit = statistics.share(
         sample.centre_hit[centres], sample.centre_groups[centres], count=sample.groups
     )
-    judged = sample.kept & judged_detections(sample.found_kinds[0], subset)
+    eligible = sample.kept & eligible_detections(sample.found_kinds[0], subset)
     unmatched, on_background = (
-        statistics.share(mask[judged], sample.found_groups[judged], count=sample.groups)
+        statistics.share(mask[eligible], sample.found_groups[eligible], count=sample.groups)
         for mask in (~sample.right[0], sample.found_kinds[0] == Kind.NONE)
     )
     return DetectionMeasures(
@@ -65,7 +65,7 @@ def _measure(sample: DetectionSample, subset: Subset, bootstrap: Bootstrap) -> D
         ap50_95=bootstrap.measure(ap50_95),
         found=bootstrap.measure(found),
         centres_hit=bootstrap.measure(centres_hit),
-        detections=int(judged.sum()),
+        detections=int(eligible.sum()),
         unmatched=bootstrap.measure(unmatched),
         on_background=bootstrap.measure(on_background),
     )
@@ -77,10 +77,13 @@ def _ranked(
     """Return a measure of the ranked detections at each of IOUS."""
     ranked = []
     for right, kinds in zip(sample.right, sample.found_kinds, strict=True):
-        judged = judged_detections(kinds, subset)
+        eligible = eligible_detections(kinds, subset)
         ranked.append(
             measure(
-                right[judged], sample.scores[judged], sample.found_groups[judged], truths=truths
+                right[eligible],
+                sample.scores[eligible],
+                sample.found_groups[eligible],
+                truths=truths,
             )
         )
     return ranked

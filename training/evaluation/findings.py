@@ -126,13 +126,13 @@ def _measure_types(
     for field, regions, match in zip(
         findings.fields, findings.found, findings.matches, strict=True
     ):
-        judged = np.flatnonzero((match >= 0) & (regions.scores >= np.float32(score_threshold)))
-        judged = judged[field.known[match[judged]]]
-        truth.append(field.types[match[judged]])
-        cells.append(field.cells[match[judged]])
-        probabilities.append(regions.probabilities[judged])
-        has.append(regions.has[judged])
-        called.append(regions.abnormal[judged])
+        matched = np.flatnonzero((match >= 0) & (regions.scores >= np.float32(score_threshold)))
+        matched = matched[field.known[match[matched]]]
+        truth.append(field.types[match[matched]])
+        cells.append(field.cells[match[matched]])
+        probabilities.append(regions.probabilities[matched])
+        has.append(regions.has[matched])
+        called.append(regions.abnormal[matched])
     held, p = np.concatenate(truth), np.concatenate(probabilities)
     single = np.concatenate(cells) == 1
     is_abnormal = held[:, np.isin(types, abnormal)].any(axis=1)

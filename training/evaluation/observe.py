@@ -24,7 +24,7 @@ from rbc_engine.types.arrays import Float32
 from rbc_engine.types.frames import Frame
 from rbc_engine.types.regions import Regions
 
-__all__ = ["SCORE_FLOOR", "judge_true_boxes", "open_at_floor"]
+__all__ = ["SCORE_FLOOR", "classify_true_boxes", "open_at_floor"]
 
 SCORE_FLOOR = 0.05
 """torchvision's default: lower scores add almost nothing to an average precision."""
@@ -47,7 +47,7 @@ def open_at_floor(pack: Pack, *, device: str, precision: str) -> tuple[Engine, f
     return Engine.on(replace(pack, manifest=lowered), choice, estimate_scale=True), floor
 
 
-def judge_true_boxes(engine: Engine, fields: Sequence[LabelledField]) -> Findings:
+def classify_true_boxes(engine: Engine, fields: Sequence[LabelledField]) -> Findings:
     """Crop, classify and call the true boxes of the typed regions by the engine's own stages.
 
     Raises ImageError if a field cannot be read.

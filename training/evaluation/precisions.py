@@ -12,10 +12,10 @@ from rbc_engine.training.evaluation.findings import MIN_EXAMPLES, analyze_fields
 from rbc_engine.training.evaluation.observe import open_at_floor
 from rbc_engine.types.regions import Regions
 
-__all__ = ["FieldJudges"]
+__all__ = ["FieldEvaluation"]
 
 
-class FieldJudges:
+class FieldEvaluation:
     """Score precisions on fields: labelled, with types in the order of the pack's."""
 
     def __init__(self, fields: Sequence[LabelledField]) -> None:
@@ -42,7 +42,7 @@ class FieldJudges:
             abnormal=pack.manifest.abnormal,
             digits=6,
         )
-        judged = {
+        evaluated = {
             "ap50": measures["ap50"],
             "mean_auc": measures[f"mean_auc_types_with_{MIN_EXAMPLES}_regions"],
             "exact_match": measures["exact_match_typed_regions"],
@@ -50,7 +50,7 @@ class FieldJudges:
                 "abnormal_accuracy_typed_regions_caller_trained_on_these_smears"
             ],
         }
-        return name, judged, [_kept(regions, threshold) for regions in findings.found]
+        return name, evaluated, [_kept(regions, threshold) for regions in findings.found]
 
 
 def _kept(regions: Regions, threshold: float) -> Regions:

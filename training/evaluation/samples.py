@@ -208,20 +208,20 @@ def _types_of_field(
     field: LabelledField, found: Regions, match: Ints, *, group: int, score_threshold: float
 ) -> dict[str, npt.NDArray[Any]]:
     kinds = region_kinds(field)
-    judged = np.flatnonzero((match >= 0) & (found.scores >= np.float32(score_threshold)))
-    judged = judged[field.known[match[judged]]]
-    regions = match[judged]
+    matched = np.flatnonzero((match >= 0) & (found.scores >= np.float32(score_threshold)))
+    matched = matched[field.known[match[matched]]]
+    regions = match[matched]
     missed = np.setdiff1d(np.flatnonzero(field.known), regions)
     common = field.types[field.known].mean(axis=0) if field.known.any() else 1.0
     return {
-        "region_groups": np.full(len(judged), group),
+        "region_groups": np.full(len(matched), group),
         "kinds": kinds[regions],
         "held": field.types[regions],
         "field_share": np.where(field.types[regions], common, 1.0).min(axis=1),
-        "probabilities": found.probabilities[judged],
-        "has": found.has[judged],
-        "abnormal_p": found.abnormal_p[judged],
-        "called": found.abnormal[judged],
+        "probabilities": found.probabilities[matched],
+        "has": found.has[matched],
+        "abnormal_p": found.abnormal_p[matched],
+        "called": found.abnormal[matched],
         "missed_groups": np.full(len(missed), group),
         "missed_kinds": kinds[missed],
     }

@@ -12,7 +12,7 @@ import numpy as np
 from rbc_engine import _kernels
 from rbc_engine.packs.pack import Pack
 from rbc_engine.training.datasets.base import Dataset, LabelledField
-from rbc_engine.training.datasets.judging_smears import (
+from rbc_engine.training.datasets.evaluation_fields import (
     choose_fields,
     in_pack_order,
     warn_of_training,
@@ -22,7 +22,7 @@ from rbc_engine.training.evaluation.detection import measure_detections
 from rbc_engine.training.evaluation.earlier_run import read_earlier_run
 from rbc_engine.training.evaluation.findings import Findings, analyze_fields
 from rbc_engine.training.evaluation.measures.bootstrap import PERCENT, Bootstrap
-from rbc_engine.training.evaluation.observe import judge_true_boxes, open_at_floor
+from rbc_engine.training.evaluation.observe import classify_true_boxes, open_at_floor
 from rbc_engine.training.evaluation.result import (
     SCHEMA,
     BootstrapNotes,
@@ -158,7 +158,7 @@ def _run(
     engine, floor = open_at_floor(pack, device=device, precision=precision)
     with engine:
         findings = analyze_fields(engine, fields)
-        true_boxes = judge_true_boxes(engine, fields) if typed else None
+        true_boxes = classify_true_boxes(engine, fields) if typed else None
         used = engine.choice.device
         notes = EngineNotes(
             source="live run",

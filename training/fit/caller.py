@@ -72,25 +72,25 @@ def train_caller(
         )
     if weights is None:
         weights = np.ones(len(abnormal))
-    judged = np.zeros(len(abnormal))
+    out_of_fold = np.zeros(len(abnormal))
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    for train, judge in splitter.split(probabilities, abnormal, groups):
+    for train, held_out in splitter.split(probabilities, abnormal, groups):
         if len(np.unique(abnormal[train])) < 2:
             raise UsageError(
                 "without some of the held-out smears, all labelled regions are normal or all are "
                 "abnormal, and the caller needs both; raise --validation-share or label more smears"
             )
         model = _fit(probabilities[train], abnormal[train], weights[train], seed)
-        judged[judge] = model.predict_proba(probabilities[judge])[:, 1]
+        out_of_fold[held_out] = model.predict_proba(probabilities[held_out])[:, 1]
     own = weights == 1
-    temperature = fit_temperature(judged[own], abnormal[own])
+    temperature = fit_temperature(out_of_fold[own], abnormal[own])
     report = CallerReport(
-        accuracy=float(((judged >= 0.5) == abnormal)[own].mean()),
-        auc=float(roc_auc_score(abnormal[own], judged[own])),
+        accuracy=float(((out_of_fold >= 0.5) == abnormal)[own].mean()),
+        auc=float(roc_auc_score(abnormal[own], out_of_fold[own])),
         temperature=temperature,
         regions=int(own.sum()),
         folds=folds,
-        abnormal_p=tempered(judged[:, None], np.array([temperature]))[:, 0].astype(np.float64),
+        abnormal_p=tempered(out_of_fold[:, None], np.array([temperature]))[:, 0].astype(np.float64),
     )
     model = _fit(probabilities, abnormal, weights, seed)
     carried = treelite.sklearn.import_model(model)

@@ -56,15 +56,15 @@ def fit_temperatures(
         for index in range(held.shape[1])
         if _FEWEST_EXAMPLES <= held[:, index].sum() <= len(held) - _FEWEST_EXAMPLES
     ]
-    judged = probabilities.copy()
+    out_of_fold = probabilities.copy()
     folds = GroupKFold(min(_MOST_FOLDS, len(np.unique(groups))))
-    for train, judge in folds.split(probabilities, groups=groups):
+    for train, held_out in folds.split(probabilities, groups=groups):
         fitted = _fit(probabilities[train], held[train], enough)
-        judged[judge] = tempered(probabilities[judge], fitted)
+        out_of_fold[held_out] = tempered(probabilities[held_out], fitted)
     return TemperatureReport(
         temperatures=_fit(probabilities, held, enough),
         error_before=_mean_error(probabilities, held, enough),
-        error_after=_mean_error(judged, held, enough),
+        error_after=_mean_error(out_of_fold, held, enough),
     )
 
 

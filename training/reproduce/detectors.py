@@ -24,8 +24,8 @@ from rbc_engine.sources.images.decode import read_image
 from rbc_engine.training.datasets.base import Dataset, LabelledField
 from rbc_engine.training.evaluation.measures import metrics, statistics
 from rbc_engine.training.evaluation.measures.bootstrap import PERCENT, Bootstrap
+from rbc_engine.training.evaluation.report.tables import Table, measure_text
 from rbc_engine.training.evaluation.result import Measure
-from rbc_engine.training.evaluation.tables import Table, measure_text
 from rbc_engine.training.fit.detector import DetectorTraining, train_detector
 from rbc_engine.training.networks.imagenet import TrunkWeights
 from rbc_engine.training.networks.models import DetectorTrunk
@@ -121,18 +121,18 @@ def compare_detectors(
     Raises UsageError for too few fields, or a `work` started with other options; see train_detector
     for the rest.
     """
-    judged = [f for f in dataset.fields if f.group in held_out and len(f.boxes)]
+    evaluated = [f for f in dataset.fields if f.group in held_out and len(f.boxes)]
     trained_on = [f for f in dataset.fields if f.group not in held_out]
-    if not judged or len(trained_on) < training.batch:
+    if not evaluated or len(trained_on) < training.batch:
         raise UsageError(
             f"the detectors need a held-out field with regions, and {training.batch} to train on "
-            f"(got {len(judged)} and {len(trained_on)}); change --folds, or add images"
+            f"(got {len(evaluated)} and {len(trained_on)}); change --folds, or add images"
         )
     rows: dict[DetectorTrunk, DetectorRow] = {}
     for trunk in trunks:
         findings = _findings(
             trained_on,
-            judged,
+            evaluated,
             settings=settings,
             training=replace(training, trunk=trunk),
             trunk_weights=trunk_weights,
@@ -141,14 +141,14 @@ def compare_detectors(
             log=log,
         )
         rows[trunk] = _row(
-            findings, judged, batch=training.batch, seed=training.seed, resamples=resamples
+            findings, evaluated, batch=training.batch, seed=training.seed, resamples=resamples
         )
     return DetectorTable(
         schema=1,
         dataset=dataset.name,
         held_out_groups=tuple(held_out),
-        fields=len(judged),
-        regions=sum(len(field.boxes) for field in judged),
+        fields=len(evaluated),
+        regions=sum(len(field.boxes) for field in evaluated),
         steps=training.steps,
         batch=training.batch,
         canvas_px=training.canvas_px,
@@ -178,7 +178,7 @@ def step_times() -> Iterator[list[float]]:
 
 def _findings(
     trained_on: Sequence[LabelledField],
-    judged: Sequence[LabelledField],
+    evaluated: Sequence[LabelledField],
     *,
     settings: DetectorSettings,
     training: DetectorTraining,
@@ -207,18 +207,18 @@ def _findings(
             trunk_weights=trunk_weights,
             log=log,
         )
-    log(f"{training.trunk}: measuring on {len(judged)} fields")
-    findings = _detect(model, judged, step_s=np.diff(times))
+    log(f"{training.trunk}: measuring on {len(evaluated)} fields")
+    findings = _detect(model, evaluated, step_s=np.diff(times))
     save_arrays(stored, {field.name: getattr(findings, field.name) for field in fields(_Findings)})
     return findings
 
 
 @torch.inference_mode()
 def _detect(
-    model: FasterRCNN, judged: Sequence[LabelledField], *, step_s: npt.NDArray[np.float64]
+    model: FasterRCNN, evaluated: Sequence[LabelledField], *, step_s: npt.NDArray[np.float64]
 ) -> _Findings:
     boxes, scores, image_s = [], [], []
-    for number, field in enumerate(judged):
+    for number, field in enumerate(evaluated):
         pixels = read_image(field.path, name=str(field.path))
         image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
         if number == 0:
@@ -240,21 +240,21 @@ def _detect(
 
 def _row(
     findings: _Findings,
-    judged: Sequence[LabelledField],
+    evaluated: Sequence[LabelledField],
     *,
     batch: int,
     seed: int,
     resamples: int,
 ) -> DetectorRow:
-    names, index = np.unique([field.group for field in judged], return_inverse=True)
+    names, index = np.unique([field.group for field in evaluated], return_inverse=True)
     ends = np.cumsum(findings.counts)[:-1]
     correct = [
         metrics.match_regions(boxes, scores, field.boxes) >= 0
         for boxes, scores, field in zip(
-            np.split(findings.boxes, ends), np.split(findings.scores, ends), judged, strict=True
+            np.split(findings.boxes, ends), np.split(findings.scores, ends), evaluated, strict=True
         )
     ]
-    truths = np.bincount(index, [len(field.boxes) for field in judged], len(names)).astype(float)
+    truths = np.bincount(index, [len(field.boxes) for field in evaluated], len(names)).astype(float)
     ap50 = statistics.average_precision(
         np.concatenate(correct),
         findings.scores,

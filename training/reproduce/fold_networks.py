@@ -130,17 +130,17 @@ class CrossValidation:
         if stored.is_file():
             self.log(f"fold {fold}, model {model}: finished before, {stored}")
             return HeldOut.load(stored)
-        judged = np.isin(self.regions.groups, self.folds[fold])
+        in_fold = np.isin(self.regions.groups, self.folds[fold])
         single = self.regions.cells == 1
-        trained_on = ~judged if model == "A" else ~judged & single
+        trained_on = ~in_fold if model == "A" else ~in_fold & single
         training = self.training if model == "A" else replace(self.training, clump_share=0.0)
-        if not (~judged & single).any():
+        if not (~in_fold & single).any():
             raise UsageError(
                 f"fold {fold} has no region of a single cell to train on; label more smears, or "
                 "lower --folds"
             )
         self.log(
-            f"fold {fold}, model {model}: training on {trained_on.sum()} regions, {judged.sum()} "
+            f"fold {fold}, model {model}: training on {trained_on.sum()} regions, {in_fold.sum()} "
             "held out"
         )
         classifier = train_classifier(
@@ -151,10 +151,10 @@ class CrossValidation:
             trunk_weights=self.trunk_weights,
             log=self.log,
         )
-        held_out = select_regions(self.regions, judged)
-        learnt = self.regions.types[~judged & single].any(axis=0)
+        held_out = select_regions(self.regions, in_fold)
+        learnt = self.regions.types[~in_fold & single].any(axis=0)
         result = HeldOut(
-            images=self.images[judged],
+            images=self.images[in_fold],
             groups=held_out.groups,
             boxes=held_out.boxes,
             cells=held_out.cells,

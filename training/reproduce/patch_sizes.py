@@ -14,7 +14,7 @@ from rbc_engine.errors import UsageError
 from rbc_engine.lanes.stages.call import types_held
 from rbc_engine.training.evaluation.findings import MIN_EXAMPLES
 from rbc_engine.training.evaluation.measures import metrics
-from rbc_engine.training.evaluation.tables import Table
+from rbc_engine.training.evaluation.report.tables import Table
 from rbc_engine.training.fit.classifier import predict
 from rbc_engine.training.fit.region_set import load_regions
 from rbc_engine.training.plan import TrainingPlan
@@ -82,7 +82,7 @@ def compare_patch_sizes(
         plan.train_classifier(
             stages=((patch_px, patches),), learning_rate=learning_rate, bf16=bf16, start=start
         )
-        rows.append(_judge(plan, patch_px, min(sizes_px)))
+        rows.append(_evaluate(plan, patch_px, min(sizes_px)))
     regions = load_regions(plan.held_out, short_side_px=plan.recipe.detector.short_side_px)
     return PatchSizeTable(
         dataset=plan.dataset.name,
@@ -94,7 +94,7 @@ def compare_patch_sizes(
     )
 
 
-def _judge(plan: TrainingPlan, patch_px: int, smallest_px: int) -> PatchSizeRow:
+def _evaluate(plan: TrainingPlan, patch_px: int, smallest_px: int) -> PatchSizeRow:
     classifier, settings = plan.trained_classifier()
     regions = load_regions(plan.held_out, short_side_px=plan.recipe.detector.short_side_px)
     probabilities = predict(classifier, regions, settings=settings)

@@ -18,9 +18,9 @@ from rbc_engine.engine import Engine
 from rbc_engine.errors import ImageError, UsageError
 from rbc_engine.sources.images.decode import read_image
 from rbc_engine.training.datasets.base import Dataset, LabelledField
-from rbc_engine.training.datasets.judging_smears import warn_of_training
+from rbc_engine.training.datasets.evaluation_fields import warn_of_training
 from rbc_engine.training.evaluation.measures import metrics
-from rbc_engine.training.evaluation.tables import Table
+from rbc_engine.training.evaluation.report.tables import Table
 from rbc_engine.training.fit.augment import jpeg
 from rbc_engine.training.reproduce.study_files import write_result
 from rbc_engine.types.arrays import Float32, UInt8

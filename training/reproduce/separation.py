@@ -19,10 +19,10 @@ from rbc_engine.packs.manifest import ClassifierSettings
 from rbc_engine.training.datasets.foreground import foreground_mask
 from rbc_engine.training.evaluation.measures import statistics
 from rbc_engine.training.evaluation.measures.bootstrap import PERCENT, Bootstrap
+from rbc_engine.training.evaluation.report.tables import Table, measure_text
 from rbc_engine.training.evaluation.result import Measure
-from rbc_engine.training.evaluation.tables import Table, measure_text
 from rbc_engine.training.fit.region_set import RegionSet
-from rbc_engine.training.reproduce.contact_sheet import GREEN, INK, RED, Tile, contact_sheet
+from rbc_engine.training.reproduce.figures.contact_sheet import GREEN, INK, RED, Tile, contact_sheet
 from rbc_engine.training.reproduce.folds import select_regions
 from rbc_engine.training.reproduce.study_files import to_png, write_result
 from rbc_engine.training.reproduce.unet import CANVAS_PX, predict_cores, train_unet
@@ -155,14 +155,14 @@ def compare_separation(
 
     Raises UsageError if there is no clump to measure on, or nothing to learn from.
     """
-    judged = np.isin(regions.groups, held_out)
-    learn = _Clumps(select_regions(regions, ~judged), settings)
-    judge = _Clumps(select_regions(regions, judged), settings)
-    singles = select_regions(regions, ~judged & (regions.cells == 1))
-    if not (len(learn.cells) and len(judge.cells) and len(singles)):
+    is_held_out = np.isin(regions.groups, held_out)
+    learn = _Clumps(select_regions(regions, ~is_held_out), settings)
+    unseen = _Clumps(select_regions(regions, is_held_out), settings)
+    singles = select_regions(regions, ~is_held_out & (regions.cells == 1))
+    if not (len(learn.cells) and len(unseen.cells) and len(singles)):
         raise UsageError(
             "figure 8 needs clumps and single cells in the smears to learn from, and clumps in "
-            f"those held out (got {len(learn.cells)}, {len(singles)} and {len(judge.cells)}); "
+            f"those held out (got {len(learn.cells)}, {len(singles)} and {len(unseen.cells)}); "
             "label more"
         )
     sizes = (singles.boxes[:, 2:] - singles.boxes[:, :2]).mean(axis=1) * singles.canvas_scales
@@ -181,20 +181,20 @@ def compare_separation(
     )
     model = train_unet(singles, settings=settings, steps=unet_steps, batch=16, seed=seed, log=log)
     cut = {
-        "watershed": [cut_by_watershed(m, peak_distance_px=peak_distance_px) for m in judge.masks],
+        "watershed": [cut_by_watershed(m, peak_distance_px=peak_distance_px) for m in unseen.masks],
         "unet": [
             _pieces(cores, mask)
-            for cores, mask in zip(predict_cores(model, judge.canvases), judge.masks, strict=True)
+            for cores, mask in zip(predict_cores(model, unseen.canvases), unseen.masks, strict=True)
         ],
     }
-    names, index = np.unique(judge.regions.groups, return_inverse=True)
+    names, index = np.unique(unseen.regions.groups, return_inverse=True)
     bootstrap = Bootstrap(len(names), resamples=resamples, seed=seed)
     counts = {name: _counts(labels) for name, labels in cut.items()}
     result = Separation(
         schema=1,
         dataset=dataset,
         held_out_groups=tuple(names.tolist()),
-        clumps=len(judge.cells),
+        clumps=len(unseen.cells),
         peak_distance_px=peak_distance_px,
         unet_steps=unet_steps,
         seed=seed,
@@ -202,16 +202,16 @@ def compare_separation(
         methods={
             name: Method(
                 right_number=bootstrap.measure(
-                    statistics.share(counts[name] == judge.cells, index, count=len(names))
+                    statistics.share(counts[name] == unseen.cells, index, count=len(names))
                 ),
-                too_few=float((counts[name] < judge.cells).mean()),
-                too_many=float((counts[name] > judge.cells).mean()),
+                too_few=float((counts[name] < unseen.cells).mean()),
+                too_many=float((counts[name] > unseen.cells).mean()),
             )
             for name in ("watershed", "unet")
         },
     )
-    shown = np.random.default_rng(seed).permutation(len(judge.cells))[:_SHOWN]
-    tiles = [tile for i in shown for tile in _tiles(judge, int(i), cut, settings)]
+    shown = np.random.default_rng(seed).permutation(len(unseen.cells))[:_SHOWN]
+    tiles = [tile for i in shown for tile in _tiles(unseen, int(i), cut, settings)]
     return result, tiles
 
 

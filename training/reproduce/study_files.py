@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from rbc_engine.errors import UsageError
 from rbc_engine.sinks.files.atomic import AtomicFile, explain_os_errors
-from rbc_engine.training.evaluation.tables import Table
+from rbc_engine.training.evaluation.report.tables import Table
 
 __all__ = ["load_arrays", "save_arrays", "to_png", "write_result"]
 

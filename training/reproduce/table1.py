@@ -15,8 +15,8 @@ from rbc_engine.lanes.stages.call import types_held
 from rbc_engine.packs.manifest import ClassifierSettings
 from rbc_engine.training.evaluation.measures import statistics
 from rbc_engine.training.evaluation.measures.bootstrap import PERCENT, Bootstrap
+from rbc_engine.training.evaluation.report.tables import Table, measure_text
 from rbc_engine.training.evaluation.result import Measure
-from rbc_engine.training.evaluation.tables import Table, measure_text
 from rbc_engine.training.fit.caller import train_caller
 from rbc_engine.training.reproduce.fold_networks import MODELS, CrossValidation, Model
 from rbc_engine.training.reproduce.held_out import HeldOut

@@ -228,7 +228,7 @@ class CudaGpu:
         """Return the bytes of GPU memory that no process holds."""
         status, free, _ = self.libraries.driver.cuMemGetInfo()
         if int(status):
-            raise DeviceError(f"{self.name}: the driver does not tell its free memory ({status})")
+            raise DeviceError(f"{self.name}: the driver does not report its free memory ({status})")
         return int(free)
 
     def refuse(self) -> None:

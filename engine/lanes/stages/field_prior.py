@@ -17,7 +17,7 @@ import numpy.typing as npt
 from rbc_engine.packs.manifest import ClassifierSettings, FieldPriorSettings
 from rbc_engine.types.arrays import Float32
 
-__all__ = ["FieldPrior", "telling_regions"]
+__all__ = ["FieldPrior", "informative_regions"]
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -32,7 +32,7 @@ _NEAREST = 1e-6
 _SURE = 0.5
 
 
-def telling_regions(scores: Float32, border: Mask) -> Mask:
+def informative_regions(scores: Float32, border: Mask) -> Mask:
     """Return bool [R], the regions that a field's mix is estimated from: surely cells, and not cut
     by its edge.
 
@@ -53,10 +53,10 @@ class FieldPrior:
         """Return the prior of a pack; None if it has none."""
         return None if settings.field_prior is None else cls(settings.field_prior)
 
-    def __call__(self, probabilities: Float32, telling: Mask, counts: Sequence[int]) -> Float32:
+    def __call__(self, probabilities: Float32, informative: Mask, counts: Sequence[int]) -> Float32:
         """Correct the probabilities of the regions of some fields, each field separately.
 
-        probabilities: float32 [R, T]. telling: bool [R], see telling_regions.
+        probabilities: float32 [R, T]. informative: bool [R], see informative_regions.
         counts: regions of each field, which sum to R.
 
         Returns float32 [R, T]. The sum of a region's probabilities does not change.
@@ -67,15 +67,15 @@ class FieldPrior:
         field = np.repeat(np.arange(len(filled)), filled)
         begins = np.concatenate([[0], np.cumsum(filled)[:-1]])
         # A region that overflowed, as float16 may, must not affect its whole field.
-        tells = (telling & np.isfinite(probabilities).all(axis=1))[:, None]
-        known = np.add.reduceat(tells.astype(np.float64), begins) + self._cells
+        counted = (informative & np.isfinite(probabilities).all(axis=1))[:, None]
+        known = np.add.reduceat(counted.astype(np.float64), begins) + self._cells
 
         p = np.clip(probabilities.astype(np.float64), _NEAREST, 1 - _NEAREST)
         logits = np.log(p) - np.log1p(-p)
         held = p.sum(axis=1, keepdims=True)
         corrected, offset = p, np.zeros_like(held)
         for _ in range(_ROUNDS):
-            common = np.add.reduceat(np.where(tells, corrected, 0.0), begins)
+            common = np.add.reduceat(np.where(counted, corrected, 0.0), begins)
             common = (common + self._cells * self._trained) / known
             shifted = logits + np.log(common / self._trained)[field]
             corrected, offset = _competing(shifted, held, offset)

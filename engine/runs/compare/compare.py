@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rbc_engine.runs.finished_run import FieldRow, FinishedRun
+from rbc_engine.runs.finished.finished_run import FieldRow, FinishedRun
 from rbc_engine.sinks.journal.run_journal import FieldKey
 from rbc_engine.stats.counts import SlideCounts, SlideTally
 from rbc_engine.stats.grade import TypeShare, type_shares

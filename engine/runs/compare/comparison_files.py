@@ -12,7 +12,7 @@ from typing import Any
 
 from rbc_engine.runs.compare.compare import LEAST_IOU, Change, Comparison, SlideDifference
 from rbc_engine.runs.compare.comparison_page import comparison_page
-from rbc_engine.runs.finished_run import FinishedRun
+from rbc_engine.runs.finished.finished_run import FinishedRun
 from rbc_engine.sinks.files.atomic import AtomicFile
 from rbc_engine.sinks.out_folder import Contents, OutFolder
 from rbc_engine.sinks.tables.csv_file import CsvFile

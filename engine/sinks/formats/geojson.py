@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from rbc_engine.packs.pack import Pack
 from rbc_engine.sinks.files.atomic_folder import AtomicFolder
-from rbc_engine.sinks.formats.overlay_drawing import KIND_RGB, NORMAL_RGB
+from rbc_engine.sinks.formats.overlay.drawing import KIND_RGB, NORMAL_RGB
 from rbc_engine.sinks.origin import origin
 from rbc_engine.text import encodable
 from rbc_engine.types.arrays import Float32

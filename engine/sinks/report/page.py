@@ -62,7 +62,7 @@ def render(findings: Findings, pack: Pack, run: RunRecord, *, written: str) -> I
         run=_plain(run),
         written=written,
         red_regions=sum(found.counts.red_regions for found in findings.slides.values()),
-        kinds=_told_kinds(pack),
+        kinds=_detected_kinds(pack),
         stages=_stages(run),
         facts=_facts(run, pack),
         settings=_flat(run.settings.to_json()),
@@ -103,7 +103,7 @@ def _label(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _told_kinds(pack: Pack) -> list[Kind]:
+def _detected_kinds(pack: Pack) -> list[Kind]:
     """List the kinds other than red that the pack's detector finds."""
     return [kind for kind in sorted(map(Kind.of, pack.manifest.detector.kinds)) if kind]
 
@@ -136,7 +136,9 @@ def _data(findings: Findings, pack: Pack, pictured: list[PicturedField]) -> dict
         "threshold": pack.manifest.caller.threshold,
         "flags": [_label((flag.name or "").lower()) for flag in FLAGS],
         "flagBits": [int(flag) for flag in FLAGS],
-        "kinds": [{"label": _label(kind.label), "number": int(kind)} for kind in _told_kinds(pack)],
+        "kinds": [
+            {"label": _label(kind.label), "number": int(kind)} for kind in _detected_kinds(pack)
+        ],
         "unfamiliar": [row.number for row in rows if FieldFlag.UNFAMILIAR in row.field_flags],
         "uncovered": [row.number for row in rows if FieldFlag.UNCOVERED in row.field_flags],
         "slides": [_slide(found, pack) for found in findings.slides.values()],
@@ -163,7 +165,7 @@ def _slide(found: SlideFindings, pack: Pack) -> dict[str, Any]:
     share = (counts.abnormal_fraction, counts.ci_low, counts.ci_high)
     type_counts = counts.type_counts.tolist() or [0] * len(pack.types)
     shares = type_shares(counts, pack.types, abnormal=pack.manifest.abnormal)
-    told, caller = _told_kinds(pack), pack.manifest.caller
+    detected, caller = _detected_kinds(pack), pack.manifest.caller
     corrected = corrected_share(
         counts.whole_abnormal,
         counts.whole,
@@ -185,8 +187,8 @@ def _slide(found: SlideFindings, pack: Pack) -> dict[str, Any]:
         "share": _rounded(share),
         "corrected": None if corrected is None else _rounded(corrected),
         "redCells": counts.red_cells,
-        "white": counts.white_cells if Kind.WHITE_CELL in told else None,
-        "platelets": counts.platelets if Kind.PLATELET in told else None,
+        "white": counts.white_cells if Kind.WHITE_CELL in detected else None,
+        "platelets": counts.platelets if Kind.PLATELET in detected else None,
         "types": [
             _type(count, of_type) for count, of_type in zip(type_counts, shares, strict=True)
         ],

@@ -6,7 +6,7 @@ const gradedOf = (slide) =>
     .filter(({ grades }) => grades && grades[0] > 0)
     .sort((a, b) => b.grades[0] - a.grades[0] || b.count - a.count);
 
-// The kinds beside red cells that the pack tells, and where a slide or a field has their number.
+// The kinds other than red that the pack detects, and where a slide or a field has their number.
 const otherKinds = (data) =>
   [
     { kind: "white cell", label: "White cells", key: "white" },

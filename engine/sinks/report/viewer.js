@@ -12,7 +12,7 @@ function makeViewer(data) {
   });
   const pen = canvas.getContext("2d");
   const stage = h("div", { class: "stage" }, canvas);
-  const told = h("div", { class: "told", role: "status" });
+  const details = h("div", { class: "details", role: "status" });
   const title = h("p", { class: "field-name" }, "Choose a field from the list");
 
   const which = h(
@@ -69,7 +69,7 @@ function makeViewer(data) {
     { class: "hint", id: "viewer-keys" },
     "Wheel or + and − zoom, drag or arrow keys move, 0 fits, N and P step through the regions, Escape lets go.",
   );
-  byId("viewer").replaceChildren(title, tools, stage, told, legend, keys);
+  byId("viewer").replaceChildren(title, tools, stage, details, legend, keys);
 
   // Where a full-resolution pixel lies on the canvas: left + scale * x. The image itself may be reduced.
   function size() {
@@ -166,7 +166,7 @@ function makeViewer(data) {
     }
   }
 
-  function tell() {
+  function describe() {
     if (state.at < 0) {
       const red = state.boxes.filter((region) => !region.kind);
       const abnormal = red.filter((region) => region.abnormal).length;
@@ -174,7 +174,7 @@ function makeViewer(data) {
         .map(({ label, number }) => [label, state.boxes.filter(({ kind }) => kind === number).length])
         .filter(([, seen]) => seen)
         .map(([label, seen]) => `, ${counted(seen, label)}`);
-      told.replaceChildren(
+      details.replaceChildren(
         state.row && state.image ? `${counted(red.length, "region")}, ${count(abnormal)} abnormal${others.join("")}. Choose one for what it holds.` : "",
       );
       return;
@@ -185,7 +185,7 @@ function makeViewer(data) {
     const name = ([type, p]) => `${data.types[type].label} ${p.toFixed(2)}`;
     if (region.kind) {
       const { label } = data.kinds.find(({ number }) => number === region.kind) ?? { label: "no red cell" };
-      told.replaceChildren(
+      details.replaceChildren(
         h("b", {}, `Region ${state.at}: `),
         `${label}, score ${region.score.toFixed(2)}. `,
         flags.length ? `Flagged ${flags.join(", ")}. ` : "",
@@ -194,7 +194,7 @@ function makeViewer(data) {
       return;
     }
     const holds = region.types.length ? region.types.map(name).join(", ") : `no type over its threshold; likeliest ${name(region.likeliest)}`;
-    told.replaceChildren(
+    details.replaceChildren(
       h("b", {}, `Region ${state.at}: `),
       `${holds}. `,
       h("span", { class: region.abnormal ? "bad" : "" }, `${region.abnormal ? "Abnormal" : "Normal"}, p ${region.p.toFixed(2)}. `),
@@ -215,7 +215,7 @@ function makeViewer(data) {
       state.y = height / 2 - state.scale * (top + down / 2);
       state.fitted = false;
     }
-    tell();
+    describe();
     draw();
   }
 
@@ -298,7 +298,7 @@ function makeViewer(data) {
     Object.assign(state, { row: null, image: null, boxes: [], at: -1 });
     title.replaceChildren(text);
     canvas.setAttribute("aria-label", text);
-    tell();
+    describe();
     draw();
   }
 

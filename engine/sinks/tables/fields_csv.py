@@ -33,7 +33,7 @@ FIELD_COLUMNS = (
     "uncovered",
     "flags",
 )
-"""Those that read it back must agree: rbc_engine.runs.finished_run."""
+"""Those that read it back must agree: rbc_engine.runs.finished.finished_run."""
 
 
 class FieldsCsv:

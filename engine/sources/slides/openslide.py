@@ -30,7 +30,7 @@ _MAX_TILE_PX = 1 << 24
 
 
 def is_slide(path: Path) -> bool:
-    """Return False: only the name tells, before OpenSlide is asked."""
+    """Return False: only the name decides, before OpenSlide is asked."""
     return False
 
 

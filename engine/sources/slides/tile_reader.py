@@ -37,7 +37,7 @@ The palest cell of the smears that the shipped pack was trained on differs from 
 by 22."""
 
 _SPOTS_PER_CELL = 4
-"""A tile is judged in spots; the smallest region that the pack looks for has this many across."""
+"""A tile is decided in spots; the smallest region that the pack looks for has this many across."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -305,10 +305,10 @@ def _tile_pixels(opened: _Open, tile: Tile) -> UInt8 | None:
         pixels, all_there = slide.read(opened.blank_level, box)
         if all_there and shows_only_background(pixels, spot_px / level.down):
             return None
-        judged = all_there
+        decided = all_there
     else:
-        judged = False
+        decided = False
     pixels, _ = slide.read(0, Box(*tile.box))
-    if not judged and shows_only_background(pixels, spot_px):
+    if not decided and shows_only_background(pixels, spot_px):
         return None
     return pixels

@@ -145,7 +145,7 @@ inline std::vector<Fiber> fibers;
 inline unsigned running;
 inline std::function<void()> kernel_body;
 
-// AddressSanitizer has to be told of every change of stack.
+// AddressSanitizer must be notified of every change of stack.
 inline void switch_stack(ucontext_t* from, ucontext_t* to, const void* stack, size_t bytes, bool leaves_for_good) {
 #if defined(__SANITIZE_ADDRESS__)
   void* fake = nullptr;

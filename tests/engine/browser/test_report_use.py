@@ -31,7 +31,7 @@ def between(cells):
     return " to ".join(f"{count:,}" for count in dict.fromkeys(cells))
 
 
-def test_cells_are_told_as_a_range_and_sort_by_the_fewest(load, report):
+def test_cells_are_shown_as_a_range_and_sort_by_the_fewest(load, report):
     page = load(report)
     slides = page.evaluate("JSON.parse(document.getElementById('data').textContent)")["slides"]
     total = [sum(slide["cells"][end] for slide in slides) for end in (0, 1)]
@@ -50,16 +50,16 @@ def test_cells_are_told_as_a_range_and_sort_by_the_fewest(load, report):
 
 def test_a_clump_says_how_many_cells_it_may_hold(load, report):
     page = load(report)
-    page.wait_for_function("document.querySelector('.told').textContent.includes('region')")
+    page.wait_for_function("document.querySelector('.details').textContent.includes('region')")
     boxes = page.evaluate("JSON.parse(document.getElementById('boxes-0').textContent)")
     clump = next(at for at, box in enumerate(boxes) if box["flags"] & 2)
     single = next(at for at, box in enumerate(boxes) if not box["flags"] & 2)
-    told = {}
+    texts = {}
     for at in range(max(clump, single) + 1):
         page.locator("#viewer canvas").press("n")
-        told[at] = page.locator(".told").inner_text()
-    assert f" {between(boxes[clump]['cells'])} cells. " in told[clump]
-    assert "cell" not in told[single]
+        texts[at] = page.locator(".details").inner_text()
+    assert f" {between(boxes[clump]['cells'])} cells. " in texts[clump]
+    assert "cell" not in texts[single]
     patches = page.evaluate("JSON.parse(document.getElementById('patches-0').textContent)")
     # Under each picture, and in what a screen reader says of it.
     expected = []
@@ -69,9 +69,9 @@ def test_a_clump_says_how_many_cells_it_may_hold(load, report):
         expected.append([f"{patch['p']:.2f}", *notes])
     assert {len(notes) for notes in expected} == {1, 2, 3}
     shown = page.locator("#gallery button.patch").all()
-    told = [patch.locator("span").all_inner_texts() for patch in shown]
-    assert sorted(told) == sorted(expected)
-    for patch, notes in zip(shown, told, strict=True):
+    texts = [patch.locator("span").all_inner_texts() for patch in shown]
+    assert sorted(texts) == sorted(expected)
+    for patch, notes in zip(shown, texts, strict=True):
         assert f"{', '.join(notes[1:])}. Open " in patch.locator("img").get_attribute("alt")
 
 
@@ -155,7 +155,7 @@ VERMILION, BLUE, YELLOW = (213, 94, 0), (0, 114, 178), (255, 233, 77)
 
 def test_the_field_is_drawn_with_its_boxes(load, report):
     page = load(report)
-    page.wait_for_function("document.querySelector('.told').textContent.includes('region')")
+    page.wait_for_function("document.querySelector('.details').textContent.includes('region')")
     full = inked(page)
     assert full[..., 3].any()
     assert count_like(full, VERMILION) > 500
@@ -205,22 +205,22 @@ def test_the_field_zooms_and_moves(load, report, way):
     np.testing.assert_array_equal(inked(page), fitted)
 
 
-def test_regions_are_told_by_keyboard_and_click(load, report):
+def test_regions_are_described_by_keyboard_and_click(load, report):
     page = load(report)
-    canvas, told = page.locator("#viewer canvas"), page.locator(".told")
-    page.wait_for_function("document.querySelector('.told').textContent.includes('region')")
+    canvas, texts = page.locator("#viewer canvas"), page.locator(".details")
+    page.wait_for_function("document.querySelector('.details').textContent.includes('region')")
     boxes = page.evaluate("JSON.parse(document.getElementById('boxes-0').textContent)")
     canvas.press("n")
-    assert told.inner_text().startswith("Region 0: ")
+    assert texts.inner_text().startswith("Region 0: ")
     canvas.press("n")
-    assert told.inner_text().startswith("Region 1: ")
-    assert f"p {boxes[1]['p']:.2f}" in told.inner_text()
+    assert texts.inner_text().startswith("Region 1: ")
+    assert f"p {boxes[1]['p']:.2f}" in texts.inner_text()
     assert count_like(inked(page), YELLOW) > 100
     canvas.press("p")
     canvas.press("p")
-    assert told.inner_text().startswith(f"Region {len(boxes) - 1}: ")
+    assert texts.inner_text().startswith(f"Region {len(boxes) - 1}: ")
     canvas.press("Escape")
-    assert "Choose one" in told.inner_text()
+    assert "Choose one" in texts.inner_text()
     canvas.press("0")
     width, height = page.evaluate(
         "[document.querySelector('#viewer canvas').clientWidth, document.querySelector('#viewer "
@@ -234,7 +234,7 @@ def test_regions_are_told_by_keyboard_and_click(load, report):
     canvas.scroll_into_view_if_needed()
     spot = {"x": left + scale * (x + across / 2), "y": top + scale * (y + down / 2)}
     canvas.click(position=spot)
-    assert told.inner_text().startswith(f"Region {smallest}: ")
+    assert texts.inner_text().startswith(f"Region {smallest}: ")
 
 
 def test_a_patch_opens_its_field_at_its_region(load, report):
@@ -244,10 +244,10 @@ def test_a_patch_opens_its_field_at_its_region(load, report):
     patch = patches[4][0][0]
     group = page.locator("#gallery .kind").filter(has=page.get_by_role("heading", name=label))
     group.locator("button.patch").first.click()
-    page.wait_for_function("document.querySelector('.told').textContent.startsWith('Region')")
+    page.wait_for_function("document.querySelector('.details').textContent.startsWith('Region')")
     assert page.locator(".field-name bdi").inner_text() == patch["field"]
-    assert page.locator(".told").inner_text().startswith(f"Region {patch['region']}: ")
-    assert label in page.locator(".told").inner_text()
+    assert page.locator(".details").inner_text().startswith(f"Region {patch['region']}: ")
+    assert label in page.locator(".details").inner_text()
     assert page.evaluate("document.activeElement.tagName") == "CANVAS"
 
 
@@ -270,4 +270,4 @@ def test_everything_is_reached_by_keyboard(load, report):
     wanted = {"slide-text", "slide-type", "chosen-slide", "field-text", "BUTTONpatch abnormal"}
     assert wanted | {"viewer-which", "BUTTONlink", "CANVAS"} <= reached
     page.keyboard.press("n")
-    assert page.locator(".told").inner_text().startswith("Region 0: ")
+    assert page.locator(".details").inner_text().startswith("Region 0: ")

@@ -176,10 +176,10 @@ def test_a_terminal_sees_a_whole_slide_go_on_tile_by_tile(tmp_path: Path) -> Non
     count = slide["tiles"]["run"] + slide["tiles"]["blank"]
     assert count > 1
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
-    told = [(int(tile), int(of)) for tile, of in re.findall(r", tile (\d+) of (\d+)", plain)]
-    assert {of for _, of in told} == {count}
-    assert [tile for tile, _ in told] == sorted(tile for tile, _ in told)
-    assert 1 <= told[0][0] <= told[-1][0] <= count
+    shown = [(int(tile), int(of)) for tile, of in re.findall(r", tile (\d+) of (\d+)", plain)]
+    assert {of for _, of in shown} == {count}
+    assert [tile for tile, _ in shown] == sorted(tile for tile, _ in shown)
+    assert 1 <= shown[0][0] <= shown[-1][0] <= count
 
 
 def test_nothing_usable_is_exit_1_with_reasons(tmp_path: Path) -> None:

@@ -235,7 +235,7 @@ def test_closing_frees_everything(machine, tmp_path) -> None:
     assert machine.gpus.used[0] == before
 
 
-def test_no_memory_is_told_apart_from_other_failures(tmp_path) -> None:
+def test_lack_of_memory_is_distinguished_from_other_failures(tmp_path) -> None:
     machine = FakeMachine(total_bytes=1 << 20)
     gpu = open_gpu(0, libraries=machine.libraries, cache_root=tmp_path)
     device = gpu.lane()

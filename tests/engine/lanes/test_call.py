@@ -34,8 +34,8 @@ def test_types_are_those_over_their_threshold_or_the_likeliest(probabilities, at
     has = types_held(probabilities, settings=settings(at_least_one))
     assert has.shape == probabilities.shape
     assert has.dtype == bool
-    for row, told in zip(probabilities.tolist(), has.tolist(), strict=True):
+    for row, held in zip(probabilities.tolist(), has.tolist(), strict=True):
         expected = [p >= t for p, t in zip(row, THRESHOLDS, strict=True)]
         if at_least_one and not any(expected):
             expected[row.index(max(row))] = True
-        assert told == expected
+        assert held == expected

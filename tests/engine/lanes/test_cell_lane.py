@@ -61,7 +61,7 @@ def detections(groups):
 
 @pytest.fixture(scope="module")
 def analysed(pack, frame):
-    """A field, as a lane judges it whose detector finds just this."""
+    """Analyse a field by a lane whose detector finds just this."""
     with HostDevice(precision="fp32", lanes=1, threads=1) as device:
 
         def analyse(found, *, field_prior=None, **settings):
@@ -103,7 +103,7 @@ def test_types_of_a_crowd_are_the_union_of_its_cells(analysed):
     np.testing.assert_array_equal(
         regions.boxes[crowd], [100 - CELL / 2, 120 - CELL / 2, 270 + CELL / 2, 120 + CELL / 2]
     )
-    # The pair is told as a whole, which is neither of its cells.
+    # The pair is classified as a whole, which is neither of its cells.
     pair = counts.index(2)
     whole = analysed(detections([(1, PAIR)])).regions
     np.testing.assert_allclose(regions.probabilities[pair], whole.probabilities[0], atol=1e-4)
@@ -153,22 +153,22 @@ def test_a_region_without_a_likely_type_is_unsure(analysed):
 
 
 def test_cells_of_a_crowd_take_part_in_the_fields_mix(analysed, pack):
-    """Each patch of the field, whole region or cell, tells of the field's types by itself."""
+    """Each patch of the field, whole region or cell, counts in the field's types by itself."""
     asked = []
 
     class Prior(FieldPrior):
-        def __call__(self, probabilities, telling, counts):
-            asked.append((len(probabilities), telling.tolist(), counts))
-            return super().__call__(probabilities, telling, counts)
+        def __call__(self, probabilities, informative, counts):
+            asked.append((len(probabilities), informative.tolist(), counts))
+            return super().__call__(probabilities, informative, counts)
 
     prior = Prior(pack.manifest.classifier.field_prior)
     found = detections([(1, [*ALONE, *CHAIN]), (2, WHITE)])
     analysed(found, field_prior=prior)
-    [(patches, telling, counts)] = asked
+    [(patches, informative, counts)] = asked
     assert patches == len(ALONE) + len(CHAIN) == sum(counts)
     # Neither the one at the border nor those that are not sure.
     scores = found.scores[:patches]
-    assert sum(telling) == int((scores >= 0.5).sum()) - 1
+    assert sum(informative) == int((scores >= 0.5).sum()) - 1
 
 
 def test_the_scale_says_where_it_comes_from(analysed, pack):

@@ -61,11 +61,11 @@ def regions_of(boxes, scores, kinds, manifest):
     """As a lane makes them; the probabilities say how many cells a region has, in thousandths."""
     grouped = group_cells(boxes, scores, kinds, touching=manifest.detector.touching)
     cells = grouped.cells.per_region(len(grouped.boxes))
-    told = np.where(grouped.kinds == Kind.RED, cells / 1000, 0).astype(np.float32)
+    chances = np.where(grouped.kinds == Kind.RED, cells / 1000, 0).astype(np.float32)
     return called(
         counted(grouped, np.zeros(len(cells), np.bool_)),
-        probabilities=np.repeat(told[:, None], len(manifest.types), 1),
-        abnormal_p=told,
+        probabilities=np.repeat(chances[:, None], len(manifest.types), 1),
+        abnormal_p=chances,
         blurred=False,
         settings=manifest,
     )

@@ -106,7 +106,7 @@ def test_too_few_cells_tell_nothing(estimating):
     assert estimating.analyze(blank).um_per_px_from == "assumed"
 
 
-def test_fields_of_a_batch_are_judged_one_by_one(estimating):
+def test_fields_of_a_batch_are_estimated_one_by_one(estimating):
     fields = [field_of(px, cells=n) for px, n in ((40.0, 25), (18.0, 150), (40.0, 25), (90.0, 12))]
     batch = [
         Decoded(
@@ -142,8 +142,10 @@ def test_the_run_says_which_fields_and_how_many(tmp_path: Path):
     assert float(estimates["wide.png"]) == pytest.approx(TRUE_UM / 16, rel=0.2)
     warnings = json.loads((tmp_path / "r" / "run.json").read_text())["warnings"]
     assert any(text.startswith("1 fields have implausible cell sizes") for text in warnings)
-    told = rbc("recall", tmp_path / "r", "--out", tmp_path / "again", "--threshold", "normal=0.9")
-    assert told.returncode == 0, told.stderr
+    recalled = rbc(
+        "recall", tmp_path / "r", "--out", tmp_path / "again", "--threshold", "normal=0.9"
+    )
+    assert recalled.returncode == 0, recalled.stderr
     assert estimates_of(tmp_path / "again") == estimates
     off = rbc("run", folder, "--out", tmp_path / "off", "--formats", "", "--no-estimate-scale")
     assert off.returncode == 0

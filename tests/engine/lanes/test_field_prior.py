@@ -20,7 +20,7 @@ from scipy.special import expit, logit
 
 from rbc_engine.engine import Engine
 from rbc_engine.lanes.stages.call import Caller, types_held
-from rbc_engine.lanes.stages.field_prior import FieldPrior, telling_regions
+from rbc_engine.lanes.stages.field_prior import FieldPrior, informative_regions
 from rbc_engine.packs.manifest import FieldPriorSettings, Manifest
 from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.sources.images.decode import read_image
@@ -32,7 +32,7 @@ SETTINGS = FieldPriorSettings(frequencies=FREQUENCIES, cells=10.0)
 
 
 def slowly(
-    probabilities: npt.NDArray[np.float32], telling: npt.NDArray[np.bool_]
+    probabilities: npt.NDArray[np.float32], informative: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.float64]:
     """One field, region by region, each offset found by bisection."""
     trained = np.array(FREQUENCIES)
@@ -40,9 +40,10 @@ def slowly(
     after = before
     for _ in range(5):
         seen = sum(
-            (row for row, tells in zip(after, telling, strict=True) if tells), np.zeros(TYPES)
+            (row for row, counts_here in zip(after, informative, strict=True) if counts_here),
+            np.zeros(TYPES),
         )
-        common = (seen + SETTINGS.cells * trained) / (telling.sum() + SETTINGS.cells)
+        common = (seen + SETTINGS.cells * trained) / (informative.sum() + SETTINGS.cells)
         rows = []
         for row in before:
             shifted = logit(row) + np.log(common / trained)
@@ -66,8 +67,8 @@ def batches(draw: st.DrawFn):
 @given(batches())
 @settings(deadline=None)
 def test_it_is_what_bisection_finds(batch) -> None:
-    p, telling, counts = batch
-    got = FieldPrior(SETTINGS)(p, telling, counts)
+    p, informative, counts = batch
+    got = FieldPrior(SETTINGS)(p, informative, counts)
     assert got.dtype == np.float32
     assert got.shape == p.shape
     begin = 0
@@ -75,31 +76,31 @@ def test_it_is_what_bisection_finds(batch) -> None:
         here = slice(begin, begin + count)
         begin += count
         if count:
-            np.testing.assert_allclose(got[here], slowly(p[here], telling[here]), atol=2e-5)
+            np.testing.assert_allclose(got[here], slowly(p[here], informative[here]), atol=2e-5)
 
 
 @given(batches())
 @settings(deadline=None)
 def test_each_field_is_by_itself_and_a_region_holds_as_many_types_as_before(batch) -> None:
-    p, telling, counts = batch
+    p, informative, counts = batch
     prior = FieldPrior(SETTINGS)
-    together = prior(p, telling, counts)
+    together = prior(p, informative, counts)
     np.testing.assert_allclose(together.sum(axis=1), p.sum(axis=1), atol=5e-5)
     begin = 0
     for count in counts:
         here = slice(begin, begin + count)
         begin += count
-        np.testing.assert_array_equal(prior(p[here], telling[here], [count]), together[here])
+        np.testing.assert_array_equal(prior(p[here], informative[here], [count]), together[here])
 
 
 @given(batches())
 @settings(deadline=None)
 def test_a_region_that_does_not_tell_changes_no_other(batch) -> None:
-    p, telling, counts = batch
-    other = np.where(telling[:, None], p, np.float32(0.25))
+    p, informative, counts = batch
+    other = np.where(informative[:, None], p, np.float32(0.25))
     prior = FieldPrior(SETTINGS)
     np.testing.assert_array_equal(
-        prior(p, telling, counts)[telling], prior(other, telling, counts)[telling]
+        prior(p, informative, counts)[informative], prior(other, informative, counts)[informative]
     )
 
 
@@ -112,7 +113,7 @@ def test_a_field_like_the_training_stays_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_smear_with_another_mix_of_types_is_told_better(seed: int) -> None:
+def test_a_smear_with_another_mix_of_types_is_classified_better(seed: int) -> None:
     """Cells whose true probabilities are known: Gaussian features, two types of them alike."""
     rng = np.random.default_rng(seed)
     centres = np.array([[0.0, 0.0], [3.0, 0.0], [3.6, 1.2], [0.0, 3.0]])
@@ -128,14 +129,14 @@ def test_a_smear_with_another_mix_of_types_is_told_better(seed: int) -> None:
 
     plain, known = posterior(trained), posterior(there)
     prior = FieldPrior(FieldPriorSettings(frequencies=tuple(trained), cells=20.0))
-    told = prior(plain.astype(np.float32), np.ones(80, np.bool_), [80])
+    corrected = prior(plain.astype(np.float32), np.ones(80, np.bool_), [80])
 
     def surprise(p: npt.NDArray[np.floating]) -> float:
         return float(-np.log(p[np.arange(80), truth]).mean())
 
-    gained = surprise(plain) - surprise(told)
+    gained = surprise(plain) - surprise(corrected)
     assert gained > 0.25 * (surprise(plain) - surprise(known))
-    right = [(p.argmax(axis=1) == truth).mean() for p in (plain, told, known)]
+    right = [(p.argmax(axis=1) == truth).mean() for p in (plain, corrected, known)]
     assert right[0] + 0.03 < right[1] < right[2]
 
 
@@ -144,15 +145,15 @@ def test_a_rare_cell_that_is_sure_stays() -> None:
     p = np.full((81, TYPES), 0.01, np.float32)
     p[:80, 0] = 0.97
     p[80, 2] = 0.97
-    told = FieldPrior(SETTINGS)(p, np.ones(81, np.bool_), [81])
-    assert told[80].argmax() == 2
-    assert told[80, 2] > 0.8
+    corrected = FieldPrior(SETTINGS)(p, np.ones(81, np.bool_), [81])
+    assert corrected[80].argmax() == 2
+    assert corrected[80, 2] > 0.8
 
 
 def test_cut_cells_and_unsure_detections_tell_nothing() -> None:
     scores = np.array([0.9, 0.9, 0.4, 0.5], np.float32)
     border = np.array([False, True, False, False])
-    assert telling_regions(scores, border).tolist() == [True, False, False, True]
+    assert informative_regions(scores, border).tolist() == [True, False, False, True]
 
 
 def test_a_region_without_numbers_spoils_no_other() -> None:
@@ -186,7 +187,7 @@ def test_a_pack_with_an_impossible_one_is_refused(wrong: dict[str, object], name
         Manifest.model_validate(values)
 
 
-def test_nothing_found_is_nothing_told() -> None:
+def test_without_regions_nothing_is_called() -> None:
     nothing = np.zeros((0, TYPES), np.float32)
     assert FieldPrior(SETTINGS)(nothing, np.zeros(0, np.bool_), [0, 0]).shape == (0, TYPES)
 
@@ -200,18 +201,20 @@ def analyze(path: Path, *, field_prior: bool) -> Regions:
 
 def test_an_engine_corrects_what_it_says_of_each_region_by_itself(repository: Path) -> None:
     path = sorted((repository / "samples" / "sickle-1").iterdir())[0]
-    alone, told = analyze(path, field_prior=False), analyze(path, field_prior=True)
-    np.testing.assert_array_equal(told.boxes, alone.boxes)
+    alone, corrected = analyze(path, field_prior=False), analyze(path, field_prior=True)
+    np.testing.assert_array_equal(corrected.boxes, alone.boxes)
     with Engine.open("chula12", device="cpu", precision="fp32") as engine:
         assert engine.field_prior is not None, "the shipped pack has one"
-        telling = telling_regions(alone.scores, alone.flags & RegionFlag.BORDER != 0)
-        expected = engine.field_prior(alone.probabilities, telling, [len(alone.boxes)])
+        informative = informative_regions(alone.scores, alone.flags & RegionFlag.BORDER != 0)
+        expected = engine.field_prior(alone.probabilities, informative, [len(alone.boxes)])
         pack = engine.pack
-    np.testing.assert_allclose(told.probabilities, expected, atol=1e-5)
-    assert np.abs(told.probabilities - alone.probabilities).max() > 0.1
+    np.testing.assert_allclose(corrected.probabilities, expected, atol=1e-5)
+    assert np.abs(corrected.probabilities - alone.probabilities).max() > 0.1
     settled = pack.manifest.classifier
-    np.testing.assert_array_equal(told.has, types_held(told.probabilities, settings=settled))
-    np.testing.assert_array_equal(told.abnormal_p, Caller(pack)(told.probabilities))
+    np.testing.assert_array_equal(
+        corrected.has, types_held(corrected.probabilities, settings=settled)
+    )
+    np.testing.assert_array_equal(corrected.abnormal_p, Caller(pack)(corrected.probabilities))
 
 
 def test_a_run_says_whether_it_corrected(repository: Path, tmp_path: Path) -> None:

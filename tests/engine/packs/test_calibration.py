@@ -79,10 +79,10 @@ def test_quantised_precisions_need_a_verdict_and_others_only_none_against() -> N
         assert [accepts(calibration, "cpu", p) for p in ("fp32", "bf16", "fp16")] == [True] * 3
         assert [accepts(calibration, "cpu", p) for p in ("int8", "fp8")] == [False] * 2
     refused = {**VERDICT, "accepted": False, "reasons": ["ap50 falls"]}
-    judged = parse(document(verdicts={"cpu:int8": VERDICT, "cpu:bf16": refused}))
-    assert accepts(judged, "cpu", "int8")
-    assert not accepts(judged, "cuda", "int8"), "a CPU's verdict is none on a GPU"
-    assert not accepts(judged, "cpu", "bf16")
+    tested = parse(document(verdicts={"cpu:int8": VERDICT, "cpu:bf16": refused}))
+    assert accepts(tested, "cpu", "int8")
+    assert not accepts(tested, "cuda", "int8"), "a CPU's verdict is none on a GPU"
+    assert not accepts(tested, "cpu", "bf16")
 
 
 def without_verdicts(pack: Pack, **verdicts) -> Pack:

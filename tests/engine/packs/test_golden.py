@@ -178,7 +178,7 @@ def change(name: str, by: float, *, row: int = 1):
 
 
 @pytest.mark.parametrize(
-    ("name", "allowed", "told", "message"),
+    ("name", "allowed", "gap", "message"),
     [
         ("boxes", 0.4, 0.6, "is not found"),
         ("scores", -0.015, -0.025, "score differs by 0.025, more than 0.02"),
@@ -186,10 +186,10 @@ def change(name: str, by: float, *, row: int = 1):
         ("abnormal_p", 0.09, 0.12, "abnormal_p differs by 0.12, more than 0.1"),
     ],
 )
-def test_each_difference_is_told(name: str, allowed: float, told: float, message: str):
+def test_each_difference_is_reported(name: str, allowed: float, gap: float, message: str):
     assert compare(*change(name, allowed)) == []
     assert compare(*change(name, -allowed)) == []
-    differences = compare(*change(name, told))
+    differences = compare(*change(name, gap))
     assert message in differences[0]
     assert len(differences) == (2 if name == "boxes" else 1), "a moved box is a lost and a new one"
 
@@ -198,7 +198,7 @@ def test_nan_is_a_difference():
     assert "differs by nan" in compare(*change("probabilities", np.nan))[0]
 
 
-def test_lost_and_new_regions_are_told_unless_they_hardly_are_any():
+def test_lost_and_new_regions_are_reported_unless_hardly_any():
     expected = make_case(regions=5).expected
     fewer = answer(expected, np.array([0, 1, 2, 4]))
     assert ["is not found" in line for line in compare(expected, fewer)] == [True]
@@ -209,13 +209,13 @@ def test_lost_and_new_regions_are_told_unless_they_hardly_are_any():
     assert compare(part, answer(expected), score_threshold=near) == []
 
 
-def test_a_region_found_twice_is_told():
+def test_a_region_found_twice_is_reported():
     expected = make_case().expected
     twice = answer(expected, np.array([0, 1, 1, 2, 3]))
     assert ["but not expected" in line for line in compare(expected, twice)] == [True]
 
 
-def test_a_failed_field_and_other_types_are_told():
+def test_a_failed_field_and_other_types_are_reported():
     expected = make_case().expected
     assert compare(expected, None) == ["the field failed"]
     assert compare(expected, answer(make_case(types=5).expected)) == ["5 types instead of 3"]

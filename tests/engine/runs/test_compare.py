@@ -194,7 +194,7 @@ def test_types_of_one_run_only_are_named(runs, tmp_path, toy_pack):
     assert "sickle (A), teardrop (B)" in " ".join(found["notes"])
 
 
-def test_slides_whose_grade_changed_are_told(runs, tmp_path):
+def test_slides_whose_grade_changed_are_listed(runs, tmp_path):
     found = compare(*runs, "--out", tmp_path / "out")
     grades = {
         (slide["slide"], each["name"]): [

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rbc_engine.errors import ResultsError
-from rbc_engine.runs.finished_run import FinishedRun
+from rbc_engine.runs.finished.finished_run import FinishedRun
 from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sinks.run_json import RunRecord
@@ -241,15 +241,15 @@ def test_hostile_fields_are_refused(tmp_path, toy_pack, make_result, old, new):
         read_all(tmp_path)
 
 
-@pytest.mark.parametrize("told", [["burr", "elf"], "burr", [["burr"]], {"burr": 1}, [0]])
-def test_hostile_abnormal_types_are_refused(tmp_path, toy_pack, make_result, told):
+@pytest.mark.parametrize("hostile", [["burr", "elf"], "burr", [["burr"]], {"burr": 1}, [0]])
+def test_hostile_abnormal_types_are_refused(tmp_path, toy_pack, make_result, hostile):
     write(tmp_path, toy_pack, [make_result(count=4)])
     path = tmp_path / "run.json"
     run = json.loads(path.read_text())
     path.write_text(json.dumps(run | {"abnormal_types": ["burr"]}))
     with FinishedRun(tmp_path) as folder:
         assert folder.abnormal_types == {"burr"}
-    path.write_text(json.dumps(run | {"abnormal_types": told}))
+    path.write_text(json.dumps(run | {"abnormal_types": hostile}))
     with pytest.raises(ResultsError, match="must name types of the pack"):
         FinishedRun(tmp_path)
 

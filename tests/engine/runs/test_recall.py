@@ -133,11 +133,11 @@ def test_thresholds_and_an_abnormal_threshold(source, pack, tmp_path):
     assert "of the run it came from: w" in run["warnings"]
 
 
-def test_what_changed_is_told(source, pack, tmp_path):
+def test_what_changed_is_reported(source, pack, tmp_path):
     arguments = ["recall", source, "--out", tmp_path / "out", "--threshold", "teardrop=0.9"]
     done = CliRunner().invoke(app, [*map(str, arguments), "--no-at-least-one"])
     assert done.exit_code == 0
-    told = [line for line in done.stdout.splitlines() if line.startswith("changed: ")]
+    printed = [line for line in done.stdout.splitlines() if line.startswith("changed: ")]
     expected = []
     for name in pack.types:
         before, now = (
@@ -145,7 +145,7 @@ def test_what_changed_is_told(source, pack, tmp_path):
         )
         if before != now:
             expected.append(f"changed: {name} from {before} to {now} regions")
-    assert told == expected
+    assert printed == expected
     assert expected
     same = [
         "recall",

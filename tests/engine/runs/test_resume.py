@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from rbc_engine.runs.finished_run import FinishedRun
+from rbc_engine.runs.finished.finished_run import FinishedRun
 
 from ...waits import wait_until
 from ..journals import results_in

@@ -1,4 +1,4 @@
-"""A run as a function: what it tells, keeps and refuses. Lanes sleep instead of computing."""
+"""A run as a function: what it reports, keeps and refuses. Lanes sleep instead of computing."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_it_tells_what_it_does_and_prints_nothing(images, tmp_path, capfd):
     ]
 
 
-def test_it_runs_in_any_thread_and_stops_when_told(images, tmp_path):
+def test_it_runs_in_any_thread_and_stops_on_request(images, tmp_path):
     stop = threading.Event()
     found = []
 

@@ -203,8 +203,8 @@ class SessionMachine(RuleBasedStateMachine):
             assert ended.ok or ended.cause
         if not counts.unread:
             for status in ("done", "rejected", "failed", "stale"):
-                told = sum(ended.status.value == status for ended in self.ends)
-                assert told + (self.raised if status == "rejected" else 0) == getattr(
+                counted = sum(ended.status.value == status for ended in self.ends)
+                assert counted + (self.raised if status == "rejected" else 0) == getattr(
                     counts, status
                 )
 

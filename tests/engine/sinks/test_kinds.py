@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from rbc_engine.runs.compare.compare import compare_runs
-from rbc_engine.runs.finished_run import FinishedRun
-from rbc_engine.sinks.formats.overlay_drawing import (
+from rbc_engine.runs.finished.finished_run import FinishedRun
+from rbc_engine.sinks.formats.overlay.drawing import (
     ABNORMAL_RGB,
     KIND_RGB,
     NORMAL_RGB,
@@ -132,8 +132,8 @@ def test_fields_say_where_their_scale_comes_from(out, results):
         rows = list(csv.DictReader(file))
     names = ("um_per_px", "um_per_px_from", "unfamiliar_distance", "uncovered", "flags")
     for row, result in zip(rows, results, strict=True):
-        told = [row[name] for name in names]
-        assert told == (
+        described = [row[name] for name in names]
+        assert described == (
             ["0.125", "estimated", "1.5", "0.25", "unfamiliar"] if result.ok else [""] * 5
         )
         assert row["cells"] == (str(len(result.regions.cells)) if result.ok else "")
@@ -186,12 +186,12 @@ def test_patches_and_samples_are_of_red_regions(out, results):
     assert patches == {f"{field}/{index:06d}.jpg" for field, index in wanted}
     [shard] = (out / "webdataset").glob("*.tar")
     with tarfile.open(shard) as tar:
-        told = [json.load(tar.extractfile(one)) for one in tar if one.name.endswith(".json")]
+        described = [json.load(tar.extractfile(one)) for one in tar if one.name.endswith(".json")]
         keys = [one.name for one in tar if one.name.endswith(".jpg")]
-    assert [(one["field"], one["region"]) for one in told] == wanted
+    assert [(one["field"], one["region"]) for one in described] == wanted
     assert keys == [f"{number:09d}.jpg" for number in range(len(wanted))]
     held = [r.regions.has[i] for r in done(results) for i in np.flatnonzero(r.regions.red)]
-    assert [one["types"] for one in told] == [
+    assert [one["types"] for one in described] == [
         [name for name, has in zip(TYPES, row, strict=True) if has] for row in held
     ]
 

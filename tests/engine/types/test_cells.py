@@ -128,7 +128,7 @@ def test_rendered_fields_are_sharp_until_they_are_blurred(pack, device, seed):
     assert blurred(blur(np.asarray(larger), 5), boxes * 2, pack, device)
 
 
-def test_frames_are_judged_apart_and_by_packs_that_know_their_scale(pack, device):
+def test_frames_are_compared_separately_by_packs_with_a_scale(pack, device):
     rng = np.random.default_rng(0)
     sharp = rng.random((40, 3, 80, 80), np.float32)
     flat = np.broadcast_to(np.linspace(0, 1, 80, dtype=np.float32), (3, 3, 80, 80))

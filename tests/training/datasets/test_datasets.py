@@ -9,7 +9,7 @@ import pytest
 
 from rbc_engine.errors import UsageError
 from rbc_engine.sources.synthetic.drawn_cells import TYPES as RENDERED
-from rbc_engine.training.datasets.chula12 import ABNORMAL, TYPES, load_chula12
+from rbc_engine.training.datasets.formats.chula12 import ABNORMAL, TYPES, load_chula12
 
 from ...boxes import ious
 from ..fake_chula import NAMES, write_chula
@@ -35,7 +35,7 @@ def test_rendered_truth_is_found(tmp_path):
     assert dataset.abnormal == ABNORMAL
     assert [field.path.name for field in dataset.fields] == list(truth)
     assert [field.group for field in dataset.fields] == ["0", "1", "2"]
-    told = total = 0
+    right_types = total = 0
     for field in dataset.fields:
         rendered = truth[field.path.name]
         assert field.labelled
@@ -45,9 +45,9 @@ def test_rendered_truth_is_found(tmp_path):
             expected = {NAMES[RENDERED[kind]] for kind in np.flatnonzero(rendered.types[region])}
             got = {TYPES[kind] for kind in np.flatnonzero(field.types[nearest])}
             right = got == expected and field.known[nearest]
-            told += overlaps[region, nearest] > 0.7 and bool(right)
+            right_types += overlaps[region, nearest] > 0.7 and bool(right)
             total += 1
-    assert told / total > 0.9
+    assert right_types / total > 0.9
 
 
 def test_only_regions_whose_every_cell_has_a_type_are_known(folder):
@@ -127,7 +127,7 @@ def test_broken_files_are_named(folder, name, content, message):
         load_chula12(folder)
 
 
-def test_every_fault_is_told_at_once(folder):
+def test_every_fault_is_listed_at_once(folder):
     path = folder / "images" / "1.jpg"
     path.write_bytes(path.read_bytes()[:2000])
     (folder / "labels" / "0.txt").write_text("900 10 1\n10 10 99\n")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from rbc_engine.errors import UsageError
 from rbc_engine.training.datasets.check import Faults
-from rbc_engine.training.datasets.formats import load_dataset
+from rbc_engine.training.datasets.formats.table import load_dataset
 
 from ..fake_datasets import (
     render_fields,
@@ -355,7 +355,7 @@ def test_the_same_image_under_two_groups(copy, data_format):
         assert len(load_dataset(folder, data_format=data_format, threads=1).fields) == 2
 
 
-def test_all_faults_are_told_at_once(copy):
+def test_all_faults_are_listed_at_once(copy):
     folder = copy("voc")
     (folder / "types.toml").write_text('types = ["oval_disc"]')
     (folder / "annotations" / "0.xml").write_text(LAUGHS)

@@ -16,8 +16,8 @@ from rbc_engine.errors import UsageError
 from rbc_engine.sources.synthetic.drawn_cells import TYPES
 from rbc_engine.sources.synthetic.field import render_field
 from rbc_engine.training.datasets.base import LabelledField
-from rbc_engine.training.datasets.boxes import group_overlapping
-from rbc_engine.training.datasets.formats import FORMATS, load_dataset
+from rbc_engine.training.datasets.formats.boxes import group_overlapping
+from rbc_engine.training.datasets.formats.table import FORMATS, load_dataset
 
 from ...boxes import overlap
 from ..fake_datasets import (

@@ -45,9 +45,9 @@ rows = st.lists(
 @given(rows, st.floats(0.05, 0.9), st.integers(0, 2**31))
 def test_no_smear_on_both_sides_and_no_field_lost(rows, share, seed):
     data = dataset(rows)
-    train, judge = split_by_group(data, validation_share=share, seed=seed)
-    assert not {f.group for f in train} & {f.group for f in judge}
-    assert sorted(f.path for f in [*train, *judge]) == sorted(f.path for f in data.fields)
+    train, held_out = split_by_group(data, validation_share=share, seed=seed)
+    assert not {f.group for f in train} & {f.group for f in held_out}
+    assert sorted(f.path for f in [*train, *held_out]) == sorted(f.path for f in data.fields)
 
 
 @given(rows, st.integers(0, 2**31), st.sets(st.tuples(*[st.sampled_from("pqrstuvw")] * 2)))
@@ -56,10 +56,10 @@ def test_smears_with_common_images_are_never_on_both_sides(rows, seed, pairs):
     free = split_by_group(data, validation_share=0.4, seed=seed)
     tied = split_by_group(replace(data, same_smear=tuple(pairs)), validation_share=0.4, seed=seed)
     assert tied[0] == free[0]
-    trained_on, judged = ({f.group for f in side} for side in tied)
-    assert not any({a, b} & judged and {a, b} & trained_on for a, b in pairs if a != b)
+    trained_on, held_out_groups = ({f.group for f in side} for side in tied)
+    assert not any({a, b} & held_out_groups and {a, b} & trained_on for a, b in pairs if a != b)
     untouched = {f.group for f in free[1]} - {group for pair in pairs for group in pair}
-    assert untouched <= judged
+    assert untouched <= held_out_groups
 
 
 @given(rows, st.integers(0, 2**31), st.randoms())
@@ -78,8 +78,8 @@ def test_every_type_gets_its_share():
     for.
     """
     data = dataset([(f"g{index:02}", [index % 3] * 5) for index in range(60)])
-    train, judge = split_by_group(data, validation_share=0.25, seed=1)
-    counts = np.stack([sum(f.types.sum(axis=0) for f in side) for side in (train, judge)])
+    train, held_out = split_by_group(data, validation_share=0.25, seed=1)
+    counts = np.stack([sum(f.types.sum(axis=0) for f in side) for side in (train, held_out)])
     shares = counts[1] / counts.sum(axis=0)
     assert (np.abs(shares - 0.25) <= 0.1).all(), shares
 
@@ -91,9 +91,12 @@ def test_images_are_dealt_from_all_smears_or_from_those_that_the_other_split_hol
     data = dataset(rows)
     _, unseen = split_fields(data, split="smears", validation_share=share, seed=seed)
     for split, candidates in (("images", data.fields), ("images-of-held-out", unseen)):
-        train, judge = split_fields(data, split=split, validation_share=share, seed=seed)
-        assert sorted(f.path for f in [*train, *judge]) == sorted(f.path for f in data.fields)
+        train, held_out = split_fields(data, split=split, validation_share=share, seed=seed)
+        assert sorted(f.path for f in [*train, *held_out]) == sorted(f.path for f in data.fields)
         labelled = {f.path for f in candidates if f.labelled}
-        assert {f.path for f in judge} <= labelled
-        assert len(judge) == round(share * len(labelled))
-        assert split_fields(data, split=split, validation_share=share, seed=seed) == (train, judge)
+        assert {f.path for f in held_out} <= labelled
+        assert len(held_out) == round(share * len(labelled))
+        assert split_fields(data, split=split, validation_share=share, seed=seed) == (
+            train,
+            held_out,
+        )

@@ -95,18 +95,18 @@ def test_ap_equals_pycocotools(seed):
         for box, score in zip(regions.boxes, regions.scores, strict=True)
     ]
     truth_coco, found_coco = coco(truths, len(fields)), coco(detections, len(fields))
-    judge = COCOeval(truth_coco, found_coco, "bbox")
-    judge.params.maxDets = [1000]
-    judge.params.areaRng, judge.params.areaRngLbl = [[0, 1e10]], ["all"]
-    judge.evaluate()
-    judge.accumulate()
-    precision = judge.eval["precision"][:, :, 0, 0, 0]
+    evaluator = COCOeval(truth_coco, found_coco, "bbox")
+    evaluator.params.maxDets = [1000]
+    evaluator.params.areaRng, evaluator.params.areaRngLbl = [[0, 1e10]], ["all"]
+    evaluator.evaluate()
+    evaluator.accumulate()
+    precision = evaluator.eval["precision"][:, :, 0, 0, 0]
     assert got.ap50_95.value == pytest.approx(precision.mean(), abs=1e-9)
     # The whole area under the curve, of which COCO takes 101 points.
     assert got.ap50.value == pytest.approx(precision[0].mean(), abs=0.02)
     # Every detection counts at COCO's lowest score.
     everything = measures(fields, found, 0.0)["all"]
-    assert everything.found.value == pytest.approx(judge.eval["recall"][0, 0, 0, 0])
+    assert everything.found.value == pytest.approx(evaluator.eval["recall"][0, 0, 0, 0])
 
 
 def coco(annotations, images):
@@ -236,9 +236,9 @@ def test_a_type_is_rare_where_under_a_twentieth_of_its_field_holds_it(others: in
     boxes = [[20 * i, 0, 20 * i + 10, 10] for i in range(others + 1)]
     types = [[0, 1], *[[1, 0]] * others]
     field = make_field(boxes, types=types, cells=[1] * len(boxes), group="a")
-    told = [[0.9, 0.1]] * len(boxes)
+    called_good = [[0.9, 0.1]] * len(boxes)
     found = make_regions(
-        boxes, [0.9] * len(boxes), probabilities=told, abnormal_p=[0.1] * len(boxes)
+        boxes, [0.9] * len(boxes), probabilities=called_good, abnormal_p=[0.1] * len(boxes)
     )
     bad = make_field(boxes[:1], types=[[0, 1]], cells=[1], group="b")
     alone = make_regions(boxes[:1], [0.9], probabilities=[[0.9, 0.1]], abnormal_p=[0.1])

@@ -29,7 +29,7 @@ class Sample:
         self.groups = rng.integers(0, GROUPS, ITEMS)
         self.held = rng.random(ITEMS) < rng.choice([0.1, 0.5])
         self.p = (rng.integers(0, 21, ITEMS) / 20).astype(np.float32)
-        self.truth, self.told = rng.integers(0, TYPES, (2, ITEMS))
+        self.truth, self.predicted = rng.integers(0, TYPES, (2, ITEMS))
         self.weights = rng.integers(0, 3, (5, GROUPS)).astype(np.float64)
 
     def repeats(self, row):
@@ -83,17 +83,17 @@ def test_average_precisions(sample):
 @given(samples)
 def test_macro_f1(sample):
     def slow(items):
-        truth, told = sample.truth[items], sample.told[items]
+        truth, predicted = sample.truth[items], sample.predicted[items]
         if not len(items):
             return math.nan
-        return f1_score(truth, told, labels=np.unique(truth), average="macro", zero_division=0)
+        return f1_score(truth, predicted, labels=np.unique(truth), average="macro", zero_division=0)
 
     counts = statistics.confusions(
-        sample.truth, sample.told, sample.groups, count=GROUPS, types=TYPES
+        sample.truth, sample.predicted, sample.groups, count=GROUPS, types=TYPES
     )
     assert_rows(statistics.macro_f1(counts), sample, slow)
     right = np.trace(counts.sum(axis=0)) / ITEMS
-    assert right == pytest.approx(accuracy_score(sample.truth, sample.told))
+    assert right == pytest.approx(accuracy_score(sample.truth, sample.predicted))
 
 
 @given(samples)

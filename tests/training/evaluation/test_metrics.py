@@ -144,7 +144,7 @@ def test_scores_of_single_cells_by_hand():
     p = np.eye(4, dtype=np.float32)[[0, 3, 1, 1]]
     accuracy, macro_f1 = metrics.single_cell_scores(types, p)
     assert accuracy == 0.5
-    # Type 0: precision 1, recall 1/2; type 1: precision 1/2, recall 1; type 2: never told.
+    # Type 0: precision 1, recall 1/2; type 1: precision 1/2, recall 1; type 2: never called.
     assert macro_f1 == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
     assert macro_f1 == pytest.approx(
         f1_score([0, 0, 1, 2], [0, 3, 1, 1], labels=[0, 1, 2], average="macro")

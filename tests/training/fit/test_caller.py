@@ -51,10 +51,8 @@ def test_the_engine_calls_as_scikit_learn_does():
     assert 0.8 < report.auc < 1
 
 
-def test_a_smear_is_judged_without_itself():
-    """Features that only say which smear it is tell all about the smears that were seen, and
-    nothing else.
-    """
+def test_a_smear_is_evaluated_without_itself():
+    """Features that only identify the smear predict all of the smears seen, and nothing else."""
     rng = np.random.default_rng(0)
     smear = np.repeat(np.arange(6), 40)
     abnormal = smear % 2 == 1
@@ -66,7 +64,7 @@ def test_a_smear_is_judged_without_itself():
     assert report.accuracy < 0.7
 
 
-def test_too_little_to_judge_by_is_refused():
+def test_too_few_smears_are_refused():
     probabilities, abnormal, groups = draw(60)
     with pytest.raises(UsageError, match=r"at least 2 held-out smears \(got 1\)"):
         train_caller(probabilities, abnormal, np.full(60, "p"), seed=0)

@@ -14,7 +14,7 @@ import torch
 
 from rbc_engine.errors import OutputError, UsageError
 from rbc_engine.packs.manifest import ClassifierSettings
-from rbc_engine.training.datasets.chula12 import load_chula12
+from rbc_engine.training.datasets.formats.chula12 import load_chula12
 from rbc_engine.training.fit import classifier, detector
 from rbc_engine.training.fit.region_set import load_regions
 from rbc_engine.training.fit.steps import loop

@@ -1,4 +1,4 @@
-"""What the detector of cells is drawn: boxes that stay on their cells, stains that change as told,
+"""What the detector of cells is drawn: boxes that stay on their cells, stains changed as asked,
 steps that repeat.
 """
 

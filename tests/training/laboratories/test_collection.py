@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rbc_engine.errors import UsageError
-from rbc_engine.training.datasets.formats import load_dataset
+from rbc_engine.training.datasets.formats.table import load_dataset
 from rbc_engine.training.datasets.laboratories.base import PLATELET, RED, WHITE_CELL, overlap
 from rbc_engine.training.datasets.laboratories.collection import (
     find_collection,

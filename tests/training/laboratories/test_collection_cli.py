@@ -15,10 +15,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from rbc_engine.cli.train import app
+from rbc_engine.cli.models.train import app
+from rbc_engine.engine import Engine
 from rbc_engine.errors import UsageError
+from rbc_engine.packs.pack import Pack
+from rbc_engine.sources.images.decode import read_image
 from rbc_engine.training.collection_plan import CollectionPlan
-from rbc_engine.training.datasets.chula12 import TYPES
+from rbc_engine.training.datasets.formats.chula12 import TYPES
 from rbc_engine.training.fit.steps.checkpoint import load_checkpoint
 from rbc_engine.training.workspace import Workspace
 
@@ -147,6 +150,32 @@ def test_what_is_held_out_and_noted(data: Path, finished: Path):
 
 
 @pytest.mark.slow
+def test_the_pack_knows_its_cells_and_whose_pictures_taught_it(
+    data: Path, finished: Path, tmp_path: Path
+):
+    refused_with = refused(
+        *("pack", *options(data, finished), "--out", tmp_path / "p", "--best-f1"),
+    )
+    assert "--best-f1 and --measured-by do not go with --collection" in refused_with
+    result = invoke("pack", *options(data, finished), "--out", tmp_path / "p", "--name", "fake")
+    assert result.exit_code == 0, (result.output, result.exception)
+    manifest = Pack.open(tmp_path / "p").manifest
+    assert (manifest.name, manifest.detector.unit) == ("fake", "cell")
+    assert manifest.detector.kinds == ("red", "white_cell", "platelet")
+    assert manifest.caller.sensitivity is not None
+    assert manifest.caller.specificity is not None
+    assert manifest.classifier.unsure_below is not None
+    notes = manifest.training
+    assert notes["laboratories"] == "white, plain, donors"
+    assert "attribution" in notes
+    assert str(data) not in (tmp_path / "p" / "pack.toml").read_text()
+    assert manifest.accuracy["ap50"] >= 0
+    with Engine.open(tmp_path / "p", device="cpu", precision="fp32") as engine:
+        picture = next((data / "white").rglob("*.png"))
+        assert engine.analyze(read_image(picture, name="white")).regions is not None
+
+
+@pytest.mark.slow
 def test_a_student_learns_of_its_teachers(data: Path, finished: Path, tmp_path: Path):
     teach = [*options(data, tmp_path / "student"), "--teacher", f"{finished},{finished}"]
     result = invoke("classifier", *teach, *CLASSIFIER, "--soft-weight", 0.5)
@@ -161,7 +190,7 @@ def test_a_student_learns_of_its_teachers(data: Path, finished: Path, tmp_path: 
     assert plain is not None
     assert taught is not None
     assert not torch.equal(plain["model"]["head.second.bias"], taught["model"]["head.second.bias"])
-    # A teacher that was trained on what is held out here would tell its answers.
+    # A teacher that was trained on what is held out here would know its answers.
     other = ["--data", data, "--work", tmp_path / "other", "--collection", data / "fake.toml"]
     leaky = refused(
         *("classifier", *other, "--validation-share", 0.6, "--seed", 3, "--threads", 1),

@@ -14,7 +14,7 @@ import torch
 
 from rbc_engine.errors import UsageError
 from rbc_engine.packs.manifest import ClassifierSettings
-from rbc_engine.training.datasets.chula12 import ABNORMAL, TYPES
+from rbc_engine.training.datasets.formats.chula12 import ABNORMAL, TYPES
 from rbc_engine.training.datasets.laboratories.base import overlap
 from rbc_engine.training.datasets.laboratories.collection import find_collection
 from rbc_engine.training.datasets.laboratories.load import load_fields

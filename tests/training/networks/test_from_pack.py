@@ -11,7 +11,7 @@ import torch
 
 from rbc_engine.errors import PackError
 from rbc_engine.packs.pack import Pack
-from rbc_engine.training.datasets.chula12 import load_chula12
+from rbc_engine.training.datasets.formats.chula12 import load_chula12
 from rbc_engine.training.fit import classifier
 from rbc_engine.training.fit.region_set import load_regions
 from rbc_engine.training.networks.export import fold_batchnorm

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from typer.testing import CliRunner
 
-from rbc_engine.cli.reproduce import app
+from rbc_engine.cli.models.reproduce import app
 from rbc_engine.errors import UsageError
-from rbc_engine.training.datasets.formats import load_dataset
+from rbc_engine.training.datasets.formats.table import load_dataset
 from rbc_engine.training.fit.region_set import load_regions
 from rbc_engine.training.recipes import CHULA12
-from rbc_engine.training.reproduce.field_figure import Verdict, judge_regions
+from rbc_engine.training.reproduce.figures.field_figure import Verdict, compare_regions
 from rbc_engine.training.reproduce.folds import deal_groups
 from rbc_engine.training.reproduce.separation import cut_by_watershed
 from rbc_engine.training.reproduce.unet import CANVAS_PX, compose_clumps
@@ -115,8 +115,8 @@ def test_the_verdict_on_a_region():
         boxes=np.array([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10], [60, 0, 70, 10]], "f4"),
         known=np.array([True, True, False, True]),
     )
-    verdicts, missed = judge_regions(found, truth)
-    assert verdicts == [Verdict.RIGHT, Verdict.WRONG, Verdict.UNJUDGED, Verdict.WRONG]
+    verdicts, missed = compare_regions(found, truth)
+    assert verdicts == [Verdict.RIGHT, Verdict.WRONG, Verdict.UNCOMPARED, Verdict.WRONG]
     np.testing.assert_array_equal(missed, truth.boxes[3:])
 
 
@@ -196,7 +196,7 @@ def test_figure7_draws_what_it_counts(tmp_path):
     )
     assert result.exit_code == 0, result.exception
     figure = json.loads((tmp_path / "out" / "figure7.json").read_text())
-    assert set(figure["counts"]) == {"right", "wrong", "missed", "unjudged"}
+    assert set(figure["counts"]) == {"right", "wrong", "missed", "uncompared"}
     assert (tmp_path / "out" / "figure7.png").is_file()
 
 

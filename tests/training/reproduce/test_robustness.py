@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import ndimage
 from typer.testing import CliRunner
 
-from rbc_engine.cli.reproduce import app
+from rbc_engine.cli.models.reproduce import app
 from rbc_engine.errors import UsageError
 from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.training.datasets.base import Dataset, LabelledField

@@ -13,9 +13,10 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from rbc_engine.training.datasets.base import LabelledField
-from rbc_engine.training.datasets.boxes import BoxedImage, clip_to_frame
 from rbc_engine.training.datasets.check import Faults
 from rbc_engine.training.datasets.foreground import components
+from rbc_engine.training.datasets.formats.boxes import BoxedImage, clip_to_frame
+from rbc_engine.training.datasets.formats.boxes_file import OVERHANG
 from rbc_engine.training.datasets.laboratories.base import (
     KINDS,
     RED,
@@ -24,7 +25,6 @@ from rbc_engine.training.datasets.laboratories.base import (
     overlap,
     root_areas,
 )
-from rbc_engine.training.datasets.laboratories.boxes_file import OVERHANG
 from rbc_engine.training.datasets.laboratories.collection import UNKNOWN, DatasetEntry
 from rbc_engine.training.datasets.laboratories.stain import stained_field
 from rbc_engine.types.arrays import Float32, UInt8

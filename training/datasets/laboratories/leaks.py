@@ -7,7 +7,7 @@ from typing import Any
 
 from rbc_engine.packs.pack import Pack
 from rbc_engine.training.datasets.base import Dataset
-from rbc_engine.training.datasets.judging_smears import held_out_fields
+from rbc_engine.training.datasets.evaluation_fields import held_out_fields
 from rbc_engine.training.datasets.laboratories.base import CellField
 from rbc_engine.training.datasets.laboratories.sides import image_name
 

@@ -14,11 +14,11 @@ from rbc_engine.errors import ImageError, UsageError
 from rbc_engine.sources.images.decode import read_image
 from rbc_engine.sources.images.table import IMAGE_SUFFIXES
 from rbc_engine.training.datasets.base import Dataset, LabelledField
-from rbc_engine.training.datasets.boxes import BoxedImage
 from rbc_engine.training.datasets.check import Faults
-from rbc_engine.training.datasets.chula12 import load_chula12
+from rbc_engine.training.datasets.formats.boxes import BoxedImage
+from rbc_engine.training.datasets.formats.boxes_file import read_boxes
+from rbc_engine.training.datasets.formats.chula12 import load_chula12
 from rbc_engine.training.datasets.laboratories.base import CellField
-from rbc_engine.training.datasets.laboratories.boxes_file import read_boxes
 from rbc_engine.training.datasets.laboratories.collection import DatasetEntry
 from rbc_engine.training.datasets.laboratories.labelled_fields import (
     boxed_field,

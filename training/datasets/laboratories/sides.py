@@ -37,29 +37,29 @@ def split_laboratories(
     Raises UsageError for a split of the typed dataset with an empty side.
     """
     trains: set[Path] = set()
-    judges: set[Path] = set()
+    held_out_paths: set[Path] = set()
     smears: set[str] = set()
     if loaded.typed is not None:
-        learn, judge = split_fields(
+        learn, unseen = split_fields(
             loaded.typed, split=split, validation_share=validation_share, seed=seed
         )
-        check_sides(learn, judge, validation_share=validation_share, seed=seed)
-        trains, judges = {field.path for field in learn}, {field.path for field in judge}
-        smears = {field.group for field in judge} - {field.group for field in learn}
+        check_sides(learn, unseen, validation_share=validation_share, seed=seed)
+        trains, held_out_paths = {field.path for field in learn}, {field.path for field in unseen}
+        smears = {field.group for field in unseen} - {field.group for field in learn}
     entries = {entry.name: entry for entry in loaded.entries}
 
-    def judging(field: CellField) -> bool:
+    def is_unseen(field: CellField) -> bool:
         if field.labels is not None:
-            return field.path in judges
+            return field.path in held_out_paths
         return validation_share > 0 and is_held_out(entries[field.laboratory], field.group)
 
     def training(field: CellField) -> bool:
         # A smear that shares images with another is sometimes on neither side.
-        return field.path in trains if field.labels is not None else not judging(field)
+        return field.path in trains if field.labels is not None else not is_unseen(field)
 
     return Sides(
         train=tuple(filter(training, loaded.fields)),
-        held_out=tuple(filter(judging, loaded.fields)),
+        held_out=tuple(filter(is_unseen, loaded.fields)),
         smears=tuple(sorted(smears)),
     )
 

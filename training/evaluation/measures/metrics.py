@@ -215,6 +215,6 @@ def single_cell_scores(types: Mask, probabilities: Float32) -> tuple[float, floa
     """
     if not len(types):
         return float("nan"), float("nan")
-    truth, told = types.argmax(axis=1), probabilities.argmax(axis=1)
-    macro_f1 = f1_score(truth, told, labels=np.unique(truth), average="macro", zero_division=0)
-    return share(truth == told), float(macro_f1)
+    truth, predicted = types.argmax(axis=1), probabilities.argmax(axis=1)
+    macro_f1 = f1_score(truth, predicted, labels=np.unique(truth), average="macro", zero_division=0)
+    return share(truth == predicted), float(macro_f1)

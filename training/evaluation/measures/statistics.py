@@ -84,7 +84,7 @@ def coco_average_precision(
 
 def confusions(
     truth: npt.NDArray[np.int64],
-    told: npt.NDArray[np.int64],
+    predicted: npt.NDArray[np.int64],
     groups: Groups,
     *,
     count: int,
@@ -94,7 +94,7 @@ def confusions(
     (column).
     """
     counts = np.zeros((count, types, types))
-    np.add.at(counts, (groups, truth, told), 1)
+    np.add.at(counts, (groups, truth, predicted), 1)
     return counts
 
 
@@ -104,8 +104,8 @@ def macro_f1(counts: Floats) -> Statistic:
     def statistic(weights: Floats) -> Floats:
         confusion = np.tensordot(weights, counts, 1)
         right = np.diagonal(confusion, axis1=1, axis2=2)
-        truth, told = confusion.sum(axis=2), confusion.sum(axis=1)
-        f1 = _divide(2 * right, truth + told)
+        truth, predicted = confusion.sum(axis=2), confusion.sum(axis=1)
+        f1 = _divide(2 * right, truth + predicted)
         occurs = truth > 0
         return _divide(np.where(occurs, f1, 0).sum(axis=1), occurs.sum(axis=1))
 

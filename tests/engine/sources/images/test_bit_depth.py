@@ -11,7 +11,7 @@ from PIL import Image
 from rbc_engine.sources.images.bit_depth import to_8_bits
 from rbc_engine.sources.images.decode import decode_picture
 
-from ..image_files import pillow_bytes, png_bytes, retag, tiff_bytes
+from .image_files import pillow_bytes, png_bytes, retag, tiff_bytes
 
 
 def field(seed: int = 0) -> np.ndarray:

@@ -17,7 +17,7 @@ from rbc_engine.errors import ImageError
 from rbc_engine.sources.images.decode import decode_image
 from rbc_engine.sources.images.jpeg_segments import jpeg_parts
 
-from ..image_files import error_of, pillow_bytes, smear
+from .image_files import error_of, pillow_bytes, smear
 
 EOI = b"\xff\xd9"
 PLAIN = pillow_bytes(smear(96, 128), "JPEG", quality=90)

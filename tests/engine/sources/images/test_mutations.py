@@ -11,7 +11,7 @@ from PIL import Image
 from rbc_engine.sources.images.files import FileSource
 from rbc_engine.types.frames import FieldRef
 
-from ..image_files import pillow_bytes, smear, tiff_bytes
+from .image_files import pillow_bytes, smear, tiff_bytes
 
 COUNT = 500
 RGB = smear(72, 96)

@@ -13,7 +13,7 @@ from rbc_engine.sources.slides.open import open_slide
 from rbc_engine.sources.stated_scale import objective_scale
 from rbc_engine.types.frames import FieldRef
 
-from ..image_files import pillow_bytes, smear, tiff_bytes
+from .image_files import pillow_bytes, smear, tiff_bytes
 
 
 def scale_of(data: bytes) -> float | None:

@@ -15,7 +15,7 @@ from PIL import Image, PngImagePlugin
 from rbc_engine.errors import ImageError
 from rbc_engine.sources.images.decode import decode_image, decode_picture
 
-from ..image_files import error_of, pillow_bytes, smear
+from .image_files import error_of, pillow_bytes, smear
 
 PLAIN = pillow_bytes(smear(), "PNG")
 

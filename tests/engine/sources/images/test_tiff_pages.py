@@ -15,7 +15,7 @@ from rbc_engine.sources.slides.base import Box
 from rbc_engine.sources.slides.open import open_slide
 from rbc_engine.types.frames import SlideRef
 
-from ..image_files import error_of, pillow_bytes, smear, tiff_bytes
+from .image_files import error_of, pillow_bytes, smear, tiff_bytes
 
 PLANES = np.moveaxis(smear(), 2, 0)
 NAMES = ["Red", "Green", "Blue"]

@@ -1,0 +1,1 @@
+"""Provide the commands that train, calibrate and evaluate packs, and reproduce the paper."""

@@ -1,0 +1,1 @@
+"""Write pictures of fields with their regions."""

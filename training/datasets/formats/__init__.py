@@ -1,0 +1,1 @@
+"""Read datasets, one module per format of labels."""

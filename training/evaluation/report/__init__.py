@@ -1,0 +1,1 @@
+"""Write an evaluation: files, tables and plots."""
