@@ -147,7 +147,7 @@ def _without_surround(is_lit: Bools) -> Bools:
 def _eroded(mask: Bools, by: int) -> Bools:
     padded = np.pad(mask, by)
     high, wide = mask.shape
-    kept = mask.copy()
+    kept: Bools = mask.copy()
     for down, right in ((0, by), (2 * by, by), (by, 0), (by, 2 * by)):
         kept &= padded[down : down + high, right : right + wide]
     return kept

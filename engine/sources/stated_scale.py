@@ -116,8 +116,8 @@ def tiff_scale(
     by = "resolution of the TIFF"
     if not of_slide:
         return plausible_scale(widths_um, by=by)
-    found = checked_pixel_um(widths_um, stated_in="resolution", notes=notes)
-    return None if found is None else StatedScale(found, by)
+    width_um = checked_pixel_um(widths_um, stated_in="resolution", notes=notes)
+    return None if width_um is None else StatedScale(width_um, by)
 
 
 def ome_scale(xml: str, series: int, notes: list[str]) -> StatedScale | None:

@@ -53,4 +53,5 @@ def _used_bits(samples: npt.NDArray[np.unsignedinteger]) -> int:
 def _scaled(samples: npt.NDArray[np.unsignedinteger], bits: int) -> UInt8:
     most = 2**bits - 1
     levels = np.minimum(np.arange(2 ** (8 * samples.dtype.itemsize)), most)
-    return ((levels * 255 + most // 2) // most).astype(np.uint8)[samples]
+    scaled: UInt8 = ((levels * 255 + most // 2) // most).astype(np.uint8)[samples]
+    return scaled

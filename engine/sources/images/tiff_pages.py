@@ -108,9 +108,10 @@ def channel_order(tiff: Any) -> tuple[int, int, int]:
 
 
 def _channels(tiff: Any) -> tuple[list[str], list[tuple[int, ...]]]:
+    names: list[str] = []
+    colours: list[tuple[int, ...]] = []
     if tiff.is_ome:
         elements = re.findall(r"<(?:\w+:)?Channel\b[^>]*>", str(tiff.ome_metadata or "")[: 1 << 22])
-        names, colours = [], []
         for element in elements[:3]:
             name = re.search(r'\bName="([^"]{0,80})"', element)
             colour = re.search(r'\bColor="(-?\d{1,10})"', element)
@@ -122,7 +123,6 @@ def _channels(tiff: Any) -> tuple[list[str], list[tuple[int, ...]]]:
     labels = metadata.get("Labels")
     names = [str(label) for label in labels[:3]] if isinstance(labels, list | tuple) else []
     luts = metadata.get("LUTs")
-    colours = []
     for lut in luts[:3] if isinstance(luts, list | tuple) else ():
         brightest = np.asarray(lut).reshape(3, -1)[:, -1]
         colours.append(tuple(int(level) for level in brightest))

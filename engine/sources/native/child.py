@@ -60,4 +60,5 @@ def decode_in_child(module: str, data: bytes, *, kind: str) -> UInt8:
     sides_fit = 0 < height <= MAX_SIDE_PX and 0 < width <= MAX_SIDE_PX
     if not sides_fit or len(pixels) != height * width * 3:
         raise ImageError(f"damaged {kind} (its pixels are cut short); copy or export it again")
-    return np.frombuffer(pixels, np.uint8).reshape(height, width, 3).copy()
+    rgb: UInt8 = np.frombuffer(pixels, np.uint8).reshape(height, width, 3).copy()
+    return rgb
