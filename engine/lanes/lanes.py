@@ -11,7 +11,6 @@ from typing import TypeVar
 from rbc_engine.closing import Closing
 from rbc_engine.devices.base import DeviceChoice
 from rbc_engine.errors import DeviceError, DeviceMemoryError, RbcError
-from rbc_engine.lanes.any_size import AnySizeLane
 from rbc_engine.lanes.base import Analyze, AnyLane
 from rbc_engine.lanes.lane import Lane
 from rbc_engine.lanes.own_process import OwnProcess
@@ -19,6 +18,7 @@ from rbc_engine.lanes.pool import DeviceLanes, LanePool
 from rbc_engine.lanes.prove import check_golden
 from rbc_engine.lanes.stages.call import Caller
 from rbc_engine.lanes.stages.field_prior import FieldPrior
+from rbc_engine.lanes.views.any_size import AnySizeLane
 from rbc_engine.meter import Meter
 from rbc_engine.packs.pack import Pack
 from rbc_engine.stats.drift import Drift

@@ -136,11 +136,11 @@ def run_folder(
         formats = [formats] if isinstance(formats, str) else list(formats)
         _check(resume=resume, overwrite=overwrite, limit=limit, um_per_px=um_per_px)
         check_formats(formats)
+        mode: Mode = "overwrite" if overwrite else "resume" if resume else "new"
+        claimed = claim(Path(out), mode, inputs={"INPUT": given})
         found = find_fields(
             given, out=Path(out), result_files=RESULT_FILES, holds_results=RUN.is_held
         )
-        mode: Mode = "overwrite" if overwrite else "resume" if resume else "new"
-        claimed = claim(Path(out), mode, inputs={"INPUT": given})
         entries = found.entries[:limit]
         reporter = _Reporter(on_progress, on_result)
         stop = threading.Event() if stop is None else stop

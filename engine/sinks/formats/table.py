@@ -55,7 +55,9 @@ FORMATS = MappingProxyType(
             sink="RegionsH5ad",
             library="h5py",
         ),
-        "overlay": Format(output="overlays", suffix=".png", module="overlay", sink="OverlayFolder"),
+        "overlay": Format(
+            output="overlays", suffix=".png", module="overlay.overlay", sink="OverlayFolder"
+        ),
         "patches": Format(output="patches", suffix=".jpg", module="patches", sink="PatchFolder"),
         "webdataset": Format(
             output="webdataset", suffix=".tar", module="webdataset", sink="WebDatasetFolder"

@@ -72,7 +72,7 @@ READERS = (
         name="TIFF",
         suffixes=(".tif", ".tiff"),
         magic=re.compile(rb"II[*+]\0|MM\0[*+]"),
-        module="rbc_engine.sources.images.tiff_image",
+        module="rbc_engine.sources.images.tiff.tiff_image",
         function="decode_tiff",
         library=_TIFFFILE,
     ),
@@ -96,7 +96,7 @@ READERS = (
         name="HEIC",
         suffixes=(".heic", ".heif", ".hif"),
         magic=re.compile(rb".{4}ftyp(?:heic|heix|heim|heis|mif1)", re.DOTALL),
-        module="rbc_engine.sources.native.heif",
+        module="rbc_engine.sources.images.native.heif",
         function="decode_heif",
         library=Library(
             name="pillow-heif",

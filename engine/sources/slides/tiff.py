@@ -21,7 +21,7 @@ import tifffile
 
 from rbc_engine.errors import ImageError
 from rbc_engine.sources.images.decode import MAX_FILE_BYTES
-from rbc_engine.sources.images.tiff_pages import channel_order, described_axes
+from rbc_engine.sources.images.tiff.tiff_pages import channel_order, described_axes
 from rbc_engine.sources.slides.base import Box, Level, checked_levels
 from rbc_engine.sources.slides.tiff_level import TiffLevel
 from rbc_engine.sources.stated_scale import tiff_scale

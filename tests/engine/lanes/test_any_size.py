@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from rbc_engine.lanes.any_size import AnySizeLane
-from rbc_engine.lanes.lit_part import lit_part
+from rbc_engine.lanes.views.any_size import AnySizeLane
+from rbc_engine.lanes.views.lit_part import lit_part
 from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.types.frames import Decoded, FieldRef, Frame
 from rbc_engine.types.regions import RegionFlag, Regions

@@ -12,7 +12,7 @@ from PIL import Image
 from rbc_engine.errors import ImageError
 from rbc_engine.sources.find import find_fields
 from rbc_engine.sources.images.decode import decode_image
-from rbc_engine.sources.native.child import decode_in_child
+from rbc_engine.sources.images.native.child import decode_in_child
 
 from ..images.image_files import smear
 
@@ -68,6 +68,6 @@ def test_without_its_library_it_is_named(tmp_path, monkeypatch):
 def test_whatever_the_child_does_is_an_error_of_the_picture(tmp_path, monkeypatch, body, expected):
     (tmp_path / "bad_child.py").write_text(MODULE.format(body))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr("rbc_engine.sources.native.child._WALL_S", 3.0)
+    monkeypatch.setattr("rbc_engine.sources.images.native.child._WALL_S", 3.0)
     with pytest.raises(ImageError, match=expected):
         decode_in_child("bad_child", b"data", kind="HEIC")

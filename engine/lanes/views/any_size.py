@@ -18,9 +18,9 @@ from rbc_engine.errors import ImageError
 from rbc_engine.lanes.base import AnyLane
 from rbc_engine.lanes.canvas import canvas_scale
 from rbc_engine.lanes.cell_merge import open_merge
-from rbc_engine.lanes.lit_part import LitPart, lit_part
 from rbc_engine.lanes.measure import measure_field
 from rbc_engine.lanes.tiles import TilePlan, assumed_scale, plan_tiles, tile_grid
+from rbc_engine.lanes.views.lit_part import LitPart, lit_part
 from rbc_engine.packs.manifest import DetectorSettings, Manifest
 from rbc_engine.types.frames import Decoded, Frame
 from rbc_engine.types.results import FieldResult, ScaleSource
@@ -43,8 +43,10 @@ _SAME_SCALE = 1.34
 """A measured scale so near the assumed one is the assumed one: smears differ by as much."""
 _STEPS_PER_OCTAVE = 4
 _LEAST_CELLS_ACROSS = 3.0
-_FAR_SMALLER = 3
-"""Fields are so many times as high as the highest frame that is far smaller than a field."""
+_MAY_BE_SMALLER, _FAR_SMALLER = 2.0, 3.5
+"""Fields are so many times as high as a frame in which cells are measured, and as one that is far
+smaller than a field unless they are.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,11 +195,13 @@ class AnySizeLane:
     def _far_smaller(self, frame: Frame) -> str | None:
         """Say why a frame of unknown scale is no field; None if it may be one."""
         side = min(frame.height, frame.width)
-        if side * _FAR_SMALLER >= self._detector.short_side_px:
+        if side * _MAY_BE_SMALLER >= self._detector.short_side_px:
             return None
         found = measure_field(frame.on_host().pixels)
-        sure = found.cell_px is not None and found.confidence >= _SURE
-        if sure and found.cell_px is not None and side >= _LEAST_CELLS_ACROSS * found.cell_px:
+        if found.cell_px is not None and found.confidence >= _SURE:
+            if side >= _LEAST_CELLS_ACROSS * found.cell_px:
+                return None
+        elif side * _FAR_SMALLER >= self._detector.short_side_px:
             return None
         return (
             f"{frame.width}x{frame.height} px, far smaller than a field, which shows dozens of "

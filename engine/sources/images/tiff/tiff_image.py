@@ -17,7 +17,7 @@ from rbc_engine.sources.images.base import Picture
 from rbc_engine.sources.images.bit_depth import to_8_bits
 from rbc_engine.sources.images.convert import ORIENTATION_TAG, check_size, cmyk_to_rgb, upright
 from rbc_engine.sources.images.jpeg import jpeg_pixels
-from rbc_engine.sources.images.tiff_pages import image_pages
+from rbc_engine.sources.images.tiff.tiff_pages import image_pages
 from rbc_engine.sources.stated_scale import tiff_scale
 from rbc_engine.types.arrays import UInt8
 from rbc_engine.types.frames import MAX_SIDE_PX

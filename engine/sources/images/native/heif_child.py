@@ -11,7 +11,7 @@ import numpy as np
 
 from rbc_engine.errors import ImageError
 from rbc_engine.sources.images.convert import check_size
-from rbc_engine.sources.native.child import CPU_S, MEMORY_BYTES
+from rbc_engine.sources.images.native.child import CPU_S, MEMORY_BYTES
 from rbc_engine.types.arrays import UInt8
 
 __all__ = ["main"]
