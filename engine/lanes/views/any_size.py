@@ -151,7 +151,9 @@ class AnySizeLane:
         else:
             hw = (frame.height, frame.width)
             scale = canvas_scale(hw, pixel_um=None, settings=self._detector)
-        too_much = frame.canvas is None and self._shows_more(frame, scale)
+        # A short strip that says nothing of its scale is taken for a field as it is.
+        may_be = result.um_per_px_from != "assumed" or frame.height * frame.width > _FIELD_PX
+        too_much = frame.canvas is None and may_be and self._shows_more(frame, scale)
         if not (result.saturated or too_much):
             return result
         known = _Known(scale=scale, um_per_px=result.um_per_px, origin=result.um_per_px_from)
