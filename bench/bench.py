@@ -12,6 +12,7 @@ from typing import Any
 
 from rbc_engine import _kernels
 from rbc_engine.bench.chapters.bottleneck import find_bottleneck
+from rbc_engine.bench.chapters.cores import measure_cores
 from rbc_engine.bench.chapters.end_to_end import (
     measure_latency,
     measure_throughput,
@@ -20,6 +21,7 @@ from rbc_engine.bench.chapters.end_to_end import (
 )
 from rbc_engine.bench.chapters.planning import Assumptions, make_plan
 from rbc_engine.bench.chapters.scaling import measure_scaling
+from rbc_engine.bench.chapters.site_plan import USED, Workload, plan_site
 from rbc_engine.bench.chapters.stage_times import measure_stages
 from rbc_engine.bench.chapters.sweep import measure_sweep
 from rbc_engine.bench.chapters.versus import compare_with_peers
@@ -31,10 +33,10 @@ from rbc_engine.bench.settings import BenchSettings, Size
 from rbc_engine.devices.cpu.kind import cores_here
 from rbc_engine.engine import Engine
 from rbc_engine.errors import UsageError
-from rbc_engine.packs.pack import Pack
+from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.types.frames import HOST
 
-__all__ = ["SCHEMA", "run_bench"]
+__all__ = ["SCHEMA", "run_bench", "run_plan"]
 
 SCHEMA = 1
 """Of bench.json."""
@@ -67,7 +69,7 @@ def run_bench(settings: BenchSettings, *, say: Say) -> dict[str, Any]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rbc-bench-")))
         engine = stack.enter_context(open_engine(settings))
-        gaps += engine.notes
+        gaps += [*engine.notes, *engine.doubts]
         sets = _field_sets(settings, engine.pack, folder, gaps, say)
         main_set = sets[min(1, len(sets) - 1)]
         on_host = engine.choice.place == HOST
@@ -121,6 +123,23 @@ def run_bench(settings: BenchSettings, *, say: Say) -> dict[str, Any]:
             report["plan"] = _plan(report["end_to_end"][main_set.name], main_set, folder)
         report["gaps"] = list(dict.fromkeys(gaps))
         return report
+
+
+def run_plan(settings: BenchSettings, wanted: Workload) -> dict[str, Any]:
+    """Measure by cores, and return a plan for a laboratory with what it rests on."""
+    pack = Pack.open(find_pack(settings.pack))
+    found = measure_cores(settings, cells=wanted.cells)
+    return {
+        "schema": SCHEMA,
+        "program": {"version": version("rbc-engine"), "commit": _kernels.commit},
+        "pack": {"name": pack.name, "version": pack.manifest.version, "sha256": pack.sha256},
+        "machine": describe_machine(),
+        "precision": found.precision,
+        "workload": asdict(wanted),
+        "used": USED,
+        "cores": asdict(found),
+        "plan": asdict(plan_site(wanted, found)),
+    }
 
 
 def _engine_record(engine: Engine) -> dict[str, Any]:

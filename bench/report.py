@@ -13,7 +13,7 @@ from rich.table import Table
 
 from rbc_engine.sinks.files.atomic import AtomicFile
 
-__all__ = ["BENCH_JSON", "print_report", "report_console", "write_report"]
+__all__ = ["BENCH_JSON", "print_plan", "print_report", "report_console", "write_report"]
 
 BENCH_JSON = "bench.json"
 
@@ -57,11 +57,11 @@ def print_report(report: Report, console: Console) -> None:
     console.print(_latency(report["end_to_end"]))
     if report["stages"] is not None:
         console.print(_limits(report["limits"]), soft_wrap=True)
-        console.print(_stages(report["stages"]))
+        console.print(_stages(report["stages"], unit=_unit(engine["precision"])))
         console.print(escape(report["bottleneck"]["sentence"]), soft_wrap=True)
         console.print(
-            f"wall time over the networks alone: {report['bottleneck']['wall_over_networks']:.2f}; "
-            f"outside the networks: {report['bottleneck']['outside_networks']:.0%}"
+            f"the networks take {report['bottleneck']['networks_share']:.0%} of the time of all "
+            "cores; all else, idle cores too, the rest"
         )
     if report["peers"]:
         console.print(_peers(report["peers"]))
@@ -121,15 +121,26 @@ def _latency(sets: Mapping[str, Any]) -> Table:
 
 
 def _limits(limits: Mapping[str, Any]) -> str:
-    rates = ", ".join(f"{name} {rate / 1e9:.0f}" for name, rate in limits["flops_per_s"].items())
-    return f"limits: matrix products {rates} GFLOP/s; memory {limits['bytes_per_s'] / 1e9:.1f} GB/s"
+    rates = ", ".join(
+        f"{name} {rate / 1e9:.0f} {_unit(name)}/s" for name, rate in limits["flops_per_s"].items()
+    )
+    return (
+        f"bounds, measured: matrix products {rates}; memory {limits['bytes_per_s'] / 1e9:.1f} GB/s"
+    )
 
 
-def _stages(stages: Mapping[str, Any]) -> Table:
+def _unit(precision: str) -> str:
+    """Return what operations of a precision are counted in: those of int8 are no floating-point
+    ones.
+    """
+    return "GOP" if precision == "int8" else "GFLOP"
+
+
+def _stages(stages: Mapping[str, Any], *, unit: str) -> Table:
     table = _table(
         f"Stages of a field, {escape(stages['fields'])}: the time in which each would keep all "
-        "cores busy",
-        *("part", "ms", "share", "GFLOP", "MB", "GFLOP/s", "GB/s", "limit ms", "of limit"),
+        "cores busy; bound: the least time at the bounds above, not measured",
+        *("part", "ms", "share", unit, "MB", f"{unit}/s", "GB/s", "bound ms", "of bound"),
     )
     for part in stages["parts"]:
         seconds, limit = part["seconds"], part["limit_seconds"]
@@ -186,7 +197,70 @@ def _sweep(points: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def print_cores(found: Mapping[str, Any], console: Console) -> None:
+    """Print the rates by cores, measured and by the model."""
+    table = _table(
+        f"By cores, fields of 640x480 with {found['cells_per_field']} cells, from memory",
+        *("cores", "fields/s", "fields/s a core", "cells/s", "watts", "watts a core"),
+        "",
+    )
+    for rate in found["rates"]:
+        cores, watts = rate["cores"], rate["watts"]
+        table.add_row(
+            str(cores),
+            f"{rate['fields_per_s']:.2f}",
+            f"{rate['fields_per_s'] / cores:.2f}",
+            f"{rate['cells_per_s']:.0f}",
+            "-" if watts is None else f"{watts:.0f}",
+            "-" if watts is None else f"{watts / cores:.1f}",
+            "measured" if rate["measured"] else "model",
+        )
+    console.print(table)
+    if found["serial_s"] is not None:
+        console.print(
+            f"model, fitted to the measured ones: a field takes {found['serial_s'] * 1e3:.1f} ms + "
+            f"{found['parallel_s'] * 1e3:.1f} ms / cores; more cores than measured are its guess"
+        )
+    for gap in found["gaps"]:
+        console.print(f"note: {escape(gap)}", soft_wrap=True)
+
+
+def print_plan(report: Report, console: Console) -> None:
+    """Print the machines that a laboratory needs, and what that rests on."""
+    plan, wanted, machine = report["plan"], report["workload"], report["machine"]
+    print_cores(report["cores"], console)
+    console.print(
+        f"{wanted['slides_per_hour']:g} slides an hour of {wanted['fields']} fields with "
+        f"{wanted['cells']} cells need {plan['fields_per_s']:.2f} fields/s: "
+        f"{plan['machines']} machine{'s' if plan['machines'] > 1 else ''} like this one",
+        soft_wrap=True,
+    )
+    console.print(
+        f"measured: {plan['rate']:.2f} fields/s here, {machine['cores_used']} cores of "
+        f"{escape(str(machine['cpu']))}, pack {report['pack']['name']} "
+        f"{report['pack']['version']}, "
+        f"{report['precision']}, fields of 640x480 from memory; reading files and writing tables "
+        "come on top",
+        soft_wrap=True,
+    )
+    console.print(
+        f"assumed: machines used at {report['used']:.0%} of that rate, "
+        f"{plan['slides_per_machine_hour']:.0f} slides an hour each",
+        soft_wrap=True,
+    )
+    if plan["modelled_cores"] is not None:
+        console.print(f"by the model: or one machine with {plan['modelled_cores']} such cores")
+    if plan["kwh_per_day"] is not None:
+        console.print(
+            f"by the counted watts: {plan['kwh_per_day']:.2f} kWh for the processors in "
+            f"{wanted['hours']:g} hours"
+        )
+
+
 def _print_curve(curve: Mapping[str, Any], console: Console) -> None:
+    if curve["rates"] is not None:
+        print_cores(curve["rates"], console)
+        return
     table = _table(
         f"Scaling with {curve['name']}: {escape(curve['cost'])}", "size", "seconds", "peak MiB"
     )
@@ -202,7 +276,8 @@ def _print_curve(curve: Mapping[str, Any], console: Console) -> None:
     if fit is not None:
         error = f" ± {fit['error']:.3f}" if fit["error"] is not None else ""
         console.print(
-            f"cost grows with {curve['name']} to the power of {fit['exponent']:.3f}{error}"
+            f"cost grows with {curve['name']} to the power of {fit['exponent']:.3f}{error} "
+            "(fitted; times under 0.1 s left out)"
         )
     if curve["gap"]:
         console.print(f"note: {escape(curve['gap'])}", soft_wrap=True)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rbc_engine.engine import Engine
     from rbc_engine.packs.pack import Pack
     from rbc_engine.runs.run_folder import RunProgress, RunSummary, run_folder
+    from rbc_engine.runs.session_output import SessionOutput
     from rbc_engine.session.pixels import PixelFormat
     from rbc_engine.session.session import Session
     from rbc_engine.sinks.run_json import RunRecord
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from rbc_engine.stats.stage_map import StageMap
     from rbc_engine.types.ends import Ended, FrameStatus
     from rbc_engine.types.frames import Frame
-    from rbc_engine.types.regions import Regions
+    from rbc_engine.types.kinds import Kind
+    from rbc_engine.types.regions import RegionFlag, Regions
     from rbc_engine.types.results import FieldResult
 
 __all__ = [
@@ -43,11 +45,13 @@ __all__ = [
     "Frame",
     "FrameStatus",
     "ImageError",
+    "Kind",
     "OutputError",
     "Pack",
     "PackError",
     "PixelFormat",
     "RbcError",
+    "RegionFlag",
     "Regions",
     "ResultsError",
     "RunProgress",
@@ -55,6 +59,7 @@ __all__ = [
     "RunSummary",
     "Session",
     "SessionClosedError",
+    "SessionOutput",
     "SlideMonitor",
     "StageMap",
     "UsageError",
@@ -67,13 +72,16 @@ _HOME = {
     "FieldResult": "rbc_engine.types.results",
     "Frame": "rbc_engine.types.frames",
     "FrameStatus": "rbc_engine.types.ends",
+    "Kind": "rbc_engine.types.kinds",
     "Pack": "rbc_engine.packs.pack",
     "PixelFormat": "rbc_engine.session.pixels",
+    "RegionFlag": "rbc_engine.types.regions",
     "Regions": "rbc_engine.types.regions",
     "RunProgress": "rbc_engine.runs.run_folder",
     "RunRecord": "rbc_engine.sinks.run_json",
     "RunSummary": "rbc_engine.runs.run_folder",
     "Session": "rbc_engine.session.session",
+    "SessionOutput": "rbc_engine.runs.session_output",
     "SlideMonitor": "rbc_engine.stats.monitor",
     "StageMap": "rbc_engine.stats.stage_map",
     "run_folder": "rbc_engine.runs.run_folder",

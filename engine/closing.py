@@ -28,3 +28,20 @@ class Closing(ABC):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    async def __aenter__(self: Self) -> Self:
+        """Enter in another thread, so that the event loop goes on."""
+        import asyncio
+
+        return await asyncio.to_thread(self.__enter__)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave in another thread, so that the event loop goes on."""
+        import asyncio
+
+        await asyncio.to_thread(self.__exit__, kind, error, trace)

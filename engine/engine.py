@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from rbc_engine.closing import Closing
 from rbc_engine.devices.base import BuildWatch, DeviceChoice
 from rbc_engine.devices.choose import open_devices
-from rbc_engine.errors import DeviceError, ImageError, UsageError
+from rbc_engine.errors import DeviceError, ImageError, RbcError, UsageError
 from rbc_engine.lanes.base import Analyze
 from rbc_engine.lanes.batching import batches, outcome
 from rbc_engine.lanes.lanes import Lanes, lane_maker
 from rbc_engine.lanes.stages.field_prior import FieldPrior
 from rbc_engine.meter import Meter
+from rbc_engine.naming import arguments_named
 from rbc_engine.packs.pack import Pack, find_pack
-from rbc_engine.session.pixels import PixelFormat
+from rbc_engine.session.pixels import PixelFormat, usable_rgb
 from rbc_engine.session.session import Session
-from rbc_engine.session.session_options import OnEnded, SessionOptions
+from rbc_engine.session.session_options import PIXEL_UM, OnEnded, SessionOptions, check_number
 from rbc_engine.stats.drift import Drift
-from rbc_engine.types.arrays import UInt8
 from rbc_engine.types.frames import Decoded, FieldRef, Frame
 from rbc_engine.types.results import FieldResult
 
@@ -109,15 +109,16 @@ class Engine(Closing):
         """
         if lanes is not None and lanes < 1:
             raise UsageError(f"lanes must be at least 1 (got {lanes})")
-        opened = Pack.open(find_pack(pack))
-        choices = open_devices(
-            device,
-            precision=precision,
-            lanes=lanes,
-            calibration=opened.calibration,
-            cache_name=opened.name,
-            watch=watch,
-        )
+        with arguments_named():
+            opened = Pack.open(find_pack(pack))
+            choices = open_devices(
+                device,
+                precision=precision,
+                lanes=lanes,
+                calibration=opened.calibration,
+                cache_name=opened.name,
+                watch=watch,
+            )
         engine = cls.on(opened, *choices, estimate_scale=estimate_scale, field_prior=field_prior)
         try:
             engine._lanes.prove(opened)
@@ -140,22 +141,37 @@ class Engine(Closing):
         """
         return self._lanes.notes
 
+    @property
+    def doubts(self) -> list[str]:
+        """Return what to know of the results: a precision that the pack has not accepted."""
+        return [doubt for choice in self.choices for doubt in choice.doubts]
+
     def analyze(
-        self, image: UInt8 | Frame, *, pixel_um: float | None = None, field: str = ""
+        self,
+        image: object,
+        *,
+        pixel_um: float | None = None,
+        field: str = "",
+        pixels: PixelFormat | None = None,
     ) -> FieldResult:
         """Analyse one image now.
 
-        image: uint8 [H, W, 3] RGB. pixel_um: width of a pixel in µm, if known.
+        image: what a session takes: numpy or DLPack, uint8 RGB [H, W, 3], or as `pixels` says; or
+        a Frame. pixel_um: width of a pixel in µm, if known.
 
-        Raises ImageError if the image cannot be used.
+        Raises ImageError if the image cannot be used, UsageError for an impossible pixel_um,
+        RbcError if the engine is closed or was opened by another process.
         """
-        frame = (
-            image
-            if isinstance(image, Frame)
-            else Frame(pixels=image, field=field, pixel_um=pixel_um)
-        )
+        check_number("pixel_um", pixel_um, *PIXEL_UM, unit=" µm")
+        if isinstance(image, Frame):
+            frame = image
+        else:
+            places = [choice.place for choice in self.choices]
+            rgb = usable_rgb(image, pixels or PixelFormat(), places=places)
+            frame = Frame(pixels=rgb, field=field, pixel_um=pixel_um)
         ref = FieldRef(slide=frame.slide, field=frame.field, path=Path())
-        result = self._submit([Decoded(ref=ref, frame=frame)], keep_frames=False).result()[0]
+        future = self._submit([Decoded(ref=ref, frame=frame)], keep_frames=False)
+        result = self._results(future)[0]
         if result.error is not None:
             raise ImageError(result.error)
         return result
@@ -179,10 +195,10 @@ class Engine(Closing):
                 in_flight.append((batch, self._submit(batch, keep_frames=keep_frames)))
                 # One batch a lane, and one more each to take up the moment it is free.
                 while len(in_flight) >= max(1, 2 * self.lanes):
-                    yield from in_flight[0][1].result()
+                    yield from self._results(in_flight[0][1])
                     in_flight.popleft()
             while in_flight:
-                yield from in_flight[0][1].result()
+                yield from self._results(in_flight[0][1])
                 in_flight.popleft()
         except DeviceError as error:
             # No device is left. Every frame taken from the source still gets its result.
@@ -274,6 +290,20 @@ class Engine(Closing):
     def __repr__(self) -> str:
         devices = ", ".join(repr(choice.device) for choice in self.choices)
         return f"Engine({self.pack!r}, {devices}, {self.lanes} lanes)"
+
+    def __reduce__(self) -> NoReturn:
+        raise RbcError(
+            "an Engine cannot be pickled or copied: it holds threads and the memory of a device; send "
+            "the pack's name, and open an engine in each process"
+        )
+
+    @staticmethod
+    def _results(future: Future[list[FieldResult]]) -> list[FieldResult]:
+        """Wait for results. Raises RbcError if the engine was closed before they were begun."""
+        try:
+            return future.result()
+        except CancelledError as error:
+            raise RbcError("the engine was closed; open a new one") from error
 
     def _submit(self, batch: Sequence[Decoded], *, keep_frames: bool) -> Future[list[FieldResult]]:
         return self.on_lane(lambda analyze: analyze(batch, keep_frames=keep_frames))

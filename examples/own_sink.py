@@ -46,5 +46,5 @@ class LookFirst:
 
 
 if __name__ == "__main__":
-    summary = run_folder(SAMPLES, sys.argv[1], formats=[], sinks=[LookFirst])
+    summary = run_folder(SAMPLES, sys.argv[1], formats=["only"], sinks=[LookFirst])
     print((summary.out / "look_first.txt").read_text(), end="")

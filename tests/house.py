@@ -45,7 +45,7 @@ FLOORS: tuple[Mapping[str, str], ...] = (
     {"lanes": "batches in flight, and the stages of one"},
     {"devices": "memory, networks, ops: CPU, GPU"},
     {"packs": "the model pack, checked", "stats": "counts, intervals, match, drift"},
-    {"types": "frames, results, outcomes"},
+    {"types": "frames, results, outcomes", "naming": "arguments or options, in errors"},
     {
         "errors": "what can go wrong",
         "text": "names made printable",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -30,6 +31,8 @@ def run(repository: Path, name: str, *arguments: str) -> str:
 def test_every_example_has_its_test(repository: Path) -> None:
     names = {path.name for path in (repository / "examples").glob("*.py")}
     assert names == {
+        "asyncio_session.py",
+        "camera_thread.py",
         "embed.py",
         "live_demo_camera.py",
         "own_sink.py",
@@ -45,6 +48,39 @@ def test_embed_is_twenty_lines_and_runs(repository: Path) -> None:
     printed = run(repository, "embed.py")
     assert printed.count("done") == 7  # six fields, and the counts
     assert "'submitted': 6, 'done': 6" in printed
+
+
+def test_asyncio_session_gives_every_frame(repository: Path) -> None:
+    assert run(repository, "asyncio_session.py").count(": done, ") == 6
+
+
+def test_camera_thread_scans_two_slides_and_writes_a_run(repository: Path, tmp_path: Path) -> None:
+    out = tmp_path / "results"
+    printed = run(repository, "camera_thread.py", str(out))
+    record = RunRecord.read(out / "run.json")
+    assert record.frames is not None
+    assert record.frames["submitted"] == 6
+    assert record.counts.slides == 2
+    assert record.counts.fields == record.frames["done"] >= 2
+    assert printed.count(" regions that no border cuts abnormal") == 2
+    assert (out / "report.html").read_text("utf-8").count('id="picture-') == record.counts.fields
+    with (out / "slides.csv").open(newline="", encoding="utf-8") as file:
+        counted = [f"{row['whole_abnormal']} of " for row in csv.DictReader(file)]
+    assert all(count in printed for count in counted)
+
+
+def test_embedding_quotes_its_examples(repository: Path) -> None:
+    """What the page shows of an example is what the example does."""
+    page = (repository / "docs" / "embedding.md").read_text("utf-8")
+    quoted = 0
+    for path in (repository / "examples").glob("*.py"):
+        code = "\n".join(line.strip() for line in path.read_text("utf-8").splitlines())
+        for block in re.findall(
+            rf"{path.name}\)[^\n]*(?:\n[^\n]+)*?:\n\n((?: {{4}}.*\n|\n)+)", page
+        ):
+            assert "\n".join(line.strip() for line in block.strip().splitlines()) in code
+            quoted += 1
+    assert quoted == 3
 
 
 def test_run_from_python_is_ten_lines_and_writes_a_run(repository: Path, tmp_path: Path) -> None:
@@ -87,7 +123,7 @@ def test_stop_when_sure_stops_early_and_counts_once(repository: Path) -> None:
 
 @pytest.mark.slow
 def test_a_technicians_afternoon(repository: Path, tmp_path: Path) -> None:
-    """Fields, a vendor's slide and a broken file; killed, resumed, read, recalled, compared."""
+    """Fields, a slide and a broken file; killed, resumed, read, recalled, compared."""
     printed = run(repository, "technicians_afternoon.py", str(tmp_path / "afternoon"))
     assert printed.endswith("The afternoon is over: everything was as it should be.\n")
     geojson = str(tmp_path / "afternoon" / "results" / "geojson")

@@ -41,7 +41,7 @@ class Bottleneck:
             f"{self.if_twice_as_fast:.2f} fields/s of {self.fields_per_s:.2f}"
         )
         if self.at_its_limit is not None:
-            text += f"; at its limit, {self.at_its_limit:.2f}"
+            text += f"; at its bound, {self.at_its_limit:.2f}"
         return text
 
 

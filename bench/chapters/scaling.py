@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rbc_engine.bench.chapters.cores import CORE_SECONDS, CoreRates, measure_cores
 from rbc_engine.bench.instruments.counters import counted
 from rbc_engine.bench.instruments.fields import BenchFields, render_fields
 from rbc_engine.bench.instruments.spreads import Fit, fit_power
@@ -19,9 +16,8 @@ from rbc_engine.bench.instruments.whole_run import run_into
 from rbc_engine.bench.settings import BenchSettings, Size
 from rbc_engine.devices.cpu.kind import cores_here
 from rbc_engine.engine import Engine
-from rbc_engine.errors import RbcError
 
-__all__ = ["Curve", "Point", "field_counts", "measure_scaling"]
+__all__ = ["Curve", "Point", "field_counts", "fit_points", "measure_scaling"]
 
 FIELD_SIZE = Size(width=640, height=480)
 _FIELD_CELLS = 5
@@ -29,7 +25,9 @@ _STUB_REGIONS = 60
 CELLS = (0, 25, 50, 100, 200, 400, 600)
 _CELL_FIELDS = 6
 _CELL_SIZE = Size(width=1920, height=1080)
-_CORE_SECONDS = 10
+_CORE_CELLS = 20
+LEAST_FIT_S = 0.1
+"""Times shorter than this are left out of a fit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +49,7 @@ class Curve:
 
     cost: what `seconds` of the points are. fit: cost as a power of size, None where it has no
     meaning.
-    gap: why points are missing.
+    gap: why points are missing. rates: of the curve of cores.
     """
 
     name: str
@@ -59,6 +57,7 @@ class Curve:
     points: list[Point]
     fit: Fit | None
     gap: str | None = None
+    rates: CoreRates | None = None
 
 
 def field_counts(most: int) -> list[int]:
@@ -95,7 +94,7 @@ def _with_fields(
         with counted() as counts_of:
             seconds = _run(engine, fields, count, folder)
         points.append(Point(size=count, seconds=seconds, peak_bytes=counts_of.peak_bytes))
-    fit = fit_power([p.size for p in points], [p.seconds for p in points])
+    fit = fit_points(points, measured_s=[point.seconds for point in points])
     return Curve(
         name=name, cost="seconds of the run, from memory into tables", points=points, fit=fit
     )
@@ -113,7 +112,8 @@ def _with_cells(engine: Engine, settings: BenchSettings, folder: Path) -> Curve:
     """Measure seconds per field against the regions found; the fit is of what they add to an empty
     field.
     """
-    points = []
+    points: list[Point] = []
+    measured_s: list[float] = []
     fields = 2 if settings.short else _CELL_FIELDS
     for cells in CELLS[::3] if settings.short else CELLS:
         rendered = render_fields(folder / f"cells-{cells}", _CELL_SIZE, count=fields, cells=cells)
@@ -121,67 +121,53 @@ def _with_cells(engine: Engine, settings: BenchSettings, folder: Path) -> Curve:
             len(result.regions or ()) for result in engine.run(iter(rendered.decoded))
         )  # which is the warm-up, too
         seconds = min(_run(engine, rendered, fields, folder) for _ in range(2))
+        measured_s.append(seconds)
         points.append(Point(size=regions / fields, seconds=seconds / fields))
     empty = points[0]
     added = [
-        (p.size - empty.size, p.seconds - empty.seconds)
-        for p in points[1:]
-        if p.size > empty.size and p.seconds > empty.seconds
+        Point(size=point.size - empty.size, seconds=point.seconds - empty.seconds)
+        for point in points[1:]
     ]
-    enough = len({size for size, _ in added}) >= 2
     return Curve(
         name="regions per field",
         cost="seconds per field of 1920x1080; the fit is of what the regions add to an empty field",
         points=points,
-        fit=fit_power([size for size, _ in added], [cost for _, cost in added]) if enough else None,
+        fit=fit_points(added, measured_s=measured_s[1:]),
     )
 
 
 def _with_cores(settings: BenchSettings) -> Curve:
-    """Measure each number of cores in a process of its own: threads are made for the cores there at
-    the start.
+    found = measure_cores(settings, cells=_CORE_CELLS)
+    points = [
+        Point(size=rate.cores, seconds=1 / rate.fields_per_s)
+        for rate in found.rates
+        if rate.measured
+    ]
+    return Curve(
+        name="cores",
+        cost="seconds per field",
+        points=points,
+        # Each rate is of many seconds.
+        fit=fit_points(points, measured_s=[CORE_SECONDS] * len(points)),
+        gap="; ".join(found.gaps) or None,
+        rates=found,
+    )
+
+
+def fit_points(points: Sequence[Point], *, measured_s: Sequence[float]) -> Fit | None:
+    """Fit the cost of points that took long enough to be measured; None with fewer than two.
+
+    measured_s: how long each took in all. Below LEAST_FIT_S the clock and the start of threads
+    count for too much.
     """
-    cores = cores_here()
-    wanted = sorted({1, *(1 << n for n in range(10) if 1 << n < cores), cores})
-    points, gap = [], None
-    for count in wanted:
-        try:
-            rate = _in_process(settings, cores=count)
-        except (RbcError, OSError) as error:
-            gap = f"{count} cores: {error}"
-            break
-        points.append(Point(size=count, seconds=1 / rate))
-    fit = (
-        fit_power([p.size for p in points], [p.seconds for p in points])
-        if len(points) > 1
-        else None
-    )
-    return Curve(name="cores", cost="seconds per field", points=points, fit=fit, gap=gap)
-
-
-def _in_process(settings: BenchSettings, *, cores: int) -> float:
-    """Return fields per second on the first `cores` cores of this process."""
-    own = sorted(os.sched_getaffinity(0))[:cores]
-    seconds = 1 if settings.short else _CORE_SECONDS
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "rbc_engine.bench.chapters.on_cores",
-            ",".join(map(str, own)),
-            str(seconds),
-            settings.pack,
-            settings.device,
-            settings.precision,
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RbcError((done.stderr.strip().splitlines() or ["it gave no reason"])[-1])
-    rate: float = json.loads(done.stdout)["fields_per_s"]
-    return rate
+    good = [
+        (point.size, point.seconds)
+        for point, seconds in zip(points, measured_s, strict=True)
+        if seconds >= LEAST_FIT_S and point.size > 0 and point.seconds > 0
+    ]
+    if len({size for size, _ in good}) < 2:
+        return None
+    return fit_power([size for size, _ in good], [cost for _, cost in good])
 
 
 def _run(engine: Engine, fields: BenchFields, count: int, folder: Path) -> float:

@@ -16,7 +16,7 @@ from typing import Any
 from rbc_engine.devices.cpu.kind import cores_here
 from rbc_engine.devices.cuda.driver import ask_driver
 
-__all__ = ["Counted", "Gap", "counted", "read_energy_uj"]
+__all__ = ["Counted", "Gap", "counted", "read_energy_uj", "spent_joules"]
 
 _POWERCAP = Path("/sys/class/powercap")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -77,7 +77,7 @@ def counted(*, powercap: Path = _POWERCAP) -> Iterator[Counted]:
         if isinstance(after_uj, Gap):
             result.gaps.append(f"energy: {after_uj}")
         else:
-            result.energy_joules = _spent_joules(before_uj, after_uj, powercap)
+            result.energy_joules = spent_joules(before_uj, after_uj, powercap=powercap)
     if isinstance(gpus, _GpuSampler):
         result.gpu_busy, result.gpu_peak_bytes, result.gpu_joules = gpus.figures()
 
@@ -97,7 +97,10 @@ def read_energy_uj(powercap: Path = _POWERCAP) -> dict[str, int] | Gap:
         return f"not available: RAPL's energy_uj cannot be read ({error.__class__.__name__})"
 
 
-def _spent_joules(before: dict[str, int], after: dict[str, int], powercap: Path) -> float:
+def spent_joules(
+    before: dict[str, int], after: dict[str, int], *, powercap: Path = _POWERCAP
+) -> float:
+    """Return the energy between two readings of the counters."""
     spent = 0
     for name, start in before.items():
         delta = after.get(name, start) - start

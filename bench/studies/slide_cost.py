@@ -219,7 +219,7 @@ def _measure(folder: Path, size: Size, *, cells_share: float) -> int:
     command = [sys.executable, "-m", "rbc_engine", "run", str(slide), "--out", str(results)]
     began = time.perf_counter()
     with subprocess.Popen(
-        [*command, "--formats", "", "--overwrite"], stdout=subprocess.DEVNULL
+        [*command, "--formats", "only", "--overwrite"], stdout=subprocess.DEVNULL
     ) as process:
         peak = tree_peak_bytes(process)
     wall_s = time.perf_counter() - began

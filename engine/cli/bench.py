@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rbc_engine.cli.terminal import options
 from rbc_engine.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from rbc_engine.bench.settings import BenchSettings
 
 __all__ = ["bench"]
 
@@ -57,6 +60,14 @@ def bench(
     plots: Annotated[
         bool, typer.Option("--plots", help="Also draw plots, with throughput by batch and lanes.")
     ] = False,
+    plan: Annotated[
+        str | None,
+        typer.Option(
+            metavar="fields=N,cells=N,slides-per-hour=N,hours=N",
+            help="Measure by cores only, and print how many machines such slides need: fields a "
+            "slide, cells a field, hours a day.",
+        ),
+    ] = None,
     short: Annotated[
         bool, typer.Option("--short", help="Check that everything works; figures are rough.")
     ] = False,
@@ -90,6 +101,9 @@ def bench(
         plots=plots,
         short=short,
     )
+    if plan is not None:
+        _plan(plan, settings, out=out, as_json=as_json)
+        return
     if out is not None:
         _check_out(out, overwrite=overwrite)
     from rich.console import Console
@@ -112,6 +126,25 @@ def bench(
     print_report(report, report_console())
     if out is not None:
         print(f"results in {out}")
+
+
+def _plan(plan: str, settings: BenchSettings, *, out: Path | None, as_json: bool) -> None:
+    from rbc_engine.bench.chapters.site_plan import parse_workload
+
+    if out is not None or settings.scaling_fields is not None:
+        raise UsageError("--plan only prints; omit --out, --plots and --scaling, or omit --plan")
+    wanted = parse_workload(plan)
+    from rich.console import Console
+
+    from rbc_engine.bench.bench import run_plan
+    from rbc_engine.bench.report import print_plan, report_console
+
+    with Console(stderr=True).status("measuring by cores"):
+        report = run_plan(settings, wanted)
+    if as_json:
+        print(json.dumps(report, indent=2, ensure_ascii=False))
+    else:
+        print_plan(report, report_console())
 
 
 def _check_out(out: Path, *, overwrite: bool) -> None:

@@ -71,6 +71,7 @@ def compare(
 
 
 def _print(record: dict[str, Any], out: Path | None) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -81,7 +82,8 @@ def _print(record: dict[str, Any], out: Path | None) -> None:
     console = Console()
 
     def table(title: str, heads: list[str], rows: list[list[Any]]) -> None:
-        shown = Table(*heads, title=title, title_justify="left")
+        console.print(f"{title}:")
+        shown = Table(*heads, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
         shown.columns[0].overflow = "fold"
         for column in shown.columns[1:]:
             column.justify = "right"
@@ -92,7 +94,8 @@ def _print(record: dict[str, Any], out: Path | None) -> None:
             console.print(f"and {len(rows) - _TABLE_ROWS} more")
 
     columns = ["a", "b", "matched", "gained", "lost", "relabelled", "to_abnormal", "to_normal"]
-    heads = ["A", "B", "both", "gained", "lost", "types", "abn.", "norm.", "share"]
+    heads = ["in A", "in B", "in both", "gained", "lost", "other\ntypes"]
+    heads += ["now\nabnormal", "now\nnormal", "abnormal\nshare"]
     slides = sorted(record["slides"], key=lambda row: row["verdict"] is None)
     rows = [
         [row["slide"], *(row["regions"][name] for name in columns), row["verdict"] or ""]
@@ -100,7 +103,7 @@ def _print(record: dict[str, Any], out: Path | None) -> None:
     ]
     total = ["all", *(record["regions"][name] for name in columns), ""]
     table(
-        "regions: in both with other types, now abnormal, now normal; abnormal share",
+        "regions of each slide, and whether its abnormal share is higher or lower now",
         ["slide", *heads],
         [*rows[: _TABLE_ROWS - 1], total],
     )

@@ -68,5 +68,5 @@ def _report() -> dict[str, Any]:
             "decoders": [f"{reader.name}: {reader.library}" for reader in images.READERS],
             "slides": [f"{reader.name}: {reader.library}" for reader in slides.READERS],
             "packs": packs or ["none: no pack comes with this installation; give --pack PATH"],
-            "notes": list(choice.notes),
+            "notes": [*choice.notes, *choice.doubts],
         }

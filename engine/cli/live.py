@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from pathlib import Path
@@ -15,6 +16,8 @@ from rbc_engine.cli.terminal.stopping import stop_on_signal
 from rbc_engine.cli.terminal.streams import print_json
 from rbc_engine.errors import OutputError, UsageError
 from rbc_engine.runs.given_scale import check_um_per_px, knows_scale
+from rbc_engine.sinks.formats.table import chosen_formats
+from rbc_engine.text import printable
 
 if TYPE_CHECKING:
     from rbc_engine.runs.live import Feed
@@ -25,6 +28,8 @@ __all__ = ["live"]
 _ON_FULL = ("block", "drop_oldest", "drop_newest", "reject")
 _MAX_UNREAD = 20_000
 """Outcomes that may wait for a slow disk: a minute of a fast camera, a few megabytes."""
+_MAX_UNREAD_FRAMES = 200
+"""The same, where they carry their frames for outputs that show pixels."""
 
 
 def live(
@@ -77,6 +82,7 @@ def live(
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     overwrite: options.Overwrite = False,
+    formats: options.Formats = "",
     recover: Annotated[
         Path | None,
         typer.Option(help="Complete the files of an interrupted live run; starts no camera."),
@@ -107,7 +113,9 @@ def live(
         folder,
         "overwrite" if overwrite else "new",
         inputs={name: [path] for name, path in given.items() if path is not None},
+        resumes=False,
     )
+    outputs = chosen_formats(options.names(formats))
     limits: dict[str, Any] = {"fps": fps, "seconds": seconds, "frames": frames}
     feed, stage, decoder = _source(config, replay, loop=loop, um_per_px=um_per_px, **limits)
     from rbc_engine.engine import Engine
@@ -131,17 +139,23 @@ def live(
             "on_full": on_full,
             "max_age_s": max_age_s,
             "um_per_px": um_per_px,
+            "enough_width": enough_width,
+            "min_cells": None if enough_width is None else min_cells,
+            "formats": outputs,
         }
         monitor = SlideMonitor(engine.pack.types, stage=stage)
         stop_early = threading.Event()
         with (
             stop_on_signal() as interrupted,
-            RunOutput(claimed, engine.pack) as output,
+            RunOutput(claimed, engine.pack, formats=outputs) as output,
             engine.session(
                 on_full=on_full,
                 max_in_flight=max_in_flight,
                 max_age_s=max_age_s,
-                max_unread=_MAX_UNREAD,
+                max_unread=max(
+                    _MAX_UNREAD_FRAMES if output.needs_frames else _MAX_UNREAD, max_in_flight or 0
+                ),
+                keep_frames=output.needs_frames,
                 slide=slide,
                 pixel_um=um_per_px if knows_scale(engine.pack) else None,
             ) as session,
@@ -169,7 +183,7 @@ def live(
                         decoder=decoder,
                         started=started,
                         settings=settings,
-                        stops=(interrupted, stop_early),
+                        stops={"enough_width": stop_early, "interrupted": interrupted},
                         on_tick=on_tick,
                     )
             except OutputError as error:
@@ -181,6 +195,11 @@ def live(
         print_json(summary.text())
     elif not quiet:
         table.print_end(summary, folder)
+    if quiet and summary.source_error is not None:
+        print(
+            f"rbc-engine: the source of frames failed: {printable(summary.source_error)}",
+            file=sys.stderr,
+        )
     ended = summary.frames or {}
     raise typer.Exit(
         exit_code(

@@ -23,10 +23,11 @@ def list_packs() -> None:
         print(f"{name} {manifest.version}: {len(manifest.types)} types. {manifest.description}")
 
 
-@app.command()
+@app.command(short_help="Show what a pack detects, and its accuracy.")
 def show(pack: PackArgument = "chula12") -> None:
     """Show what a pack detects, what it was trained on, and its measured accuracy."""
     from rbc_engine.packs.pack import Pack, find_pack
+    from rbc_engine.stats.not_told import not_told
 
     opened = Pack.open(find_pack(pack))
     manifest = opened.manifest
@@ -38,6 +39,7 @@ def show(pack: PackArgument = "chula12") -> None:
     for name, threshold in zip(manifest.types, manifest.classifier.thresholds, strict=True):
         kind = "abnormal" if name in manifest.abnormal else "normal"
         print(f"  {name}: {kind}, threshold {threshold:g}")
+    print(f"not among its types: {', '.join(not_told(manifest.types))}")
     for title, values in (("training", manifest.training), ("accuracy", manifest.accuracy)):
         print(f"{title}:")
         for key, value in values.items():
@@ -54,7 +56,7 @@ def show(pack: PackArgument = "chula12") -> None:
         print(f"  {name}: {record.bytes} bytes, sha256 {record.sha256}")
 
 
-@app.command()
+@app.command(short_help="Check a pack's hashes and golden answers.")
 def verify(pack: PackArgument = "chula12") -> None:
     """Check every hash, run the pack's golden inputs on the CPU in fp32 and compare the results."""
     from rbc_engine.engine import Engine

@@ -77,13 +77,18 @@ def recall(
     from rbc_engine.cli.terminal.summary import print_summary
     from rbc_engine.packs.pack import Pack, find_pack
     from rbc_engine.runs.finished.finished_run import FinishedRun
-    from rbc_engine.runs.recall import call_rules, pack_of, refuse_recalled
-    from rbc_engine.runs.recall import recall as make
+    from rbc_engine.runs.recall.call_rules import call_rules, pack_of
+    from rbc_engine.runs.recall.recall import recall as make
+    from rbc_engine.runs.recall.recall import refuse_recalled
     from rbc_engine.sinks.out_folder import claim
-    from rbc_engine.sinks.output import RunOutput
     from rbc_engine.stats.counts import SlideTally
 
-    claimed = claim(out, "overwrite" if overwrite else "new", inputs={"RUN_DIR": [run_dir]})
+    claimed = claim(
+        out,
+        "overwrite" if overwrite else "new",
+        inputs={"RUN_DIR": [run_dir]},
+        resumes=False,
+    )
     with FinishedRun(run_dir) as run:
         refuse_recalled(run)
         changed = call_rules(
@@ -101,12 +106,12 @@ def recall(
             tally.add(now)
             changes.add(before, now)
 
-        with RunOutput(claimed, changed.pack) as output:
-            summary = make(run, changed, output, started=started, on_result=on_result)
+        summary = make(run, changed, claimed, started=started, on_result=on_result)
     if as_json:
         print_json(summary.text())
     elif not quiet:
-        print_summary(tally.rows(), summary.warnings, out)
+        report = "report" in summary.settings.formats
+        print_summary(tally.rows(), summary.warnings, out, report=report)
         changes.print()
 
 

@@ -14,8 +14,7 @@ from rbc_engine.cli.terminal import options
 from rbc_engine.cli.terminal.exit_codes import exit_code
 from rbc_engine.cli.terminal.stopping import stop_on_signal
 from rbc_engine.cli.terminal.streams import print_json, printing
-from rbc_engine.cli.terminal.summary import print_run
-from rbc_engine.sinks.formats.table import FORMATS
+from rbc_engine.cli.terminal.summary import print_failures, print_run
 
 if TYPE_CHECKING:
     from rbc_engine.runs.run_folder import RunProgress
@@ -45,19 +44,12 @@ def run(
     ] = None,
     estimate_scale: options.EstimateScale = True,
     field_prior: options.FieldPrior = True,
-    formats: Annotated[
-        str,
-        typer.Option(
-            help=f"Further outputs, separated by commas: {', '.join(FORMATS)}; '' for none."
-        ),
-    ] = "report",
+    formats: options.Formats = "",
     lanes: options.Lanes = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Find the red cells of all images and write regions.parquet, fields.csv, slides.csv and
-    run.json.
-    """
+    """Find and classify the red cells of all images, and write tables, a report and run.json."""
     from rbc_engine.cli.terminal.compile_watch import CompileWatch
     from rbc_engine.cli.terminal.progress import ProgressBar
     from rbc_engine.runs.run_folder import run_folder
@@ -94,13 +86,14 @@ def run(
             stop=stop,
             on_progress=on_progress,
             watch=watch,
-            names="options",
         )
     counts = summary.record.counts
     with printing():
         if as_json:
             print_json(summary.record.text())
-        elif not quiet:
+        elif quiet:
+            print_failures(summary)
+        else:
             print_run(summary)
     raise typer.Exit(
         exit_code(

@@ -73,7 +73,7 @@ class BuildWatch(Protocol):
 
 
 class Network(Protocol[Array]):
-    """A compiled network.
+    """Run a compiled network.
 
     One object serves one lane at a time; `Device.load` gives each lane its own.
     """
@@ -273,7 +273,7 @@ class DeviceChoice:
     lanes: batches in flight. threads: CPU threads for each kernel of a lane.
     lane_frames: frames a lane takes at once.
     batch_frames, batch_patches: batch sizes of the networks.
-    notes: why no faster device or precision was taken.
+    notes: why no faster device or precision was taken. doubts: what to know of its results.
     refuse: removes the compiled networks that are kept on the disk; called when they give wrong
         answers.
     """
@@ -287,11 +287,12 @@ class DeviceChoice:
     batch_frames: int
     batch_patches: tuple[int, ...]
     notes: Sequence[str]
+    doubts: Sequence[str] = ()
     refuse: Callable[[], None] = _nothing
 
 
 class OpenDevice(Protocol):
-    """DeviceKind.open."""
+    """Open a device, as DeviceKind.open does."""
 
     def __call__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rbc_engine.devices.base import BuildWatch, DeviceChoice, DeviceKind
 from rbc_engine.devices.table import KINDS
@@ -73,23 +74,22 @@ def open_devices(
     opened: list[DeviceChoice] = []
     try:
         for number in numbers:
-            taken, why = _decide(
+            taken, why, doubts = _decide(
                 precision,
                 calibration,
                 kind.name,
                 kind.precisions(number),
                 lacks=kind.lacks(number),
             )
-            opened.append(
-                kind.open(
-                    number,
-                    precision=taken,
-                    lanes=lanes,
-                    notes=[*notes, *why],
-                    cache_name=cache_name,
-                    watch=watch,
-                )
+            choice = kind.open(
+                number,
+                precision=taken,
+                lanes=lanes,
+                notes=[*notes, *why],
+                cache_name=cache_name,
+                watch=watch,
             )
+            opened.append(replace(choice, doubts=doubts))
     except BaseException:
         for choice in opened:
             choice.device.close()
@@ -155,22 +155,23 @@ def _decide(
     offered: Sequence[str],
     *,
     lacks: Sequence[str] = (),
-) -> tuple[str, list[str]]:
-    """Take a precision, and say what has to be said about it.
+) -> tuple[str, list[str], list[str]]:
+    """Take a precision, and say why no faster one was taken, and what is doubtful about this one.
 
     kind, offered, lacks: the name, precisions and lacks of a DeviceKind.
     """
     if precision != "auto":
         if precision in offered and not accepts(calibration, kind, precision):
-            return precision, [
+            doubt = (
                 f"precision {precision} was asked for, and is not accepted for this pack: "
                 f"{_why_not(calibration, kind, precision)}"
-            ]
-        return precision, []
+            )
+            return precision, [], [doubt]
+        return precision, [], []
     notes = list(lacks)
     for name in offered:
         if accepts(calibration, kind, name):
-            return name, notes
+            return name, notes, []
         notes.append(f"precision {name} is not taken: {_why_not(calibration, kind, name)}")
     raise DeviceError(
         f"the pack's calibration.json refuses every precision of this {kind} device "

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from rbc_engine.lanes.canvas import at_border
 from rbc_engine.lanes.stages.call import called
+from rbc_engine.lanes.stages.crop import over_regions
 from rbc_engine.lanes.stages.group import counted, group_cells
-from rbc_engine.lanes.stages.subjects import over_regions
 from rbc_engine.lanes.tile_merge import TileMerge
 from rbc_engine.lanes.tiles import Tile, TilePlan
 from rbc_engine.packs.manifest import Manifest

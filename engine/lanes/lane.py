@@ -5,6 +5,7 @@ sequential code.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,13 +18,18 @@ from rbc_engine.lanes.canvas import at_border, fit_canvas
 from rbc_engine.lanes.stages.call import Caller, called
 from rbc_engine.lanes.stages.cell_scale import CellScale, Sighting
 from rbc_engine.lanes.stages.classify import Classify
-from rbc_engine.lanes.stages.crop import crop_patches, crop_windows
+from rbc_engine.lanes.stages.crop import (
+    crop_patches,
+    crop_windows,
+    over_regions,
+    subjects_of,
+)
 from rbc_engine.lanes.stages.detect import Detect
 from rbc_engine.lanes.stages.field_prior import FieldPrior, informative_regions
+from rbc_engine.lanes.stages.finite import outside_unit
 from rbc_engine.lanes.stages.focus import blurred_frames
 from rbc_engine.lanes.stages.group import group
 from rbc_engine.lanes.stages.measured_scale import MeasuredScale
-from rbc_engine.lanes.stages.subjects import over_regions, subjects_of
 from rbc_engine.meter import Meter
 from rbc_engine.packs.manifest import DetectorSettings
 from rbc_engine.packs.pack import Pack
@@ -118,7 +124,11 @@ class Lane:
                 ]
             else:
                 sightings = self._scale.detect(here, fits, self._detect)
-        regions = self._regions(here, sightings)
+        regions, wrong = self._regions(here, sightings)
+        for index, seen, reason in zip(taken, sightings, wrong, strict=True):
+            if (seen.found.wrong or reason) is not None:
+                field = batch[index].ref.field or "the image"
+                errors[index] = f"{field}: {seen.found.wrong or reason}"
         share_s = (time.perf_counter() - started) / max(len(frames), 1)
 
         by_index = dict(zip(taken, zip(frames, sightings, regions, strict=True), strict=True))
@@ -168,8 +178,14 @@ class Lane:
         except DeviceError as error:
             raise type(error)(f"stage {name} on {self.device.name}: {error}") from error
 
-    def _regions(self, frames: Sequence[Frame], sightings: Sequence[Sighting]) -> list[Regions]:
-        """Group the detections; crop, classify and call the subjects of all frames together."""
+    def _regions(
+        self, frames: Sequence[Frame], sightings: Sequence[Sighting]
+    ) -> tuple[list[Regions], list[str | None]]:
+        """Group the detections; crop, classify and call the subjects of all frames together.
+
+        Returns the regions of each frame, and why they are none where its numbers cannot be
+        trusted.
+        """
         settings = self._manifest.classifier
         with self._meter.stage("detect"):
             found = [
@@ -207,7 +223,14 @@ class Lane:
                 )
         else:
             probabilities = np.zeros((0, len(self._manifest.types)), np.float32)
+        wrong: list[str | None] = [None] * len(frames)
+        ends = np.cumsum([0, *counts])
+        rows = [slice(begin, end) for begin, end in itertools.pairwise(ends)]
         with self._meter.stage("call"):
+            for index, here in enumerate(rows):
+                wrong[index] = outside_unit("a probability of the classifier", probabilities[here])
+                if wrong[index] is not None:
+                    probabilities[here] = 0
             if self._field_prior is not None and len(probabilities):
                 informative = [
                     informative_regions(
@@ -222,12 +245,11 @@ class Lane:
                     probabilities, np.concatenate(informative), counts
                 )
             abnormal_p = self._caller(probabilities)
+            for index, here in enumerate(rows):
+                wrong[index] = wrong[index] or outside_unit("abnormal_p", abnormal_p[here])
         results = []
-        begin = 0
         of_filled = iter(blurred)
-        for regions, chosen in zip(found, subjects, strict=True):
-            here = slice(begin, begin + len(chosen))
-            begin += len(chosen)
+        for regions, chosen, here in zip(found, subjects, rows, strict=True):
             results.append(
                 called(
                     regions,
@@ -239,7 +261,7 @@ class Lane:
                     settings=self._manifest,
                 )
             )
-        return results
+        return results, wrong
 
     def _scale_of(self, frame: Frame, seen: Sighting) -> tuple[float | None, ScaleSource]:
         """Return the µm per pixel that a frame was analysed with, and where they come from."""

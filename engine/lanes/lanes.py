@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,9 +14,8 @@ from rbc_engine.devices.base import DeviceChoice
 from rbc_engine.errors import DeviceError, DeviceMemoryError, RbcError
 from rbc_engine.lanes.base import Analyze, AnyLane
 from rbc_engine.lanes.lane import Lane
-from rbc_engine.lanes.own_process import OwnProcess
 from rbc_engine.lanes.pool import DeviceLanes, LanePool
-from rbc_engine.lanes.prove import check_golden
+from rbc_engine.lanes.prove import check_caller, check_golden
 from rbc_engine.lanes.stages.call import Caller
 from rbc_engine.lanes.stages.field_prior import FieldPrior
 from rbc_engine.lanes.views.any_size import AnySizeLane
@@ -46,8 +46,11 @@ def lane_maker(
     lanes share the pack's caller.
 
     estimate_scale, field_prior: as for Lane.
+
+    Raises PackError if the caller does not call as the pack's golden regions say.
     """
     caller = Caller(pack)
+    check_caller(pack, caller)
 
     def make(choice: DeviceChoice) -> AnyLane:
         lane = Lane(
@@ -80,7 +83,6 @@ class Lanes(Closing):
         self, choices: Sequence[DeviceChoice], make: Callable[[DeviceChoice], AnyLane]
     ) -> None:
         self.choices = tuple(choices)
-        self._own = OwnProcess("engine")
         self._notes: list[str] = []
         self._pool = LanePool(
             [
@@ -94,6 +96,7 @@ class Lanes(Closing):
             say=self._notes.append,
         )
         self._workers = ThreadPoolExecutor(len(self._pool), thread_name_prefix="rbc-lane")
+        self._process = os.getpid()
         self._closed = False
         self._closing = threading.Lock()
         self._taking_all = threading.Lock()
@@ -117,10 +120,18 @@ class Lanes(Closing):
         return [*(note for choice in self.choices for note in choice.notes), *self._notes]
 
     def check_open(self) -> None:
-        """Raise RbcError if the lanes, and so their engine, are closed, or in a forked process."""
-        self._own.check()
+        """Raise RbcError if the lanes, and so their engine, are closed, or of another process."""
+        self.check_process()
         if self._closed:
             raise RbcError("the engine is closed; open a new one")
+
+    def check_process(self) -> None:
+        """Raise RbcError in a child of the process that opened the lanes."""
+        if self._forked:
+            raise RbcError(
+                f"the engine was opened by process {self._process}, and this is a child of it, "
+                f"{os.getpid()}, which has none of its threads; open an engine in each process"
+            )
 
     def on_lane(self, work: Callable[[Analyze], Result]) -> Future[Result]:
         """Call a function, in a worker, when a lane is free, with what analyses batches on lanes.
@@ -157,6 +168,7 @@ class Lanes(Closing):
         Returns what differs on each device, within what its precision allows. Raises DeviceError if
         more does.
         """
+        self.check_open()
         return [self._check_golden(pack, choice) for choice in self.choices]
 
     def prove(self, pack: Pack) -> None:
@@ -172,8 +184,11 @@ class Lanes(Closing):
                 self._prove(pack, choice)
 
     def close(self) -> None:
-        """Wait for the batches in flight and free the devices. May be called again."""
-        if not self._own.is_here:
+        """Wait for the batches in flight and free the devices. May be called again.
+
+        In a child of the process that opened them it does nothing: nothing of them is the child's.
+        """
+        if self._forked:
             return
         with self._closing:
             if self._closed:
@@ -189,6 +204,10 @@ class Lanes(Closing):
             with suppress(DeviceError):
                 choice.device.enter()
                 choice.device.close()
+
+    @property
+    def _forked(self) -> bool:
+        return os.getpid() != self._process
 
     def _prepare(self, make: Callable[[DeviceChoice], AnyLane]) -> None:
         """Compile what does not depend on the frames; on the host the lanes share the result."""

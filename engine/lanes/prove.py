@@ -8,17 +8,50 @@ from pathlib import Path
 import numpy as np
 
 from rbc_engine.devices.base import DeviceChoice
-from rbc_engine.errors import DeviceError
+from rbc_engine.errors import DeviceError, PackError
 from rbc_engine.lanes.canvas import fit_canvas
-from rbc_engine.lanes.stages.call import types_held
+from rbc_engine.lanes.stages.call import Caller, types_held
 from rbc_engine.packs.golden import ExpectedRegions, compare_at_precision, read_golden
 from rbc_engine.packs.pack import Pack
 from rbc_engine.stats.drift import Drift
 from rbc_engine.types.frames import Decoded, FieldRef, Frame
+from rbc_engine.types.kinds import are_red
 from rbc_engine.types.regions import Regions
 from rbc_engine.types.results import FieldResult
 
-__all__ = ["check_golden"]
+__all__ = ["check_caller", "check_golden"]
+
+# Of the golden regions, whose abnormal_p was computed from the very same float32 numbers.
+_CALLER_TOLERANCE = 1e-5
+# Of the red golden regions that must agree where some have more cells than are called as one.
+_LEAST_ALIKE = 0.5
+
+
+def check_caller(pack: Pack, caller: Caller) -> None:
+    """Check a pack's caller on the probabilities of its golden regions.
+
+    Where the detector finds cells, a region of many is the largest of its cells' calls, so that only
+    half of the regions must agree.
+
+    Raises PackError if it gives another abnormal_p than they have.
+    """
+    cases = [case.expected for case in read_golden(pack.read("golden.npz"))]
+    alike: list[bool] = []
+    for expected in cases:
+        if expected.probabilities.shape[1] != len(pack.types):
+            raise PackError(
+                f"golden.npz of pack {pack.name} has {expected.probabilities.shape[1]} types, but "
+                f"the pack has {len(pack.types)}; rebuild the pack"
+            )
+        red = are_red(expected.kind_numbers)
+        got = caller(np.ascontiguousarray(expected.probabilities[red]))
+        alike += (np.abs(got - expected.abnormal_p[red]) <= _CALLER_TOLERANCE).tolist()
+    least = 1.0 if pack.manifest.detector.unit == "region" else _LEAST_ALIKE
+    if sum(alike) < least * len(alike):
+        raise PackError(
+            f"caller.treelite of pack {pack.name} gives another abnormal_p for "
+            f"{len(alike) - sum(alike)} of {len(alike)} golden regions; rebuild the pack"
+        )
 
 
 def check_golden(

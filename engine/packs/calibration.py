@@ -12,13 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from rbc_engine.errors import PackError
 from rbc_engine.packs.manifest import CALIBRATION_NAME
+from rbc_engine.packs.plain_values import Count, Notes, PlainText
+from rbc_engine.text import printable
 
 __all__ = ["NETWORKS", "Acceptance", "Calibration", "NetworkRanges", "accepts", "parse_calibration"]
 
 NETWORKS = ("detector.onnx", "box_head.onnx", "classifier.onnx")
 
 Range = Annotated[float, Field(gt=0.0, lt=65504.0, allow_inf_nan=False)]
-Name = Annotated[str, Field(min_length=1, max_length=200)]
+Name = Annotated[PlainText, Field(min_length=1, max_length=200)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -53,10 +55,10 @@ class Acceptance(_Section):
     """
 
     accepted: bool
-    reasons: tuple[str, ...] = ()
-    device: str
-    fields: int
-    smear_groups: int
+    reasons: tuple[PlainText, ...] = ()
+    device: PlainText
+    fields: Count
+    smear_groups: Count
     fp32: dict[Name, Finite]
     measured: dict[Name, Finite]
     flips: dict[Name, Finite]
@@ -80,7 +82,7 @@ class Calibration(_Section):
     verdicts: dict[
         Annotated[str, Field(pattern=r"^[a-z]{1,20}:(bf16|fp16|int8|fp8)$")], Acceptance
     ] = {}
-    notes: dict[Name, str | int | float | bool] = {}
+    notes: Notes = {}
 
     @model_validator(mode="after")
     def _every_network(self) -> Calibration:
@@ -111,8 +113,10 @@ def parse_calibration(data: bytes, *, sha256: dict[str, str]) -> Calibration:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise PackError(
-            f"{CALIBRATION_NAME}: {where}: {first['msg']} (got {first['input']!r:.80}); calibrate "
-            "the pack again"
+            printable(
+                f"{CALIBRATION_NAME}: {where:.200}: {first['msg']} (got {first['input']!r:.80}); "
+                "calibrate the pack again"
+            )
         ) from error
     for name, network in calibration.networks.items():
         if network.sha256 != sha256[name]:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from rbc_engine.packs.plain_values import Notes, PlainText
 from rbc_engine.types.arrays import UInt8
 from rbc_engine.types.kinds import Kind
 
@@ -232,17 +233,17 @@ class Manifest(_Section):
     schema_: Annotated[Literal[1, 2], Field(alias="schema")]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
     version: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+([-+][0-9A-Za-z.-]+)?$")]
-    licence: Annotated[str, Field(min_length=1, max_length=100)]
-    description: Annotated[str, Field(max_length=2000)] = ""
+    licence: Annotated[PlainText, Field(min_length=1, max_length=100)]
+    description: PlainText = ""
     types: Annotated[tuple[TypeName, ...], Field(min_length=1, max_length=256)]
     abnormal: tuple[TypeName, ...]
     """The types that make a cell abnormal."""
     detector: DetectorSettings
     classifier: ClassifierSettings
     caller: CallerSettings
-    training: dict[str, str | int | float | bool] = {}
+    training: Notes = {}
     """What it was trained on, with which commit and command: for people, not read by the engine."""
-    accuracy: dict[str, str | int | float | bool] = {}
+    accuracy: Notes = {}
     """Its measured accuracy, and the data of the measurement."""
     files: dict[str, FileRecord]
 

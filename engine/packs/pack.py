@@ -17,7 +17,10 @@ from pydantic import ValidationError
 
 from rbc_engine.errors import PackError
 from rbc_engine.packs.calibration import NETWORKS, Calibration, parse_calibration
+from rbc_engine.packs.graphs.fit_networks import check_networks
 from rbc_engine.packs.manifest import CALIBRATION_NAME, FILES, SCHEMA, Manifest
+from rbc_engine.packs.trees import check_trees
+from rbc_engine.text import printable
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -28,8 +31,6 @@ __all__ = ["MANIFEST_NAME", "Pack", "find_pack", "shipped_packs"]
 
 MANIFEST_NAME = "pack.toml"
 _MANIFEST_MAX_BYTES = 1 << 20
-# The key by which an ONNX tensor names a file with its data.
-_ONNX_EXTERNAL_DATA = b"location"
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,12 +67,9 @@ class Pack:
                     f"{folder / name} does not match the sha256 in {MANIFEST_NAME}: the pack is "
                     f"damaged or was changed; copy or install it again"
                 )
-            if name.endswith(".onnx") and _ONNX_EXTERNAL_DATA in data:
-                raise PackError(
-                    f"{folder / name} stores tensors in other files, which a pack must not; "
-                    f"save the ONNX model as one file"
-                )
             files[name] = data
+        check_networks(manifest, files)
+        check_trees(files["caller.treelite"], features=len(manifest.types))
         calibration = None
         if CALIBRATION_NAME in files:
             hashes = {name: manifest.files[name].sha256 for name in NETWORKS}
@@ -140,10 +138,10 @@ def _parse_manifest(path: Path, text: bytes) -> Manifest:
         )
     try:
         values: dict[str, Any] = tomllib.loads(text.decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise PackError(f"{path} is not valid TOML: {error}") from error
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of 5000 digits
+        raise PackError(f"{path} is not valid TOML: {printable(str(error))}") from error
     schema = values.get("schema")
-    if isinstance(schema, int) and schema > SCHEMA:
+    if isinstance(schema, int) and SCHEMA < schema < 1000:
         raise PackError(
             f"{path} has schema {schema}, but this program reads up to {SCHEMA}: the pack is from "
             f"a newer version; upgrade with pip install -U rbc-engine"
@@ -154,6 +152,5 @@ def _parse_manifest(path: Path, text: bytes) -> Manifest:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise PackError(
-            f"{path}: {where}: {first['msg']} (got {first['input']!r:.80}){more}"
-        ) from error
+        said = printable(f"{where:.200}: {first['msg']} (got {first['input']!r:.80})")
+        raise PackError(f"{path}: {said}{more}") from error

@@ -69,7 +69,7 @@ def build_engine(
             golden=tuple(golden),
             keeps_networks=any(choice.kind.keeps_networks for choice in engine.choices),
             seconds=time.perf_counter() - started,
-            notes=tuple(engine.notes),
+            notes=(*engine.notes, *engine.doubts),
         )
 
 

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rbc_engine.engine import Engine
-from rbc_engine.errors import PackError, RbcError
+from rbc_engine.errors import OutputError, PackError, RbcError
 from rbc_engine.packs.pack import Pack
 from rbc_engine.runs.record import RunCounts, run_record
 from rbc_engine.session.session import Session
 from rbc_engine.sinks.files.atomic import explain_os_errors
+from rbc_engine.sinks.formats.table import shows_pixels
 from rbc_engine.sinks.journal.live_journal import LiveJournal, read_live_journal
 from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
-from rbc_engine.sinks.own_files import LIVE_JOURNAL
-from rbc_engine.sinks.run_json import LatencySeconds, RunRecord
+from rbc_engine.sinks.own_files import LIVE_JOURNAL, RUN_JOURNAL
+from rbc_engine.sinks.run_json import RUN_JSON, LatencySeconds, RunRecord
 from rbc_engine.stats.monitor import SlideMonitor
+from rbc_engine.text import encodable
 from rbc_engine.types.ends import Ended, FrameCounts, FrameStatus, Latency
 
 __all__ = ["Feed", "LiveState", "live_head", "recover", "run_live"]
@@ -53,13 +55,14 @@ def run_live(
     decoder: str,
     started: float,
     settings: Mapping[str, Any],
-    stops: Sequence[threading.Event],
+    stops: Mapping[str, threading.Event],
     on_tick: Callable[[LiveState], object],
 ) -> RunRecord:
     """Run a feed to its end and complete the output; then the journal is removed.
 
     started: time.perf_counter() of the start of the command; wall_seconds counts from it.
-    stops: when one of them is set, the feed ends and the frames in flight are finished.
+    stops: by what run.json says stopped the run: when one of them is set, the feed ends and the
+        frames in flight are finished.
     on_tick: called a few times a second, and once at the end.
 
     Returns what run.json holds. Raises OutputError if results cannot be written: then the journal
@@ -91,7 +94,7 @@ def run_live(
                 monitor.add(ended)
             elif session.over:
                 break
-            if any(event.is_set() for event in stops):
+            if any(event.is_set() for event in stops.values()):
                 stop.set()
             if time.perf_counter() - ticked >= _TICK_S:
                 ticked = time.perf_counter()
@@ -115,6 +118,7 @@ def run_live(
         run.changed(
             frames=session.counts.record(),
             source_error=feeder.failure,
+            stopped_by=_stopped_by(feeder, stops, session, settings, begun_s=begun),
             latency_seconds=LatencySeconds(p50=latency.p50_s, p99=latency.p99_s),
             wall_seconds=time.perf_counter() - started,
         )
@@ -123,12 +127,37 @@ def run_live(
     return run
 
 
+def _stopped_by(
+    feeder: _Feeder,
+    stops: Mapping[str, threading.Event],
+    session: Session,
+    settings: Mapping[str, Any],
+    *,
+    begun_s: float,
+) -> str:
+    if feeder.failure is not None:
+        return "source_error"
+    for name, event in stops.items():
+        if event.is_set():
+            return name
+    frames, seconds = settings.get("frames"), settings.get("seconds")
+    if frames is not None and session.counts.submitted >= frames:
+        return "frames"
+    if seconds is not None and feeder.ended_s - begun_s >= seconds:
+        return "seconds"
+    return "source_end"
+
+
 def recover(folder: Path, pack: Pack) -> RunRecord:
     """Complete the files of an interrupted live run from its journal.
+
+    Pictures are not in the journal: the report has none, and formats that show pixels are left
+    out.
 
     Returns what run.json holds. Raises OutputError if there is no journal, ResultsError if it is
     damaged, PackError if it was written with another pack.
     """
+    _refuse_without_journal(folder)
     head, _ = read_live_journal(folder)
     run = RunRecord.of_json(head.get("run"), path=folder / LIVE_JOURNAL)
     written = run.pack
@@ -140,7 +169,8 @@ def recover(folder: Path, pack: Pack) -> RunRecord:
         )
     counts = RunCounts()
     frames = dict.fromkeys((status.value for status in FrameStatus), 0)
-    with RunOutput(claim(folder, "overwrite"), pack) as output:
+    formats = tuple(name for name in run.settings.formats if not shows_pixels(name))
+    with RunOutput(claim(folder, "overwrite"), pack, formats=formats) as output:
         lost = 0
         for ended in read_live_journal(folder, types=len(pack.types))[1]:
             if isinstance(ended, int):
@@ -159,11 +189,37 @@ def recover(folder: Path, pack: Pack) -> RunRecord:
                 warnings=[*run.warnings, said],
                 frames={"submitted": sum(frames.values()), **frames},
                 source_error=None,
+                stopped_by="crash",
+                settings={**run.settings.to_json(), "formats": formats},
             )
         )
     with explain_os_errors(folder):
         (folder / LIVE_JOURNAL).unlink()
     return run
+
+
+def _refuse_without_journal(folder: Path) -> None:
+    """Raise OutputError if there is nothing to recover, saying what the folder is."""
+    shown = encodable(str(folder))
+    if (folder / LIVE_JOURNAL).exists():
+        return
+    if not folder.is_dir():
+        raise OutputError(f"--recover {shown} is no folder; name the --out of an interrupted run")
+    if (folder / RUN_JOURNAL).exists():
+        raise OutputError(
+            f"--recover {shown} holds a run of images that was cut short, not of a camera; "
+            "`rbc-engine run --resume` continues it"
+        )
+    if (folder / RUN_JSON).exists():
+        RunRecord.read(folder / RUN_JSON)
+        raise OutputError(
+            f"--recover {shown} holds a finished run: its files are whole, and there is nothing "
+            "to recover"
+        )
+    raise OutputError(
+        f"--recover {shown} holds neither {LIVE_JOURNAL} nor a run: nothing can be recovered from "
+        "it; name the --out of an interrupted run"
+    )
 
 
 def live_head(engine: Engine, *, decoder: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,11 +233,12 @@ def live_head(engine: Engine, *, decoder: str, settings: Mapping[str, Any]) -> d
 class _Feeder:
     """Run the feed in a thread of its own. However it ends, it finishes the session.
 
-    failure: why it ended, if by an error.
+    failure: why it ended, if by an error. ended_s: time.perf_counter() then.
     """
 
     def __init__(self, feed: Feed, session: Session, stop: threading.Event) -> None:
         self.failure: str | None = None
+        self.ended_s = 0.0
         self._feed = feed
         self._session = session
         self._stop = stop
@@ -200,6 +257,7 @@ class _Feeder:
             kind = "" if isinstance(error, RbcError) else f"{type(error).__name__}: "
             self.failure = f"{kind}{error}"
         finally:
+            self.ended_s = time.perf_counter()
             self._session.finish()
 
 

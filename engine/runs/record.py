@@ -70,14 +70,16 @@ def run_record(
     startup_s: float,
     settings: Mapping[str, Any],
     warnings: Sequence[str],
+    decoder_notes: Sequence[str] = (),
 ) -> RunRecord:
     """Return run.json of a run; its wall_seconds are filled in by the caller.
 
     startup_s: seconds until the first frame.
     settings, warnings: for run.json, in addition to those of the engine and the counts. Settings
         by the names of run_json.Settings.
+    decoder_notes: why no faster decoder was used.
     """
-    stated = [*engine.notes, *warnings]
+    stated = [*engine.doubts, *warnings]
     if counts.saturated:
         limit = engine.pack.manifest.detector.max_regions
         stated.append(
@@ -104,6 +106,7 @@ def run_record(
         backend=engine.choice.device.backend,
         precision=engine.choice.device.precision,
         decoder=decoder,
+        device_notes=[*engine.notes, *decoder_notes],
         settings={
             "lanes": engine.lanes,
             "threads_per_lane": engine.choice.threads,

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from itertools import chain, takewhile
 from typing import Any, TypeVar
 
@@ -26,6 +25,7 @@ from rbc_engine.runs.resume import (
     open_earlier,
     resume_plan,
 )
+from rbc_engine.runs.stamps import ReadStamps
 from rbc_engine.runs.whole_slides import WholeSlides
 from rbc_engine.sinks.journal.run_journal import RunJournal, field_key
 from rbc_engine.sinks.out_folder import OutFolder
@@ -164,6 +164,7 @@ def run_fields(
         ahead=max(ahead, workers),
     )
     slides = WholeSlides(engine)
+    stamps = ReadStamps()
 
     def going(items: Iterable[Item]) -> Iterator[Item]:
         return takewhile(lambda _: not stop.is_set(), items)
@@ -175,7 +176,7 @@ def run_fields(
             KeptResults(plan, journal, with_frames=output.needs_frames, workers=workers)
         )
         results = chain(
-            engine.run(going(source), keep_frames=output.needs_frames),
+            engine.run(stamps.noted(going(source)), keep_frames=output.needs_frames),
             slides.results(_told(going(tiles), on_tile)),
         )
         for entry, stamp in zip(plan.entries, plan.stamps, strict=True):
@@ -195,7 +196,7 @@ def run_fields(
                 first_result_s = time.perf_counter() - started
             with engine.meter.stage("write"):
                 if not was_kept:
-                    result = replace(result, stamp=stamp)
+                    result = stamps.stamped(result, entry, planned=stamp)
                     journal.write(result)
                 output.write(result)
             counts.add(result)
@@ -203,7 +204,7 @@ def run_fields(
     if lost is not None and counts.failed == counts.fields:
         raise lost  # nothing was done before the last device failed: there is nothing to keep
 
-    stated = [*decoder_notes, *plan.notes, *warnings, *journal.notes, *slides.notes]
+    stated = [*plan.notes, *warnings, *journal.notes, *slides.notes]
     total = len(plan.entries)
     slide_count = sum(isinstance(entry, SlideRef) for entry in plan.entries)
     if slide_count and output.needs_frames:
@@ -225,6 +226,7 @@ def run_fields(
         startup_s=startup_s,
         settings={"decode_workers": workers, "um_per_px": pixel_um, **settings},
         warnings=stated,
+        decoder_notes=decoder_notes,
     )
     if slides.records:
         run = run.changed(whole_slides=slides.records)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from rbc_engine.devices.base import BuildWatch
 from rbc_engine.engine import Engine
-from rbc_engine.errors import RbcError, UsageError
+from rbc_engine.errors import UsageError
+from rbc_engine.naming import arguments_named
 from rbc_engine.runs.given_scale import check_um_per_px, refuse_unused
-from rbc_engine.sinks.formats.table import check_formats
+from rbc_engine.sinks.files.free_space import check_free_space
+from rbc_engine.sinks.formats.table import chosen_formats
 from rbc_engine.sinks.out_folder import RESULT_FILES, RUN, Mode, claim
 from rbc_engine.sinks.run_json import RunRecord
 from rbc_engine.sources.copies import copy_notes
@@ -91,13 +91,12 @@ def run_folder(
     um_per_px: float | None = None,
     estimate_scale: bool = True,
     field_prior: bool = True,
-    formats: Sequence[str] = ("report",),
+    formats: Sequence[str] = (),
     sinks: Sequence[OpenSink] = (),
     stop: threading.Event | None = None,
     on_progress: Callable[[RunProgress], object] = lambda progress: None,
     on_result: Callable[[FieldResult], object] = lambda result: None,
     watch: BuildWatch | None = None,
-    names: Literal["arguments", "options"] = "arguments",
 ) -> RunSummary:
     """Find the red cells of all images and write the tables and run.json.
 
@@ -112,7 +111,8 @@ def run_folder(
     limit: run only the first `limit` fields.
     um_per_px: width of a pixel in µm, the same for all images and slides; None leaves each its own,
     if it has one.
-    formats: further outputs, of rbc_engine.sinks.formats.table.FORMATS.
+    formats: outputs beside the tables, report.html and regions.csv, of
+    rbc_engine.sinks.formats.table.FORMATS; with "only" among them, nothing but what is named.
     sinks: outputs of one's own, see rbc_engine.sinks.base.Sink: each is called with the folder and
     the pack.
     stop: when set, from any thread, the fields in flight are finished and no more are started;
@@ -121,27 +121,26 @@ def run_folder(
     starts.
     on_result: called with every result in order, kept ones too, after it was written. Both are
         called in this thread; an error of theirs ends the run, which can be resumed.
-            names: whether errors name arguments of this function, or options of the command line.
 
     A field that fails has its row and reason, and the run continues. Raises UsageError for an
     argument that breaks its rule, OutputError if `out` holds something else or writing fails,
     ResultsError if the run there cannot be resumed, PackError for a damaged pack, DeviceError for a
     device that is missing or, once results were written, failed.
     """
-    with nullcontext() if names == "options" else _arguments_named():
+    with arguments_named():
         started = time.perf_counter()
         given = (
             [Path(inputs)] if isinstance(inputs, str | Path) else [Path(each) for each in inputs]
         )
-        formats = [formats] if isinstance(formats, str) else list(formats)
+        formats = chosen_formats([formats] if isinstance(formats, str) else list(formats))
         _check(resume=resume, overwrite=overwrite, limit=limit, um_per_px=um_per_px)
-        check_formats(formats)
         mode: Mode = "overwrite" if overwrite else "resume" if resume else "new"
         claimed = claim(Path(out), mode, inputs={"INPUT": given})
         found = find_fields(
             given, out=Path(out), result_files=RESULT_FILES, holds_results=RUN.is_held
         )
         entries = found.entries[:limit]
+        check_free_space(Path(out), fields=len(entries))
         reporter = _Reporter(on_progress, on_result)
         stop = threading.Event() if stop is None else stop
         with Engine.open(
@@ -248,25 +247,3 @@ class _Reporter:
 def _failure(field: str, error: str) -> str:
     """Prefix an error with its field, unless it already names it, as most do."""
     return error if error.startswith(field) else f"{field}: {error}"
-
-
-@contextmanager
-def _arguments_named() -> Iterator[None]:
-    """Turn errors of the block that name options of the command line into ones of arguments."""
-    try:
-        yield
-    except RbcError as error:
-        text = _in_arguments(str(error))
-        if text == str(error):
-            raise
-        raise type(error)(text) from error
-
-
-def _in_arguments(text: str) -> str:
-    """Rename options in a text; text between backticks is a command, and does not change."""
-    parts = text.split("`")
-    for index in range(0, len(parts), 2):
-        part = re.sub(r"--(resume|overwrite)\b", r"\1=True", parts[index])
-        part = re.sub(r"--([a-z][a-z-]*)", lambda match: match[1].replace("-", "_"), part)
-        parts[index] = re.sub(r"\bINPUT\b", "inputs", part).replace("same command", "same call")
-    return "`".join(parts)

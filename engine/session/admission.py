@@ -17,6 +17,7 @@ import numpy as np
 
 from rbc_engine.errors import SessionClosedError
 from rbc_engine.lanes.own_process import OwnCondition
+from rbc_engine.session.field_names import FieldNames
 from rbc_engine.session.ledger import Ledger
 from rbc_engine.session.outbox import Outbox
 from rbc_engine.session.pixels import BufferPool, PixelFormat, RawArray
@@ -75,6 +76,7 @@ class Flow:
         self.ledger = Ledger()
         self.outbox = Outbox(in_order=options.order == "submitted", most=options.max_unread)
         self.pool = BufferPool(limit)
+        self.names = FieldNames()
         self.open: dict[int, InFlight] = {}
         self.waiting: deque[InFlight] = deque()
         self.accepting = True
@@ -108,7 +110,7 @@ class Flow:
         """
         with self.changed:
             entry.number = self.ledger.submit()
-            entry.field = entry.field or f"frame-{entry.number:06d}"
+            entry.field = self.names.unique(entry.slide, entry.field, number=entry.number)
             entry.cancels = self.cancels
             self.open[entry.number] = entry
             if not self.accepting:

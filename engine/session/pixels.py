@@ -4,6 +4,7 @@ buffers.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from rbc_engine.session.demosaic import BAYER_PATTERNS, demosaic
 from rbc_engine.types.arrays import UInt8
 from rbc_engine.types.frames import MAX_SIDE_PX, MIN_SIDE_PX, DevicePixels, Place
 
-__all__ = ["BufferPool", "PixelFormat", "RawArray", "as_array", "check_raw", "to_rgb"]
+__all__ = ["BufferPool", "PixelFormat", "RawArray", "as_array", "check_raw", "to_rgb", "usable_rgb"]
 
 RawArray = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
@@ -48,8 +49,11 @@ class PixelFormat:
     def __post_init__(self) -> None:
         if self.layout not in _LAYOUTS:
             raise UsageError(f"layout must be one of {', '.join(_LAYOUTS)} (got {self.layout!r})")
-        if self.bits is not None and not 8 <= self.bits <= 16:
-            raise UsageError(f"bits must lie in 8..16 (got {self.bits})")
+        whole = isinstance(self.bits, int | np.integer) and not isinstance(self.bits, bool)
+        if self.bits is not None and not (whole and 8 <= self.bits <= 16):
+            raise UsageError(
+                f"bits must be a whole number in 8..16, such as bits=12 (got {self.bits!r:.40})"
+            )
 
 
 def as_array(frame: object, *, places: Collection[Place] = ()) -> npt.NDArray[Any] | DevicePixels:
@@ -61,6 +65,11 @@ def as_array(frame: object, *, places: Collection[Place] = ()) -> npt.NDArray[An
     """
     if isinstance(frame, np.ndarray):
         return frame
+    if isinstance(frame, str | bytes | os.PathLike):
+        raise ImageError(
+            f"a frame is pixels, not the path of a file (got {str(frame)!r:.80}); read it first, "
+            "as np.asarray(PIL.Image.open(path).convert('RGB')), or run files with run_folder"
+        )
     if not hasattr(frame, "__dlpack__") or not hasattr(frame, "__dlpack_device__"):
         raise ImageError(
             f"a frame must be a numpy array or support DLPack (got {type(frame).__name__}); pass "
@@ -116,6 +125,15 @@ def check_raw(array: npt.NDArray[Any] | DevicePixels, pixels: PixelFormat) -> No
         )
     if layout.startswith("bayer") and (height % 2 or width % 2):
         raise ImageError(f"a Bayer frame must have even sides (got {width}x{height})")
+
+
+def usable_rgb(
+    image: object, pixels: PixelFormat, *, places: Collection[Place]
+) -> UInt8 | DevicePixels:
+    """Return what a session would make of an image, or raise its ImageError."""
+    raw = as_array(image, places=places)
+    check_raw(raw, pixels)
+    return to_rgb(raw, pixels) if isinstance(raw, np.ndarray) else raw
 
 
 def to_rgb(raw: RawArray, pixels: PixelFormat) -> UInt8:

@@ -33,6 +33,7 @@ from rbc_engine.session.session_options import (
     SessionOptions,
     check_position,
     check_seconds,
+    needs_position,
 )
 from rbc_engine.session.turns import Turns
 from rbc_engine.session.warm_up import warm_up
@@ -82,6 +83,7 @@ class Session(Closing):
         self._ready = threading.Event()
         self._warm_up_error: BaseException | None = None
         self._delivery = None
+        self._needs_position = needs_position(on_ended)
         if on_ended is not None:
             self._delivery = Delivery(self._flow, on_ended)
             self._flow.trouble = self._delivery.trouble
@@ -167,8 +169,8 @@ class Session(Closing):
             change until the frame's Ended has come, nor after that if the session keeps frames.
             uint8 RGB in the memory of the engine's own GPU (CuPy, PyTorch, Numba) is always read in
             place.
-        field: unique within the slide; '' for frame-NUMBER. slide: None for the session's. path:
-        for fields.csv.
+        field: '' for frame-NUMBER; ~2, ~3, … is added to one that the slide has already.
+        slide: None for the session's. path: for fields.csv.
         position_um: of the stage, for SlideMonitor. pixels: None for the session's.
         deadline_s: seconds from now until the result is of no use. A frame not started by then is
             stale; one that is done later is `late`.
@@ -180,8 +182,9 @@ class Session(Closing):
         (the frame is counted, as rejected, and has no Ended), UsageError for an argument that is
         not a position or time.
         """
+        self._lanes.check_process()
         now = time.perf_counter()
-        check_position(position_um)
+        check_position(position_um, needed=self._needs_position)
         check_seconds("deadline_s", deadline_s)
         check_seconds("timeout_s", timeout_s)
         limits_s = [s for s in (deadline_s, self.options.max_age_s) if s is not None]

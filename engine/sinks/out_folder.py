@@ -69,11 +69,12 @@ class OutFolder:
     path: where it is. mode: as claimed.
     """
 
-    def __init__(self, path: Path, mode: Mode, contents: Contents) -> None:
+    def __init__(self, path: Path, mode: Mode, contents: Contents, *, resumes: bool = True) -> None:
         """Take a folder without checks; `claim` makes them."""
         self.path = path
         self.mode = mode
         self._contents = contents
+        self._resumes = resumes
 
     def check(self) -> None:
         """Refuse the folder for its content.
@@ -149,10 +150,12 @@ class OutFolder:
             (RUN_JSON, "the results of a run"),
         ):
             if name in held and holds_run:
-                raise OutputError(
-                    f"{self._shown} holds {what} ({name}); pass --resume to continue it, "
-                    f"--overwrite to replace it, or name another --out"
-                )
+                remedy = "pass --overwrite to replace it, or name another --out"
+                if self._resumes:
+                    remedy = f"pass --resume to continue it, {remedy.removeprefix('pass ')}"
+                elif name == RUN_JOURNAL:
+                    remedy = f"`rbc-engine run --resume` continues it; {remedy}"
+                raise OutputError(f"{self._shown} holds {what} ({name}); {remedy}")
         if holds_run or all(name == OWN_FILES or _TEMPORARY.fullmatch(name) for name in held):
             raise OutputError(
                 f"{self._shown} holds files of an interrupted run ({encodable(held[0])}); pass "
@@ -193,17 +196,18 @@ def claim(
     *,
     inputs: Mapping[str, Sequence[Path]] | None = None,
     contents: Contents = RUN,
+    resumes: bool = True,
 ) -> OutFolder:
     """Claim a folder for results, or refuse it if they must not be put there. Changes nothing.
 
     inputs: the sources of the results, by their names on the command line. contents:
-    the kind of results.
+    the kind of results. resumes: whether the command that claims it has --resume.
 
     Raises UsageError if the folder is one of the inputs or contains one, links resolved;
     OutputError for its content, or if a run is writing there; ResultsError if it is to be
     resumed but cannot be.
     """
-    out = OutFolder(folder, mode, contents)
+    out = OutFolder(folder, mode, contents, resumes=resumes)
     for name, paths in (inputs or {}).items():
         for given in paths:
             _refuse_input(folder, given, name=name)

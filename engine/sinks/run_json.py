@@ -163,6 +163,8 @@ class Settings(BaseModel):
     on_full: Annotated[Text, Results] = ""
     max_age_s: Annotated[Number | None, Results] = None
     max_in_flight: Annotated[Count | None, Results] = None
+    enough_width: Annotated[Number | None, Results] = None
+    min_cells: Annotated[Count | None, Results] = None
     # Of a recall, what it changed.
     recall: Annotated[dict[str, Plain] | None, Results] = None
 
@@ -241,7 +243,7 @@ class RecalledFrom(_Section):
 class RunRecord(_Section):
     """Hold the whole of run.json.
 
-    For a live run only: frames, source_error, latency_seconds. For a recall only:
+    For a live run only: frames, source_error, stopped_by, latency_seconds. For a recall only:
     recalled_from.
     """
 
@@ -254,6 +256,8 @@ class RunRecord(_Section):
     backend: Text | None = None
     precision: Text | None = None
     decoder: Text | None = None
+    device_notes: Texts = ()
+    """Why no faster device, precision or decoder was used. Nothing of it changes a result."""
     settings: Settings
     recalled_from: RecalledFrom | None = None
     wall_seconds: Seconds = 0.0
@@ -270,6 +274,8 @@ class RunRecord(_Section):
     first_result_seconds: Seconds | None = None
     frames: dict[Text, Count] | None = None
     source_error: Text | None = None
+    stopped_by: Text | None = None
+    """What ended a live run; docs/live.md lists it."""
     latency_seconds: LatencySeconds | None = None
     files: dict[Text, Text] = {}
     """The sha256 of each table."""

@@ -1,5 +1,5 @@
-"""Feed a session from Micro-Manager cameras: a running sequence or a useq acquisition. Needs the
-extra `camera`.
+"""Feed a session from Micro-Manager cameras: a running sequence, for which the extra `camera` is
+enough, or a useq acquisition, which needs `acquisition`.
 
 core = open_core()  # the DemoCamera; open_core("MMConfig.cfg") for another
 with engine.session(on_full="drop_oldest") as session:
@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from rbc_engine.errors import DeviceError, SessionClosedError, UsageError
 from rbc_engine.session.pixels import PixelFormat
+from rbc_engine.sources.micro_manager import light_core
 from rbc_engine.stats.stage_map import StageMap
 from rbc_engine.types.ends import PositionUm
 
@@ -56,18 +57,12 @@ def open_core(
     config: str | Path | None = None, *, width: int = 640, height: int = 480
 ) -> CMMCorePlus:
     """Open Micro-Manager with a configuration file; without one the DemoCamera with a stage, RGB of
-    the given size in px.
+    the given size in px. By pymmcore-plus if it is installed, else by pymmcore.
 
-    Raises DeviceError if pymmcore-plus or the device adapters are missing, or the configuration
-    does not load.
+    Raises DeviceError if both or the device adapters are missing, or the configuration does not
+    load.
     """
-    try:
-        from pymmcore_plus import CMMCorePlus
-    except ImportError as error:
-        raise DeviceError(
-            f"cameras need pymmcore-plus ({error}); pip install 'rbc-engine[camera]'"
-        ) from error
-    core = CMMCorePlus()
+    core = _new_core()
     try:
         if config is not None:
             core.loadSystemConfiguration(str(config))
@@ -84,9 +79,26 @@ def open_core(
         core.setProperty("Camera", "OnCameraCCDYSize", str(height))
     except (RuntimeError, OSError) as error:
         what = "the DemoCamera" if config is None else f"--config {config}"
-        remedy = "pip install 'rbc-engine[camera]'" if config is None else "check the file"
+        remedy = "pip install 'rbc-engine[demo-camera]'" if config is None else "check the file"
+        if "adapter" in str(error).lower() or "load" in str(error).lower():
+            remedy += ", and that MICROMANAGER_PATH names the folder of Micro-Manager"
         raise DeviceError(f"Micro-Manager cannot load {what}: {error}; {remedy}") from error
     return core
+
+
+def _new_core() -> Any:
+    try:
+        from pymmcore_plus import CMMCorePlus
+
+        return CMMCorePlus()
+    except ImportError:
+        pass
+    try:
+        return light_core()
+    except ImportError as error:
+        raise DeviceError(
+            f"cameras need pymmcore ({error}); pip install 'rbc-engine[camera]'"
+        ) from error
 
 
 def stage_map(core: CMMCorePlus) -> StageMap | None:
@@ -201,7 +213,14 @@ def feed_mda(core: CMMCorePlus, session: Session, *, bits: int | None = None) ->
     has none. If the session is closed, the acquisition is cancelled.
 
     bits: of 16-bit images; None for what the camera says.
+
+    Raises DeviceError for a core of pymmcore alone.
     """
+    if not hasattr(core, "mda"):
+        raise DeviceError(
+            "acquisitions of useq need pymmcore-plus; pip install 'rbc-engine[acquisition]', or "
+            "use feed_sequence"
+        )
     names: dict[str, int] = {}
 
     def on_frame(image: npt.NDArray[Any], event: MDAEvent, _meta: object) -> None:

@@ -8,20 +8,19 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rbc_engine.errors import UsageError
+from rbc_engine.errors import ImageError, UsageError
 from rbc_engine.sources.base import Entry, entry_ref, field_order
 from rbc_engine.sources.copies import same_files
 from rbc_engine.sources.images.table import IMAGE_SUFFIXES
 from rbc_engine.sources.passed_over import PassedOver, is_system_folder
 from rbc_engine.sources.slides.dicom_header import dicom_header
 from rbc_engine.sources.slides.open import is_whole_slide
+from rbc_engine.sources.slides.slide_parts import named_parts
 from rbc_engine.sources.slides.table import SLIDE_SUFFIXES
 from rbc_engine.text import printable
 from rbc_engine.types.frames import Decoded, FieldRef, SlideRef
 
 __all__ = ["Found", "find_fields"]
-
-_MAX_INDEX_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,11 +238,9 @@ def _slide_parts(folder: Path, files: Sequence[str]) -> set[str]:
                 series.add(header.series)
         if name.lower().endswith((".vms", ".vmu")):
             try:
-                with (folder / name).open("rb") as file:
-                    lines = file.read(_MAX_INDEX_BYTES).decode("utf-8", "replace").splitlines()
-            except OSError:  # comes up when the slide is opened
+                named.update(named_parts(folder / name))
+            except (ImageError, OSError):  # comes up when the slide is opened
                 continue
-            named.update(line.partition("=")[2].strip() for line in lines)
     return named
 
 

@@ -53,6 +53,11 @@ class SlideCounts:
     platelets: int = 0
 
     @property
+    def border(self) -> int:
+        """Return the number of red regions that the border cuts: shares leave them out."""
+        return self.red_regions - self.whole
+
+    @property
     def abnormal_fraction(self) -> float | None:
         """Return the share of whole regions that are abnormal, 0..1; None without any."""
         return self.whole_abnormal / self.whole if self.whole else None

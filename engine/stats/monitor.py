@@ -13,6 +13,7 @@ from rbc_engine.stats.seen import SeenRegions
 from rbc_engine.stats.stage_map import StageMap
 from rbc_engine.stats.wilson import wilson_interval
 from rbc_engine.types.ends import Ended, PositionUm
+from rbc_engine.types.regions import RegionFlag
 from rbc_engine.types.results import FieldResult
 
 __all__ = ["ABNORMAL", "Share", "SlideMonitor"]
@@ -23,7 +24,7 @@ ABNORMAL = "abnormal"
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """Hold the share of the counted regions that are of one kind.
+    """Hold the share of the counted regions clear of the border that are of one kind.
 
     low, high: ends of the 95 % Wilson interval of the share, regions taken as independent; 0 and 1
     without regions.
@@ -46,6 +47,8 @@ class Share:
 
 class SlideMonitor:
     """Keep running counts of the red regions of one slide. Methods may be called from any thread.
+
+    Shares are of regions clear of the border, as in slides.csv.
 
         monitor = SlideMonitor(engine.pack.types, stage=StageMap.of_pixel(0.11))
         with engine.session(on_ended=monitor.add) as session:
@@ -82,7 +85,8 @@ class SlideMonitor:
             self._seen = None
             if self._stage is not None:
                 self._seen = SeenRegions(self._stage, stage_error_um=self._stage_error_um)
-            self._fields = self._regions = self._repeated = self._abnormal = 0
+            self._fields = self._regions = self._repeated = 0
+            self._border = self._abnormal = 0
             self._type_counts = np.zeros(len(self._types), np.int64)
 
     def add(self, ended: Ended) -> None:
@@ -104,9 +108,9 @@ class SlideMonitor:
                 f"{regions.has.shape[1]}); make it with the types of the session's pack"
             )
         with self._lock:
-            if self._seen is None:
-                new = np.ones(len(regions), np.bool_)
-            else:
+            cut = (regions.flags & RegionFlag.BORDER) > 0
+            new, better = np.ones(len(regions), np.bool_), np.zeros(len(regions), np.bool_)
+            if self._seen is not None:
                 if position_um is None:
                     raise UsageError(
                         f"field {result.field!r} has no position_um; submit it with one, or make "
@@ -115,19 +119,19 @@ class SlideMonitor:
                 overlap = self._seen.add(
                     regions, frame_hw=(result.height, result.width), position_um=position_um
                 )
-                new = overlap.new
-                for seen, row, better in overlap.better:
-                    self._count(has=regions.has[better], abnormal=regions.abnormal[better])
-                    self._count(has=seen.has[row], abnormal=seen.abnormal[row], sign=-1)
-                    seen.has[row], seen.abnormal[row] = (
-                        regions.has[better],
-                        regions.abnormal[better],
-                    )
+                new, better = overlap.new, overlap.better
             self._fields += 1
             self._regions += int(new.sum())
             self._repeated += int((~new).sum())
-            self._abnormal += int(regions.abnormal[new].sum())
-            self._type_counts += regions.has[new].sum(axis=0, dtype=np.int64)
+            self._border += int((new & cut).sum()) - int(better.sum())
+            shared = (new & ~cut) | better
+            self._abnormal += int(regions.abnormal[shared].sum())
+            self._type_counts += regions.has[shared].sum(axis=0, dtype=np.int64)
+
+    @property
+    def needs_position(self) -> bool:
+        """Return whether every frame must come with its position on the stage."""
+        return self._stage is not None
 
     @property
     def fields(self) -> int:
@@ -141,6 +145,12 @@ class SlideMonitor:
             return self._regions
 
     @property
+    def border(self) -> int:
+        """Return the number of these that the border cuts: shares leave them out."""
+        with self._lock:
+            return self._border
+
+    @property
     def repeated(self) -> int:
         """Return the number of regions not counted because an earlier field shows them."""
         with self._lock:
@@ -151,7 +161,7 @@ class SlideMonitor:
         name.
         """
         with self._lock:
-            count, regions = self._count_of(of), self._regions
+            count, regions = self._count_of(of), self._regions - self._border
         low, high = wilson_interval(count, regions) if regions else (0.0, 1.0)
         return Share(count=count, regions=regions, low=low, high=high)
 
@@ -160,8 +170,8 @@ class SlideMonitor:
         return {name: self.share(name) for name in (ABNORMAL, *self._types)}
 
     def enough(self, *, width: float = 0.02, min_cells: int = 1000, of: str = ABNORMAL) -> bool:
-        """Return whether the interval of a share is at most this wide, and at least min_cells
-        regions were counted.
+        """Return whether the interval of a share is at most this wide, and is of at least
+        min_cells regions.
 
         width: of the 95 % interval, as a share: 0.02 is two percentage points from end to end.
 
@@ -176,12 +186,9 @@ class SlideMonitor:
     def __repr__(self) -> str:
         share = self.share()
         return (
-            f"SlideMonitor({self.fields} fields, {share.regions} regions, {share.count} abnormal)"
+            f"SlideMonitor({self.fields} fields, {self.regions} regions, {share.count} of "
+            f"{share.regions} that no border cuts abnormal)"
         )
-
-    def _count(self, *, has: np.ndarray, abnormal: np.bool_, sign: int = 1) -> None:
-        self._type_counts += sign * has.astype(np.int64)
-        self._abnormal += sign * int(abnormal)
 
     def _count_of(self, of: str) -> int:
         if of == ABNORMAL:

@@ -23,14 +23,11 @@ border cuts then matches the whole one, and two neighbours, which share little, 
 class Seen:
     """Hold the counted regions of one field.
 
-    boxes_um: float64 [R, 4]. cut: bool [R], at the border of their field. has: bool [R, T].
-    abnormal: bool [R].
+    boxes_um: float64 [R, 4]. cut: bool [R], at the border of their field.
     """
 
     boxes_um: npt.NDArray[np.float64]
     cut: npt.NDArray[np.bool_]
-    has: npt.NDArray[np.bool_]
-    abnormal: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -38,12 +35,11 @@ class Overlap:
     """Hold the result of `SeenRegions.add`.
 
     new: bool [R], the regions not seen before.
-    better: pairs (the earlier field's Seen, its row, the region's row): cut by the border before,
-    and whole now.
+    better: bool [R], those of the others that were cut by the border before, and are whole now.
     """
 
     new: npt.NDArray[np.bool_]
-    better: list[tuple[Seen, int, int]]
+    better: npt.NDArray[np.bool_]
 
 
 class SeenRegions:
@@ -67,7 +63,7 @@ class SeenRegions:
         extent = self._stage.boxes_um(whole_frame, frame_hw=frame_hw, position_um=position_um)[0]
         cut = (regions.flags & RegionFlag.BORDER) > 0
         new = np.ones(len(regions), np.bool_)
-        better: list[tuple[Seen, int, int]] = []
+        better = np.zeros(len(regions), np.bool_)
         for index in self._touching(extent):
             seen = self._fields[index]
             if not len(seen.boxes_um) or not new.any():
@@ -81,20 +77,13 @@ class SeenRegions:
                 shares[:, match] = 0
                 new[row] = False
                 if seen.cut[match] and not cut[row]:
-                    better.append((seen, match, row))
-        for seen, match, row in better:
-            seen.boxes_um[match] = boxes_um[row]
-            seen.cut[match] = False
-        mine = Seen(
-            boxes_um=boxes_um[new],
-            cut=cut[new],
-            has=regions.has[new],
-            abnormal=regions.abnormal[new],
-        )
+                    better[row] = True
+                    seen.boxes_um[match] = boxes_um[row]
+                    seen.cut[match] = False
         if len(self._fields) == len(self._extents_um):
             self._extents_um = np.concatenate([self._extents_um, np.zeros_like(self._extents_um)])
         self._extents_um[len(self._fields)] = extent
-        self._fields.append(mine)
+        self._fields.append(Seen(boxes_um=boxes_um[new], cut=cut[new]))
         return Overlap(new=new, better=better)
 
     def _touching(self, extent: npt.NDArray[np.float64]) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -151,12 +152,16 @@ class FileStamp:
         bits.
         """
         try:
-            found = path.stat()
+            return cls.of_status(path.stat())
         except (OSError, ValueError):
             return None
-        if not -(2**63) < found.st_mtime_ns < 2**63:
+
+    @classmethod
+    def of_status(cls, status: os.stat_result) -> FileStamp | None:
+        """Return the stamp of a file of this status; None if its time does not fit into 64 bits."""
+        if not -(2**63) < status.st_mtime_ns < 2**63:
             return None
-        return cls(found.st_size, found.st_mtime_ns)
+        return cls(status.st_size, status.st_mtime_ns)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,3 +189,5 @@ class Decoded:
     error: str | None = None
     seconds: float = 0.0
     """Time spent reading and decoding."""
+    stamp: FileStamp | None = None
+    """Of the file when these pixels were read; None if it was not read, or its time is unknown."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rbc_engine import Engine, ImageError, UsageError
+from rbc_engine import Engine, ImageError, PixelFormat, UsageError
 from rbc_engine.lanes.lane import Lane
 from rbc_engine.sources.synthetic.field import render_field
 from rbc_engine.types.frames import Decoded, FieldRef, Frame
@@ -111,15 +111,35 @@ def test_border_flag_marks_cut_cells(engine: Engine) -> None:
     ("image", "says"),
     [
         (np.zeros((64, 64, 3), np.float32), "uint8"),
-        (np.zeros((64, 64), np.uint8), r"\[H, W, 3\]"),
+        (np.zeros((64,), np.uint8), r"\[H, W, 3\]"),
         (np.zeros((64, 64, 4), np.uint8), r"\[64, 64, 4\]"),
-        (np.zeros((0, 64, 3), np.uint8), r"\[0, 64, 3\]"),
+        (np.zeros((0, 64, 3), np.uint8), r"32\.\.8192 px \(got 64x0\)"),
+        (np.zeros((31, 64, 3), np.uint8), r"32\.\.8192 px"),
+        (np.zeros((64, 64, 3), np.uint16), r"PixelFormat\.bits"),
         ([[1, 2, 3]], "list"),
+        ("cell.jpg", "pixels, not the path of a file .got 'cell.jpg'"),
+        (Path("cell.jpg"), "pixels, not the path of a file"),
     ],
 )
 def test_wrong_images_are_refused(engine: Engine, image: object, says: str) -> None:
     with pytest.raises(ImageError, match=says):
         engine.analyze(image)  # type: ignore[arg-type]
+
+
+def test_analyze_takes_what_a_session_takes(engine: Engine) -> None:
+    field = render_field(seed=5, width=320, height=240, cells=20)
+    expected = engine.analyze(field.pixels).regions
+    assert expected is not None
+    twelve = np.round(field.pixels / 255 * 4095).astype(np.uint16)
+    for image, layout, bits in (
+        (field.pixels[..., ::-1], "bgr", None),
+        (twelve, "rgb", 12),
+        (np.dstack([field.pixels, np.zeros((240, 320), np.uint8)]), "rgba", None),
+    ):
+        found = engine.analyze(image, pixels=PixelFormat(layout=layout, bits=bits)).regions
+        assert found is not None
+        np.testing.assert_allclose(found.boxes, expected.boxes, atol=0.5)
+    assert engine.analyze(field.pixels[..., 0]).regions is not None  # mono
 
 
 def test_image_views_need_no_copy_by_the_caller(engine: Engine) -> None:
@@ -200,8 +220,10 @@ def test_closing_leaves_no_thread() -> None:
     ],
 )
 def test_wrong_options_name_the_value(options: dict[str, object], says: str) -> None:
-    with pytest.raises(UsageError, match=says):
+    with pytest.raises(UsageError, match=says) as refused:
         Engine.open("chula12", **options)  # type: ignore[arg-type]
+    assert "--" not in str(refused.value)
+    assert str(refused.value).startswith(next(iter(options)))
 
 
 def test_closed_engine_says_so() -> None:

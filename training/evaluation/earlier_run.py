@@ -17,6 +17,8 @@ from rbc_engine.errors import ResultsError, UsageError
 from rbc_engine.packs.pack import Pack
 from rbc_engine.sinks.run_json import RUN_JSON, RunRecord
 from rbc_engine.sinks.tables.fields_csv import FieldsCsv
+from rbc_engine.sinks.tables.regions_table import kind_numbers
+from rbc_engine.text import plain_text
 from rbc_engine.training.datasets.base import LabelledField
 from rbc_engine.training.evaluation.findings import Findings
 from rbc_engine.types.regions import RegionFlag, Regions
@@ -101,7 +103,7 @@ def _rows_by_name(regions_parquet: Path, rows: list[dict[str, str]]) -> dict[str
     by_name: dict[str, dict[str, str]] = {}
     for row in rows:
         # csv_text puts an apostrophe before what a spreadsheet would run.
-        name = row["field"].removeprefix("'")
+        name = plain_text(row["field"])
         if name in by_name:
             raise UsageError(
                 f"--regions {regions_parquet}: two slides of that run have a field {name!r}; "
@@ -155,6 +157,7 @@ def _regions(rows: Any, pack: Pack) -> Regions:
     return Regions.by_area(
         boxes=columns(("x0", "y0", "x1", "y1"), np.float32),
         scores=columns(("score",), np.float32)[:, 0],
+        kinds=kind_numbers(rows["kind"]),
         probabilities=columns([f"p_{name}" for name in pack.types], np.float32),
         has=columns([f"has_{name}" for name in pack.types], np.bool_),
         abnormal_p=columns(("abnormal_p",), np.float32)[:, 0],

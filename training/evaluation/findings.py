@@ -28,7 +28,7 @@ MIN_EXAMPLES = 20
 class Findings:
     """Hold what the engine found in some fields, matched to the truth.
 
-    found: the regions of each field.
+    found: the red regions of each field.
     matches: for each field int64 [D], indices into its true regions, -1 for a false one.
     saturated: fields in which the detector filled its fixed-size output, so that regions may be
     missing.
@@ -43,12 +43,17 @@ class Findings:
     def matched(
         cls, fields: Sequence[LabelledField], found: Sequence[Regions], *, saturated: int
     ) -> Findings:
-        """Match found regions to true ones at an IoU of 0.5."""
+        """Match found regions to true ones at an IoU of 0.5.
+
+        Labels are those of red cells: a white cell or platelet that was found is neither a false
+        region nor one without a type.
+        """
+        red = [regions.take(regions.red) for regions in found]
         matches = [
             metrics.match_regions(regions.boxes, regions.scores, field.boxes)
-            for field, regions in zip(fields, found, strict=True)
+            for field, regions in zip(fields, red, strict=True)
         ]
-        return cls(fields=fields, found=found, matches=matches, saturated=saturated)
+        return cls(fields=fields, found=red, matches=matches, saturated=saturated)
 
     @property
     def correct(self) -> npt.NDArray[np.bool_]:

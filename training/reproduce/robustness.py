@@ -300,7 +300,7 @@ def _analyse(engine: Engine, views: Sequence[_View], look: Look) -> list[Regions
     for result in engine.run(decoded()):
         if result.regions is None:
             raise ImageError(f"{result.path}: {result.error}")
-        found.append(result.regions)
+        found.append(result.regions.take(result.regions.red))
     return found
 
 

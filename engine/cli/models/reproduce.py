@@ -44,7 +44,7 @@ TrunkWeightsOption = Annotated[
 ]
 
 
-@app.command()
+@app.command(short_help="Table 1: Models A, A* and B.")
 @training_errors()
 def table1(
     data: Data,
@@ -105,7 +105,7 @@ def table1(
     _log(f"table1.md and table1.json in {out}")
 
 
-@app.command()
+@app.command(short_help="Figure 6: predictions of Model A.")
 @training_errors()
 def figure6(
     data: Data,
@@ -134,7 +134,7 @@ def figure6(
     _log(f"figure6.md, figure6.json and figure6.png in {out}")
 
 
-@app.command()
+@app.command(short_help="Figure 7: a field, coloured by result.")
 @training_errors()
 def figure7(
     data: Data,
@@ -158,7 +158,7 @@ def figure7(
     _log(f"figure7.md, figure7.json and figure7.png in {out}")
 
 
-@app.command()
+@app.command(short_help="Figure 8: held-out clumps, cut into cells.")
 @training_errors()
 def figure8(
     data: Data,
@@ -192,7 +192,7 @@ def figure8(
     _log(f"figure8.md, figure8.json and figure8.png in {out}")
 
 
-@app.command()
+@app.command(short_help="Compare detectors with each trunk.")
 @training_errors()
 def detectors(
     data: Data,
@@ -244,7 +244,7 @@ def detectors(
     _log(f"detectors.md and detectors.json in {out}")
 
 
-@app.command("patch-sizes")
+@app.command("patch-sizes", short_help="Compare patch sizes of the classifier.")
 @training_errors()
 def patch_sizes(
     data: Data,
@@ -298,7 +298,7 @@ def patch_sizes(
     _log(f"patch_sizes.md and patch_sizes.json in {out}")
 
 
-@app.command()
+@app.command(short_help="Robustness to other microscopes.")
 @training_errors()
 def robustness(
     data: Data,

@@ -188,7 +188,7 @@ def classifier(
         )
 
 
-@app.command()
+@app.command(short_help="Make a pack of the trained networks.")
 def pack(
     data: Data,
     work: Work,
@@ -282,7 +282,7 @@ def everything(
         plan.make_pack(out, max_false_share=max_false_share, name=name)
 
 
-@app.command()
+@app.command(short_help="Check an exported pack against its training.")
 def export(
     pack: Annotated[str, typer.Argument(help="Name of a shipped pack, or a pack's folder.")],
     check: Annotated[str, typer.Option(help="How to check it: torch-tensorrt.")],

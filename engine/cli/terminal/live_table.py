@@ -62,8 +62,9 @@ def _table(state: LiveState) -> Table:
     abnormal = "" if share.fraction is None else f"{share.fraction:.1%}"
     interval = "" if share.fraction is None else f"{share.low:.1%} to {share.high:.1%}"
     rows = [
-        ("cells", str(share.regions), "abnormal", str(share.count)),
-        ("seen twice", str(state.monitor.repeated), "share", abnormal),
+        ("regions", str(state.monitor.regions), "clear of border", str(share.regions)),
+        ("seen twice", str(state.monitor.repeated), "of these abnormal", str(share.count)),
+        ("cut by border", str(state.monitor.border), "share", abnormal),
         ("seconds", f"{state.seconds:.1f}", "95 % interval", interval),
         ("frames", str(frames.submitted), "done", str(frames.done)),
         ("in flight", str(frames.in_flight), "dropped", str(frames.dropped)),

@@ -6,10 +6,13 @@ from typing import Annotated
 
 import typer
 
+from rbc_engine.sinks.formats.table import DEFAULT_FORMATS, FORMATS, ONLY
+
 __all__ = [
     "Device",
     "EstimateScale",
     "FieldPrior",
+    "Formats",
     "Groups",
     "HeldOut",
     "Json",
@@ -31,6 +34,13 @@ Lanes = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Resume the run in --out and keep its results.")
+]
+Formats = Annotated[
+    str,
+    typer.Option(
+        help=f"Outputs beside the tables and {' and '.join(DEFAULT_FORMATS)}, separated by commas: "
+        f"{', '.join(FORMATS)}. With {ONLY} among them, nothing but what is named."
+    ),
 ]
 EstimateScale = Annotated[
     bool,

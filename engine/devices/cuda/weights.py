@@ -1,5 +1,4 @@
-"""Read weights from an ONNX file with just enough of protobuf, so that the engine needs no onnx
-package.
+"""Read weights from an ONNX file.
 
 The file may come from an untrusted source: every length is checked against what is there.
 """
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rbc_engine.errors import PackError
+from rbc_engine.packs.graphs.protobuf import fields, packed
 
 __all__ = ["read_weights"]
 
@@ -29,12 +29,12 @@ def read_weights(onnx: bytes, names: Sequence[str]) -> dict[str, npt.NDArray[Any
     """
     found: dict[str, npt.NDArray[Any]] = {}
     try:
-        for graph in _fields(memoryview(onnx), _GRAPH):
-            for tensor in _fields(graph, _INITIALIZER):
-                name = bytes(next(_fields(tensor, _NAME), b"")).decode()
+        for graph in _with_length(memoryview(onnx), _GRAPH):
+            for tensor in _with_length(graph, _INITIALIZER):
+                name = bytes(next(_with_length(tensor, _NAME), b"")).decode()
                 if name in names:
                     found[name] = _array(name, tensor)
-    except (ValueError, IndexError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise PackError(f"the ONNX file is damaged: {error}; reinstall the pack") from error
     missing = [name for name in names if name not in found]
     if missing:
@@ -47,11 +47,11 @@ def read_weights(onnx: bytes, names: Sequence[str]) -> dict[str, npt.NDArray[Any
 
 def _array(name: str, tensor: memoryview) -> npt.NDArray[Any]:
     dims: list[int] = []
-    for number, value in _walk(tensor):
+    for number, value in fields(tensor):
         if number == _DIMS:
-            dims += [value] if isinstance(value, int) else _packed(value)
-    kind = next((value for number, value in _walk(tensor) if number == _TYPE), None)
-    raw = next(_fields(tensor, _RAW), memoryview(b""))
+            dims += [value] if isinstance(value, int) else packed(value)
+    kind = next((value for number, value in fields(tensor) if number == _TYPE), None)
+    raw = next(_with_length(tensor, _RAW), memoryview(b""))
     dtype = _DTYPES.get(kind) if isinstance(kind, int) else None
     if dtype is None or math.prod(dims) * dtype.itemsize != len(raw):
         raise ValueError(
@@ -61,49 +61,8 @@ def _array(name: str, tensor: memoryview) -> npt.NDArray[Any]:
     return np.frombuffer(raw, dtype).reshape(dims)
 
 
-def _fields(message: memoryview, wanted: int) -> Iterator[memoryview]:
+def _with_length(message: memoryview, wanted: int) -> Iterator[memoryview]:
     """Yield the values of one field that have a length: strings, bytes, messages."""
-    for number, value in _walk(message):
+    for number, value in fields(message):
         if number == wanted and not isinstance(value, int):
             yield value
-
-
-def _packed(values: memoryview) -> list[int]:
-    numbers, at = [], 0
-    while at < len(values):
-        number, at = _varint(values, at)
-        numbers.append(number)
-    return numbers
-
-
-def _walk(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Yield number and value of every field: an int for a varint, else its bytes."""
-    at = 0
-    while at < len(message):
-        tag, at = _varint(message, at)
-        kind = tag & 7
-        if kind == 0:
-            value, at = _varint(message, at)
-            yield tag >> 3, value
-            continue
-        if kind == 2:
-            size, at = _varint(message, at)
-        elif kind in (1, 5):
-            size = 8 if kind == 1 else 4
-        else:
-            raise ValueError(f"field of unknown kind {kind} at byte {at}")
-        if size > len(message) - at:
-            raise ValueError(f"a field of {size} bytes where {len(message) - at} are left")
-        yield tag >> 3, message[at : at + size]
-        at += size
-
-
-def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = message[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-    raise ValueError(f"a number of more than 10 bytes at byte {at}")

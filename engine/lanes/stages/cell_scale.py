@@ -92,7 +92,7 @@ class CellScale:
         sightings = []
         for index, (frame, fit, detections) in enumerate(zip(frames, fits, found, strict=True)):
             estimated = index in doubted and self._plausible(frame, fit, detections)
-            if not estimated:
+            if not estimated and detections.wrong is None:
                 fit, detections = first_fits[index], first_found[index]
             scale, um_per_px = fit.scale, None
             if estimated:

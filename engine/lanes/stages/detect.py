@@ -10,6 +10,7 @@ import numpy as np
 
 from rbc_engine.devices.anchors import base_anchors
 from rbc_engine.devices.base import Array, Device, Network
+from rbc_engine.lanes.stages.finite import without_numbers
 from rbc_engine.lanes.stages.patch_batches import split_batches
 from rbc_engine.meter import Meter
 from rbc_engine.packs.networks import network_of
@@ -29,12 +30,14 @@ class Detections:
     classes: uint8 [R], which of the pack's kinds each is, from 0: the detector's class less the
     background.
     saturated: more regions were found than the fixed-size output holds.
+    wrong: why nothing of the frame can be trusted, and nothing was found therefore; None if it can.
     """
 
     boxes: Float32
     scores: Float32
     classes: UInt8
     saturated: bool
+    wrong: str | None = None
 
 
 class Detect(Generic[Array]):
@@ -158,7 +161,9 @@ class Detect(Generic[Array]):
             threads=threads,
         )
         heads = self._box_head(len(frames))({"roi_features": roi_features})
-        boxes, scores, classes, kept, saturated = self._device.download(
+        # The ops drop candidates whose numbers are not finite: cells would be missing unnoticed.
+        judged = {name: maps[name] for name in maps if not name.startswith("features_")} | heads
+        boxes, scores, classes, kept, saturated, *numbers = self._device.download(
             *ops.postprocess_detections(
                 heads["class_logits"],
                 heads["box_deltas"],
@@ -170,14 +175,18 @@ class Detect(Generic[Array]):
                 nms_iou=settings.nms_iou,
                 max_regions=settings.max_regions,
                 threads=threads,
-            )
+            ),
+            *judged.values(),
         )
+        wrong = without_numbers(dict(zip(judged, numbers, strict=True)), frames=len(frames))
+        kept = np.where([reason is None for reason in wrong], kept, 0)
         return [
             Detections(
                 boxes=boxes[n, : kept[n]].copy(),
                 scores=scores[n, : kept[n]].copy(),
                 classes=classes[n, : kept[n]] - np.uint8(1),
                 saturated=bool(saturated[n]),
+                wrong=wrong[n],
             )
             for n in range(len(frames))
         ]

@@ -71,7 +71,9 @@ class MeasuredScale:
         if again:
             seen = detect([frames[index] for index in again], list(again.values()))
             for (index, fit), detections in zip(again.items(), seen, strict=True):
-                if self._nearer(frames[index], fit, detections, fits[index], found[index]):
+                if detections.wrong is not None or self._nearer(
+                    frames[index], fit, detections, fits[index], found[index]
+                ):
                     fits[index], found[index] = fit, detections
         return [
             self._sighting(frame, fit, detections, estimated=estimated)

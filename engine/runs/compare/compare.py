@@ -9,18 +9,20 @@ that both runs have.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from rbc_engine.errors import ResultsError
+from rbc_engine.runs.compare.pairing import pair_fields
 from rbc_engine.runs.finished.finished_run import FieldRow, FinishedRun
-from rbc_engine.sinks.journal.run_journal import FieldKey
 from rbc_engine.stats.counts import SlideCounts, SlideTally
 from rbc_engine.stats.grade import TypeShare, type_shares
 from rbc_engine.stats.match import match_boxes
+from rbc_engine.text import encodable
 from rbc_engine.types.kinds import Kind
 from rbc_engine.types.regions import Regions
 from rbc_engine.types.results import FieldResult
@@ -147,6 +149,7 @@ class SlideDifference:
 class Comparison:
     """Hold what compare.json holds, as types.
 
+    renamed: fields that B has under another name, found by their image.
     other_images: fields compared whose image has another size in px or bytes in B.
     only_a, only_b: fields done in one run, and missing or failed in the other.
     types: in both runs. types_only_a, types_only_b: in one.
@@ -156,6 +159,7 @@ class Comparison:
     """
 
     fields: int = 0
+    renamed: int = 0
     other_images: int = 0
     only_a: list[tuple[str, str, str]] = field(default_factory=list)
     only_b: list[tuple[str, str, str]] = field(default_factory=list)
@@ -181,7 +185,7 @@ def compare_runs(
 
     on_change: called with every region that is not the same in both, in order.
 
-    Raises ResultsError if a run turns out to be damaged.
+    Raises ResultsError if a run turns out to be damaged, or no field is in both.
     """
     common = [name for name in a.types if name in b.types]
     graded = (a.abnormal_types or frozenset()) & (b.abnormal_types or frozenset())
@@ -191,12 +195,19 @@ def compare_runs(
         types_only_b=[name for name in b.types if name not in a.types],
         ungraded=[name for name, run in (("A", a), ("B", b)) if run.abnormal_types is None],
     )
-    pairs = _pair_fields(a, b, found)
+    pairing = pair_fields(a, b)
+    if not pairing.pairs:
+        raise ResultsError(_nothing_in_common(a, b))
+    found.fields, found.renamed = len(pairing.pairs), pairing.renamed
+    found.only_a, found.only_b = pairing.only_a, pairing.only_b
+    found.other_images = sum(_is_other_image(a.rows[at], b.rows[to]) for at, to in pairing.pairs)
     comparer = _Comparer(a.types, b.types, common, found, on_change)
     tallies = SlideTally(), SlideTally()
     by_slide: dict[str, RegionDifference] = {}
-    for index_a, index_b in pairs:
-        result_a, result_b = a.result(index_a), b.result(index_b)
+    for index_a, index_b in pairing.pairs:
+        result_a = a.result(index_a)
+        # B may call the slide otherwise: its counts stand beside those of A's.
+        result_b = replace(b.result(index_b), slide=result_a.slide)
         for tally, result in zip(tallies, (result_a, result_b), strict=True):
             tally.add(result)
         difference = by_slide.setdefault(result_a.slide, RegionDifference())
@@ -231,36 +242,16 @@ def _shares(
     return dict(zip(types, type_shares(counts, types, abnormal=graded), strict=True))
 
 
-def _pair_fields(a: FinishedRun, b: FinishedRun, found: Comparison) -> Iterator[tuple[int, int]]:
-    """Yield indices of the fields that both have done; the others go into `found`.
-
-    A repeated name is paired with the next field of that name in the other run.
-    """
-    places: dict[tuple[FieldKey, int], int] = {}
-    seen: Counter[FieldKey] = Counter()
-    for index, row in enumerate(b.rows):
-        key = (row.slide, row.field)
-        places[key, seen[key]] = index
-        seen[key] += 1
-    seen.clear()
-    pairs = []
-    for index, row in enumerate(a.rows):
-        key = (row.slide, row.field)
-        other = places.pop((key, seen[key]), None)
-        seen[key] += 1
-        if other is not None and row.ok and b.rows[other].ok:
-            pairs.append((index, other))
-            found.other_images += _is_other_image(row, b.rows[other])
-            continue
-        if row.ok:
-            found.only_a.append((*key, "failed in B" if other is not None else "not in B"))
-        elif other is not None and b.rows[other].ok:
-            found.only_b.append((*key, "failed in A"))
-    for (key, _), index in places.items():
-        if b.rows[index].ok:
-            found.only_b.append((*key, "not in A"))
-    found.fields = len(pairs)
-    return iter(pairs)
+def _nothing_in_common(a: FinishedRun, b: FinishedRun) -> str:
+    said = []
+    for run in (a, b):
+        done = [row for row in run.rows if row.ok]
+        first = f", the first {encodable(done[0].field):.80}" if done else ""
+        said.append(f"{encodable(str(run.folder))} has {len(done)} fields done{first}")
+    return (
+        f"no field is in both runs, neither by name nor by its image: {'; '.join(said)}; compare "
+        "runs of the same images"
+    )
 
 
 def _is_other_image(a: FieldRow, b: FieldRow) -> bool:

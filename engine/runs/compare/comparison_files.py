@@ -104,6 +104,11 @@ class CompareOutput:
 def comparison_record(a: FinishedRun, b: FinishedRun, found: Comparison) -> dict[str, Any]:
     """Return the content of compare.json."""
     notes = []
+    if found.renamed:
+        notes.append(
+            f"{found.renamed} fields have another name in B, and were found by their images; they "
+            "are listed under A's"
+        )
     if found.other_images:
         notes.append(
             f"{found.other_images} fields have an image of another size in B: they may not show "
@@ -129,6 +134,7 @@ def comparison_record(a: FinishedRun, b: FinishedRun, found: Comparison) -> dict
         "least_iou": LEAST_IOU,
         "fields": {
             "compared": found.fields,
+            "renamed": found.renamed,
             "only_a": [_only(*row) for row in found.only_a],
             "only_b": [_only(*row) for row in found.only_b],
         },
@@ -173,7 +179,9 @@ def _slide(row: SlideDifference) -> dict[str, Any]:
 
 def _share(counts: SlideCounts) -> dict[str, Any]:
     return {
-        "regions": counts.abnormal,
+        "abnormal": counts.whole_abnormal,
+        "regions": counts.whole,
+        "border": counts.border,
         "fraction": counts.abnormal_fraction,
         "ci_low": counts.ci_low,
         "ci_high": counts.ci_high,

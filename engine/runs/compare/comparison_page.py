@@ -222,7 +222,10 @@ def _table(title: str, caption: str, heads: Sequence[str], rows: Iterable[Sequen
 def _share(share: dict[str, Any]) -> str:
     if share["fraction"] is None:
         return "no regions"
-    return f"{share['fraction']:.1%} ({share['ci_low']:.1%} to {share['ci_high']:.1%})"
+    return (
+        f"{share['fraction']:.1%} ({share['ci_low']:.1%} to {share['ci_high']:.1%}), "
+        f"{share['abnormal']:,} of {share['regions']:,}; {share['border']:,} at the border left out"
+    )
 
 
 def _flat(value: Any) -> str:

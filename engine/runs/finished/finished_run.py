@@ -20,13 +20,14 @@ import numpy as np
 
 from rbc_engine.closing import Closing
 from rbc_engine.errors import ResultsError
-from rbc_engine.runs.finished.table_file import FieldTable, TableFile, rows_are_of
+from rbc_engine.runs.finished.table_file import MOST_ROWS, FieldTable, TableFile, rows_are_of
 from rbc_engine.sinks.files.atomic import file_sha256
 from rbc_engine.sinks.journal.stored_result import check_result
 from rbc_engine.sinks.run_json import RUN_JSON, RunRecord, damaged
 from rbc_engine.sinks.tables.cells_parquet import CellsParquet, CellsTable
 from rbc_engine.sinks.tables.fields_csv import FIELD_COLUMNS, FieldsCsv
-from rbc_engine.sinks.tables.regions_parquet import RegionsParquet, RegionsTable
+from rbc_engine.sinks.tables.regions_parquet import RegionsParquet
+from rbc_engine.sinks.tables.regions_table import RegionsTable
 from rbc_engine.text import encodable, plain_text
 from rbc_engine.types.frames import FileStamp
 from rbc_engine.types.regions import Regions
@@ -164,7 +165,7 @@ class FinishedRun(Closing):
                     first_region += row.regions or 0
                     first_cell += row.cells
                     yield row
-            except (ValueError, csv.Error) as error:
+            except (ValueError, OverflowError, csv.Error) as error:
                 raise self._wrong(name, f"line {reader.line_num}: {error}") from error
 
     def _open_table(self, name: str, make: Callable[[Any], Table]) -> TableFile[Table]:
@@ -315,8 +316,8 @@ def _field_row(cells: list[str], first_region: int, first_cell: int) -> FieldRow
 
 def _count(cell: str) -> int:
     count = int(cell)
-    if not 0 <= count < 2**31:
-        raise ValueError(f"regions and cells must be at least 0 (got {cell!r:.40})")
+    if not 0 <= count <= MOST_ROWS:
+        raise ValueError(f"regions and cells must lie in 0..{MOST_ROWS} (got {cell!r:.40})")
     return count
 
 

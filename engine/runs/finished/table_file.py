@@ -15,7 +15,10 @@ from rbc_engine.closing import Closing
 from rbc_engine.errors import ResultsError
 from rbc_engine.text import csv_text
 
-__all__ = ["FieldTable", "TableFile", "rows_are_of"]
+__all__ = ["MOST_ROWS", "FieldTable", "TableFile", "rows_are_of"]
+
+MOST_ROWS = 4_000_000
+"""Rows that are held at once, of a row group or of a field: a few bytes of a file may stand for any number of them."""
 
 _MOST_GROUP_BYTES = 1 << 31
 _GROUPS_HELD = 2
@@ -68,6 +71,10 @@ class TableFile(Closing, Generic[Table]):
                 raise wrong(
                     f"row group {index} has {group.total_byte_size} bytes, and at most "
                     f"{_MOST_GROUP_BYTES} are read"
+                )
+            if not 0 <= group.num_rows <= MOST_ROWS:
+                raise wrong(
+                    f"row group {index} has {group.num_rows} rows, and at most {MOST_ROWS} are read at once"
                 )
         self._ends = np.cumsum([0, *(group.num_rows for group in groups)])
         self._held: OrderedDict[int, Table] = OrderedDict()

@@ -18,7 +18,12 @@ import numpy as np
 from rbc_engine.packs.pack import Pack
 from rbc_engine.sinks.files.atomic import AtomicFile, explain_os_errors
 from rbc_engine.sinks.origin import origin
-from rbc_engine.sinks.tables.region_rows import FLAG_NAMES, ROWS_AT_ONCE, FieldRegions, RegionRows
+from rbc_engine.sinks.tables.regions_parquet import (
+    FLAG_NAMES,
+    ROWS_AT_ONCE,
+    FieldRegions,
+    RegionRows,
+)
 from rbc_engine.text import encodable
 from rbc_engine.types.kinds import KIND_LABELS
 from rbc_engine.types.results import FieldResult

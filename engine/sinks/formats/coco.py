@@ -12,7 +12,7 @@ import numpy.typing as npt
 from rbc_engine.packs.pack import Pack
 from rbc_engine.sinks.files.atomic import AtomicFile, explain_os_errors
 from rbc_engine.sinks.origin import origin
-from rbc_engine.sinks.tables.region_rows import FLAG_NAMES
+from rbc_engine.sinks.tables.regions_parquet import FLAG_NAMES
 from rbc_engine.text import encodable
 from rbc_engine.types.kinds import KIND_LABELS, Kind
 from rbc_engine.types.regions import Regions

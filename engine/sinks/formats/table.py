@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from rbc_engine.errors import UsageError
 
@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from rbc_engine.packs.pack import Pack
     from rbc_engine.sinks.base import Sink
 
-__all__ = ["FORMATS", "Format", "check_formats", "open_sink"]
+__all__ = [
+    "DEFAULT_FORMATS",
+    "FORMATS",
+    "ONLY",
+    "Format",
+    "check_formats",
+    "chosen_formats",
+    "open_sink",
+    "shows_pixels",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,14 +75,40 @@ FORMATS = MappingProxyType(
 )
 """By name, in the order of the documentation."""
 
+DEFAULT_FORMATS = ("report", "csv")
+"""What a run writes beside its tables unless it is told to write only something else."""
+
+ONLY = "only"
+"""Among the names of formats: write those that are named, and not the default ones."""
+
+
+def chosen_formats(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the formats that a run writes: the default ones and those named, each once.
+
+    With ONLY among the names, the default ones are written only if they are named. Raises
+    UsageError as check_formats does.
+    """
+    default = () if ONLY in names else DEFAULT_FORMATS
+    chosen = tuple(dict.fromkeys((*default, *(name for name in names if name != ONLY))))
+    check_formats(chosen)
+    return chosen
+
+
+class _SinkClass(Protocol):
+    """Type a class of sinks."""
+
+    needs_frames: bool
+
+    def __call__(self, folder: Path, pack: Pack) -> Sink: ...
+
 
 def check_formats(names: Sequence[str]) -> None:
     """Raise UsageError for a name that is not in FORMATS, or a library that is not installed."""
     for name in names:
         if name not in FORMATS:
             raise UsageError(
-                f"--formats may name {', '.join(FORMATS)} (got {name!r}); the tables are always "
-                "written"
+                f"--formats may name {', '.join(FORMATS)}, and {ONLY} for nothing but what is "
+                f"named (got {name!r}); the tables are always written"
             )
         library = FORMATS[name].library
         if library is not None and find_spec(library) is None:
@@ -83,9 +118,21 @@ def check_formats(names: Sequence[str]) -> None:
             )
 
 
+def shows_pixels(name: str) -> bool:
+    """Return whether a format can be made only of fields whose image is at hand.
+
+    The report can do without: it counts a field without its image, and shows no picture of it.
+    """
+    return name != "report" and _sink(name).needs_frames
+
+
 def open_sink(name: str, folder: Path, pack: Pack) -> Sink:
     """Open the sink of a format. Raises OutputError if its files cannot be started."""
+    return _sink(name)(folder, pack)
+
+
+def _sink(name: str) -> _SinkClass:
     chosen = FORMATS[name]
     module = import_module(f"rbc_engine.sinks.formats.{chosen.module}")
-    sink: Sink = getattr(module, chosen.sink)(folder, pack)
-    return sink
+    found: _SinkClass = getattr(module, chosen.sink)
+    return found

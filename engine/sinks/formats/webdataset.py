@@ -18,7 +18,7 @@ from rbc_engine.sinks.files.atomic import explain_os_errors
 from rbc_engine.sinks.files.atomic_folder import AtomicFolder
 from rbc_engine.sinks.files.work_behind import WorkBehind
 from rbc_engine.sinks.formats.patch_pixels import cut_patches
-from rbc_engine.sinks.tables.region_rows import FLAG_NAMES
+from rbc_engine.sinks.tables.regions_parquet import FLAG_NAMES
 from rbc_engine.text import encodable
 from rbc_engine.types.regions import Regions
 from rbc_engine.types.results import FieldResult

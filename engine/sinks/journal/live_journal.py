@@ -15,7 +15,7 @@ from rbc_engine.closing import Closing
 from rbc_engine.errors import OutputError
 from rbc_engine.sinks.files.atomic import explain_os_errors
 from rbc_engine.sinks.files.records import Record, RecordReader, RecordWriter, lock_for_reading
-from rbc_engine.sinks.journal.stored_result import pack_result, unpack_result
+from rbc_engine.sinks.journal.stored_result import check_result, pack_result, unpack_result
 from rbc_engine.sinks.out_folder import OutFolder
 from rbc_engine.sinks.own_files import LIVE_JOURNAL
 from rbc_engine.text import encodable
@@ -24,6 +24,7 @@ from rbc_engine.types.ends import Ended, FrameStatus
 __all__ = ["LiveJournal", "read_live_journal"]
 
 _SCHEMA = 3
+_MOST_FRAMES = 1 << 62
 
 
 class LiveJournal(Closing):
@@ -98,15 +99,18 @@ def read_live_journal(
     if head.get("schema") != _SCHEMA:
         file.close()
         raise OutputError(
-            f"{path} is not a journal that this version reads (schema {head.get('schema')!r}, not "
+            f"{path} is not a journal that this version reads (schema {head.get('schema')!r:.40}, not "
             f"{_SCHEMA}); recover it with the version that wrote it"
         )
 
     def ends() -> Iterator[Ended | int]:
         with file:
             for record in records:
-                if isinstance(record.header.get("lost"), int):
-                    yield record.header["lost"]
+                lost = record.header.get("lost")
+                if type(lost) is int:
+                    if not 0 <= lost < _MOST_FRAMES:
+                        return
+                    yield lost
                     continue
                 try:
                     ended = _ended(record, types or 0)
@@ -127,6 +131,12 @@ def _ended(record: Record, types: int) -> Ended:
         result = None
         if "result" in header:
             result = unpack_result(header["result"], record.data, types=types)
+            check_result(result)
+        texts = [header[name] for name in ("slide", "field", "cause")]
+        if not all(isinstance(text, str) and encodable(text) == text for text in texts):
+            raise ValueError("slide, field and cause must be text")
+        if type(header["number"]) is not int or not 0 <= header["number"] < _MOST_FRAMES:
+            raise ValueError(f"number must be a whole number (got {header['number']!r:.40})")
         return Ended(
             number=header["number"],
             status=FrameStatus(header["status"]),

@@ -6,7 +6,6 @@ or edited.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,8 @@ __all__ = ["check_result", "pack_result", "unpack_result"]
 
 _MOST_PX = 1e7
 _MOST_UM = 1e3
+_LARGEST = 1e300
+"""What no measure exceeds: finite, and so small that no sum of them overflows."""
 _EVERY_FLAG = int(sum(FieldFlag))
 
 _Layout = dict[str, tuple[type, int | None]]
@@ -83,10 +84,10 @@ def unpack_result(header: dict[str, Any], data: bytes, *, types: int) -> FieldRe
     try:
         stamp = None
         if "bytes" in header:
-            stamp = FileStamp(int(header["bytes"]), int(header["modified_ns"]))
+            stamp = FileStamp(_whole(header, "bytes"), _whole(header, "modified_ns", signed=True))
         tiles = None
         if "tiles_run" in header:
-            tiles = TileCounts(run=int(header["tiles_run"]), blank=int(header["tiles_blank"]))
+            tiles = TileCounts(run=_whole(header, "tiles_run"), blank=_whole(header, "tiles_blank"))
         return FieldResult(
             slide=header["slide"],
             field=header["field"],
@@ -99,7 +100,7 @@ def unpack_result(header: dict[str, Any], data: bytes, *, types: int) -> FieldRe
             um_per_px_from=header["um_per_px_from"],
             unfamiliar_distance=header["unfamiliar_distance"],
             uncovered=header["uncovered"],
-            flags=FieldFlag(header["flags"]),
+            flags=FieldFlag(_whole(header, "flags")),
             seconds=header["seconds"],
             stamp=stamp,
             tiles=tiles,
@@ -112,21 +113,21 @@ def unpack_result(header: dict[str, Any], data: bytes, *, types: int) -> FieldRe
 def check_result(result: FieldResult) -> None:
     """Raise ValueError, naming the fault, for a result that no run can have made."""
     texts = (result.slide, result.field, result.path, result.error or "")
-    if not all(isinstance(text, str) for text in texts):
+    if not all(isinstance(text, str) and encodable(text) == text for text in texts):
         raise ValueError("slide, field, path and error must be text")
+    if type(result.saturated) is not bool:
+        raise ValueError(f"saturated must be true or false (got {result.saturated!r:.40})")
     for name, value in (("width", result.width), ("height", result.height)):
         if type(value) is not int or not 0 <= value <= _MOST_PX:
             raise ValueError(f"{name} must lie in 0..{_MOST_PX:.0f} px (got {value!r})")
-    if not math.isfinite(result.seconds) or result.seconds < 0:
-        raise ValueError(f"seconds must be at least 0 (got {result.seconds})")
+    if not _lies_within(result.seconds, _LARGEST):
+        raise ValueError(f"seconds must be a number from 0 (got {result.seconds!r:.40})")
     for name, measure, most in (
         ("um_per_px", result.um_per_px, _MOST_UM),
-        ("unfamiliar_distance", result.unfamiliar_distance, math.inf),
+        ("unfamiliar_distance", result.unfamiliar_distance, _LARGEST),
         ("uncovered", result.uncovered, 1.0),
     ):
-        if measure is not None and not (
-            type(measure) in (int, float) and math.isfinite(measure) and 0 <= measure <= most
-        ):
+        if measure is not None and not _lies_within(measure, most):
             raise ValueError(f"{name} must lie in 0..{most:g} (got {measure!r:.40})")
     if result.um_per_px == 0:
         raise ValueError("um_per_px must not be 0")
@@ -135,12 +136,32 @@ def check_result(result: FieldResult) -> None:
             f"um_per_px_from must be one of {', '.join(SCALE_SOURCES)} (got "
             f"{result.um_per_px_from!r:.40})"
         )
+    stamp, tiles = result.stamp, result.tiles
+    if stamp is not None and not (
+        0 <= stamp.bytes < 1 << 63 and -(1 << 63) < stamp.modified_ns < 1 << 63
+    ):
+        raise ValueError("bytes and modified must fit into 64 bits")
+    if tiles is not None and not (0 <= tiles.run < 1 << 63 and 0 <= tiles.blank < 1 << 63):
+        raise ValueError("tiles must fit into 64 bits")
     if int(result.flags) not in range(_EVERY_FLAG + 1):
         raise ValueError(f"flags must lie in 0..{_EVERY_FLAG} (got {int(result.flags)})")
     if (result.error is None) != (result.regions is not None):
         raise ValueError("a field has either regions or an error")
     if result.regions is not None:
         _check_regions(result.regions)
+
+
+def _lies_within(value: object, most: float) -> bool:
+    """Tells whether this is a number from 0 to `most`; a NaN is none, and true and false are not."""
+    return type(value) in (int, float) and 0 <= value <= most  # type: ignore[operator]
+
+
+def _whole(header: dict[str, Any], name: str, *, signed: bool = False) -> int:
+    """Reads a whole number from 0, or a signed one; raises ValueError for anything else."""
+    value = header[name]
+    if type(value) is not int or not (signed or value >= 0):
+        raise ValueError(f"{name} must be a whole number (got {value!r:.40})")
+    return value
 
 
 def _check_regions(regions: Regions) -> None:
@@ -176,8 +197,8 @@ def _check_regions(regions: Regions) -> None:
 
 
 def _regions(data: bytes, header: dict[str, Any], types: int) -> Regions:
-    regions, begin = _unpacked(data, 0, _ARRAYS, int(header["regions"]), types)
-    cells, begin = _unpacked(data, begin, _CELL_ARRAYS, int(header["cells"]), types)
+    regions, begin = _unpacked(data, 0, _ARRAYS, _whole(header, "regions"), types)
+    cells, begin = _unpacked(data, begin, _CELL_ARRAYS, _whole(header, "cells"), types)
     if begin != len(data):
         raise ValueError(f"{len(data)} bytes of arrays instead of {begin}")
     return Regions(**regions, cells=Cells(**cells))
@@ -187,6 +208,8 @@ def _unpacked(
     data: bytes, begin: int, layout: _Layout, count: int, types: int
 ) -> tuple[dict[str, Any], int]:
     """Read arrays of `count` rows from an offset on; return them and the offset after them."""
+    if count > len(data):  # a row has more than a byte
+        raise ValueError(f"{count} rows in {len(data)} bytes of arrays")
     arrays: dict[str, Any] = {}
     for name, (dtype, columns) in layout.items():
         width = types if columns is None else columns

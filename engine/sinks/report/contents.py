@@ -40,8 +40,8 @@ _BASE64 = 4 / 3
 class FieldRow:
     """Hold one line of the list of fields. number: place in the run, from 0.
 
-    regions, abnormal: of red cells. flags: how many of them have each of FLAGS. white_cells,
-        platelets: regions of these.
+    regions, abnormal: of red cells; whole, whole_abnormal: those of them that no border cuts.
+    flags: how many of them have each of FLAGS. white_cells, platelets: regions of these.
     field_flags: bits of FieldFlag.
     """
 
@@ -52,6 +52,8 @@ class FieldRow:
     height: int
     regions: int
     abnormal: int
+    whole: int
+    whole_abnormal: int
     flags: tuple[int, ...]
     white_cells: int
     platelets: int
@@ -69,14 +71,15 @@ class PicturedField(NamedTuple):
 class Patch(NamedTuple):
     """Hold a patch of the gallery.
 
-    region: its index within the field. p: of the type that it stands for. cells: least and most
-    number of cells in it. flags: bits of RegionFlag.
+    region: its index within the field. p: of the type that it stands for. abnormal_p: that it holds
+    an abnormal cell. cells: least and most number of cells in it. flags: bits of RegionFlag.
     """
 
     field: str
     region: int
     p: float
     abnormal: bool
+    abnormal_p: float
     cells: tuple[int, int]
     flags: int
     jpeg: bytes
@@ -163,6 +166,7 @@ class Findings:
                         region=region,
                         p=p,
                         abnormal=bool(regions.abnormal[region]),
+                        abnormal_p=float(regions.abnormal_p[region]),
                         cells=(int(regions.cells_low[region]), int(regions.cells_high[region])),
                         flags=int(regions.flags[region]),
                         jpeg=jpeg,
@@ -171,10 +175,12 @@ class Findings:
 
 
 def _row(result: FieldResult, number: int) -> FieldRow:
-    kinds, bits, abnormal = np.zeros(0, np.uint8), np.zeros(0, np.uint8), 0
+    kinds, bits, abnormal = np.zeros(0, np.uint8), np.zeros(0, np.uint8), np.zeros(0, np.bool_)
     if result.regions is not None:
-        kinds, bits = result.regions.kinds, result.regions.flags[result.regions.red]
-        abnormal = int(result.regions.abnormal.sum())
+        red = result.regions.red
+        kinds, bits = result.regions.kinds, result.regions.flags[red]
+        abnormal = result.regions.abnormal[red]
+    whole = (bits & RegionFlag.BORDER) == 0
     return FieldRow(
         number=number,
         slide=result.slide,
@@ -182,7 +188,9 @@ def _row(result: FieldResult, number: int) -> FieldRow:
         width=result.width,
         height=result.height,
         regions=len(bits),
-        abnormal=abnormal,
+        abnormal=int(abnormal.sum()),
+        whole=int(whole.sum()),
+        whole_abnormal=int(abnormal[whole].sum()),
         flags=tuple(int(np.count_nonzero(bits & flag)) for flag in FLAGS),
         white_cells=int((kinds == Kind.WHITE_CELL).sum()),
         platelets=int((kinds == Kind.PLATELET).sum()),

@@ -13,6 +13,8 @@ function fieldRows({ fields, pictured, ...flagged }) {
     height: fields.height[at],
     regions: fields.regions[at],
     abnormal: fields.abnormal[at],
+    whole: fields.whole[at],
+    wholeAbnormal: fields.wholeAbnormal[at],
     flags: fields.flags[at],
     white: fields.white[at],
     platelets: fields.platelets[at],
@@ -23,6 +25,9 @@ function fieldRows({ fields, pictured, ...flagged }) {
     pictured: seen.has(number),
   }));
 }
+
+const shareTitle = ({ wholeAbnormal, whole, regions }) =>
+  `${count(wholeAbnormal)} of ${counted(whole, "region")}; ${count(regions - whole)} at the border left out`;
 
 function fieldsTable(data, viewer) {
   const rows = fieldRows(data);
@@ -57,8 +62,8 @@ function fieldsTable(data, viewer) {
       key: "abnormal",
       label: "Abnormal",
       number: true,
-      value: (row) => (row.regions ? row.abnormal / row.regions : -1),
-      show: (row) => (row.regions ? percent(row.abnormal / row.regions) : "–"),
+      value: (row) => (row.whole ? row.wholeAbnormal / row.whole : -1),
+      show: (row) => (row.whole ? h("span", { title: shareTitle(row) }, percent(row.wholeAbnormal / row.whole)) : "–"),
     },
     { key: "notes", label: "To know", show: notes },
   ];

@@ -16,9 +16,12 @@ function drawGallery(data, slide, open) {
         "ul",
         {},
         end.map((patch) => {
+          const unsure = hasFlag(data, patch, "unsure");
           const notes = [
             hasFlag(data, patch, "clump") ? cellsIn(patch.cells) : null,
             hasFlag(data, patch, "border") ? "at border" : null,
+            unsure ? "unsure" : null,
+            patch.abnormal && !data.types[type].abnormal ? `abnormal ${patch.abnormalP.toFixed(2)}` : null,
           ].filter((note) => note !== null);
           const verdict = patch.abnormal ? "abnormal" : "normal";
           const name = [data.types[type].label, `p ${patch.p.toFixed(2)}`, verdict, ...notes].join(", ");
@@ -29,7 +32,7 @@ function drawGallery(data, slide, open) {
               "button",
               {
                 type: "button",
-                class: patch.abnormal ? "patch abnormal" : "patch",
+                class: unsure ? "patch unsure" : patch.abnormal ? "patch abnormal" : "patch",
                 title: `${name}, ${patch.field}`,
                 onclick: () => open(patch),
               },

@@ -24,6 +24,7 @@ from rbc_engine.sinks.report.pictures import FIELD_LONG_SIDE_PX
 from rbc_engine.sinks.run_json import RunRecord
 from rbc_engine.stats.corrected import corrected_share
 from rbc_engine.stats.grade import CAVEAT, ICSH_2015, TypeShare, cut_offs, type_shares
+from rbc_engine.stats.not_told import not_told
 from rbc_engine.text import printable
 from rbc_engine.types.kinds import Kind
 from rbc_engine.types.results import FieldFlag
@@ -73,6 +74,9 @@ def render(findings: Findings, pack: Pack, run: RunRecord, *, written: str) -> I
             for name in pack.types
         ],
         icsh=ICSH_2015,
+        told=", ".join(_label(name) for name in pack.types),
+        not_told=not_told(pack.types),
+        measured=_measured(pack),
         caveat=CAVEAT,
         left_out=_left_out(findings, pictured),
         style=Markup(style),  # noqa: S704
@@ -106,6 +110,15 @@ def _label(name: str) -> str:
 def _detected_kinds(pack: Pack) -> list[Kind]:
     """List the kinds other than red that the pack's detector finds."""
     return [kind for kind in sorted(map(Kind.of, pack.manifest.detector.kinds)) if kind]
+
+
+def _measured(pack: Pack) -> str:
+    """Say on whose smears the pack was trained and measured."""
+    dataset, accuracy = pack.manifest.training.get("dataset"), pack.manifest.accuracy
+    counts = [(accuracy.get("fields"), "fields"), (accuracy.get("smear_groups"), "smears")]
+    of = " of ".join(f"{count} {what}" for count, what in counts if count)
+    trained = f"It was trained on {dataset}. " if dataset else ""
+    return f"{trained}Its accuracy was measured on {of} held out of training." if of else trained
 
 
 def _cuts(name: str) -> dict[str, Any]:
@@ -150,6 +163,8 @@ def _data(findings: Findings, pack: Pack, pictured: list[PicturedField]) -> dict
             "height": [row.height for row in rows],
             "regions": [row.regions for row in rows],
             "abnormal": [row.abnormal for row in rows],
+            "whole": [row.whole for row in rows],
+            "wholeAbnormal": [row.whole_abnormal for row in rows],
             "flags": [row.flags for row in rows],
             "white": [row.white_cells for row in rows],
             "platelets": [row.platelets for row in rows],
@@ -253,6 +268,7 @@ def _patches(findings: Findings, slide: str, pack: Pack) -> list[list[list[dict[
             "region": patch.region,
             "p": round(patch.p, 3),
             "abnormal": patch.abnormal,
+            "abnormalP": round(patch.abnormal_p, 3),
             "cells": patch.cells,
             "flags": patch.flags,
             "jpeg": base64.b64encode(patch.jpeg).decode("ascii"),
@@ -317,6 +333,7 @@ def _facts(run: RunRecord, pack: Pack) -> list[tuple[str, str]]:
             (key.title(), getattr(run, key))
             for key in ("device", "backend", "precision", "decoder")
         ),
+        ("Why no faster one", "; ".join(run.device_notes)),
     ]
     return [(label, printable(str(value))) for label, value in known if value]
 

@@ -38,7 +38,7 @@ function drawTotals(data) {
     card(
       "Called abnormal",
       whole ? percent(abnormal / whole) : "–",
-      `${count(abnormal)} of ${count(whole)} regions that no border cuts, all slides together`,
+      `${count(abnormal)} of ${count(whole)} regions, all slides together; ${count(regions - whole)} that the border cuts are left out`,
     ),
     ...otherKinds(data).map(({ label, key }) =>
       card(label, count(sum(key)), redCells ? `${perHundred(sum(key), redCells)} for 100 red cells` : "no red cells"),
@@ -82,6 +82,13 @@ function slidesTable(data, onChoose) {
       show: (slide) => (slide.failed ? h("b", { class: "bad" }, count(slide.failed)) : "0"),
     },
     { key: "regions", label: "Regions", number: true, value: (slide) => slide.regions, show: (slide) => count(slide.regions) },
+    {
+      key: "border",
+      label: "At border",
+      number: true,
+      value: (slide) => slide.regions - slide.whole,
+      show: (slide) => h("span", { title: "left out of shares and grades" }, count(slide.regions - slide.whole)),
+    },
     { key: "cells", label: "Cells", number: true, value: (slide) => slide.cells[0], show: (slide) => between(slide.cells) },
     ...otherKinds(data).map(({ label, key }) => ({
       key,

@@ -157,7 +157,7 @@ function makeViewer(data) {
     };
     state.boxes.forEach((region, at) => {
       if (at === state.at || !wanted(region)) return;
-      outline(region, inkOf(region), region.abnormal ? 2.5 : 1.25);
+      outline(region, inkOf(region), region.abnormal && !hasFlag(data, region, "unsure") ? 2.5 : 1.25);
     });
     if (state.at >= 0) {
       const region = state.boxes[state.at];
@@ -170,12 +170,13 @@ function makeViewer(data) {
     if (state.at < 0) {
       const red = state.boxes.filter((region) => !region.kind);
       const abnormal = red.filter((region) => region.abnormal).length;
+      const cut = red.filter((region) => hasFlag(data, region, "border")).length;
       const others = data.kinds
         .map(({ label, number }) => [label, state.boxes.filter(({ kind }) => kind === number).length])
         .filter(([, seen]) => seen)
         .map(([label, seen]) => `, ${counted(seen, label)}`);
       details.replaceChildren(
-        state.row && state.image ? `${counted(red.length, "region")}, ${count(abnormal)} abnormal${others.join("")}. Choose one for what it holds.` : "",
+        state.row && state.image ? `${counted(red.length, "region")}, ${count(abnormal)} abnormal, ${count(cut)} at the border${others.join("")}. Choose one for what it holds.` : "",
       );
       return;
     }
@@ -193,11 +194,19 @@ function makeViewer(data) {
       );
       return;
     }
-    const holds = region.types.length ? region.types.map(name).join(", ") : `no type over its threshold; likeliest ${name(region.likeliest)}`;
+    const unsure = hasFlag(data, region, "unsure");
+    const held = region.types.length ? region.types.map(name).join(", ") : `no type over its threshold; likeliest ${name(region.likeliest)}`;
+    const holds = unsure ? `unsure, no type is likely: ${held}` : held;
+    const callsNormal = region.types.length && !region.types.some(([type]) => data.types[type].abnormal);
+    const reason =
+      region.abnormal && callsNormal
+        ? `Its type is normal, but the chance of an abnormal cell in it is at or over the pack's threshold of ${data.threshold.toFixed(2)}. `
+        : "";
     details.replaceChildren(
       h("b", {}, `Region ${state.at}: `),
       `${holds}. `,
       h("span", { class: region.abnormal ? "bad" : "" }, `${region.abnormal ? "Abnormal" : "Normal"}, p ${region.p.toFixed(2)}. `),
+      reason,
       hasFlag(data, region, "clump") ? `${cellsIn(region.cells)}. ` : "",
       flags.length ? `Flagged ${flags.join(", ")}. ` : "",
       h("span", { class: "faint" }, `${Math.round(across)} by ${Math.round(down)} px at ${Math.round(left)}, ${Math.round(top)}.`),

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from rbc_engine.packs.pack import Pack
 from rbc_engine.sinks.files.atomic import AtomicFile, explain_os_errors
-from rbc_engine.sinks.tables.region_rows import ROWS_AT_ONCE, kind_column, pack_metadata
-from rbc_engine.sinks.tables.regions_parquet import kind_numbers, text_codes
+from rbc_engine.sinks.tables.regions_parquet import ROWS_AT_ONCE, kind_column, pack_metadata
+from rbc_engine.sinks.tables.regions_table import kind_numbers, text_codes
 from rbc_engine.text import encodable
 from rbc_engine.types.cells import Cells
 from rbc_engine.types.results import FieldResult
@@ -88,7 +88,7 @@ class CellsParquet:
             held, self._held, self._count = self._held, [], 0
             table = _table(held)
             with explain_os_errors(self._file.path):
-                self._writer.write_table(table, row_group_size=len(table))
+                self._writer.write_table(table, row_group_size=ROWS_AT_ONCE)
 
 
 class CellsTable:

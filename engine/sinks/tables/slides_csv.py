@@ -19,6 +19,8 @@ _COLUMNS = (
     "failed",
     "regions",
     "abnormal",
+    "border",
+    "whole_abnormal",
     "abnormal_fraction",
     "ci_low",
     "ci_high",
@@ -36,8 +38,9 @@ _COLUMNS = (
 class SlidesCsv:
     """Write slides.csv when the run is complete, from the counts of all fields.
 
-    Shares have six decimals, and are of red regions clear of the border. cells are the slide's rows
-    of cells.parquet. Cells are empty where the pack gives no value: corrected shares without its
+    Shares have six decimals, and are of red regions clear of the border: border counts those left
+    out, whole_abnormal the abnormal ones among the others. cells are the slide's rows of
+    cells.parquet. Cells are empty where the pack gives no value: corrected shares without its
     sensitivity and specificity, and kinds that its detector does not know.
     """
 
@@ -89,6 +92,8 @@ class SlidesCsv:
             row.failed,
             row.regions,
             row.abnormal,
+            row.border,
+            row.whole_abnormal,
             *map(_share, shares),
             *map(_share, corrected or (None, None, None)),
             row.cells,

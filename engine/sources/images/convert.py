@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from rbc_engine.errors import ImageError
+from rbc_engine.sources.bounds.free_memory import check_memory
 from rbc_engine.types.arrays import UInt8
 from rbc_engine.types.frames import MAX_SIDE_PX, MIN_SIDE_PX
 
@@ -23,6 +24,9 @@ __all__ = [
 ORIENTATION_TAG = 0x0112
 """Of TIFF, and so of EXIF."""
 
+_DECODED_BYTES_PER_PX = 24
+"""At most, while it is decoded: 16-bit samples, as they are stored, in 32 bits, and as RGB."""
+
 
 def check_size(width: int, height: int) -> None:
     if min(width, height) < MIN_SIDE_PX:
@@ -35,6 +39,7 @@ def check_size(width: int, height: int) -> None:
             f"{width}x{height} px, but no side may exceed {MAX_SIDE_PX} px; cut it into fields, or "
             "save it as TIFF, which is read as a whole slide"
         )
+    check_memory(width * height * _DECODED_BYTES_PER_PX, what=f"an image of {width}x{height} px")
 
 
 def to_rgb(image: Image.Image) -> UInt8:

@@ -24,10 +24,10 @@ from rbc_engine.closing import Closing
 from rbc_engine.errors import ImageError
 from rbc_engine.sources.images.ahead import ReadAhead
 from rbc_engine.sources.images.base import Picture, PictureNotes
-from rbc_engine.sources.images.decode import decode_picture, read_bytes
+from rbc_engine.sources.images.decode import decode_picture, read_stamped
 from rbc_engine.sources.images.jpeg import jpeg_scale, plain_jpeg
 from rbc_engine.types.arrays import UInt8
-from rbc_engine.types.frames import HOST, Decoded, FieldRef, Place
+from rbc_engine.types.frames import HOST, Decoded, FieldRef, FileStamp, Place
 
 __all__ = ["DaliImage", "DaliSource", "build_pipeline"]
 
@@ -103,6 +103,7 @@ class _Item:
     data: bytes | None = None
     decoded: Decoded | None = None
     seconds: float = 0.0
+    stamp: FileStamp | None = None
 
 
 @dataclass(eq=False)
@@ -190,7 +191,7 @@ class DaliSource(Closing):
         started = time.perf_counter()
         item = _Item(entry)
         try:
-            data = read_bytes(entry.path, name=entry.field)
+            data, item.stamp = read_stamped(entry.path, name=entry.field)
             if plain_jpeg(data):
                 item.data = data
                 item.seconds = time.perf_counter() - started
@@ -198,7 +199,10 @@ class DaliSource(Closing):
                 item.decoded = self._decode_here(item, data, started)
         except ImageError as error:
             item.decoded = Decoded(
-                ref=entry, error=str(error), seconds=time.perf_counter() - started
+                ref=entry,
+                error=str(error),
+                seconds=time.perf_counter() - started,
+                stamp=item.stamp,
             )
         return item
 
@@ -247,13 +251,15 @@ class DaliSource(Closing):
         except ImageError as error:
             frame, reason = None, str(error)
         item.seconds += time.perf_counter() - started
-        return Decoded(ref=item.ref, frame=frame, error=reason, seconds=item.seconds)
+        return Decoded(
+            ref=item.ref, frame=frame, error=reason, seconds=item.seconds, stamp=item.stamp
+        )
 
     def _done(self, item: _Item, image: DaliImage) -> Decoded:
         pixels = image.to_host() if image.place == HOST else image
         stated = Picture(pixels=_NO_PIXELS, scale=jpeg_scale(item.data or b""))
         frame = self._notes.frame(item.ref, stated, pixels=pixels)
-        return Decoded(ref=item.ref, frame=frame, seconds=item.seconds)
+        return Decoded(ref=item.ref, frame=frame, seconds=item.seconds, stamp=item.stamp)
 
 
 class _Decoder:

@@ -7,18 +7,19 @@ are checked in the header, before pixels are decoded.
 from __future__ import annotations
 
 import dataclasses
-import stat
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from rbc_engine.errors import ImageError
+from rbc_engine.sources.bounds.regular_file import read_whole
 from rbc_engine.sources.images.base import Picture
 from rbc_engine.sources.images.table import READERS, reader_of
 from rbc_engine.sources.unread import unread_kind
 from rbc_engine.text import printable
 from rbc_engine.types.arrays import UInt8
+from rbc_engine.types.frames import FileStamp
 
 __all__ = [
     "MAX_FILE_BYTES",
@@ -27,6 +28,7 @@ __all__ = [
     "read_bytes",
     "read_image",
     "read_picture",
+    "read_stamped",
 ]
 
 MAX_FILE_BYTES = 512 * 2**20
@@ -58,18 +60,18 @@ def read_picture(path: Path, *, name: str) -> Picture:
 def read_bytes(path: Path, *, name: str) -> bytes:
     """Read an image file.
 
-    Raises ImageError if it cannot be read, is no regular file, or too large.
+    Raises ImageError if it cannot be read, is no regular file, or too large, or if it is changed
+    meanwhile.
     """
+    return read_stamped(path, name=name)[0]
+
+
+def read_stamped(path: Path, *, name: str) -> tuple[bytes, FileStamp | None]:
+    """Read an image file as read_bytes does, with the stamp of just these bytes."""
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError(f"{printable(name)}: not a regular file; give an image file")
-        if status.st_size > MAX_FILE_BYTES:
-            raise ImageError(
-                f"{printable(name)}: {status.st_size} bytes, more than the {MAX_FILE_BYTES} an "
-                "image file may have; cut it into fields, or save it as TIFF"
-            )
-        return path.read_bytes()
+        return read_whole(path, most_bytes=MAX_FILE_BYTES)
+    except ImageError as error:
+        raise ImageError(f"{printable(name)}: {error}") from error
     except OSError as error:
         reason = printable(error.strerror or str(error))
         raise ImageError(

@@ -10,7 +10,7 @@ from rbc_engine.errors import ImageError
 from rbc_engine.sources.base import Entry
 from rbc_engine.sources.images.ahead import ReadAhead
 from rbc_engine.sources.images.base import PictureNotes
-from rbc_engine.sources.images.decode import read_picture
+from rbc_engine.sources.images.decode import decode_picture, read_stamped
 from rbc_engine.types.frames import Decoded
 
 __all__ = ["FileSource"]
@@ -51,10 +51,11 @@ class FileSource(Closing):
         if isinstance(entry, Decoded):
             return entry
         start = time.perf_counter()
-        frame, reason = None, None
+        frame, reason, stamp = None, None, None
         try:
-            frame = self._notes.frame(entry, read_picture(entry.path, name=entry.field))
+            data, stamp = read_stamped(entry.path, name=entry.field)
+            frame = self._notes.frame(entry, decode_picture(data, name=entry.field))
         except ImageError as error:
             reason = str(error)
         seconds = time.perf_counter() - start
-        return Decoded(ref=entry, frame=frame, error=reason, seconds=seconds)
+        return Decoded(ref=entry, frame=frame, error=reason, seconds=seconds, stamp=stamp)

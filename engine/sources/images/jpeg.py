@@ -15,6 +15,7 @@ import numpy as np
 import simplejpeg
 
 from rbc_engine.errors import ImageError
+from rbc_engine.sources.bounds.jpeg_scans import check_scans
 from rbc_engine.sources.images.base import Picture
 from rbc_engine.sources.images.convert import check_size, cmyk_to_rgb, exif_orientation, upright
 from rbc_engine.sources.images.jpeg_segments import JpegParts, jpeg_parts
@@ -38,10 +39,12 @@ def decode_jpeg(data: bytes) -> Picture:
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=True)
         check_size(width, height)
+        check_scans(data)
         pixels = _strict(data)
     except ValueError as error:
         parts = jpeg_parts(data)
         check_size(parts.width, parts.height)
+        check_scans(parts.joined())
         pixels = _mended(parts, first=str(error))
     exif, jfif = (parts.exif, parts.jfif) if parts else _header_segments(data)
     return Picture(pixels=upright(pixels, exif_orientation(exif)), scale=_density(jfif))
@@ -55,6 +58,7 @@ def jpeg_pixels(data: bytes, *, most_hw: tuple[int, int]) -> UInt8:
     parts = jpeg_parts(data)
     if parts.height > most_hw[0] or parts.width > most_hw[1]:
         raise _missing(f"{parts.width}x{parts.height} px, more than there is room for")
+    check_scans(data)
     try:
         return _strict(data)
     except ValueError as error:
@@ -73,6 +77,7 @@ def plain_jpeg(data: bytes) -> bool:
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data, strict=True)
         check_size(width, height)
+        check_scans(data)
     except (ValueError, ImageError):
         return False
     return colorspace not in ("CMYK", "YCCK")

@@ -10,6 +10,7 @@ from PIL.ImageFile import ImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from rbc_engine.errors import ImageError
+from rbc_engine.sources.bounds.webp_size import webp_size
 from rbc_engine.sources.images.base import Picture
 from rbc_engine.sources.images.convert import check_size, exif_orientation, to_rgb, upright
 from rbc_engine.types.frames import MAX_SIDE_PX
@@ -25,6 +26,9 @@ def decode_bmp(data: bytes) -> Picture:
 
 
 def decode_webp(data: bytes) -> Picture:
+    size = webp_size(data)
+    if size is not None:
+        check_size(*size)
     try:
         image = WebPImageFile(io.BytesIO(data))
     except Image.DecompressionBombError as error:

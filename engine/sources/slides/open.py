@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import stat
 from pathlib import Path
 
 from rbc_engine.errors import ImageError
+from rbc_engine.sources.bounds.regular_file import read_start
 from rbc_engine.sources.slides.base import Slide
+from rbc_engine.sources.slides.slide_parts import check_parts
 from rbc_engine.sources.slides.table import READERS, SLIDE_SUFFIXES
 from rbc_engine.text import printable
 
@@ -24,10 +25,8 @@ def is_whole_slide(path: Path) -> bool:
     if path.name.lower().endswith(SLIDE_SUFFIXES):
         return True
     try:
-        if not path.is_file():  # opening a pipe would wait for whoever writes into it
-            return False
-        header = _header(path)
-    except OSError:
+        header = read_start(path, _HEADER_BYTES)
+    except (ImageError, OSError):
         return False
     return any(
         reader.magic is not None and reader.magic.match(header) and reader.load().is_slide(path)
@@ -44,12 +43,11 @@ def open_slide(path: Path, *, name: str) -> Slide:
     """
     label = printable(name)
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError("not a regular file; give a slide")
-        if not status.st_size:
+        header = read_start(path, _HEADER_BYTES)
+        if not header:
             raise ImageError("the file is empty; copy it again")
-        return _open(path, _header(path))
+        check_parts(path)
+        return _open(path, header)
     except ImageError as error:
         raise ImageError(f"{label}: {error}") from error
     except OSError as error:
@@ -71,8 +69,3 @@ def _open(path: Path, header: bytes) -> Slide:
         "no slide that OpenSlide knows, and no TIFF; copy it again, or export it as a pyramidal "
         "TIFF"
     )
-
-
-def _header(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(_HEADER_BYTES)

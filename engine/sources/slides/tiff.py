@@ -20,6 +20,8 @@ import numpy as np
 import tifffile
 
 from rbc_engine.errors import ImageError
+from rbc_engine.sources.bounds.bounded_tiff import bounded_series, open_tiff
+from rbc_engine.sources.bounds.regular_file import open_regular
 from rbc_engine.sources.images.decode import MAX_FILE_BYTES
 from rbc_engine.sources.images.tiff.tiff_pages import channel_order, described_axes
 from rbc_engine.sources.slides.base import Box, Level, checked_levels
@@ -65,7 +67,7 @@ def open_file(path: Path, *, named: bool) -> TiffSlide:
 def _levels(path: Path) -> list[tuple[int, int]]:
     """Return width and height of the levels of a TIFF's largest image; none if unreadable."""
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with open_tiff(path) as tiff:
             _, pages = _largest_image(tiff)
             sizes = [(int(page.imagewidth), int(page.imagelength)) for page, *_ in pages]
             # A pyramid whose smaller levels are lost is one all the same.
@@ -83,12 +85,12 @@ class TiffSlide:
         self.reader = f"tifffile {tifffile.__version__}"
         self.origin = (0, 0)
         self.notes: list[str] = []
-        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self._file = open_regular(path)
         self._open = True
         try:
             file_bytes = os.fstat(self._file).st_size
             try:
-                with tifffile.TiffFile(path) as tiff:
+                with open_tiff(path) as tiff:
                     self._describe(tiff, file_bytes)
             except (ImageError, MemoryError):
                 raise
@@ -246,7 +248,7 @@ def _largest_image(tiff: Any) -> tuple[int, list[list[Any]]]:
     if tiff.is_imagej and first.subifds and not described_axes(tiff, first, count=1):
         # tifffile looks for ImageJ's stacks there, not for levels.
         return 0, [[page.aspage()] for page in (first, *first.pages)]
-    all_series = tiff.series
+    all_series = bounded_series(tiff)
     number = max(
         range(len(all_series)), key=lambda i: math.prod(all_series[i].levels[0].shape), default=None
     )

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from rbc_engine.errors import ImageError
+from rbc_engine.sources.bounds.jpeg_scans import check_scans
 from rbc_engine.text import printable
 from rbc_engine.types.arrays import UInt8
 
@@ -149,6 +150,8 @@ class TiffLevel:
             raise ImageError(
                 f"damaged TIFF ({where}: a JPEG larger than its tile); export it again"
             )
+        if self.jpeg:
+            check_scans(data)
         try:
             decoded, _, _ = self.decode(data, index, **self.jpeg)
             segment: UInt8 = np.ascontiguousarray(decoded[0])

@@ -31,7 +31,7 @@ def regions_of(rng, count, types, *, width, height):
         has=has,
         abnormal_p=abnormal_p,
         abnormal=abnormal_p >= 0.5,
-        flags=cut | clumps << 1,
+        flags=cut | clumps << 1 | (p.max(axis=1) < 0.35).astype(np.uint8) << 3,
     )
 
 

@@ -45,7 +45,7 @@ def test_cells_are_shown_as_a_range_and_sort_by_the_fewest(load, report):
     )
     page.locator("#slides-table").get_by_role("button", name="Cells").click()
     by_fewest = sorted(slides, key=lambda slide: -slide["cells"][0])
-    assert column(page, "slides-table", 5) == [between(slide["cells"]) for slide in by_fewest]
+    assert column(page, "slides-table", 6) == [between(slide["cells"]) for slide in by_fewest]
 
 
 def test_a_clump_says_how_many_cells_it_may_hold(load, report):
@@ -63,16 +63,43 @@ def test_a_clump_says_how_many_cells_it_may_hold(load, report):
     patches = page.evaluate("JSON.parse(document.getElementById('patches-0').textContent)")
     # Under each picture, and in what a screen reader says of it.
     expected = []
-    for patch in (patch for ends in patches for end in ends for patch in end):
+    types = page.evaluate("JSON.parse(document.getElementById('data').textContent)")["types"]
+    patches = [
+        (patch, kind)
+        for kind, ends in zip(types, patches, strict=True)
+        for end in ends
+        for patch in end
+    ]
+    for patch, kind in patches:
         notes = [f"{between(patch['cells'])} cells"] if patch["flags"] & 2 else []
         notes += ["at border"] if patch["flags"] & 1 else []
+        notes += ["unsure"] if patch["flags"] & 8 else []
+        if patch["abnormal"] and not kind["abnormal"]:
+            notes += [f"abnormal {patch['abnormalP']:.2f}"]
         expected.append([f"{patch['p']:.2f}", *notes])
-    assert {len(notes) for notes in expected} == {1, 2, 3}
+    assert {len(notes) for notes in expected} >= {1, 2, 3}
     shown = page.locator("#gallery button.patch").all()
     texts = [patch.locator("span").all_inner_texts() for patch in shown]
     assert sorted(texts) == sorted(expected)
     for patch, notes in zip(shown, texts, strict=True):
+        assert ("unsure" in notes) == ("unsure" in patch.get_attribute("class").split())
         assert f"{', '.join(notes[1:])}. Open " in patch.locator("img").get_attribute("alt")
+
+
+def test_an_abnormal_box_of_a_normal_type_says_why_and_unsure_ones_say_so(load, report):
+    page = load(report)
+    page.wait_for_function("document.querySelector('.details').textContent.includes('region')")
+    boxes = page.evaluate("JSON.parse(document.getElementById('boxes-0').textContent)")
+    types = page.evaluate("JSON.parse(document.getElementById('data').textContent)")["types"]
+    seen = set()
+    for box in boxes:
+        page.locator("#viewer canvas").press("n")
+        texts = page.locator(".details").inner_text()
+        contrary = box["abnormal"] and not any(types[at]["abnormal"] for at, _ in box["types"])
+        assert ("Its type is normal, but the chance of an abnormal cell" in texts) == contrary
+        assert ("unsure, no type is likely" in texts) == (box["flags"] & 8 > 0)
+        seen.add((bool(contrary), box["flags"] & 8 > 0))
+    assert {wrong for wrong, _ in seen} == {unsure for _, unsure in seen} == {True, False}
 
 
 def test_slides_filter_by_name_type_and_grade(load, report):

@@ -21,7 +21,10 @@ from rbc_engine.sinks.files.records import RecordReader
 from rbc_engine.sinks.own_files import LIVE_JOURNAL
 from rbc_engine.sources.synthetic.field import render_field
 
-FILES = {".run.files", "regions.parquet", "cells.parquet", "fields.csv", "slides.csv", "run.json"}
+FILES = {
+    *(".run.files", "regions.parquet", "cells.parquet", "fields.csv", "slides.csv", "run.json"),
+    *("report.html", "regions.csv"),
+}
 
 
 def command(*arguments):
@@ -95,6 +98,7 @@ def test_the_demo_camera_prints_a_table_that_adds_up(tmp_path):
         assert shown[name] == str(frames[key])
     assert shown["in flight"] == "0"
     assert run["settings"]["source"] == "DemoCamera"
+    assert run["stopped_by"] == "seconds"
     assert run["decoder"].startswith("none; Micro-Manager")
 
 
@@ -112,6 +116,8 @@ def test_a_replay_in_full_gives_what_run_gives(tmp_path, smear, options):
     assert json.loads(done.stdout) == run
     assert run["frames"]["done"] == 10
     assert run["frames"]["failed"] == 1
+    assert run["stopped_by"] == "source_end"
+    assert (out / "report.html").read_text("utf-8").count('id="picture-') == 10
     for setting in ("field_prior", "estimate_scale"):
         assert run["settings"][setting] is not bool(options)
     ran = subprocess.run(
@@ -275,7 +281,8 @@ def test_it_stops_when_it_is_sure(tmp_path, smear):
 
 
 def test_a_missing_camera_library_is_named(tmp_path):
-    (tmp_path / "pymmcore_plus.py").write_text("raise ImportError('no such thing')")
+    for name in ("pymmcore", "pymmcore_plus"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('no such thing')")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = live("--out", tmp_path / "out", env=environment)
     assert done.returncode == 1

@@ -60,6 +60,7 @@ def samples_run(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> P
     done = rbc("run", repository / "samples", "--out", out, "--formats", ",".join(FORMATS))
     assert done.returncode == 0, done.stderr
     assert "healthy-1" in done.stdout
+    assert "note: device" not in done.stdout
     assert done.stderr == ""  # no bar where stderr is no terminal
     return out
 
@@ -82,12 +83,19 @@ def test_samples_give_every_file_and_column(samples_run: Path) -> None:
         *("um_per_px", "um_per_px_from", "cells", "unfamiliar_distance", "uncovered", "flags"),
     ]
     assert [row["field"] for row in fields] == [
-        f"{slide}/field-{i}.jpg" for slide in ("healthy-1", "sickle-1") for i in (1, 2, 3)
+        f"{slide}/field-{i}.jpg" for slide in ("healthy-1", "mixed-1") for i in (1, 2, 3)
     ]
     slides = rows(samples_run, "slides.csv")
     assert list(slides[0]) == [
-        *("slide", "fields", "failed", "regions", "abnormal", "abnormal_fraction"),
-        *("ci_low", "ci_high", "abnormal_corrected", "corrected_low", "corrected_high"),
+        *("slide", "fields", "failed", "regions", "abnormal", "border", "whole_abnormal"),
+        *(
+            "abnormal_fraction",
+            "ci_low",
+            "ci_high",
+            "abnormal_corrected",
+            "corrected_low",
+            "corrected_high",
+        ),
         *("cells", "white_cells", "platelets", "white_per_100_red", "platelets_per_100_red"),
         *(f"n_{name}" for name in types),
     ]
@@ -102,6 +110,11 @@ def test_run_json_says_what_ran_and_adds_up(samples_run: Path) -> None:
         *("wall_seconds", "network_seconds", "stage_seconds", "bottleneck", "counts", "warnings"),
     ):
         assert key in run
+    said = "device cuda: "
+    if not str(run["backend"]).startswith("TensorRT"):
+        assert any(note.startswith(said) for note in run["device_notes"])  # type: ignore[attr-defined]
+    assert [note.split()[0] for note in run["warnings"]] == ["1"]  # README.md is no image
+    assert f"<li><bdi>{said}" not in (samples_run / "report.html").read_text("utf-8")
     stages = run["stage_seconds"]
     assert isinstance(stages, dict)
     assert list(stages) == ["decode", "detect", "crop", "classify", "call", "write"]

@@ -135,7 +135,7 @@ def test_the_run_says_which_fields_and_how_many(tmp_path: Path):
         Image.fromarray(field_of(px, cells=30 if px > 20 else 150).pixels).save(
             folder / f"{name}.png"
         )
-    done = rbc("run", folder, "--out", tmp_path / "r", "--formats", "")
+    done = rbc("run", folder, "--out", tmp_path / "r", "--formats", "only")
     assert done.returncode == 0, done.stderr
     estimates = estimates_of(tmp_path / "r")
     assert estimates["usual.png"] == ""
@@ -147,7 +147,7 @@ def test_the_run_says_which_fields_and_how_many(tmp_path: Path):
     )
     assert recalled.returncode == 0, recalled.stderr
     assert estimates_of(tmp_path / "again") == estimates
-    off = rbc("run", folder, "--out", tmp_path / "off", "--formats", "", "--no-estimate-scale")
+    off = rbc("run", folder, "--out", tmp_path / "off", "--formats", "only", "--no-estimate-scale")
     assert off.returncode == 0
     assert set(estimates_of(tmp_path / "off").values()) == {""}
 

@@ -200,7 +200,7 @@ def analyze(path: Path, *, field_prior: bool) -> Regions:
 
 
 def test_an_engine_corrects_what_it_says_of_each_region_by_itself(repository: Path) -> None:
-    path = sorted((repository / "samples" / "sickle-1").iterdir())[0]
+    path = sorted((repository / "samples" / "mixed-1").iterdir())[0]
     alone, corrected = analyze(path, field_prior=False), analyze(path, field_prior=True)
     np.testing.assert_array_equal(corrected.boxes, alone.boxes)
     with Engine.open("chula12", device="cpu", precision="fp32") as engine:
@@ -218,9 +218,18 @@ def test_an_engine_corrects_what_it_says_of_each_region_by_itself(repository: Pa
 
 
 def test_a_run_says_whether_it_corrected(repository: Path, tmp_path: Path) -> None:
-    source = repository / "samples" / "sickle-1"
+    source = repository / "samples" / "mixed-1"
     command = [sys.executable, "-m", "rbc_engine", "run", source, "--out", tmp_path / "r"]
-    options = ["--no-field-prior", "--formats", "", "--precision", "fp32", "--quiet", "--limit", 1]
+    options = [
+        "--no-field-prior",
+        "--formats",
+        "only",
+        "--precision",
+        "fp32",
+        "--quiet",
+        "--limit",
+        1,
+    ]
     subprocess.run([*map(str, [*command, *options])], check=True, timeout=300)
     record = json.loads((tmp_path / "r" / "run.json").read_text())
     assert record["settings"]["field_prior"] is False

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from rbc_engine.lanes.stages.crop import over_regions, subjects_of
 from rbc_engine.lanes.stages.detect import Detections
 from rbc_engine.lanes.stages.group import group, group_cells, near_pairs
-from rbc_engine.lanes.stages.subjects import over_regions, subjects_of
 from rbc_engine.types.kinds import Kind
 from rbc_engine.types.regions import Regions
 

@@ -60,6 +60,13 @@ def changed(place: str, value):
         ("verdicts/cpu:int8/accepted", False, "reasons exactly if"),
         ("verdicts/cpu:int8/reasons", ["too far"], "reasons exactly if"),
         ("surprise", 1, "surprise"),
+        ("notes", {"command": "a\x1b[2Jb"}, "no control characters"),
+        ("notes", {"a\u202eb": 1}, "no control characters"),
+        ("notes", {"n": 10**400}, "notes.n"),
+        ("notes", {"n": float("nan")}, "notes.n"),
+        ("verdicts/cpu:int8/device", "cpu\n", "no control characters"),
+        ("verdicts/cpu:int8/fields", -1, "fields"),
+        ("verdicts/cpu:int8/measured", {"ap50": float("inf")}, "ap50"),
     ],
 )
 def test_what_is_wrong_is_named(place: str, value, says: str) -> None:
@@ -121,7 +128,7 @@ def test_what_is_not_accepted_can_be_asked_for_and_is_said(pack: Pack) -> None:
     choice = open_device("cpu", precision="int8", calibration=bare.calibration)
     with choice.device as device:
         assert device.precision == "int8"
-    (note,) = choice.notes
+    (note,) = choice.doubts
     assert "int8 was asked for, and is not accepted" in note
     assert "no verdict on cpu:int8" in note
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
+import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
 from rbc_engine.errors import PackError
-from rbc_engine.packs.manifest import FILES
+from rbc_engine.packs.manifest import FILES, Manifest
 from rbc_engine.packs.pack import MANIFEST_NAME, Pack, find_pack, shipped_packs
 from rbc_engine.types.kinds import Kind
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+from .pack_edits import put
 
 
 @pytest.fixture
@@ -85,11 +93,41 @@ def test_bad_manifest_names_the_key(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "replacement", "says"),
+    [
+        (r"^schema = 1$", f"schema = {'9' * 5000}", "not valid TOML"),
+        (r"^schema = 1$", f"schema = {'9' * 4000}", "schema"),
+        (r"^bytes = .*$", f"bytes = {'9' * 4000}", "bytes"),
+        (r"^short_side_px = .*$", "short_side_px = 99999999999999999999", "short_side_px"),
+        (r"^background_level = .*$", "background_level = inf", "background_level"),
+        (r"^window_margin = .*$", "window_margin = nan", "window_margin"),
+        (r"^std_rgb = \[$", "std_rgb = [ inf,", "std_rgb"),
+        (r"^description = .*$", 'description = "a\\\\u001b]0;owned"', "no control characters"),
+        (r"^description = .*$", 'description = "a\\\\u202egnp.exe"', "no control characters"),
+        (r"^licence = .*$", 'licence = "MIT\\\\nfree"', "no control characters"),
+        (r"^\[training\]$", f"[training]\nn = {'9' * 4000}", "training.n"),
+        (r"^\[training\]$", "[training]\nn = nan", "training.n"),
+        (r"^\[accuracy\]$", '[accuracy]\n"\\\\u001b[2J" = 1', "accuracy"),
+        (r"^\[accuracy\]$", '[accuracy]\nx = "\\\\u2066"', "accuracy.x"),
+    ],
+)
+def test_odd_numbers_and_texts_are_refused_and_not_printed(
+    pack_copy: Path, pattern: str, replacement: str, says: str
+) -> None:
+    edit(pack_copy, pattern, replacement)
+    with pytest.raises(PackError, match=says) as caught:
+        Pack.open(pack_copy)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1000
+
+
 CELLS = """kinds = ["red", "white_cell"]
 unit = "cell"
 touching = 0.95
 cell_canvas_px = 27.5
 """
+CELLS_OF_TWO_KINDS = 'kinds = ["red", "white_cell"]\n[classifier]'
 RATES = """threshold = 0.5
 [caller.sensitivity]
 value = 0.95
@@ -104,6 +142,11 @@ trials = 200
 
 def test_a_pack_says_what_it_finds_and_how_often_it_errs(pack_copy: Path) -> None:
     """Packs of schema 1 say nothing of it."""
+
+    def manifest_of(pack: Path) -> Manifest:
+        # The networks of the copy find one kind, and so the pack as a whole does not open.
+        return Manifest.model_validate(tomllib.loads((pack / MANIFEST_NAME).read_text()))
+
     manifest = Pack.open(pack_copy).manifest
     assert (manifest.detector.kinds, manifest.detector.unit) == (("red",), "region")
     assert manifest.classifier.unsure_below is manifest.caller.sensitivity is None
@@ -112,7 +155,7 @@ def test_a_pack_says_what_it_finds_and_how_often_it_errs(pack_copy: Path) -> Non
     edit(pack_copy, r"^\[detector\]$", f"[detector]\n{CELLS}")
     edit(pack_copy, r"^\[classifier\]$", "[classifier]\nwhole_up_to = 3\nunsure_below = 0.4")
     edit(pack_copy, r"^\[caller\]\nthreshold = .*$", f"[caller]\n{RATES}")
-    manifest = Pack.open(pack_copy).manifest
+    manifest = manifest_of(pack_copy)
     assert manifest.detector.kind_numbers.tolist() == [Kind.RED, Kind.WHITE_CELL]
     assert (manifest.detector.unit, manifest.detector.touching) == ("cell", 0.95)
     assert (manifest.classifier.whole_up_to, manifest.classifier.unsure_below) == (3, 0.4)
@@ -150,11 +193,42 @@ def test_external_tensors_are_refused(pack_copy: Path) -> None:
     model = onnx.load(pack_copy / "box_head.onnx")
     onnx.save(model, pack_copy / "box_head.onnx", save_as_external_data=True, location="secret.bin")
     data = (pack_copy / "box_head.onnx").read_bytes()
-    manifest = pack_copy / MANIFEST_NAME
-    old = Pack.open(find_pack("chula12")).manifest.files["box_head.onnx"]
-    text = manifest.read_text().replace(old.sha256, hashlib.sha256(data).hexdigest())
-    manifest.write_text(text.replace(str(old.bytes), str(len(data))))
+    put(pack_copy, "box_head.onnx", data)
     with pytest.raises(PackError, match="other files"):
+        Pack.open(pack_copy)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "replacement", "says"),
+    [
+        (r"^feature_channels = 128$", "feature_channels = 64", "features_0 of detector.onnx"),
+        (r"^kinds = .*$|^\[classifier\]$", CELLS_OF_TWO_KINDS, "class_logits of box_head.onnx"),
+        (r"^roi_size = 7$", "roi_size = 8", "box_head.onnx"),
+        (r"^anchor_aspect_ratios = \[$", "anchor_aspect_ratios = [ 0.7,", "objectness_0"),
+        (r"^short_side_px = 320$", "short_side_px = 4096", "would take 16.0 GiB"),
+    ],
+)
+def test_networks_that_do_not_fit_the_manifest_are_one_pack_error(
+    pack_copy: Path, pattern: str, replacement: str, says: str
+) -> None:
+    edit(pack_copy, pattern, replacement)
+    with pytest.raises(PackError, match=says):
+        Pack.open(pack_copy)
+
+
+def test_a_network_that_takes_all_memory_is_refused(pack_copy: Path) -> None:
+    """Small in bytes, and huge once it runs."""
+    model = onnx.load(pack_copy / "classifier.onnx")
+    first = model.graph.node[0]
+    grown = onnx.helper.make_node(
+        "Resize", ["patches", "", "scales"], ["grown"], mode="nearest", name="grow"
+    )
+    first.input[0] = "grown"
+    model.graph.node.insert(0, grown)
+    scales = onnx.numpy_helper.from_array(np.array([1, 1, 40, 40], np.float32), "scales")
+    model.graph.initializer.append(scales)
+    put(pack_copy, "classifier.onnx", model.SerializeToString())
+    with pytest.raises(PackError, match=r"classifier\.onnx would take [0-9.]+ GiB"):
         Pack.open(pack_copy)
 
 

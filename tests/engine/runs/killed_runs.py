@@ -123,6 +123,7 @@ def stub(log: str, frame_s: float, precision: str) -> Engine:
         batch_patches=(8,),
         threads=1,
         notes=[],
+        doubts=[],
     )
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     return engine_of_lanes(PACK, choice, lambda _: FieldLane(descriptor, frame_s))

@@ -12,10 +12,11 @@ import pytest
 from typer.testing import CliRunner
 
 from rbc_engine.cli import app
-from rbc_engine.errors import OutputError
+from rbc_engine.errors import OutputError, ResultsError
 from rbc_engine.sinks.out_folder import claim
 from rbc_engine.sinks.output import RunOutput
 from rbc_engine.sinks.run_json import RunRecord
+from rbc_engine.types.frames import FileStamp
 from rbc_engine.types.regions import Regions
 from rbc_engine.types.results import FieldResult
 
@@ -309,8 +310,8 @@ def test_a_strangers_run_cannot_steer_the_terminal(tmp_path, toy_pack):
     evil = "\x1b]0;title\x07\x1b[2J[b]"
     for name, held in (("a", "d"), ("b", "s")):
         write(tmp_path / name, toy_pack, field(evil, evil, (0, held, True)))
-    write(tmp_path / "c", toy_pack, field(evil, evil + "2", (0, "d", True)))
-    for other in ("b", "c"):
+    write(tmp_path / "d", toy_pack, field(evil, evil + "2", (0, "d", True)), field(evil, evil))
+    for other in ("b", "d"):
         done = CliRunner().invoke(app, ["compare", str(tmp_path / "a"), str(tmp_path / other)])
         assert done.exit_code == 0
         shown = "".join(done.stdout.split())
@@ -331,3 +332,55 @@ def test_the_table_names_the_slides(runs):
         "not in A",
     ):
         assert text in done.stdout
+
+
+def with_file(result: FieldResult, path) -> FieldResult:
+    return replace(result, path=str(path), stamp=FileStamp.of(path))
+
+
+def test_the_same_images_are_found_under_other_names(tmp_path, toy_pack):
+    """Run from the folder above; copied and renamed; and a copy whose content is another's."""
+    (tmp_path / "in" / "copy").mkdir(parents=True)
+    for name, content in (("1.png", b"one"), ("2.png", b"two"), ("3.png", b"3"), ("4.png", b"x4")):
+        (tmp_path / "in" / name).write_bytes(content)
+        (tmp_path / "in" / "copy" / f"c{name}").write_bytes(content)
+    (tmp_path / "in" / "copy" / "c4.png").write_bytes(b"y4")
+    paths = {name: tmp_path / "in" / name for name in ("1.png", "2.png", "3.png", "4.png")}
+    cell = (0, "d", False)
+    write(
+        tmp_path / "a", toy_pack,
+        *(with_file(field("in", name, cell), path) for name, path in paths.items()),
+    )  # fmt: skip
+    write(
+        tmp_path / "b", toy_pack,
+        with_file(field("x/in", "in/1.png", cell), paths["1.png"]),
+        *(
+            with_file(field("copy", f"c{name}", cell), tmp_path / "in" / "copy" / f"c{name}")
+            for name in ("2.png", "3.png", "4.png")
+        ),
+    )  # fmt: skip
+    found = compare(tmp_path / "a", tmp_path / "b")
+    assert (found["fields"]["compared"], found["fields"]["renamed"]) == (3, 3)
+    assert [row["field"] for row in found["fields"]["only_a"]] == ["4.png"]
+    assert [row["field"] for row in found["fields"]["only_b"]] == ["c4.png"]
+    assert [slide["slide"] for slide in found["slides"]] == ["in"]
+    assert found["slides"][0]["abnormal_b"]["regions"] == 3
+    assert "3 fields have another name in B" in " ".join(found["notes"])
+
+
+def test_with_nothing_in_common_it_says_so_and_fails(tmp_path, toy_pack):
+    write(tmp_path / "a", toy_pack, field("one", "f1"), field("one", "f2"))
+    write(tmp_path / "b", toy_pack, field("two", "g1"))
+    with pytest.raises(
+        ResultsError, match=r"no field is in both runs.*2 fields done, the first f1"
+    ):
+        compare(tmp_path / "a", tmp_path / "b", "--out", tmp_path / "out")
+    assert not list(tmp_path.glob("out/*"))
+
+
+def test_headers_are_words_also_in_80_columns(runs):
+    done = CliRunner().invoke(app, ["compare", *map(str, runs)], env={"COLUMNS": "80"})
+    words = set(done.stdout.split())
+    assert {"gained", "lost", "abnormal", "normal", "types", "share"} <= words
+    assert "…" not in done.stdout
+    assert not {"abn.", "norm."} & words

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rbc_engine.bench.instruments.stub_engine import stub_engine
-from rbc_engine.errors import DeviceError, OutputError, PackError
+from rbc_engine.errors import DeviceError, OutputError, PackError, ResultsError
 from rbc_engine.runs.live import live_head, recover, run_live
 from rbc_engine.sinks.journal.live_journal import LiveJournal
 from rbc_engine.sinks.out_folder import claim
@@ -28,7 +28,7 @@ def engine():
         yield opened
 
 
-def run(engine, folder, feed, *, stops=(), on_tick=lambda state: None, **options):
+def run(engine, folder, feed, *, stops=None, on_tick=lambda state: None, **options):
     settings = {}
     claimed = claim(folder)
     with (
@@ -46,7 +46,7 @@ def run(engine, folder, feed, *, stops=(), on_tick=lambda state: None, **options
             decoder="none",
             started=time.perf_counter(),
             settings=settings,
-            stops=stops,
+            stops=stops or {},
             on_tick=on_tick,
         )
 
@@ -70,6 +70,7 @@ def test_a_camera_that_fails_keeps_what_it_gave(engine, tmp_path):
     assert record["counts"]["fields"] == record["frames"]["done"]
     assert "the source of frames failed: unplugged" in record["warnings"]
     assert record["source_error"] == "unplugged"
+    assert record["stopped_by"] == "source_error"
     assert "4 frames were dropped: buffer" in record["warnings"]
 
 
@@ -87,7 +88,14 @@ def test_a_stop_ends_the_feed_and_ticks_tell(engine, tmp_path):
         if len(states) == 3:
             stop.set()
 
-    record = run(engine, tmp_path, feed, stops=(threading.Event(), stop), on_tick=on_tick).to_json()
+    record = run(
+        engine,
+        tmp_path,
+        feed,
+        stops={"interrupted": threading.Event(), "enough_width": stop},
+        on_tick=on_tick,
+    ).to_json()
+    assert record["stopped_by"] == "enough_width"
     assert len(states) >= 3
     assert states[-1].frames.in_flight == 0
     assert states[-1].frames.record() == record["frames"]
@@ -120,6 +128,15 @@ def test_a_disk_that_fails_leaves_the_journal(engine, tmp_path, monkeypatch):
     record = recover(tmp_path, engine.pack).to_json()
     assert names(tmp_path) == FILES
     assert record["frames"]["submitted"] == 6
+    assert record["stopped_by"] == "crash"
+    with pytest.raises(OutputError, match="holds a finished run: its files are whole"):
+        recover(tmp_path, engine.pack)
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(ResultsError, match="not JSON of a run"):
+        recover(tmp_path, engine.pack)
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(OutputError, match=r"holds neither live\.journal nor a run"):
+        recover(tmp_path, engine.pack)
 
 
 def test_frames_lost_by_the_camera_are_recovered(engine, tmp_path):

@@ -243,12 +243,12 @@ def test_limit_only_says_how_far_to_go(runner, images, whole, tmp_path):
 
 
 def test_pictures_can_be_added_to_a_finished_run_without_networks(runner, images, finished):
-    assert runner(images, finished, "--resume", "--formats", "report,overlay")["status"] == 3
+    assert runner(images, finished, "--resume", "--formats", "overlay")["status"] == 3
     assert runner.analysed() == ["slide 1/broken.png"]
     assert len(list(finished.rglob("*.png"))) == FIELDS - 1
     refused = runner(images, finished, "--resume")
     assert refused["status"] == 1
-    assert "formats were report,overlay, now report" in refused["output"]
+    assert "formats were report,csv,overlay, now report,csv" in refused["output"]
     assert len(list(finished.rglob("*.png"))) == FIELDS - 1
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import shutil
 import signal
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -17,6 +19,7 @@ from rbc_engine import OutputError, ResultsError, RunProgress, UsageError, run_f
 from rbc_engine.bench.instruments.stub_engine import stub_engine
 from rbc_engine.cli import app
 from rbc_engine.engine import Engine
+from rbc_engine.naming import options_named
 from rbc_engine.sinks.files.atomic import AtomicFile
 from rbc_engine.sinks.run_json import RunRecord, Settings
 
@@ -67,13 +70,21 @@ class FieldList:
         self._file.discard()
 
 
+def test_a_disk_without_room_is_refused_before_anything_is_begun(images, tmp_path, monkeypatch):
+    usage = SimpleNamespace(free=10 << 20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(OutputError, match=r"has 10 MiB left, and the results of 5 fields take"):
+        run_folder(images, tmp_path / "a" / "b")
+    assert not (tmp_path / "a").exists()
+
+
 def test_it_tells_what_it_does_and_prints_nothing(images, tmp_path, capfd):
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     progress: list[RunProgress] = []
     results = []
     out = tmp_path / "out"
     summary = run_folder(
-        images, out, formats=(), on_progress=progress.append, on_result=results.append
+        images, out, formats=["only"], on_progress=progress.append, on_result=results.append
     )
     assert capfd.readouterr() == ("", "")
     assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
@@ -122,13 +133,13 @@ def test_it_resumes_from_what_a_callback_left(images, tmp_path, opened):
             raise RuntimeError("the caller's own")
 
     with pytest.raises(RuntimeError, match="own"):
-        run_folder(images, out, formats=(), on_result=fail, sinks=[FieldList])
+        run_folder(images, out, formats=["only"], on_result=fail, sinks=[FieldList])
     assert [path.name for path in out.iterdir()] == ["run.journal"]
     with pytest.raises(OutputError, match="pass resume=True to continue it, overwrite=True to"):
-        run_folder(images, out, formats=())
+        run_folder(images, out, formats=["only"])
     progress: list[RunProgress] = []
     summary = run_folder(
-        images, out, formats=(), resume=True, on_progress=progress.append, sinks=[FieldList]
+        images, out, formats=["only"], resume=True, on_progress=progress.append, sinks=[FieldList]
     )
     assert progress[0].notes[0].startswith("resumed: 3 of 5 fields")
     assert (progress[-1].kept, progress[-1].done, progress[-1].regions) == (3, 5, 6)
@@ -137,7 +148,7 @@ def test_it_resumes_from_what_a_callback_left(images, tmp_path, opened):
     with pytest.raises(
         ResultsError, match=r"resume=True does not fit .*setting um_per_px was None"
     ):
-        run_folder(images, out, formats=(), resume=True, um_per_px=0.1)
+        run_folder(images, out, formats=["only"], resume=True, um_per_px=0.1)
 
 
 def test_arguments_reach_the_engine_and_the_record(images, tmp_path, opened):
@@ -150,7 +161,7 @@ def test_arguments_reach_the_engine_and_the_record(images, tmp_path, opened):
     }
     summary = run_folder(
         [images / "a", str(images / "b")], tmp_path / "out", limit=4, um_per_px=0.2,
-        formats="csv", **given,
+        formats=["only", "csv"], **given,
     )  # fmt: skip
     assert opened == [{**given, "watch": None}]
     settings = summary.record.settings
@@ -180,11 +191,11 @@ def test_errors_name_arguments_and_those_of_the_command_options(
     assert "--" not in str(refused.value)
     assert not (tmp_path / "out").exists()
     assert opened == []
-    with pytest.raises(UsageError, match=r"^(--|INPUT)"):
-        run_folder(**given, names="options")
+    with options_named(), pytest.raises(UsageError, match=r"^(--|INPUT)"):
+        run_folder(**given)
 
 
-NO_RESULTS = {"inputs", "out", "resume", "overwrite", "stop", "watch", "names", "sinks"}
+NO_RESULTS = {"inputs", "out", "resume", "overwrite", "stop", "watch", "sinks"}
 OF_THE_RECORD = {"pack": "pack", "device": "backend", "precision": "precision"}
 
 
@@ -201,10 +212,11 @@ def test_the_command_has_every_argument():
     [command] = [each for each in app.registered_commands if each.callback.__name__ == "run"]
     options = set(inspect.signature(command.callback).parameters)
     called = set(inspect.signature(run_folder).parameters)
-    no_options = {"sinks", "stop", "on_progress", "on_result", "watch", "names"}
+    no_options = {"sinks", "stop", "on_progress", "on_result", "watch"}
     assert called - no_options == options - {"as_json", "quiet"}
 
 
 def test_public_names_come_from_their_modules():
+    assert "run_folder" in rbc_engine.__all__
     for name in rbc_engine.__all__:
         assert getattr(rbc_engine, name).__name__ == name

@@ -113,7 +113,16 @@ def test_shapes_that_do_not_fit(shape, options, says):
         convert(np.zeros(shape, np.uint8), **options)
 
 
-@pytest.mark.parametrize(("options", "says"), [({"layout": "yuv"}, "yuv"), ({"bits": 7}, "7")])
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"layout": "yuv"}, "yuv"),
+        ({"bits": 7}, "7"),
+        ({"bits": "12"}, "bits must be a whole number in 8..16, such as bits=12 .got '12'"),
+        ({"bits": 12.5}, "whole number"),
+        ({"bits": True}, "whole number"),
+    ],
+)
 def test_wrong_formats(options, says):
     with pytest.raises(UsageError, match=says):
         PixelFormat(**options)

@@ -38,6 +38,7 @@ FRAME = np.zeros((48, 64, 3), np.uint8)
         (np.zeros((48, 64), np.uint16), "bits"),
         ([[1, 2], [3, 4]], "got list"),
         (None, "got NoneType"),
+        ("a.png", "not the path of a file"),
     ],
 )
 def test_a_bad_frame_fails_alone(open_session, frame, says):
@@ -59,6 +60,8 @@ def test_bad_arguments_are_refused_and_not_counted(open_session):
     for options in (
         {"position_um": (0.0, float("nan"))},
         {"position_um": (1.0,)},
+        {"position_um": 5.0},
+        {"position_um": ("1", "2")},
         {"deadline_s": float("inf")},
         {"deadline_s": -1.0},
         {"timeout_s": float("nan")},
@@ -74,6 +77,10 @@ def test_bad_arguments_are_refused_and_not_counted(open_session):
         ({"on_full": "explode"}, "explode"),
         ({"order": "random"}, "random"),
         ({"max_in_flight": 0}, "max_in_flight"),
+        ({"max_in_flight": "4"}, "max_in_flight must be a whole number"),
+        ({"max_age_s": "2"}, "max_age_s must be a finite number"),
+        ({"pixel_um": "0.1"}, "pixel_um must lie in"),
+        ({"pixels": "mono"}, "pixels must be a PixelFormat"),
         ({"max_age_s": -1}, "max_age_s"),
         ({"pixel_um": 0.0}, "pixel_um"),
         ({"warm_up_hw": (0, 5)}, "warm_up_hw"),

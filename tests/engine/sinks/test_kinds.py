@@ -101,6 +101,7 @@ def test_regions_have_their_kind_and_only_red_ones_types(out, results):
 def test_slides_count_kinds_apart(out, results):
     with (out / "slides.csv").open(newline="", encoding="utf-8-sig") as file:
         rows = {row["slide"]: row for row in csv.DictReader(file)}
+    assert set(rows) == {result.slide for result in results}
     for slide, row in rows.items():
         mine = [result.regions for result in done(results) if result.slide == slide]
         white = sum(int((regions.kinds == Kind.WHITE_CELL).sum()) for regions in mine)
@@ -153,6 +154,7 @@ def test_coco_has_a_category_a_kind_and_crowds(out, results):
 
 
 def test_geojson_is_classified_by_kind(out, results):
+    assert {kind for r in done(results) for kind in r.regions.kinds} > {Kind.RED, Kind.WHITE_CELL}
     for result in done(results):
         path = out / "geojson" / f"{result.field}.geojson"
         features = json.loads(path.read_text())["features"]
@@ -256,9 +258,12 @@ def test_grades_and_the_monitor_leave_other_kinds_out(make_mixed):
         monitor.add_result(field)
     red = [field.regions.take(field.regions.red) for field in fields]
     assert monitor.regions == sum(map(len, red)) == counts.red_regions < counts.regions
-    assert monitor.share().count == sum(int(each.abnormal.sum()) for each in red)
     shares = type_shares(counts, TYPES, abnormal=TYPES)
     whole = [each.take(each.flags & RegionFlag.BORDER == 0) for each in red]
+    share = monitor.share()
+    assert share.count == sum(int(each.abnormal.sum()) for each in whole) == counts.whole_abnormal
+    assert share.regions == sum(map(len, whole)) == counts.whole
+    assert monitor.border == counts.border > 0
     for index, share in enumerate(shares):
         held = sum(int(each.has[:, index].sum()) for each in whole)
         assert share.share == pytest.approx(held / sum(map(len, whole)))
@@ -295,6 +300,7 @@ def test_another_kind_is_another_label(tmp_path, results, toy_cell_pack, make_mi
 
 
 def test_a_finished_run_is_read_with_its_cells(out, results):
+    assert any(result.ok and len(result.regions.cells) for result in results)
     with FinishedRun(out) as run:
         for result, again in zip(results, run.results(), strict=True):
             if result.ok:

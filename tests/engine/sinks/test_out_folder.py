@@ -9,6 +9,8 @@ from rbc_engine.runs.compare.comparison_files import COMPARISON
 from rbc_engine.sinks.journal.live_journal import LiveJournal
 from rbc_engine.sinks.journal.run_journal import RunJournal
 from rbc_engine.sinks.out_folder import claim
+from rbc_engine.sinks.output import RunOutput
+from rbc_engine.sinks.run_json import RunRecord
 
 MODES = ("new", "overwrite", "resume")
 
@@ -70,3 +72,19 @@ def test_a_folder_that_was_filled_since_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(OutputError, match="not empty"):
         out.prepare(["fields.csv"], abandoned=[])
+
+
+def test_a_command_without_resume_does_not_name_it_as_its_own(tmp_path, toy_pack):
+    """As `live` and `recall`: what --resume continues, `run` continues."""
+    out = claim(tmp_path / "cut")
+    out.path.mkdir()
+    RunJournal.create(out, {}, types=1)._records.close()
+    with pytest.raises(OutputError, match=r"`rbc-engine run --resume` continues it"):
+        claim(tmp_path / "cut", resumes=False)
+    with RunOutput(claim(tmp_path / "whole"), toy_pack) as output:
+        output.finish(RunRecord.of(toy_pack))
+    with pytest.raises(OutputError, match="pass --overwrite") as refused:
+        claim(tmp_path / "whole", resumes=False)
+    assert "--resume" not in str(refused.value)
+    with pytest.raises(OutputError, match="pass --resume to continue it, --overwrite to replace"):
+        claim(tmp_path / "whole")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import stat
 import tracemalloc
+import unicodedata
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -21,7 +23,7 @@ from rbc_engine.sinks.run_json import RunRecord
 from rbc_engine.sinks.tables.csv_file import CsvFile
 from rbc_engine.sinks.tables.regions_parquet import RegionsParquet
 from rbc_engine.stats.counts import SlideTally
-from rbc_engine.text import csv_text
+from rbc_engine.text import csv_text, plain_text
 from rbc_engine.types.frames import FileStamp
 from rbc_engine.types.regions import RegionFlag
 
@@ -153,6 +155,8 @@ def test_slides_csv_adds_up_fields(tmp_path, toy_pack, make_result, make_failure
         clear = [r.take(r.flags & RegionFlag.BORDER == 0) for r in regions]
         whole = sum(len(r) for r in clear)
         abnormal = sum(int(r.abnormal.sum()) for r in clear)
+        assert int(row["border"]) == sum(len(r) for r in regions) - whole
+        assert int(row["whole_abnormal"]) == abnormal
         interval = binomtest(abnormal, whole).proportion_ci(method="wilson")
         shares = (abnormal / whole, interval.low, interval.high)
         unknown = (
@@ -205,6 +209,15 @@ def test_any_name_comes_back_in_safe_text(
     def held(text):
         return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
+    def shown(text):
+        hidden = "\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff"
+        return "".join(
+            c.encode("unicode_escape").decode()
+            if c in hidden or (unicodedata.category(c) == "Cc" and c not in "\t\r\n")
+            else c
+            for c in held(text)
+        )
+
     table = pq.read_table(out / "regions.parquet")
     assert table["field"].to_pylist() == [held(field) for _, field, _ in texts]
     rows = read_csv(out / "fields.csv")
@@ -212,7 +225,9 @@ def test_any_name_comes_back_in_safe_text(
     for row, (slide, field, error) in zip(rows[::2], texts, strict=True):
         for name, text in (("slide", slide), ("field", field), ("error", error or "?")):
             assert not row[name].lstrip().startswith(("=", "+", "-", "@"))
-            assert row[name].removeprefix("'") == held(text).replace("\0", "\\x00")
+            assert plain_text(row[name]) == shown(text)
+            for part in re.split(r"[;|\t\r\n]", row[name]):
+                assert not part.lstrip(' "').startswith(("=", "+", "-", "@"))
     slides = [row["slide"] for row in read_csv(out / "slides.csv")]
     assert slides == list(dict.fromkeys(row["slide"] for row in rows))
 
@@ -221,7 +236,21 @@ def test_any_name_comes_back_in_safe_text(
     "text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "  =1", "\uff1d1", "'=1"]
 )
 def test_formulas_become_text(text):
-    assert csv_text(text) == "'" + text
+    assert csv_text(text).startswith("'")
+    assert plain_text(csv_text(text)) == text
+
+
+@pytest.mark.parametrize("separator", [";", "|", "\t", "\n", "\r\n"])
+@pytest.mark.parametrize("formula", ["=1+1", " +1", "-1", '"@SUM(A1)', "'=1", "''", "\uff1d1"])
+def test_formulas_become_text_where_a_cell_is_split(separator, formula):
+    text = f"a{separator}{formula}{separator}b; c"
+    cell = csv_text(text)
+    assert cell == f"a{separator}'{formula}{separator}b; c"
+    assert plain_text(cell) == text
+
+
+def test_cells_move_no_cursor_and_turn_no_writing():
+    assert csv_text("a\x1b[2J\x9b\u202eb\x7f\x00") == r"a\x1b[2J\x9b\u202eb\x7f\x00"
 
 
 def test_regions_are_written_as_they_come(tmp_path, toy_pack, make_result):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 
@@ -232,3 +233,40 @@ def test_ends_are_of_known_kinds(engine, core):
         session.finish()
         kinds = {ended.status for ended in session.results()}
     assert kinds <= {FrameStatus.DONE, FrameStatus.DROPPED}
+
+
+def colour_frames(core, engine):
+    try:
+        core.setXYPosition(120.0, -30.0)
+        core.waitForDevice("XY")
+        core.setProperty("Camera", "Mode", "Color Test Pattern")
+        with engine.session(keep_frames=True, order="submitted") as session:
+            report = feed_sequence(core, session, frames=5, fps=100)
+            session.finish()
+            return report, list(session.results())
+    finally:
+        core.unloadAllDevices()
+
+
+def test_pymmcore_alone_feeds_a_session(engine, monkeypatch):
+    _, expected = colour_frames(open_core(width=64, height=48), engine)
+    for name in [name for name in sys.modules if name.split(".")[0] == "pymmcore_plus"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "pymmcore_plus", None)
+    light = open_core(width=64, height=48)
+    assert not hasattr(light, "mda")
+    with pytest.raises(DeviceError, match=r"rbc-engine\[acquisition\]"), feed_mda(light, None):
+        pass
+    report, ends = colour_frames(light, engine)
+    assert report.submitted >= 5
+    assert report.lost == 0
+    assert all(ended.ok for ended in ends)
+    assert {ended.position_um for ended in ends} == {(120.0, -30.0)}
+    np.testing.assert_array_equal(ends[0].result.frame.pixels, expected[0].result.frame.pixels)
+
+
+def test_without_any_core_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pymmcore_plus", None)
+    monkeypatch.setitem(sys.modules, "pymmcore", None)
+    with pytest.raises(DeviceError, match=r"pip install 'rbc-engine\[camera\]'"):
+        open_core()

@@ -134,7 +134,7 @@ def test_a_scan_with_overlaps_counts_each_cell_once(matrix, noise_um):
     bad = rng.random(len(truth)) < 0.3
     monitor = SlideMonitor(TYPES, stage=StageMap(matrix_um=matrix))
     everything = SlideMonitor(TYPES)
-    seen = np.zeros(len(truth), np.bool_)
+    seen, whole = np.zeros((2, len(truth)), np.bool_)
     for y in np.arange(80, 380, 60):
         for x in np.arange(80, 380, 80):
             result, visible = seen_from(
@@ -143,12 +143,15 @@ def test_a_scan_with_overlaps_counts_each_cell_once(matrix, noise_um):
             monitor.add_result(result, position_um=(float(x), float(y)))
             everything.add_result(result)
             seen |= visible
+            whole[visible] |= (result.regions.flags & RegionFlag.BORDER) == 0
     assert everything.regions > 1.5 * seen.sum()
     assert monitor.repeated == everything.regions - monitor.regions
     # Of a cell that the border cuts, a strip of a few pixels can look like part of its neighbour.
     slack = 0.01 * seen.sum()
     assert abs(monitor.regions - seen.sum()) <= slack
-    assert abs(monitor.share().count - bad[seen].sum()) <= slack
+    assert abs(monitor.share().regions - whole.sum()) <= slack
+    assert abs(monitor.share().count - bad[whole].sum()) <= slack
+    assert 0 < monitor.border == monitor.regions - monitor.share().regions
 
 
 def test_a_whole_cell_takes_the_place_of_a_cut_one():
@@ -156,9 +159,10 @@ def test_a_whole_cell_takes_the_place_of_a_cut_one():
     cut = field([(600, 100, 640, 140)], abnormal=[True], border=[True])
     whole = field([(280, 100, 340, 140)], abnormal=[False])
     monitor.add_result(cut, position_um=(0.0, 0.0))
-    assert (monitor.regions, monitor.share().count) == (1, 1)
+    assert (monitor.regions, monitor.border, monitor.share().regions) == (1, 1, 0)
     monitor.add_result(whole, position_um=(320.0, 0.0))
     assert (monitor.regions, monitor.share().count, monitor.share("disc").count) == (1, 0, 1)
+    assert (monitor.border, monitor.share().regions) == (0, 1)
     monitor.add_result(cut, position_um=(0.0, 0.0))  # and it does not come back
     assert (monitor.regions, monitor.share().count, monitor.repeated) == (1, 0, 2)
 

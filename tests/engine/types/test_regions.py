@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rbc_engine.types.cells import Cells, rows_of_groups
+from rbc_engine.types.ends import Ended
 from rbc_engine.types.kinds import KIND_LABELS, Kind
 from rbc_engine.types.regions import RegionFlag, Regions
-from rbc_engine.types.results import FieldFlag
+from rbc_engine.types.results import FieldFlag, FieldResult
 
 ARRAYS = [name for name in Regions.__dataclass_fields__ if name != "cells"]
 
@@ -138,3 +141,15 @@ def test_kinds_and_flags_have_names():
         assert FieldFlag.of(";".join(FieldFlag(bits).names())) == bits
     with pytest.raises(ValueError, match="'odd' is not known"):
         FieldFlag.of("unfamiliar;odd")
+
+
+def test_embedding_lists_every_field_of_what_a_session_gives(repository):
+    """The tables of docs/embedding.md name every field, and no other."""
+    page = (repository / "docs" / "embedding.md").read_text("utf-8")
+    for kind in (FieldResult, Regions, Ended):
+        table = page.split(f"| `{kind.__name__}` |")[1].split("\n\n")[0]
+        first = [line.split("|")[1] for line in table.splitlines()[2:]]
+        named = set(re.findall(r"`(\w+)`", " ".join(first)))
+        fields = {each.name for each in dataclasses.fields(kind)}
+        more = {"ok", "red"} & {name for name in dir(kind) if not name.startswith("_")}
+        assert named == fields | more

@@ -16,9 +16,10 @@ from sklearn.metrics import roc_auc_score
 from rbc_engine.training.datasets.base import LabelledField
 from rbc_engine.training.evaluation.cell_types import measure_types
 from rbc_engine.training.evaluation.detection import measure_detections
-from rbc_engine.training.evaluation.findings import Findings
+from rbc_engine.training.evaluation.findings import Findings, measure
 from rbc_engine.training.evaluation.measures.bootstrap import Bootstrap
 from rbc_engine.training.evaluation.samples import detection_sample, type_sample
+from rbc_engine.types.kinds import Kind
 from rbc_engine.types.regions import Regions
 
 TYPES = ("good", "bad")
@@ -40,7 +41,7 @@ def make_field(boxes, *, types=None, cells=None, known=None, centres=(), group="
     )
 
 
-def make_regions(boxes, scores, probabilities=None, abnormal_p=None):
+def make_regions(boxes, scores, probabilities=None, abnormal_p=None, kinds=None):
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
     count = len(boxes)
     p = np.zeros((count, 2)) if probabilities is None else np.array(probabilities)
@@ -53,6 +54,7 @@ def make_regions(boxes, scores, probabilities=None, abnormal_p=None):
         abnormal_p=abnormal_p.astype(np.float32),
         abnormal=abnormal_p >= 0.5,
         flags=np.zeros(count, np.uint8),
+        kinds=None if kinds is None else np.array(kinds, np.uint8),
     )
 
 
@@ -228,6 +230,34 @@ def test_types_by_hand():
     clumps = section.subsets["several_cells"]
     assert (clumps.regions, clumps.exact_match.value) == (0, None)
     assert clumps.exact_match_missed_wrong.value == 0
+
+
+def test_white_cells_and_platelets_count_nowhere():
+    """A white cell on a normal region would pass for a correct call, a platelet on background for a
+    false region.
+    """
+    boxes, platelet = [[0, 0, 10, 10], [20, 0, 30, 10]], [60, 0, 70, 10]
+    fields = [
+        make_field(boxes, types=[[1, 0], [0, 1]], cells=[1, 1], group=group) for group in "ab"
+    ]
+    red = make_regions(boxes[1:], [0.8], [[0.2, 0.9]], [0.9])
+    mixed = make_regions(
+        [*boxes, platelet],
+        [0.9, 0.8, 0.95],
+        [[0, 0], [0.2, 0.9], [0, 0]],
+        [0, 0.9, 0],
+        kinds=[Kind.WHITE_CELL, Kind.RED, Kind.PLATELET],
+    )
+    assert measures(fields, [mixed, mixed], 0.5) == measures(fields, [red, red], 0.5)
+    found = [Findings.matched(fields, [regions] * 2, saturated=0) for regions in (mixed, red)]
+    assert types_section(found[0]) == types_section(found[1])
+    values = [
+        measure(one, score_threshold=0.5, types=TYPES, abnormal=TYPES[1:], digits=6)
+        for one in found
+    ]
+    assert values[0] == values[1]
+    assert values[0]["typed_regions"] == 2
+    assert values[0]["false_region_share_at_score_threshold"] == 0
 
 
 @pytest.mark.parametrize(("others", "rare"), [(19, 0), (20, 1), (40, 1)])

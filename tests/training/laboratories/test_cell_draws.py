@@ -184,17 +184,20 @@ def test_a_pasted_cell_is_boxed_where_it_is():
 def test_what_a_pasted_cell_hides_is_no_cell():
     field = discs()
     donor = find_donors([field])[0]
+    pasted = 0
     for seed in range(30):
         rng = np.random.default_rng(seed)
         before = crop(field, rng)
         after = paste_cell(before, donor, rng)
         if after is before:
             continue
+        pasted += 1
         new = after.canvas.boxes[-1]
         for box, kind in zip(after.canvas.boxes[:-1], after.canvas.kinds[:-1], strict=True):
             shared = np.clip(np.minimum(box[2:], new[2:]) - np.maximum(box[:2], new[:2]), 0, None)
             assert shared.prod() <= 0.26 * (box[2:] - box[:2]).prod()
             assert kind in (RED, WHITE_CELL)
+    assert pasted
 
 
 def test_four_canvases_keep_their_boxes():

@@ -138,7 +138,9 @@ def test_what_no_box_covers_is_unknown(tmp_path: Path):
             lost[name] = rows.pop(0)
 
     edit_boxes(tmp_path / "labs/plain", forget)
-    for field in load(tmp_path, "plain").fields:
+    fields = load(tmp_path, "plain").fields
+    assert len(fields) == len(lost) > 0
+    for field in fields:
         box = np.array([lost[field.path.name][:4]], np.float32)
         assert not len(field.boxes) or overlap(box, field.boxes).max() < 0.5
         assert overlap(box, field.unknown).max() > 0.4
@@ -154,7 +156,9 @@ def test_red_twins_of_white_cells_are_dropped(tmp_path: Path):
 
     before = {f.path.name: f for f in load(tmp_path, "white").fields}
     edit_boxes(tmp_path / "labs/white", twins)
-    for field in load(tmp_path, "white").fields:
+    fields = load(tmp_path, "white").fields
+    assert len(fields) == len(before) > 0
+    for field in fields:
         np.testing.assert_array_equal(field.boxes, before[field.path.name].boxes)
 
 
@@ -222,7 +226,9 @@ def test_no_json_and_no_folder_are_refused(tmp_path: Path):
 
 
 def test_pictures_give_round_red_cells_and_an_unknown_middle(data: Path):
-    for field in load(data, "donors").fields:
+    fields = load(data, "donors").fields
+    assert fields
+    for field in fields:
         _, rows = close_up(400 + int(field.path.stem[-1]), white=True)
         true = np.array([row[:4] for row in rows if row[4] == "rbc"], np.float32)
         assert len(field.boxes) >= 1

@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from rbc_engine.errors import UsageError
+from rbc_engine.packs.graphs.onnx_file import read_graph
+from rbc_engine.packs.graphs.onnx_shapes import follow_shapes
 from rbc_engine.training.networks import efficientnet_lite
 from rbc_engine.training.networks.efficientnet_lite import LITE_LEVELS, LITE_TRUNKS, LiteTrunk
 from rbc_engine.training.networks.export import export_classifier
@@ -81,6 +83,8 @@ def test_the_exported_network_gives_the_same(imagenet, side_px: int):
     data = export_classifier(model, patch_px=side_px)
     graph = onnx.load_model_from_string(data).graph
     assert not any(node.op_type == "BatchNormalization" for node in graph.node)
+    work = follow_shapes(read_graph(data), {"patches": (3, 3, side_px, side_px)})
+    assert work.shapes["probabilities"] == (3, 3)
     core = openvino.Core()
     compiled = core.compile_model(
         core.read_model(io.BytesIO(data)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}

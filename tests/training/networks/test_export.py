@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from rbc_engine.devices.cpu.device import HostDevice
+from rbc_engine.packs.graphs.onnx_file import read_graph
+from rbc_engine.packs.graphs.onnx_shapes import follow_shapes
 from rbc_engine.training.networks.export import export_classifier, fold_batchnorm
 from rbc_engine.training.networks.models import Classifier
 
@@ -107,6 +109,8 @@ def test_classifier_equals_torch(device: HostDevice, types: int):
             shapes={"patches": tuple(patches.shape)},
         )
         got = network({"patches": patches.numpy()})
+        work = follow_shapes(read_graph(graph), {"patches": tuple(patches.shape)})
+        assert work.shapes == {name: array.shape for name, array in got.items()}
         assert got["probabilities"].shape == (regions, types)
         assert float(logits.std()) > 0.05  # or any probabilities near 0.5 would pass
         torch.testing.assert_close(

@@ -145,6 +145,7 @@ def show_field(folder: Path, dataset: Dataset, field: LabelledField, *, engine: 
     found = engine.analyze(pixels).regions
     if found is None:
         raise RbcError(f"the engine gave no regions for {field.path.name}; report this")
+    found = found.take(found.red)
     verdicts, missed = compare_regions(found, labelled)
     counts = {verdict: verdicts.count(verdict) for verdict in Verdict}
     counts[Verdict.MISSED] = len(missed)

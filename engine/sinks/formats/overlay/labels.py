@@ -87,7 +87,8 @@ def _texts(
     A region of another kind than red has its kind; `unsure` marks one that cannot be classified.
 
     The surest of its types, of the abnormal ones if it is abnormal; without any, the likeliest with
-    a '?'.
+    a '?'. Where that is a normal type in an abnormal region, the chance of an abnormal cell stands
+    beside it: the reason.
     """
     kind = Kind(regions.kinds[index])
     if kind is not Kind.RED:
@@ -104,6 +105,11 @@ def _texts(
     surest = int(np.where(candidates, p, -1).argmax())
     name = types[surest] if has[surest] else f"{types[surest]}?"
     more = f" +{has.sum() - 1}" if has.sum() > 1 else ""
+    if regions.abnormal[index] and not abnormal_types[surest]:
+        reason = f"abnormal {regions.abnormal_p[index]:.2f}"
+        yield f"{name} {p[surest]:.2f}{more}, {reason}"
+        yield reason
+        return
     yield f"{name} {p[surest]:.2f}{more}"
     yield f"{name}{more}"
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tifffile
 
 from rbc_engine.errors import ImageError
+from rbc_engine.sources.bounds.bounded_tiff import open_tiff
 from rbc_engine.sources.images.base import Picture
 from rbc_engine.sources.images.bit_depth import to_8_bits
 from rbc_engine.sources.images.convert import ORIENTATION_TAG, check_size, cmyk_to_rgb, upright
@@ -54,7 +54,7 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 def decode_tiff(data: bytes) -> Picture:
     notes: list[str] = []
-    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+    with open_tiff(io.BytesIO(data)) as tiff:
         pages = image_pages(tiff)
         for page in pages:
             _check_page(page, file_bytes=len(data))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from rbc_engine.errors import ImageError
+from rbc_engine.sources.bounds.bounded_tiff import bounded_series
 from rbc_engine.text import printable
 
 __all__ = ["channel_order", "described_axes", "image_pages"]
@@ -73,7 +74,7 @@ def described_axes(tiff: Any, page: Any, *, count: int) -> dict[str, int]:
         return found
     if count == 1:
         return {}
-    for series in tiff.series:
+    for series in bounded_series(tiff):
         level = series.levels[0]
         if page.index in {found.index for found in level.pages if found is not None}:
             shape = dict(zip(level.axes, level.shape, strict=True))

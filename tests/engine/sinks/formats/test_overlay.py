@@ -15,6 +15,7 @@ from rbc_engine.sinks.files.atomic_folder import file_name
 from rbc_engine.sinks.formats.overlay.drawing import (
     ABNORMAL_RGB,
     NORMAL_RGB,
+    UNSURE_RGB,
     OverlayStyle,
     draw_overlay,
 )
@@ -134,12 +135,29 @@ def label(regions, **more):
         (False, [True, False, False], "disc 0.90"),
         (True, [True, True, False], "long sickle 0.90 +1"),
         (False, [False, False, False], "disc? 0.25"),
-        (True, [True, False, False], "disc 0.90"),
+        (True, [True, False, False], "disc 0.90, abnormal 1.00"),
+        (True, [False, False, False], "disc? 0.25, abnormal 1.00"),
     ],
 )
 def test_labels_name_the_type_that_tells_most(abnormal, has, text):
     [found] = label(make_regions([(100, 100, 180, 180)], abnormal=[abnormal], has=[has]))
     assert (found.text, found.left, found.top) == (text, 100, 88)
+
+
+def test_a_normal_type_never_stands_in_an_abnormal_box_without_the_reason():
+    for side in range(8, 200, 4):
+        for has in ([True, False, False], [False, False, False]):
+            regions = make_regions([(100, 100, 100 + side, 120)], abnormal=[True], has=[has])
+            for found in label(regions):
+                assert found.text.endswith("abnormal 1.00")
+
+
+def test_unsure_boxes_are_grey_and_say_so(toy_pack):
+    regions = make_regions([(100, 100, 200, 180)], abnormal=[True], flags=int(RegionFlag.UNSURE))
+    assert [found.text for found in label(regions)] == ["unsure"]
+    picture = draw(regions, toy_pack)
+    assert (picture[100:180, 100] == UNSURE_RGB).all()
+    assert not (picture == ABNORMAL_RGB).all(axis=2)[:480].any()
 
 
 def test_labels_without_room_are_shortened_or_left_out():

@@ -1,40 +1,18 @@
-"""Rebuild a finished run's tables from the same probabilities, with new thresholds, abnormal types
-or caller.
-
-No images are read and no network runs.
-"""
+"""Decide by which rules probabilities become has_<type>, abnormal_p and abnormal."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from rbc_engine.errors import PackError, ResultsError, UsageError
-from rbc_engine.lanes.stages.call import Caller, types_held
-from rbc_engine.meter import Meter
-from rbc_engine.packs.manifest import ClassifierSettings
 from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.runs.finished.finished_run import FinishedRun
-from rbc_engine.runs.record import RunCounts
-from rbc_engine.sinks.output import RunOutput
-from rbc_engine.sinks.run_json import RUN_JSON, RecalledFrom, RunRecord
 from rbc_engine.sinks.tables.regions_parquet import RegionsParquet
 from rbc_engine.text import encodable
-from rbc_engine.types.regions import Regions
-from rbc_engine.types.results import FieldResult
 
-__all__ = [
-    "CallRules",
-    "call_rules",
-    "pack_of",
-    "recall",
-    "refuse_recalled",
-]
+__all__ = ["CallRules", "call_rules", "pack_of"]
 
 _NAMES_SHOWN = 10
 
@@ -47,11 +25,27 @@ class CallRules:
     caller: another pack, whose gradient boosting gives abnormal_p; None keeps the stored one.
     by_types: whether a region with any of the pack's abnormal types is abnormal, instead of by
     abnormal_p.
+    thresholds: the types whose threshold was given.
     """
 
     pack: Pack
     caller: Pack | None = None
     by_types: bool = False
+    thresholds: tuple[str, ...] = ()
+
+    def notes(self) -> list[str]:
+        """Return whether `abnormal` follows the thresholds of types that were given."""
+        if not self.thresholds:
+            return []
+        if self.by_types:
+            return [
+                "abnormal follows the thresholds: it is true where any has_TYPE of --abnormal is"
+            ]
+        return [
+            "abnormal does not follow the thresholds of types: it is true where abnormal_p is at "
+            f"least {self.pack.manifest.caller.threshold:g}; --abnormal TYPE,TYPE lets it follow "
+            "them"
+        ]
 
     def record(self) -> dict[str, Any]:
         """Return `settings.recall` of run.json."""
@@ -166,118 +160,11 @@ def call_rules(
         }
     )
     return CallRules(
-        pack=replace(pack, manifest=changed), caller=caller, by_types=abnormal is not None
+        pack=replace(pack, manifest=changed),
+        caller=caller,
+        by_types=abnormal is not None,
+        thresholds=tuple(thresholds),
     )
-
-
-def recall(
-    run: FinishedRun,
-    changed: CallRules,
-    output: RunOutput,
-    *,
-    started: float,
-    on_result: Callable[[FieldResult, FieldResult], object],
-) -> RunRecord:
-    """Write the tables of a run with other rules, field by field, and complete the output.
-
-    started: time.perf_counter() of the start of the command. on_result: called with every result,
-    as the run had it and as it is now.
-
-    Returns what run.json holds. Raises ResultsError if the run turns out to be damaged, OutputError
-    if writing fails.
-    """
-    meter = Meter()
-    counts = RunCounts()
-    call = _call_by(changed)
-    for index in range(len(run.rows)):
-        with meter.stage("decode"):
-            before = result = run.result(index)
-        if result.regions is not None:
-            with meter.stage("call"):
-                result = replace(result, regions=call(result.regions))
-        with meter.stage("write"):
-            output.write(result)
-        counts.add(result)
-        on_result(before, result)
-    record = _record(run, changed, counts, meter)
-    return output.finish(record.changed(wall_seconds=time.perf_counter() - started))
-
-
-def _call_by(changed: CallRules) -> Callable[[Regions], Regions]:
-    manifest = changed.pack.manifest
-    settings: ClassifierSettings = manifest.classifier
-    threshold = np.float32(manifest.caller.threshold)
-    abnormal_types = np.array([name in manifest.abnormal for name in manifest.types])
-    caller, order = None, np.arange(len(manifest.types))
-    if changed.caller is not None:
-        caller = Caller(changed.caller)
-        order = np.array([manifest.types.index(name) for name in changed.caller.types])
-
-    def call(regions: Regions) -> Regions:
-        probabilities = regions.probabilities
-        has = types_held(probabilities, settings=settings, kinds=regions.kinds)
-        if changed.by_types:
-            abnormal_p = probabilities[:, abnormal_types].max(axis=1)
-            abnormal: npt.NDArray[np.bool_] = np.asarray(has[:, abnormal_types].any(axis=1))
-        else:
-            abnormal_p = regions.abnormal_p
-            if caller is not None:
-                abnormal_p = caller(np.ascontiguousarray(probabilities[:, order]))
-                abnormal_p = np.where(regions.red, abnormal_p, np.float32(0))
-            abnormal = np.asarray((abnormal_p >= threshold) & regions.red, np.bool_)
-        return replace(regions, has=has, abnormal_p=abnormal_p, abnormal=abnormal)
-
-    return call
-
-
-def _record(run: FinishedRun, changed: CallRules, counts: RunCounts, meter: Meter) -> RunRecord:
-    source = run.run
-    stage_seconds = meter.stage_seconds
-    stated = [f"of the run it came from: {line}" for line in source.warnings]
-    if changed.caller is not None:
-        stated.append(
-            f"abnormal_p is from the caller of pack {changed.caller.name} "
-            f"{changed.caller.manifest.version}, which was trained on the probabilities of its own "
-            "pack, not of these"
-        )
-        if changed.pack.manifest.detector.unit == "cell":
-            most = changed.pack.manifest.classifier.whole_up_to
-            stated.append(
-                f"abnormal_p of regions of more than {most} cells is by the types of all their "
-                "cells together: what each of them had is not stored"
-            )
-    return RunRecord.of(
-        changed.pack,
-        abnormal_types=changed.pack.manifest.abnormal,
-        device=source.device,
-        backend=source.backend,
-        precision=source.precision,
-        decoder=source.decoder,
-        settings={**source.settings.to_json(), "recall": changed.record()},
-        recalled_from=RecalledFrom(
-            sha256=run.sha256,
-            pack=source.pack,
-            program=source.program,
-            counts=source.counts,
-            wall_seconds=source.wall_seconds,
-        ),
-        wall_seconds=0.0,
-        startup_seconds=0.0,
-        network_seconds=0.0,
-        stage_seconds=stage_seconds,
-        bottleneck=max(stage_seconds, key=lambda stage: stage_seconds[stage]),
-        counts=counts.record(),
-        warnings=stated,
-    )
-
-
-def refuse_recalled(run: FinishedRun) -> None:
-    """Raise ResultsError for a recalled run: its abnormal_p may no longer be the run's."""
-    if run.run.recalled_from is not None:
-        raise ResultsError(
-            f"{encodable(str(run.folder / RUN_JSON))} was itself made by recall; recall the run "
-            "that it came from"
-        )
 
 
 def _check_types(option: str, names: Sequence[str] | dict[str, float], pack: Pack) -> None:

@@ -1,0 +1,1 @@
+"""Follow the networks of a pack from their files alone: what they are, and what they take."""

@@ -1,0 +1,1 @@
+"""Rebuild a finished run with other rules."""
