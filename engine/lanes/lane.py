@@ -15,6 +15,7 @@ import numpy as np
 from rbc_engine.devices.base import AnyDevice
 from rbc_engine.errors import DeviceError, ImageError
 from rbc_engine.lanes.canvas import at_border, fit_canvas
+from rbc_engine.lanes.measure import FieldMeasure, measure_field
 from rbc_engine.lanes.stages.call import Caller, called
 from rbc_engine.lanes.stages.cell_scale import CellScale, Sighting
 from rbc_engine.lanes.stages.classify import Classify
@@ -25,6 +26,8 @@ from rbc_engine.lanes.stages.crop import (
     subjects_of,
 )
 from rbc_engine.lanes.stages.detect import Detect
+from rbc_engine.lanes.stages.doubts.familiar import Familiarity, describe_field
+from rbc_engine.lanes.stages.doubts.uncovered import uncovered_share
 from rbc_engine.lanes.stages.field_prior import FieldPrior, informative_regions
 from rbc_engine.lanes.stages.finite import outside_unit
 from rbc_engine.lanes.stages.focus import blurred_frames
@@ -35,7 +38,7 @@ from rbc_engine.packs.manifest import DetectorSettings
 from rbc_engine.packs.pack import Pack
 from rbc_engine.types.frames import CanvasFit, Decoded, Frame
 from rbc_engine.types.regions import Regions
-from rbc_engine.types.results import FieldResult, ScaleSource
+from rbc_engine.types.results import FieldFlag, FieldResult, ScaleSource
 
 __all__ = ["Lane"]
 
@@ -72,6 +75,7 @@ class Lane:
         self._caller = caller
         self._scale = _scale_estimate(pack.manifest.detector) if estimate_scale else None
         self._field_prior = field_prior
+        self._familiarity = Familiarity.of(pack.manifest.familiarity)
 
     def prepare(self) -> None:
         """Compile what does not depend on the frames, so that it is done while the first ones are
@@ -117,28 +121,40 @@ class Lane:
                 dataclasses.replace(frame, pixels=self.device.upload(frame.pixels))
                 for frame in frames
             ]
+            measures = [measure_field(frame.on_host().pixels) for frame in frames]
             if self._scale is None:
                 sightings = [
                     Sighting(found=found, fit=fit, cell_scale=fit.scale)
                     for found, fit in zip(self._detect(here, fits), fits, strict=True)
                 ]
+            elif isinstance(self._scale, MeasuredScale):
+                sightings = self._scale.detect(here, fits, measures, self._detect)
             else:
                 sightings = self._scale.detect(here, fits, self._detect)
-        regions, wrong = self._regions(here, sightings)
+            doubts = [
+                self._doubts(frame, measure)
+                for frame, measure in zip(frames, measures, strict=True)
+            ]
+        regions, wrong = self._regions(here, sightings, doubts)
         for index, seen, reason in zip(taken, sightings, wrong, strict=True):
             if (seen.found.wrong or reason) is not None:
                 field = batch[index].ref.field or "the image"
                 errors[index] = f"{field}: {seen.found.wrong or reason}"
+        uncovered = [
+            self._uncovered(frame, measure, found)
+            for frame, measure, found in zip(frames, measures, regions, strict=True)
+        ]
         share_s = (time.perf_counter() - started) / max(len(frames), 1)
 
-        by_index = dict(zip(taken, zip(frames, sightings, regions, strict=True), strict=True))
+        done = zip(frames, sightings, regions, doubts, uncovered, strict=True)
+        by_index = dict(zip(taken, done, strict=True))
         results = []
         for index, decoded in enumerate(batch):
             ref = decoded.ref
             if index in errors:
                 results.append(FieldResult.failed(decoded, errors[index]))
                 continue
-            frame, sighting, region = by_index[index]
+            frame, sighting, region, (distance, strange), bare = by_index[index]
             um_per_px, um_per_px_from = self._scale_of(frame, sighting)
             results.append(
                 FieldResult(
@@ -151,6 +167,9 @@ class Lane:
                     saturated=sighting.found.saturated,
                     um_per_px=um_per_px,
                     um_per_px_from=um_per_px_from,
+                    unfamiliar_distance=distance,
+                    uncovered=bare,
+                    flags=self._flags(strange=strange, uncovered=bare),
                     seconds=decoded.seconds + share_s,
                     frame=frame.on_host() if keep_frames else None,
                 )
@@ -178,10 +197,36 @@ class Lane:
         except DeviceError as error:
             raise type(error)(f"stage {name} on {self.device.name}: {error}") from error
 
+    def _doubts(self, frame: Frame, measure: FieldMeasure) -> tuple[float | None, bool]:
+        """Return how far a frame is from those of the training, and whether that is too far."""
+        described = describe_field(measure, (frame.height, frame.width))
+        if self._familiarity is None or described is None:
+            return None, False
+        distance = self._familiarity.distance(described)
+        return distance, self._familiarity.is_strange(distance)
+
+    def _uncovered(self, frame: Frame, measure: FieldMeasure, found: Regions) -> float | None:
+        of_cells = self._manifest.detector.unit == "cell"
+        boxes = found.cells.boxes if of_cells else found.boxes
+        with self._meter.stage("detect"):
+            return uncovered_share(frame.on_host().pixels, measure, boxes)
+
+    def _flags(self, *, strange: bool, uncovered: float | None) -> FieldFlag:
+        most = self._manifest.detector.uncovered_above
+        flags = FieldFlag.UNFAMILIAR if strange else FieldFlag(0)
+        if uncovered is not None and uncovered > most:
+            flags |= FieldFlag.UNCOVERED
+        return flags
+
     def _regions(
-        self, frames: Sequence[Frame], sightings: Sequence[Sighting]
+        self,
+        frames: Sequence[Frame],
+        sightings: Sequence[Sighting],
+        doubts: Sequence[tuple[float | None, bool]],
     ) -> tuple[list[Regions], list[str | None]]:
         """Group the detections; crop, classify and call the subjects of all frames together.
+
+        doubts: of each frame, see _doubts; the field prior leaves unfamiliar ones alone.
 
         Returns the regions of each frame, and why they are none where its numbers cannot be
         trusted.
@@ -241,9 +286,9 @@ class Lane:
                     )
                     for frame, seen, here in zip(frames, sightings, subjects, strict=True)
                 ]
-                probabilities = self._field_prior(
-                    probabilities, np.concatenate(informative), counts
-                )
+                corrected = self._field_prior(probabilities, np.concatenate(informative), counts)
+                strange = np.repeat([strange for _, strange in doubts], counts)
+                probabilities = np.where(strange[:, None], probabilities, corrected)
             abnormal_p = self._caller(probabilities)
             for index, here in enumerate(rows):
                 wrong[index] = wrong[index] or outside_unit("abnormal_p", abnormal_p[here])

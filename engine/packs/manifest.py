@@ -15,11 +15,13 @@ from rbc_engine.types.kinds import Kind
 
 __all__ = [
     "CALIBRATION_NAME",
+    "FIELD_FEATURES",
     "FILES",
     "SCHEMA",
     "CallerSettings",
     "ClassifierSettings",
     "DetectorSettings",
+    "FamiliaritySettings",
     "FieldPriorSettings",
     "FileRecord",
     "Manifest",
@@ -107,6 +109,12 @@ class DetectorSettings(_Section):
     """Red cells touch if the ellipses in their boxes, scaled by this, meet; for unit "cell"."""
     cell_canvas_px: Positive | None = None
     """Root of the area of the box of a median red cell on the canvas; None if unknown."""
+    uncovered_above: Probability = 0.3
+    """A field is flagged uncovered if no box covers more than this share of its foreground.
+
+    The default is from 150 fields of five laboratories and their true boxes: without every second
+    box 0.4 is uncovered, with all of them 0.01, or 0.1 where cells at the border were not boxed.
+    """
 
     @property
     def kind_numbers(self) -> UInt8:
@@ -222,6 +230,57 @@ class CallerSettings(_Section):
         return self
 
 
+FIELD_FEATURES = (
+    "background_level",
+    "background_red",
+    "background_blue",
+    "density",
+    "density_red",
+    "density_green",
+    "density_blue",
+    "foreground",
+    "edge",
+    "confidence",
+    "arc_spread",
+    "outlines",
+)
+"""What a field is described by, see stages/doubts/familiar.py."""
+
+Finite = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
+
+
+class FamiliaritySettings(_Section):
+    """Describe the fields of the training, to tell unfamiliar ones; see stages/doubts/familiar.py."""
+
+    features: tuple[str, ...] = FIELD_FEATURES
+    """What the numbers below are of, K names in their order."""
+    mean: Annotated[tuple[Finite, ...], Field(max_length=100)]
+    precision: Annotated[tuple[tuple[Finite, ...], ...], Field(max_length=100)]
+    """K rows of K: the inverse of the covariance within and between laboratories."""
+    threshold: Positive
+    """A field at a larger distance is flagged unfamiliar."""
+    false_alarms: Probability | None = None
+    """Share of the training's own fields that are, each measured without the fields of its
+    smear."""
+
+    @model_validator(mode="after")
+    def _sizes_agree(self) -> FamiliaritySettings:
+        if self.features != FIELD_FEATURES:
+            raise ValueError(
+                f"features must be {', '.join(FIELD_FEATURES)} (got {', '.join(self.features)}); "
+                "make the pack again with this version"
+            )
+        count = len(FIELD_FEATURES)
+        if len(self.mean) != count or [len(row) for row in self.precision] != [count] * count:
+            raise ValueError(f"mean needs {count} numbers, and precision {count} rows of {count}")
+        matrix = np.array(self.precision)
+        if not np.allclose(matrix, matrix.T, rtol=1e-3, atol=1e-3) or (
+            float(np.linalg.eigvalsh(matrix).min()) <= 0
+        ):
+            raise ValueError("precision must be symmetric, and its eigenvalues over 0")
+        return self
+
+
 class FileRecord(_Section):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     bytes: Annotated[int, Field(ge=1, le=512 * 2**20)]
@@ -241,6 +300,8 @@ class Manifest(_Section):
     detector: DetectorSettings
     classifier: ClassifierSettings
     caller: CallerSettings
+    familiarity: FamiliaritySettings | None = None
+    """None: whether a field is unlike the training is not measured."""
     training: Notes = {}
     """What it was trained on, with which commit and command: for people, not read by the engine."""
     accuracy: Notes = {}

@@ -12,7 +12,7 @@ from rbc_engine.sinks.journal.run_journal import RunJournal, field_key
 from rbc_engine.sources.base import Entry, Source, entry_ref
 from rbc_engine.sources.images.files import FileSource
 from rbc_engine.types.frames import Decoded, FileStamp, SlideRef
-from rbc_engine.types.results import FieldResult, TileCounts
+from rbc_engine.types.results import FieldFlag, FieldResult, TileCounts
 
 __all__ = ["KeptResults"]
 
@@ -54,7 +54,15 @@ class KeptResults(Closing):
             return result
         decoded = next(self._frames)
         if decoded.frame is None:
-            return replace(result, regions=None, error=decoded.error, saturated=False)
+            return replace(
+                result,
+                regions=None,
+                error=decoded.error,
+                saturated=False,
+                unfamiliar_distance=None,
+                uncovered=None,
+                flags=FieldFlag(0),
+            )
         return replace(result, frame=decoded.frame)
 
     def close(self) -> None:

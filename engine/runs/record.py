@@ -11,7 +11,7 @@ from rbc_engine.runs.bound import bound_record
 from rbc_engine.sinks.run_json import Counts, RunRecord
 from rbc_engine.sources.open import decoder_of
 from rbc_engine.text import printable
-from rbc_engine.types.results import FieldResult
+from rbc_engine.types.results import FieldFlag, FieldResult
 
 __all__ = ["RunCounts", "run_head", "run_record"]
 
@@ -27,6 +27,8 @@ class RunCounts:
     rescaled: int = 0
     empty: int = 0
     first_empty: str = ""
+    unfamiliar: int = 0
+    uncovered: int = 0
     regions: int = 0
     abnormal: int = 0
 
@@ -36,6 +38,8 @@ class RunCounts:
         self.failed += not result.ok
         self.saturated += result.saturated
         self.rescaled += result.um_per_px_from == "estimated"
+        self.unfamiliar += FieldFlag.UNFAMILIAR in result.flags
+        self.uncovered += FieldFlag.UNCOVERED in result.flags
         if result.regions is not None:
             if not len(result.regions):
                 self.empty += 1
@@ -85,6 +89,19 @@ def run_record(
         stated.append(
             f"{counts.saturated} fields filled the detector's output of {limit} regions and are "
             f"marked saturated: cells may be missing there"
+        )
+    if counts.unfamiliar:
+        stated.append(
+            f"{counts.unfamiliar} of {counts.fields} fields are unlike those that the pack was "
+            "trained on and are flagged unfamiliar: do not trust their types, nor their cells if "
+            "they show no stained smear"
+        )
+    if counts.uncovered:
+        most = engine.pack.manifest.detector.uncovered_above
+        stated.append(
+            f"{counts.uncovered} of {counts.fields} fields are flagged uncovered: no box covers "
+            f"more than {most:g} of what stands out from their background, so cells are missing "
+            "there"
         )
     if counts.rescaled:
         stated.append(

@@ -12,6 +12,7 @@ from typing import Any
 
 from rbc_engine.engine import Engine
 from rbc_engine.lanes.cell_merge import open_merge
+from rbc_engine.runs.tile_doubts import TileDoubts
 from rbc_engine.sources.slides.tile_reader import (
     BLANK_LEVELS,
     SlideEnd,
@@ -94,6 +95,7 @@ class _Assembly:
         self._canvas_um = manifest.detector.um_per_canvas_px
         self._run = self._blank = 0
         self._saturated = 0
+        self._doubts = TileDoubts()
         self._seconds = 0.0
         self._spent = {name: {"read": 0.0, "merge": 0.0} for name in ("seconds", "cpu_seconds")}
         self._error: str | None = None
@@ -103,6 +105,7 @@ class _Assembly:
         self._count(step)
         self._seconds += result.seconds
         self._saturated += result.saturated
+        self._doubts.add(result)
         if result.regions is None:
             x, y = step.tile.box[:2]
             self._error = self._error or f"{step.ref.field}: at x {x}, y {y}: {result.error}"
@@ -156,6 +159,9 @@ class _Assembly:
             saturated=self._saturated > 0,
             um_per_px=um_per_px,
             um_per_px_from=self._start.record["um_per_px_from"],
+            unfamiliar_distance=self._doubts.distance,
+            uncovered=self._doubts.uncovered,
+            flags=self._doubts.flags,
             seconds=self._seconds,
             tiles=counts,
         )

@@ -17,6 +17,7 @@ __all__ = [
     "brief",
     "find_folders",
     "images_by_stem",
+    "list_pictures",
     "path_inside",
     "read_bytes",
     "read_smears",
@@ -60,6 +61,17 @@ def images_by_stem(folder: Path, faults: Faults) -> dict[str, Path]:
                 )
             images.setdefault(path.stem, path)
     return images
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """Return the images in a folder and its subfolders, sorted, without hidden ones."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and not path.name.startswith(".")
+        and path.is_file()
+    )
 
 
 def path_inside(folder: Path, name: str) -> Path | None:

@@ -17,6 +17,7 @@ from rbc_engine.training.evaluation.measures import metrics
 from rbc_engine.types.arrays import Float32
 from rbc_engine.types.frames import Decoded, FieldRef, Frame
 from rbc_engine.types.regions import Regions
+from rbc_engine.types.results import FieldResult
 
 __all__ = ["Findings", "analyze_fields", "measure"]
 
@@ -32,16 +33,23 @@ class Findings:
     matches: for each field int64 [D], indices into its true regions, -1 for a false one.
     saturated: fields in which the detector filled its fixed-size output, so that regions may be
     missing.
+    results: of a new run, the engine's results of the fields.
     """
 
     fields: Sequence[LabelledField]
     found: Sequence[Regions]
     matches: Sequence[npt.NDArray[np.int64]]
     saturated: int = 0
+    results: Sequence[FieldResult] = ()
 
     @classmethod
     def matched(
-        cls, fields: Sequence[LabelledField], found: Sequence[Regions], *, saturated: int
+        cls,
+        fields: Sequence[LabelledField],
+        found: Sequence[Regions],
+        *,
+        saturated: int,
+        results: Sequence[FieldResult] = (),
     ) -> Findings:
         """Match found regions to true ones at an IoU of 0.5.
 
@@ -53,7 +61,7 @@ class Findings:
             metrics.match_regions(regions.boxes, regions.scores, field.boxes)
             for field, regions in zip(fields, red, strict=True)
         ]
-        return cls(fields=fields, found=red, matches=matches, saturated=saturated)
+        return cls(fields=fields, found=red, matches=matches, saturated=saturated, results=results)
 
     @property
     def correct(self) -> npt.NDArray[np.bool_]:
@@ -71,14 +79,15 @@ def analyze_fields(engine: Engine, fields: Sequence[LabelledField]) -> Findings:
 
     Raises ImageError if one cannot be analysed.
     """
-    found = []
+    found, results = [], []
     saturated = 0
     for result in engine.run(_decode(fields)):
         if result.regions is None:
             raise ImageError(f"{result.path}: {result.error}")
         found.append(result.regions)
+        results.append(result)
         saturated += result.saturated
-    return Findings.matched(fields, found, saturated=saturated)
+    return Findings.matched(fields, found, saturated=saturated, results=results)
 
 
 def measure(

@@ -34,12 +34,16 @@ def open_at_floor(pack: Pack, *, device: str, precision: str) -> tuple[Engine, f
     """Return an engine that also reports detections under the pack's score threshold, and the
     lowest score it reports.
 
+    A detector of cells is not lowered: doubtful cells would join the regions of surer ones.
+
     NMS proceeds by falling score, and a field's mix is estimated from its surer regions, so the
     results of such an engine for the detections from the pack's own threshold on are those of the
     pack.
     """
     detector = pack.manifest.detector
-    floor = min(SCORE_FLOOR, detector.score_threshold)
+    floor = detector.score_threshold
+    if detector.unit == "region":
+        floor = min(SCORE_FLOOR, floor)
     lowered = pack.manifest.model_copy(
         update={"detector": detector.model_copy(update={"score_threshold": floor})}
     )

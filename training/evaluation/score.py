@@ -40,6 +40,7 @@ from rbc_engine.training.evaluation.samples import (
     region_kinds,
     type_sample,
 )
+from rbc_engine.types.results import FieldResult
 
 __all__ = ["RESAMPLES", "Scored", "score_pack"]
 
@@ -52,12 +53,13 @@ Log = Callable[[str], None]
 class Scored:
     """Hold the measures, and what they were computed from, for the plots.
 
-    types: None if types are not scored.
+    types: None if types are not scored. results: of a new run, of each field.
     """
 
     evaluation: Evaluation
     detections: DetectionSample
     types: TypeSample | None
+    results: Sequence[FieldResult] = ()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -149,7 +151,12 @@ def score_pack(
         ),
         warnings=tuple(warnings),
     )
-    return Scored(evaluation=evaluation, detections=detections, types=matched)
+    return Scored(
+        evaluation=evaluation,
+        detections=detections,
+        types=matched,
+        results=observed.findings.results,
+    )
 
 
 def _run(

@@ -26,6 +26,12 @@ from rbc_engine.training.packing.assemble import calibration_measures, caller_me
 from rbc_engine.training.packing.cell_threshold import analyzed_cells, choose_threshold
 from rbc_engine.training.packing.draft import Draft, Notes, export_networks
 from rbc_engine.training.packing.evidence import Evidence, predict_evidence
+from rbc_engine.training.packing.honesty import (
+    calling_rates,
+    choose_unsure_below,
+    describe_fields,
+    fit_familiarity,
+)
 from rbc_engine.training.recipes import FIELD_PRIOR_CELLS, PackRecipe
 
 __all__ = ["CellTraining", "assemble_cell_pack"]
@@ -36,7 +42,6 @@ _RESTAINED = 2
 # Weights in the caller's training, a region of known types in its own stain having 1.
 _RESTAINED_WEIGHT, _HEALTHY_WEIGHT = 0.25, 0.5
 _SENSITIVITY = 0.955
-_MOST_UNSURE = 0.07
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -44,7 +49,8 @@ class CellTraining:
     """Hold what the trainings on a collection leave.
 
     recipe: with the settings of the classifier's patches. dataset: the typed one.
-    held_out: fields of all laboratories. examples: of these. stained: fields whose stains are used.
+    held_out: fields of all laboratories. examples: of these.
+    stained: the fields trained on, whose stains are used and which are familiar.
     frequencies: T shares of the drawn regions that held each type.
     """
 
@@ -95,14 +101,22 @@ def assemble_cell_pack(
         f"{rates.sensitivity.value:.3f}, specificity {rates.specificity.value:.3f}; healthy "
         f"donors' cells called abnormal {rates.healthy:.3f}, restained {rates.restained}"
     )
-    unsure_below = float(np.quantile(probabilities.max(axis=1), _MOST_UNSURE))
+    unsure = choose_unsure_below(
+        probabilities.max(axis=1),
+        known & ~evidence.types[np.arange(len(probabilities)), probabilities.argmax(axis=1)],
+        np.where(evidence.restained, "restained", evidence.laboratories),
+    )
+    log(
+        f"unsure below {unsure.below:.3f}: {unsure.unsure:.3f} of a laboratory's regions at most, "
+        f"{unsure.caught:.3f} of the wrong ones"
+    )
     recipe = replace(
         recipe,
         classifier=recipe.classifier.model_copy(
             update={
                 "temperatures": tuple(calibration.temperatures.round(4).tolist()),
                 "field_prior": prior,
-                "unsure_below": round(unsure_below, 4),
+                "unsure_below": unsure.below,
             }
         ),
         caller=recipe.caller.model_copy(
@@ -120,6 +134,10 @@ def assemble_cell_pack(
         files=export_networks(recipe, trained.detector, trained.classifier, log)
         | {"caller.treelite": caller},
         scratch=scratch,
+        familiarity=fit_familiarity(
+            describe_fields((f.laboratory, f.group, f.pixels) for f in trained.stained),
+            seed=seed,
+        ),
     )
     typed = [field.labels for field in trained.held_out if field.labels is not None]
     boxed = [field for field in trained.held_out if field.labels is None and len(field.boxes)]
@@ -161,7 +179,10 @@ def _calling_rates(evidence: Evidence, abnormal_p: np.ndarray) -> _CallingRates:
         raise UsageError("no held-out region of known types is abnormal; raise --validation-share")
     threshold = round(float(np.quantile(abnormal_p[sick], 1 - _SENSITIVITY)), 4)
     called = abnormal_p >= threshold
-    normal = (evidence.typed | evidence.healthy) & ~evidence.abnormal
+    own = ~evidence.restained
+    sensitivity, specificity = calling_rates(
+        called[own], evidence.abnormal[own], evidence.groups[own], evidence.laboratories[own]
+    )
 
     def share(mask: np.ndarray) -> float:
         return float(called[mask].mean()) if mask.any() else float("nan")
@@ -169,13 +190,8 @@ def _calling_rates(evidence: Evidence, abnormal_p: np.ndarray) -> _CallingRates:
     other = evidence.restained
     return _CallingRates(
         threshold=threshold,
-        sensitivity=_rate(called[sick]),
-        specificity=_rate(~called[normal]),
+        sensitivity=sensitivity,
+        specificity=specificity,
         healthy=share(evidence.healthy),
         restained=(1 - share(other & ~evidence.abnormal), share(other & evidence.abnormal)),
     )
-
-
-def _rate(hits: np.ndarray) -> Rate:
-    value = round(float(hits.mean()), 4)
-    return Rate(value=value, successes=int(hits.sum()), trials=len(hits))

@@ -16,7 +16,7 @@ from torchvision.models.detection import FasterRCNN
 from rbc_engine.engine import Engine
 from rbc_engine.errors import RbcError
 from rbc_engine.packs.golden import encode_golden
-from rbc_engine.packs.manifest import SCHEMA, Manifest
+from rbc_engine.packs.manifest import SCHEMA, FamiliaritySettings, Manifest
 from rbc_engine.packs.pack import Pack
 from rbc_engine.training.datasets.base import Dataset
 from rbc_engine.training.networks.export import export_classifier, export_detector
@@ -41,6 +41,7 @@ class Draft:
     notes: Notes
     files: Mapping[str, bytes]
     scratch: Path
+    familiarity: FamiliaritySettings | None = None
 
     @contextmanager
     def engine(self, score_threshold: float, *, estimate_scale: bool = False) -> Iterator[Engine]:
@@ -79,6 +80,7 @@ class Draft:
                 "detector": recipe.detector.model_copy(update={"score_threshold": score_threshold}),
                 "classifier": recipe.classifier,
                 "caller": recipe.caller,
+                "familiarity": self.familiarity,
                 "training": self.notes,
                 "accuracy": accuracy,
                 "files": file_records(files),

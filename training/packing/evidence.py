@@ -36,7 +36,7 @@ class Evidence:
     healthy: bool [R], of a healthy donor, without types.
     restained: bool [R], in the stain of another laboratory.
     fields: int64 [R], equal for regions of one field in one stain.
-    groups: R names: the smear, or the field of a healthy donor.
+    groups: R names: the smear, or the field of a healthy donor. laboratories: R names.
     """
 
     probabilities: Float32
@@ -46,6 +46,7 @@ class Evidence:
     restained: npt.NDArray[np.bool_]
     fields: npt.NDArray[np.int64]
     groups: npt.NDArray[np.str_]
+    laboratories: npt.NDArray[np.str_]
 
     @property
     def typed(self) -> npt.NDArray[np.bool_]:
@@ -119,6 +120,7 @@ def predict_evidence(
         restained=np.repeat([number > 1 for number in range(len(chosen))], counts),
         fields=np.concatenate(fields).astype(np.int64),
         groups=np.where(is_healthy, names, regions.groups[rows]),
+        laboratories=examples.laboratories[rows],
     )
 
 

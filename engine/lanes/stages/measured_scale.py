@@ -16,7 +16,7 @@ import numpy as np
 
 from rbc_engine.errors import ImageError
 from rbc_engine.lanes.canvas import at_border, canvas_at
-from rbc_engine.lanes.measure import measure_field
+from rbc_engine.lanes.measure import FieldMeasure
 from rbc_engine.lanes.stages.cell_scale import Detector, Sighting
 from rbc_engine.lanes.stages.detect import Detections
 from rbc_engine.packs.manifest import DetectorSettings
@@ -50,15 +50,20 @@ class MeasuredScale:
         self._cell_canvas_px: float = settings.cell_canvas_px
 
     def detect(
-        self, frames: Sequence[Frame], assumed: Sequence[CanvasFit], detect: Detector
+        self,
+        frames: Sequence[Frame],
+        assumed: Sequence[CanvasFit],
+        measures: Sequence[FieldMeasure],
+        detect: Detector,
     ) -> list[Sighting]:
         """Detect in every frame at its scale.
 
         assumed: the canvas of each, if its cells are as large as assumed. A frame whose scale is
-        known is detected there.
+        known is detected there. measures: of each.
         """
         fits = [
-            self._measured(frame, fit) or fit for frame, fit in zip(frames, assumed, strict=True)
+            self._measured(frame, fit, measure) or fit
+            for frame, fit, measure in zip(frames, assumed, measures, strict=True)
         ]
         measured = [a is not b for a, b in zip(fits, assumed, strict=True)]
         found = list(detect(frames, fits))
@@ -80,13 +85,14 @@ class MeasuredScale:
             for frame, fit, detections, estimated in zip(frames, fits, found, measured, strict=True)
         ]
 
-    def _measured(self, frame: Frame, assumed: CanvasFit) -> CanvasFit | None:
+    def _measured(
+        self, frame: Frame, assumed: CanvasFit, measure: FieldMeasure
+    ) -> CanvasFit | None:
         """Return the canvas on which the measured cells have their size; None where the assumed one
         stands.
         """
         if frame.pixel_um is not None or frame.canvas is not None:
             return None
-        measure = measure_field(frame.on_host().pixels)
         if measure.cell_px is None or measure.confidence < _CONFIDENT:
             return None
         low, high = _AS_ASSUMED

@@ -23,7 +23,7 @@ from rbc_engine.lanes.tiles import TilePlan, assumed_scale, plan_tiles, tile_gri
 from rbc_engine.lanes.views.lit_part import LitPart, lit_part
 from rbc_engine.packs.manifest import DetectorSettings, Manifest
 from rbc_engine.types.frames import Decoded, Frame
-from rbc_engine.types.results import FieldResult, ScaleSource
+from rbc_engine.types.results import FieldFlag, FieldResult, ScaleSource
 
 __all__ = ["AnySizeLane"]
 
@@ -251,6 +251,7 @@ class AnySizeLane:
         merge = open_merge(plan, self._settings)
         tiles = list(plan.tiles())
         saturated = False
+        seen: list[FieldResult] = []
         for begin in range(0, len(tiles), self._batch):
             chunk = tiles[begin : begin + self._batch]
             frames = []
@@ -265,6 +266,7 @@ class AnySizeLane:
                 if result.regions is None:
                     return FieldResult.failed(decoded, result.error or "a tile failed")
                 saturated |= result.saturated
+                seen.append(result)
                 merge.add(tile, result.regions)
         return FieldResult(
             slide=decoded.ref.slide,
@@ -275,7 +277,24 @@ class AnySizeLane:
             saturated=saturated,
             um_per_px=known.um_per_px,
             um_per_px_from=known.origin,
+            unfamiliar_distance=_median([result.unfamiliar_distance for result in seen]),
+            uncovered=_median([result.uncovered for result in seen]),
+            flags=_flags_of_most(seen),
         )
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.median(known)) if known else None
+
+
+def _flags_of_most(tiles: Sequence[FieldResult]) -> FieldFlag:
+    """Return the flags that more than half of the tiles have."""
+    flags = FieldFlag(0)
+    for flag in FieldFlag:
+        if 2 * sum(flag in tile.flags for tile in tiles) > len(tiles):
+            flags |= flag
+    return flags
 
 
 def _lit(decoded: Decoded) -> LitPart | None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from rbc_engine.lanes.canvas import fit_canvas
+from rbc_engine.lanes.measure import measure_field
 from rbc_engine.lanes.stages.detect import Detections
 from rbc_engine.lanes.stages.measured_scale import MeasuredScale
 from rbc_engine.packs.pack import Pack, find_pack
@@ -63,7 +64,8 @@ class TrueCells:
 def sighting_of(settings, field: SyntheticField, detect, **of_frame):
     frame = Frame(pixels=field.pixels, **of_frame)
     fit = fit_canvas((480, 640), pixel_um=frame.pixel_um, settings=settings)
-    [sighting] = MeasuredScale(settings).detect([frame], [fit], detect)
+    measure = measure_field(frame.pixels)
+    [sighting] = MeasuredScale(settings).detect([frame], [fit], [measure], detect)
     return fit, sighting
 
 
@@ -117,7 +119,10 @@ def test_an_empty_picture_stays_as_assumed(settings):
         saturated=False,
     )
     [sighting] = MeasuredScale(settings).detect(
-        [Frame(pixels=blank)], [fit], lambda frames, fits: [none] * len(frames)
+        [Frame(pixels=blank)],
+        [fit],
+        [measure_field(blank)],
+        lambda frames, fits: [none] * len(frames),
     )
     assert (sighting.fit, sighting.um_per_px) == (fit, None)
 

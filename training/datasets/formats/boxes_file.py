@@ -20,7 +20,7 @@ from rbc_engine.training.datasets.check import Faults
 from rbc_engine.training.datasets.formats.boxes import BoxedCell, BoxedImage, boxed_dataset
 from rbc_engine.training.datasets.type_names import TypeNames
 
-__all__ = ["OVERHANG", "load_boxes", "read_boxes"]
+__all__ = ["OVERHANG", "USUAL_NAMES", "load_boxes", "read_boxes"]
 
 OVERHANG = 0.25
 """Largest share of a box's sides beyond the frame: boxes of single cells are often drawn
@@ -29,8 +29,11 @@ loosely.
 
 _FILE = "boxes.json"
 _MAX_JSON_BYTES = 128 * 2**20
-# Names of laboratories for red cells, and for anything else.
-_USUAL_NAMES = TypeNames(untyped=("rbc", "red", "parasite"), ignore=("wbc", "platelet", "other"))
+USUAL_NAMES = TypeNames(
+    untyped=("rbc", "red", "parasite"),
+    ignore=("wbc", "white_cell", "platelet", "platelets", "artefact", "other"),
+)
+"""Names that laboratories give red cells, and anything else."""
 
 
 def load_boxes(folder: Path, *, threads: int | None = None) -> Dataset:
@@ -44,7 +47,7 @@ def load_boxes(folder: Path, *, threads: int | None = None) -> Dataset:
         images,
         name="boxes",
         notes=notes,
-        without_file=_USUAL_NAMES,
+        without_file=USUAL_NAMES,
         overhang=OVERHANG,
         threads=threads,
         faults=faults,

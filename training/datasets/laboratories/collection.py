@@ -144,13 +144,7 @@ class Collection(_Table):
         Raises UsageError for an unknown name, for one marked as measure-only, and if nothing is
         left.
         """
-        known = {entry.name: entry for entry in self.dataset}
-        for option, names in (("--only", only), ("--without", without)):
-            if strangers := sorted(set(names) - set(known)):
-                raise UsageError(
-                    f"{option} must name datasets of the collection {self.name} "
-                    f"({', '.join(known)}; got {', '.join(strangers)})"
-                )
+        known = self._known(only=only, without=without)
         for name in only:
             if known[name].use == "measure":
                 raise UsageError(
@@ -171,6 +165,35 @@ class Collection(_Table):
                 f'mark a dataset use = "train", or leave fewer out'
             )
         return chosen
+
+    def to_measure(
+        self, *, only: Sequence[str] = (), without: Sequence[str] = ()
+    ) -> tuple[DatasetEntry, ...]:
+        """Select the datasets to measure on: all of them, or as `only` and `without` name them.
+
+        Raises UsageError for an unknown name, and if nothing is left.
+        """
+        self._known(only=only, without=without)
+        chosen = tuple(
+            entry
+            for entry in self.dataset
+            if (not only or entry.name in only) and entry.name not in without
+        )
+        if not chosen:
+            raise UsageError(
+                f"the collection {self.name} has nothing left to measure on; leave fewer out"
+            )
+        return chosen
+
+    def _known(self, *, only: Sequence[str], without: Sequence[str]) -> dict[str, DatasetEntry]:
+        known = {entry.name: entry for entry in self.dataset}
+        for option, names in (("--only", only), ("--without", without)):
+            if strangers := sorted(set(names) - set(known)):
+                raise UsageError(
+                    f"{option} must name datasets of the collection {self.name} "
+                    f"({', '.join(known)}; got {', '.join(strangers)})"
+                )
+        return known
 
 
 def shipped_collections() -> dict[str, Path]:

@@ -29,7 +29,14 @@ from rbc_engine.training.datasets.laboratories.collection import UNKNOWN, Datase
 from rbc_engine.training.datasets.laboratories.stain import stained_field
 from rbc_engine.types.arrays import Float32, UInt8
 
-__all__ = ["boxed_field", "pictured_field", "typed_field"]
+__all__ = [
+    "boxed_cells",
+    "boxed_field",
+    "in_the_middle",
+    "pictured_field",
+    "typed_field",
+    "uncovered_boxes",
+]
 
 # Some laboratories box a white cell twice, once as a red one.
 _TWIN_IOU = 0.5
@@ -55,14 +62,7 @@ def boxed_field(
     pixels: uint8 [H, W, 3]. faults: collects labels that entry.kinds does not name, and boxes
     outside the frame.
     """
-    meanings = [_meaning(entry.kinds, cell.label, cell.place, faults) for cell in image.cells]
-    boxes = np.array([cell.box for cell in image.cells], np.float64).reshape(-1, 4)
-    places = [cell.place for cell in image.cells]
-    clipped = clip_to_frame(boxes, places, pixels=pixels, overhang=OVERHANG, faults=faults)
-    is_cell = np.array([meaning in KINDS for meaning in meanings], bool)
-    kinds = np.array([KINDS.index(m) for m in meanings if m in KINDS], np.uint8)
-    unknown = clipped[np.array([meaning == UNKNOWN for meaning in meanings], bool)]
-    boxes32, kinds = _without_twins(clipped[is_cell], kinds)
+    boxes32, kinds, unknown = boxed_cells(entry.kinds, image, pixels, faults)
     found = stained_field(pixels)
     field = CellField(
         laboratory=entry.name,
@@ -79,8 +79,35 @@ def boxed_field(
     if cell_px is None:
         return None
     covered = np.concatenate([boxes32, unknown])
-    more = _uncovered(found.labels, covered, cell_px)
+    more = uncovered_boxes(found.labels, covered, cell_px)
     return replace(field, cell_px=cell_px, unknown=np.concatenate([unknown, more]))
+
+
+def boxed_cells(
+    meanings: Mapping[str, str], image: BoxedImage, pixels: UInt8, faults: Faults
+) -> tuple[Float32, UInt8, Float32]:
+    """Return what the boxes of an image mean: the cells float32 [N, 4], their kinds uint8 [N], and
+    the boxes float32 [U, 4] of what is labelled as neither cell nor background.
+
+    meanings: of each label, one of KINDS or UNKNOWN. A red box that coincides with a white cell is
+    dropped. pixels, faults: as in boxed_field.
+    """
+    means = [_meaning(meanings, cell.label, cell.place, faults) for cell in image.cells]
+    boxes = np.array([cell.box for cell in image.cells], np.float64).reshape(-1, 4)
+    places = [cell.place for cell in image.cells]
+    clipped = clip_to_frame(boxes, places, pixels=pixels, overhang=OVERHANG, faults=faults)
+    is_cell = np.array([meaning in KINDS for meaning in means], bool)
+    kinds = np.array([KINDS.index(m) for m in means if m in KINDS], np.uint8)
+    unknown = clipped[np.array([meaning == UNKNOWN for meaning in means], bool)]
+    cells, kinds = _without_twins(clipped[is_cell], kinds)
+    return cells, kinds, unknown
+
+
+def in_the_middle(boxes: Float32, frame_hw: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Return whether the centre of each box, float32 [N, 4], lies in the middle of the frame."""
+    height, width = frame_hw
+    away = np.abs((boxes[:, :2] + boxes[:, 2:]) / 2 - np.array([width, height]) / 2)
+    return np.asarray((away < _MIDDLE * width).all(axis=1))
 
 
 def pictured_field(entry: DatasetEntry, path: Path, group: str, pixels: UInt8) -> CellField | None:
@@ -97,10 +124,7 @@ def pictured_field(entry: DatasetEntry, path: Path, group: str, pixels: UInt8) -
     low, high = _RED_SIDES
     red = found.round & (sides > low * cell_px) & (sides < high * cell_px)
     if entry.middle == "other":
-        height, width = pixels.shape[:2]
-        centres = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
-        away = np.abs(centres - np.array([width, height]) / 2)
-        red &= ~(away < _MIDDLE * width).all(axis=1)
+        red &= ~in_the_middle(found.boxes, (pixels.shape[0], pixels.shape[1]))
     other = ~red & (found.areas > _SPECK * cell_px**2)
     return CellField(
         laboratory=entry.name,
@@ -174,8 +198,11 @@ def _median_red(field: CellField) -> float | None:
     return float(np.median(root_areas(field.boxes[chosen])))
 
 
-def _uncovered(labels: npt.NDArray[np.int32], boxes: Float32, cell_px: float) -> Float32:
-    """Return boxes of the foreground that no box covers, float32 [U, 4]."""
+def uncovered_boxes(labels: npt.NDArray[np.int32], boxes: Float32, cell_px: float) -> Float32:
+    """Return boxes of the foreground that no box covers, float32 [U, 4].
+
+    labels: int32 [H, W], 0 is background. cell_px: side of a usual cell.
+    """
     left = labels > 0
     for x0, y0, x1, y1 in np.maximum(np.round(boxes), 0).astype(int):
         left[y0:y1, x0:x1] = False

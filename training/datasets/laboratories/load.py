@@ -12,8 +12,8 @@ from pathlib import Path
 
 from rbc_engine.errors import ImageError, UsageError
 from rbc_engine.sources.images.decode import read_image
-from rbc_engine.sources.images.table import IMAGE_SUFFIXES
 from rbc_engine.training.datasets.base import Dataset, LabelledField
+from rbc_engine.training.datasets.bounded_files import list_pictures
 from rbc_engine.training.datasets.check import Faults
 from rbc_engine.training.datasets.formats.boxes import BoxedImage
 from rbc_engine.training.datasets.formats.boxes_file import read_boxes
@@ -104,20 +104,12 @@ def _boxed_job(entry: DatasetEntry, image: BoxedImage) -> _Job:
 
 
 def _picture_jobs(entry: DatasetEntry, folder: Path) -> list[_Job]:
-    paths = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and not path.name.startswith(".")
-        and path.is_file()
-    )
-
     def job(path: Path) -> _Job:
         return _Job(
             path=path, make=lambda pixels, faults: pictured_field(entry, path, path.name, pixels)
         )
 
-    return [job(path) for path in paths]
+    return [job(path) for path in list_pictures(folder)]
 
 
 def _run(

@@ -29,6 +29,7 @@ __all__ = [
     "confusions",
     "macro_f1",
     "mean_of",
+    "ratio",
     "roc_auc",
     "share",
 ]
@@ -44,7 +45,11 @@ CALIBRATION_BINS = 10
 def share(mask: Mask, groups: Groups, *, count: int) -> Statistic:
     """Return the share of a bool array that is True."""
     hits = np.bincount(groups, mask, count)
-    items = np.bincount(groups, minlength=count)
+    return ratio(hits, np.bincount(groups, minlength=count))
+
+
+def ratio(hits: Floats, items: npt.NDArray[np.floating | np.integer]) -> Statistic:
+    """Return the ratio of two sums over groups. hits, items: [G], of each group."""
     return lambda weights: _divide(weights @ hits, weights @ items)
 
 

@@ -15,7 +15,16 @@ from rbc_engine.training.evaluation.result import (
     TypeSection,
 )
 
-__all__ = ["PLOTS", "Table", "measure_text", "summary_line", "tables", "to_markdown"]
+__all__ = [
+    "PLOTS",
+    "Table",
+    "markdown_lines",
+    "measure_text",
+    "summary_line",
+    "tables",
+    "to_markdown",
+    "transposed",
+]
 
 PLOTS = {
     "precision_recall.png": "Detections: precision and recall at IoU 0.5",
@@ -81,16 +90,28 @@ def to_markdown(evaluation: Evaluation, *, plots: Sequence[str]) -> str:
     """Return evaluation.md. plots: names of PLOTS in the same folder."""
     lines = [f"# Evaluation of {evaluation.pack.name} {evaluation.pack.version}", ""]
     lines += [summary_line(evaluation), ""]
-    lines += [f"- {_escape(warning)}" for warning in evaluation.warnings]
-    for table in tables(evaluation):
-        lines += ["", f"## {table.title}", ""]
-        lines += [_row(table.headings), _row(["---"] + ["---:"] * (len(table.headings) - 1))]
-        lines += [_row([_escape(cell) for cell in row]) for row in table.rows]
+    lines += markdown_lines(tables(evaluation), evaluation.warnings)
     for name in plots:
         lines += ["", f"## {PLOTS[name]}", "", f"![{PLOTS[name]}]({name})"]
     groups = ", ".join(_escape(name) for name in evaluation.data.smear_groups)
     lines += ["", f"Smear groups: {groups}.", ""]
     return "\n".join(lines)
+
+
+def markdown_lines(found: Sequence[Table], warnings: Sequence[str]) -> list[str]:
+    """Return warnings and tables as lines of Markdown."""
+    lines = [f"- {_escape(warning)}" for warning in warnings]
+    for table in found:
+        lines += ["", f"## {table.title}", ""]
+        lines += [_row(table.headings), _row(["---"] + ["---:"] * (len(table.headings) - 1))]
+        lines += [_row([_escape(cell) for cell in row]) for row in table.rows]
+    return lines
+
+
+def transposed(table: Table) -> Table:
+    """Return a table with its columns as rows, for one too wide for a terminal."""
+    first, *others = zip(table.headings, *table.rows, strict=True)
+    return Table(title=table.title, headings=first, rows=others)
 
 
 def _detection_table(evaluation: Evaluation) -> Table:

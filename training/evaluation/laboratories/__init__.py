@@ -1,0 +1,1 @@
+"""Measure a pack laboratory by laboratory."""
