@@ -99,7 +99,7 @@ def test_own_sink_writes_its_file_with_the_tables(repository: Path, tmp_path: Pa
     out = tmp_path / "results"
     printed = run(repository, "own_sink.py", str(out))
     assert printed == (out / "look_first.txt").read_text()
-    with (out / "fields.csv").open(newline="", encoding="utf-8") as file:
+    with (out / "fields.csv").open(newline="", encoding="utf-8-sig") as file:
         abnormal = {row["field"]: int(row["abnormal"]) for row in csv.DictReader(file)}
     counts = [line.split(" abnormal: ") for line in printed.splitlines()]
     assert {field: int(count) for count, field in counts} == abnormal

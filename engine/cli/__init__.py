@@ -20,6 +20,7 @@ from rbc_engine.cli.recall import recall
 from rbc_engine.cli.run import run
 from rbc_engine.cli.synth import synth
 from rbc_engine.cli.terminal.stopping import end_on_second_signal
+from rbc_engine.cli.terminal.streams import escape_unprintable
 from rbc_engine.errors import RbcError, UsageError
 from rbc_engine.naming import options_named
 
@@ -64,6 +65,7 @@ app.add_typer(
 
 def main() -> None:
     """Run the command line; an error of rbc-engine becomes one line on stderr and an exit code."""
+    escape_unprintable()
     with end_on_second_signal():
         try:
             app()

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from rbc_engine.cli.terminal import options
+from rbc_engine.cli.terminal.streams import print_json
 
 __all__ = ["compare"]
 
@@ -64,7 +65,7 @@ def compare(
         if output is not None:
             output.finish(record)
     if as_json:
-        print(json.dumps(record, indent=2, ensure_ascii=False))
+        print_json(json.dumps(record))
     elif not quiet:
         _print(record, out)
 

@@ -13,6 +13,7 @@ import typer
 from rbc_engine.cli.terminal import options
 from rbc_engine.cli.terminal.exit_codes import exit_code
 from rbc_engine.cli.terminal.stopping import stop_on_signal
+from rbc_engine.cli.terminal.streams import print_json
 from rbc_engine.errors import OutputError, UsageError
 from rbc_engine.runs.given_scale import check_um_per_px, knows_scale
 from rbc_engine.sinks.formats.table import chosen_formats
@@ -191,7 +192,7 @@ def live(
                     f"`rbc-engine live --recover {folder}` makes its files"
                 ) from error
     if as_json:
-        print(summary.text())
+        print_json(summary.text())
     elif not quiet:
         table.print_end(summary, folder)
     if quiet and summary.source_error is not None:
@@ -283,6 +284,6 @@ def _recover(folder: Path, pack: str, *, as_json: bool, quiet: bool) -> None:
 
     summary = recover(folder, Pack.open(find_pack(pack)))
     if as_json:
-        print(summary.text())
+        print_json(summary.text())
     elif not quiet:
         print(f"{summary.counts.fields} fields recovered; results in {folder}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rbc_engine.cli.terminal import options
+from rbc_engine.cli.terminal.streams import print_json
 from rbc_engine.errors import UsageError
 
 if sys.version_info >= (3, 11):
@@ -107,7 +108,7 @@ def recall(
 
         summary = make(run, changed, claimed, started=started, on_result=on_result)
     if as_json:
-        print(summary.text())
+        print_json(summary.text())
     elif not quiet:
         report = "report" in summary.settings.formats
         print_summary(tally.rows(), summary.warnings, out, report=report)

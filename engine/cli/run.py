@@ -13,6 +13,7 @@ import typer
 from rbc_engine.cli.terminal import options
 from rbc_engine.cli.terminal.exit_codes import exit_code
 from rbc_engine.cli.terminal.stopping import stop_on_signal
+from rbc_engine.cli.terminal.streams import print_json, printing
 from rbc_engine.cli.terminal.summary import print_failures, print_run
 
 if TYPE_CHECKING:
@@ -87,12 +88,13 @@ def run(
             watch=watch,
         )
     counts = summary.record.counts
-    if as_json:
-        print(summary.record.text())
-    elif quiet:
-        print_failures(summary)
-    else:
-        print_run(summary)
+    with printing():
+        if as_json:
+            print_json(summary.record.text())
+        elif quiet:
+            print_failures(summary)
+        else:
+            print_run(summary)
     raise typer.Exit(
         exit_code(
             done=counts.fields - counts.failed, failed=counts.failed, interrupted=summary.stopped

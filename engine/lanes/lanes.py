@@ -18,6 +18,7 @@ from rbc_engine.lanes.pool import DeviceLanes, LanePool
 from rbc_engine.lanes.prove import check_caller, check_golden
 from rbc_engine.lanes.stages.call import Caller
 from rbc_engine.lanes.stages.field_prior import FieldPrior
+from rbc_engine.lanes.views.any_size import AnySizeLane
 from rbc_engine.meter import Meter
 from rbc_engine.packs.pack import Pack
 from rbc_engine.stats.drift import Drift
@@ -40,9 +41,9 @@ def lane_maker(
     meter: Meter,
     estimate_scale: bool = False,
     field_prior: FieldPrior | None = None,
-) -> Callable[[DeviceChoice], Lane]:
-    """Return a function that makes one lane of a pack on a device. Its lanes share the pack's
-    caller.
+) -> Callable[[DeviceChoice], AnyLane]:
+    """Return a function that makes one lane of a pack on a device, for frames of any size. Its
+    lanes share the pack's caller.
 
     estimate_scale, field_prior: as for Lane.
 
@@ -51,8 +52,8 @@ def lane_maker(
     caller = Caller(pack)
     check_caller(pack, caller)
 
-    def make(choice: DeviceChoice) -> Lane:
-        return Lane(
+    def make(choice: DeviceChoice) -> AnyLane:
+        lane = Lane(
             choice.device,
             pack,
             caller,
@@ -62,6 +63,9 @@ def lane_maker(
             meter=meter,
             estimate_scale=estimate_scale,
             field_prior=field_prior,
+        )
+        return AnySizeLane(
+            lane, pack.manifest, batch=choice.batch_frames, estimate_scale=estimate_scale
         )
 
     return make

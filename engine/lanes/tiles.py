@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rbc_engine.errors import ImageError, UsageError
+from rbc_engine.lanes.canvas import canvas_scale
 from rbc_engine.packs.manifest import DetectorSettings
 from rbc_engine.types.arrays import Float32
 from rbc_engine.types.frames import CanvasFit
@@ -20,6 +21,7 @@ __all__ = [
     "TilePlan",
     "assumed_scale",
     "plan_tiles",
+    "tile_grid",
 ]
 
 TILE_CANVAS_PX = 640
@@ -147,6 +149,11 @@ def assumed_scale(settings: DetectorSettings) -> float:
     return settings.short_side_px / _FIELD_SHORT_SIDE_PX
 
 
+def tile_grid(settings: DetectorSettings) -> int:
+    """Return the canvas px that the sides and overlaps of tiles are multiples of."""
+    return max(_GRID_CANVAS_PX, settings.strides_px[-1])
+
+
 def plan_tiles(
     slide_hw: tuple[int, int],
     *,
@@ -154,16 +161,18 @@ def plan_tiles(
     settings: DetectorSettings,
     tile_canvas_px: int | None = None,
     overlap_canvas_px: int = OVERLAP_CANVAS_PX,
+    wanted: float | None = None,
 ) -> TilePlan:
     """Plan the tiles of a slide.
 
-    The scale is that of fit_canvas, or `assumed_scale` without pixel_um, rounded so that 128 canvas
-    px are a whole number of pixels: half a per cent at most if the slide is as fine as the canvas.
+    The scale is `wanted`, or that of fit_canvas, or `assumed_scale` without pixel_um, rounded so
+    that 128 canvas px are a whole number of pixels: half a per cent at most if the slide is as fine
+    as the canvas.
     So every tile begins on a pixel, and on a cell of the detector's coarsest map: it samples the
     same points as one frame of the whole slide would.
 
     slide_hw: height and width of level 0, px. pixel_um: width of a level-0 pixel in µm, None if
-    unknown.
+    unknown. wanted: canvas px per level-0 pixel, in place of pixel_um.
     tile_canvas_px, overlap_canvas_px: multiples of 128 (or of the coarsest stride, if that is
         more); the overlap is at most half of the tile. None: TILE_CANVAS_PX, or less if a tile
         would have more than 3072 px a side.
@@ -171,14 +180,15 @@ def plan_tiles(
     Raises ImageError if the slide is too small for a tile, or its pixels too coarse or too fine to
     be used; UsageError for a tile or an overlap outside its range.
     """
-    grid = max(_GRID_CANVAS_PX, settings.strides_px[-1])
-    if pixel_um is not None and settings.um_per_canvas_px is not None:
-        wanted = pixel_um / settings.um_per_canvas_px
-    else:
+    grid = tile_grid(settings)
+    if wanted is None:
+        known = pixel_um is not None and settings.um_per_canvas_px is not None
         wanted = assumed_scale(settings)
+        if known:
+            wanted = canvas_scale(slide_hw, pixel_um=pixel_um, settings=settings)
     if not _SCALE_RANGE[0] <= wanted <= _SCALE_RANGE[1]:
         raise ImageError(
-            f"{pixel_um} µm per pixel makes {wanted:.3g} canvas px of a pixel, outside "
+            f"{wanted:.3g} canvas px to a pixel ({pixel_um or 'unknown'} µm), outside "
             f"{_SCALE_RANGE[0]:g}..{_SCALE_RANGE[1]:g}: a red cell is barely visible, or larger "
             f"than a tile; correct --um-per-px, or scan at another magnification"
         )

@@ -10,6 +10,7 @@ from rbc_engine.engine import Engine
 from rbc_engine.runs.bound import bound_record
 from rbc_engine.sinks.run_json import Counts, RunRecord
 from rbc_engine.sources.open import decoder_of
+from rbc_engine.text import printable
 from rbc_engine.types.results import FieldFlag, FieldResult
 
 __all__ = ["RunCounts", "run_head", "run_record"]
@@ -24,6 +25,8 @@ class RunCounts:
     failed: int = 0
     saturated: int = 0
     rescaled: int = 0
+    empty: int = 0
+    first_empty: str = ""
     unfamiliar: int = 0
     uncovered: int = 0
     regions: int = 0
@@ -38,6 +41,9 @@ class RunCounts:
         self.unfamiliar += FieldFlag.UNFAMILIAR in result.flags
         self.uncovered += FieldFlag.UNCOVERED in result.flags
         if result.regions is not None:
+            if not len(result.regions):
+                self.empty += 1
+                self.first_empty = self.first_empty or result.field
             self.regions += len(result.regions)
             self.abnormal += int(result.regions.abnormal.sum())
 
@@ -102,6 +108,12 @@ def run_record(
             f"{counts.rescaled} fields have implausible cell sizes at the assumed scale, so their "
             "scale was estimated from the cells (um_per_px in fields.csv). Macrocyte and microcyte "
             "calls there are relative to the field. Pass --um-per-px for true sizes."
+        )
+    if counts.empty:
+        stated.append(
+            f"{counts.empty} fields, the first of them {printable(counts.first_empty)}, have no "
+            "region: nothing there looks to the detector like a stained cell in bright field; see "
+            "whether they are empty, out of focus, or no pictures of a smear"
         )
     stage_seconds = engine.meter.stage_seconds
     return RunRecord.of(

@@ -58,7 +58,7 @@ def run_entries(
     pixel_um: float | None = None,
     limit: int | None = None,
     started: float | None = None,
-    warnings: Sequence[str] = (),
+    warnings: Iterable[str] = (),
     stop: threading.Event | None = None,
     on_plan: Callable[[Plan], object] = lambda plan: None,
     on_result: OnResult = lambda result, kept: None,
@@ -122,7 +122,7 @@ def run_fields(
     pixel_um: float | None = None,
     started: float,
     settings: Mapping[str, Any],
-    warnings: Sequence[str] = (),
+    warnings: Iterable[str] = (),
     stop: threading.Event,
     on_result: OnResult,
     on_tile: OnTile = lambda tile, of: None,
@@ -204,7 +204,7 @@ def run_fields(
     if lost is not None and counts.failed == counts.fields:
         raise lost  # nothing was done before the last device failed: there is nothing to keep
 
-    stated = [*plan.notes, *warnings, *slides.notes]
+    stated = [*plan.notes, *warnings, *journal.notes, *slides.notes]
     total = len(plan.entries)
     slide_count = sum(isinstance(entry, SlideRef) for entry in plan.entries)
     if slide_count and output.needs_frames:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,10 +16,12 @@ from rbc_engine.naming import arguments_named
 from rbc_engine.runs.given_scale import check_um_per_px, refuse_unused
 from rbc_engine.sinks.files.free_space import check_free_space
 from rbc_engine.sinks.formats.table import chosen_formats
-from rbc_engine.sinks.out_folder import Mode, claim
+from rbc_engine.sinks.out_folder import RESULT_FILES, RUN, Mode, claim
 from rbc_engine.sinks.run_json import RunRecord
+from rbc_engine.sources.copies import copy_notes
 from rbc_engine.sources.find import Found, find_fields
 from rbc_engine.stats.counts import SlideCounts, SlideTally
+from rbc_engine.types.frames import FieldRef
 from rbc_engine.types.results import FieldResult
 
 if TYPE_CHECKING:
@@ -132,9 +134,11 @@ def run_folder(
         )
         formats = chosen_formats([formats] if isinstance(formats, str) else list(formats))
         _check(resume=resume, overwrite=overwrite, limit=limit, um_per_px=um_per_px)
-        found = find_fields(given)
         mode: Mode = "overwrite" if overwrite else "resume" if resume else "new"
         claimed = claim(Path(out), mode, inputs={"INPUT": given})
+        found = find_fields(
+            given, out=Path(out), result_files=RESULT_FILES, holds_results=RUN.is_held
+        )
         entries = found.entries[:limit]
         check_free_space(Path(out), fields=len(entries))
         reporter = _Reporter(on_progress, on_result)
@@ -186,15 +190,15 @@ def _check(*, resume: bool, overwrite: bool, limit: int | None, um_per_px: float
         )
 
 
-def _left_out(found: Found, limit: int | None) -> list[str]:
-    warnings = []
-    if found.skipped:
-        warnings.append(
-            f"{found.skipped} files or folders were skipped: hidden, links, or not images"
-        )
-    if limit is not None and limit < len(found.entries):
-        warnings.append(f"--limit {limit}: {len(found.entries) - limit} fields were left out")
-    return warnings
+def _left_out(found: Found, limit: int | None) -> Iterator[str]:
+    """Say what was not run, or is there twice. Slow where many files are equally large: to be asked
+    when the run is over.
+    """
+    yield from found.passed_over.lines()
+    taken = found.entries[:limit]
+    if len(taken) < len(found.entries):
+        yield f"--limit {limit}: {len(found.entries) - len(taken)} fields were left out"
+    yield from copy_notes(entry for entry in taken if isinstance(entry, FieldRef))
 
 
 class _Reporter:

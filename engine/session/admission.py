@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rbc_engine.errors import SessionClosedError
+from rbc_engine.lanes.own_process import OwnCondition
 from rbc_engine.session.field_names import FieldNames
 from rbc_engine.session.ledger import Ledger
 from rbc_engine.session.outbox import Outbox
@@ -71,7 +72,7 @@ class Flow:
     def __init__(self, options: SessionOptions, *, limit: int) -> None:
         self.options = options
         self.limit = limit
-        self.changed = threading.Condition(threading.RLock())
+        self.changed = OwnCondition("session")
         self.ledger = Ledger()
         self.outbox = Outbox(in_order=options.order == "submitted", most=options.max_unread)
         self.pool = BufferPool(limit)

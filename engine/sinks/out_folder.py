@@ -27,7 +27,7 @@ from rbc_engine.sinks.own_files import (
 from rbc_engine.sinks.run_json import RUN_JSON
 from rbc_engine.text import encodable
 
-__all__ = ["RUN", "Contents", "Mode", "OutFolder", "claim"]
+__all__ = ["RESULT_FILES", "RUN", "Contents", "Mode", "OutFolder", "claim"]
 
 Mode = Literal["new", "overwrite", "resume"]
 """Treatment of results already in the folder: refused, replaced, or completed."""
@@ -58,6 +58,9 @@ def _holds_run(folder: Path) -> bool:
 
 RUN = Contents(name="run", is_held=_holds_run, own_files=own_files)
 """The files of a run, complete or interrupted."""
+
+RESULT_FILES = (RUN_JSON, RUN_JOURNAL, LIVE_JOURNAL, OWN_FILES)
+"""A folder without any of these holds no run."""
 
 
 class OutFolder:

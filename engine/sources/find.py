@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rbc_engine.errors import ImageError, UsageError
 from rbc_engine.sources.base import Entry, entry_ref, field_order
+from rbc_engine.sources.copies import same_files
 from rbc_engine.sources.images.table import IMAGE_SUFFIXES
+from rbc_engine.sources.passed_over import PassedOver, is_system_folder
+from rbc_engine.sources.slides.dicom_header import dicom_header
 from rbc_engine.sources.slides.open import is_whole_slide
 from rbc_engine.sources.slides.slide_parts import named_parts
 from rbc_engine.sources.slides.table import SLIDE_SUFFIXES
@@ -26,15 +29,20 @@ class Found:
 
     entries: by slide, then field, in natural order (img2 before img10). A folder that cannot be
         listed has a Decoded with its error here, so that it gets its row.
-    skipped: how many files and folders were passed over: hidden ones, links to folders, files that
-        are no images.
+    passed_over: what was not taken, by kind.
     """
 
     entries: list[Entry]
-    skipped: int
+    passed_over: PassedOver
 
 
-def find_fields(inputs: Sequence[Path]) -> Found:
+def find_fields(
+    inputs: Sequence[Path],
+    *,
+    out: Path | None = None,
+    result_files: Collection[str] = (),
+    holds_results: Callable[[Path], bool] = lambda folder: True,
+) -> Found:
     """Find the images and whole slides of every INPUT, a file or a folder with its subfolders.
 
     Each folder that directly holds images is one slide, named by its path relative to INPUT; INPUT
@@ -43,23 +51,57 @@ def find_fields(inputs: Sequence[Path]) -> Found:
     INPUT. `field` is the path relative to INPUT. Both are POSIX paths with unprintable characters,
     undecodable bytes and backslashes escaped, so that names that differ stay different.
 
+    Passed over are hidden files and folders, folders of the system or of a NAS, links to folders,
+    further names of one file in a folder, and folders with results: `out`, and those that hold one
+    of `result_files` if `holds_results` says so of them.
+
     Raises UsageError if an INPUT is missing or holds no image, if two INPUTs hold the same file, or
     if one slide name stands for two folders.
     """
     if not inputs:
         raise UsageError("INPUT is missing; give image files or folders of images")
     found: list[tuple[Path, Entry]] = []
-    skipped = 0
+    passed_over = PassedOver()
+    is_out = _is_same(out)
+
+    def is_results(folder: Path, files: Collection[str]) -> bool:
+        named = any(name in files for name in result_files)
+        return is_out(folder) or (named and holds_results(folder))
+
     for given in inputs:
-        here = _search(given)
+        here = _search(given, is_results)
         found += [(given, entry) for entry in here.entries]
-        skipped += here.skipped
+        passed_over.update(here.passed_over)
     _refuse_repeats(found)
     entries = sorted((entry for _, entry in found), key=lambda entry: field_order(entry_ref(entry)))
-    return Found(entries=entries, skipped=skipped)
+    return Found(entries=entries, passed_over=passed_over)
 
 
-def _search(given: Path) -> Found:
+_IsResults = Callable[[Path, Collection[str]], bool]
+"""Tell from a folder and the names of its files whether it holds results."""
+
+
+def _is_same(folder: Path | None) -> Callable[[Path], bool]:
+    """Tell whether a folder is this one, under whatever name."""
+    try:
+        status = None if folder is None else folder.stat()
+    except (OSError, ValueError):
+        status = None
+    if status is None:
+        return lambda other: False
+    identity = (status.st_dev, status.st_ino)
+
+    def is_it(other: Path) -> bool:
+        try:
+            found = other.stat()
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == identity
+
+    return is_it
+
+
+def _search(given: Path, is_results: _IsResults) -> Found:
     shown = printable(str(given))
     try:
         mode = given.stat().st_mode
@@ -69,34 +111,34 @@ def _search(given: Path) -> Found:
         raise UsageError(f"INPUT {shown} cannot be read: {_reason(error)}") from error
     if stat.S_ISREG(mode):
         slide, name = _escape(_own_name(given.parent)), _escape(given.name)
-        return Found(entries=[_entry(slide=slide, field=name, path=given)], skipped=0)
+        entry = _entry(slide=slide, field=name, path=given)
+        return Found(entries=[entry], passed_over=PassedOver())
     if not stat.S_ISDIR(mode):
         raise UsageError(f"INPUT {shown} is neither a file nor a folder; give one of these")
-    found = _search_folder(given)
+    found = _search_folder(given, is_results)
     if not found.entries:
+        over = found.passed_over
+        kinds = "".join(f"; {line}" for line in over.lines())
         raise UsageError(
             f"INPUT {shown} holds no image ({' '.join(IMAGE_SUFFIXES)}) and no slide "
-            f"({' '.join(SLIDE_SUFFIXES)}); files and folders passed over: {found.skipped}"
+            f"({' '.join(SLIDE_SUFFIXES)}); files and folders passed over: {over.count}{kinds}"
         )
     return found
 
 
-def _search_folder(folder: Path) -> Found:
+def _search_folder(folder: Path, is_results: _IsResults) -> Found:
     entries: list[Entry] = []
-    skipped = 0
+    passed_over = PassedOver()
     failures: list[OSError] = []
     for parent, subfolders, files in os.walk(folder, onerror=failures.append):
         here = Path(parent)
         relative = here.relative_to(folder)
-        parts = _slide_parts(here, files)
-        images = [name for name in files if _is_image(name) and name not in parts]
-        kept = [
-            name
-            for name in subfolders
-            if not name.startswith(".") and not (here / name).is_symlink()
-        ]
-        skipped += len(files) - len(images) + len(subfolders) - len(kept)
-        subfolders[:] = kept
+        if is_results(here, files):
+            passed_over.add_results(relative.as_posix() if relative.parts else _own_name(folder))
+            subfolders.clear()
+            continue
+        images = _images(here, files, passed_over)
+        subfolders[:] = _searched(here, subfolders, passed_over)
         slide = _escape(relative.as_posix() if relative.parts else _own_name(folder))
         entries += [
             _entry(slide=slide, field=_escape((relative / name).as_posix()), path=here / name)
@@ -112,7 +154,41 @@ def _search_folder(folder: Path) -> Found:
         name = _escape(path.relative_to(folder).as_posix())
         message = f"{name}: this folder cannot be listed: {_reason(failure)}; make it readable"
         entries.append(Decoded(ref=FieldRef(slide=name, field=name, path=path), error=message))
-    return Found(entries=entries, skipped=skipped)
+    return Found(entries=entries, passed_over=passed_over)
+
+
+def _images(folder: Path, files: Sequence[str], passed_over: PassedOver) -> list[str]:
+    """Return the images of a folder, each file once, and count the others."""
+    parts = _slide_parts(folder, files)
+    images = []
+    for name in files:
+        if name.startswith("."):
+            passed_over.add_other("hidden")
+        elif name in parts:
+            passed_over.add_other("parts of a slide")
+        elif name.lower().endswith(IMAGE_SUFFIXES + SLIDE_SUFFIXES):
+            images.append(name)
+        else:
+            passed_over.add_file(name)
+    further = same_files([folder / name for name in sorted(images)])
+    for link, target in further.items():
+        passed_over.add_link(link.name, target.name)
+    return [name for name in images if folder / name not in further]
+
+
+def _searched(folder: Path, subfolders: Sequence[str], passed_over: PassedOver) -> list[str]:
+    """Return the subfolders that are to be searched, and count the others."""
+    kept = []
+    for name in subfolders:
+        if is_system_folder(name):
+            passed_over.add_system(name)
+        elif name.startswith("."):
+            passed_over.add_other("hidden")
+        elif (folder / name).is_symlink():
+            passed_over.add_other("links to folders")
+        else:
+            kept.append(name)
+    return kept
 
 
 def _refuse_repeats(found: Sequence[tuple[Path, Entry]]) -> None:
@@ -147,14 +223,19 @@ def _entry(*, slide: str, field: str, path: Path) -> FieldRef:
     return FieldRef(slide=slide, field=field, path=path)
 
 
-def _is_image(name: str) -> bool:
-    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES + SLIDE_SUFFIXES)
-
-
 def _slide_parts(folder: Path, files: Sequence[str]) -> set[str]:
-    """Return images that are parts of a slide in several files, named in a .vms or .vmu."""
+    """Return files that are parts of a slide in several: named in a .vms or .vmu, or further ones
+    of a DICOM series.
+    """
     named: set[str] = set()
-    for name in files:
+    series: set[str] = set()
+    for name in sorted(files):
+        if name.lower().endswith(".dcm"):
+            header = dicom_header(folder / name)
+            if header is not None and (header.series in series or not header.is_level):
+                named.add(name)
+            elif header is not None:
+                series.add(header.series)
         if name.lower().endswith((".vms", ".vmu")):
             try:
                 named.update(named_parts(folder / name))

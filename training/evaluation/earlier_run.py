@@ -80,7 +80,7 @@ def _read_files(regions_parquet: Path) -> tuple[RunRecord, list[dict[str, str]],
     folder = regions_parquet.parent
     try:
         run = RunRecord.read(folder / RUN_JSON)
-        with (folder / FieldsCsv.NAME).open(newline="", encoding="utf-8") as file:
+        with (folder / FieldsCsv.NAME).open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
         # Through memory, so that a fault is reported as one of this file.
         table = pq.read_table(pa.BufferReader(regions_parquet.read_bytes()))

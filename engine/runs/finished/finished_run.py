@@ -155,7 +155,7 @@ class FinishedRun(Closing):
                 raise self._wrong(name, f"it is larger than {_MOST_CSV_BYTES} bytes")
             file.seek(0)
             csv.field_size_limit(_MOST_CELL)
-            reader = csv.reader(io.TextIOWrapper(file, "utf-8", newline=""), strict=True)
+            reader = csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline=""), strict=True)
             first_region = first_cell = 0
             try:
                 if next(reader, None) != list(FIELD_COLUMNS):

@@ -111,7 +111,7 @@ def run_live(
         decoder=decoder,
         startup_s=begun - started,
         settings=settings,
-        warnings=_warnings(session, feeder),
+        warnings=[*_warnings(session, feeder), *journal.notes],
     )
     latency = session.latency
     run = output.finish(

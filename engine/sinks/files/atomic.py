@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rbc_engine.errors import OutputError
+from rbc_engine.sinks.files.drive import sync_folder
 from rbc_engine.text import encodable
 
 __all__ = [
@@ -23,7 +24,6 @@ __all__ = [
     "file_sha256",
     "hidden_beside",
     "remove_abandoned",
-    "sync_folder",
 ]
 
 _BUFFER_BYTES = 1 << 16
@@ -130,14 +130,3 @@ def remove_abandoned(path: Path) -> None:
             shutil.rmtree(left)
         else:
             left.unlink()
-
-
-def sync_folder(folder: Path) -> None:
-    """Write the names in a folder to disk, so that a rename survives a power cut. Raises
-    OSError.
-    """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from rbc_engine.sinks.files.atomic import explain_os_errors, hidden_beside, sync_folder
+from rbc_engine.sinks.files.atomic import explain_os_errors, hidden_beside
+from rbc_engine.sinks.files.drive import sync_folder
 from rbc_engine.text import encodable
 from rbc_engine.types.results import FieldResult
 

@@ -6,7 +6,6 @@ before it, then bytes.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import struct
@@ -20,7 +19,8 @@ from typing import Any, BinaryIO
 
 from rbc_engine.closing import Closing
 from rbc_engine.errors import OutputError
-from rbc_engine.sinks.files.atomic import explain_os_errors, hidden_beside, sync_folder
+from rbc_engine.sinks.files.atomic import explain_os_errors, hidden_beside
+from rbc_engine.sinks.files.drive import NO_LOCKS, NO_SYNC, lock_file, sync_folder
 
 __all__ = ["Record", "RecordReader", "RecordWriter", "lock_for_reading", "read_record"]
 
@@ -45,8 +45,8 @@ class RecordWriter(Closing):
     returns, and so survives the program; about a second later it is on disk, and so survives a
     power cut.
 
-    The file is locked until it is closed. publish, append and sync raise OutputError if writing
-    fails.
+    The file is locked until it is closed, if its drive has locks. notes: what its drive lacks.
+    publish, append and sync raise OutputError if writing fails.
     """
 
     def __init__(self, path: Path, file: BinaryIO, *, beside: Path | None = None) -> None:
@@ -55,6 +55,7 @@ class RecordWriter(Closing):
         """
         self.path = path
         self._file = file
+        self.notes: list[str] = []
         self._beside = beside
         self._failure: OSError | None = None
         self._dirty = threading.Event()
@@ -71,8 +72,9 @@ class RecordWriter(Closing):
         beside = hidden_beside(path)
         with explain_os_errors(path):
             file = beside.open("xb", buffering=0)
-            fcntl.flock(file, fcntl.LOCK_EX)
+            locked = lock_file(file, shared=False)
         writer = cls(path, file, beside=beside)
+        writer._note_lock(locked)
         try:
             writer.append(head)
         except BaseException:
@@ -88,14 +90,16 @@ class RecordWriter(Closing):
         with explain_os_errors(path):
             file = path.open("r+b", buffering=0)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            locked = lock_file(file, shared=False)
+        except BlockingIOError as error:
             file.close()
             raise OutputError(_still_written(path)) from error
         with explain_os_errors(path):
             file.truncate(end)
             file.seek(end)
-        return cls(path, file)
+        writer = cls(path, file)
+        writer._note_lock(locked)
+        return writer
 
     def publish(self) -> None:
         """Write the records to disk, then move the file into place."""
@@ -105,7 +109,8 @@ class RecordWriter(Closing):
             os.fdatasync(self._file.fileno())
             self._beside.replace(self.path)
             self._beside = None
-            sync_folder(self.path.parent)
+            if not sync_folder(self.path.parent):
+                self.notes.append(NO_SYNC)
 
     def append(self, header: dict[str, Any], *data: bytes) -> int:
         """Append a record and return its offset. A record that cannot be written whole ends the
@@ -153,6 +158,10 @@ class RecordWriter(Closing):
         if self._beside is None:
             with explain_os_errors(self.path):
                 self.path.unlink(missing_ok=True)
+
+    def _note_lock(self, locked: bool) -> None:
+        if not locked:
+            self.notes.append(NO_LOCKS)
 
     def _sync_soon(self) -> None:
         self._dirty.set()
@@ -206,8 +215,8 @@ def read_record(file: BinaryIO, offset: int) -> Record | None:
 def lock_for_reading(path: Path, file: BinaryIO) -> None:
     """Raise OutputError if the file is still being written."""
     try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
+        lock_file(file, shared=True)
+    except BlockingIOError as error:
         raise OutputError(_still_written(path)) from error
 
 

@@ -79,7 +79,7 @@ class CocoJson:
         self._images += 1
         image = {
             "id": self._images,
-            "file_name": encodable(result.field),
+            "file_name": encodable(_file_name(result)),
             "slide": encodable(result.slide),
             "width": result.width,
             "height": result.height,
@@ -163,6 +163,13 @@ def _annotation_template(types: int) -> str:
         f'"p": [{", ".join(["%.7g"] * types)}], '
         '"kind": "%s", "abnormal": %s, "flags": %s, "types": %s}}'
     )
+
+
+def _file_name(result: FieldResult) -> str:
+    """Return the path below INPUT, behind its slide unless it begins so: unique in the file."""
+    if result.field == result.slide or result.field.startswith(f"{result.slide}/"):
+        return result.field
+    return f"{result.slide}/{result.field}"
 
 
 def _separator(*, first: bool) -> bytes:

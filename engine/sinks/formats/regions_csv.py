@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -36,8 +37,8 @@ class RegionsCsv:
     """Write the columns a person looks for first, then boxes and probabilities.
 
     type: the likeliest type of a red region; `unsure` where no type is likely; else the kind.
-    Probabilities have four decimals, px one: regions.parquet has them in full. UTF-8 without a
-    byte order mark; text in double quotes, made safe for spreadsheets by csv_text.
+    Probabilities have four decimals, px one: regions.parquet has them in full. UTF-8 with a byte
+    order mark; text in double quotes, made safe for spreadsheets by csv_text.
     """
 
     NAME = "regions.csv"
@@ -47,6 +48,7 @@ class RegionsCsv:
         self._types = pack.types
         self._rows = RegionRows()
         self._file = AtomicFile(folder / self.NAME)
+        self._file.write(codecs.BOM_UTF8)
         self._writer = pa.csv.CSVWriter(self._file.file, _schema(pack.types))
 
     def write(self, result: FieldResult) -> None:

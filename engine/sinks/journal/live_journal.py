@@ -40,6 +40,11 @@ class LiveJournal(Closing):
         self._records = RecordWriter.create(out.path / LIVE_JOURNAL, {"schema": _SCHEMA, **head})
         self._records.publish()
 
+    @property
+    def notes(self) -> list[str]:
+        """Return what its drive lacks, in one line each."""
+        return self._records.notes
+
     def write(self, ended: Ended) -> None:
         header: dict[str, Any] = {
             "number": ended.number,

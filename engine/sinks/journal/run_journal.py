@@ -157,6 +157,11 @@ class RunJournal(Closing):
         raise ResultsError(f"{self._records.path} was changed while it was read; run it again")
 
     @property
+    def notes(self) -> list[str]:
+        """Return what its drive lacks, in one line each."""
+        return self._records.notes
+
+    @property
     def done(self) -> int:
         """Return how many fields have a result that did not fail."""
         return sum(field.ok for field in self.stored.values())

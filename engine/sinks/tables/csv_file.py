@@ -13,7 +13,8 @@ __all__ = ["CsvFile"]
 
 
 class CsvFile:
-    """Write one table: UTF-8 without a byte order mark, RFC 4180, columns named in the first line.
+    """Write one table: UTF-8 with a byte order mark, by which spreadsheets know it; RFC 4180,
+    columns named in the first line.
 
     write_row, complete and finish raise OutputError if writing fails.
     """
@@ -22,6 +23,8 @@ class CsvFile:
         self._file = AtomicFile(path)
         # A stream writer has no buffer of its own, so that the AtomicFile knows of everything there
         # is to write.
+        with explain_os_errors(path):
+            self._file.file.write(codecs.BOM_UTF8)
         self._writer = csv.writer(codecs.getwriter("utf-8")(self._file.file))
         self.write_row(columns)
 

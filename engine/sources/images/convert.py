@@ -1,11 +1,10 @@
-"""What the readers of image files share: limits, and samples of any kind to upright 8-bit RGB."""
+"""What the readers of image files share: limits, colours, orientation."""
 
 from __future__ import annotations
 
 import struct
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from rbc_engine.errors import ImageError
@@ -15,11 +14,9 @@ from rbc_engine.types.frames import MAX_SIDE_PX, MIN_SIDE_PX
 
 __all__ = [
     "ORIENTATION_TAG",
-    "check_bits",
     "check_size",
     "cmyk_to_rgb",
     "exif_orientation",
-    "to_8_bits",
     "to_rgb",
     "upright",
 ]
@@ -29,9 +26,6 @@ ORIENTATION_TAG = 0x0112
 
 _DECODED_BYTES_PER_PX = 24
 """At most, while it is decoded: 16-bit samples, as they are stored, in 32 bits, and as RGB."""
-
-_MIN_BITS = 13
-"""16-bit images whose brightest value needs fewer come unscaled from a 10- or 12-bit camera."""
 
 
 def check_size(width: int, height: int) -> None:
@@ -43,26 +37,9 @@ def check_size(width: int, height: int) -> None:
     if max(width, height) > MAX_SIDE_PX:
         raise ImageError(
             f"{width}x{height} px, but no side may exceed {MAX_SIDE_PX} px; cut it into fields, or "
-            "open it as a whole slide"
+            "save it as TIFF, which is read as a whole slide"
         )
     check_memory(width * height * _DECODED_BYTES_PER_PX, what=f"an image of {width}x{height} px")
-
-
-def check_bits(brightest: int) -> None:
-    bits = brightest.bit_length()
-    if bits < _MIN_BITS:
-        raise ImageError(
-            f"16-bit, but its brightest value is {brightest}, which needs {bits} bits: a camera's "
-            "values, unscaled; rescale it to 0..65535 first, or export it with 8 bits"
-        )
-
-
-def to_8_bits(samples: npt.NDArray[np.unsignedinteger]) -> UInt8:
-    """Return uint8 unchanged, and uint16 divided by 257 and rounded, in any shape."""
-    if samples.dtype == np.uint8:
-        return samples.astype(np.uint8, copy=False)
-    check_bits(int(samples.max()))
-    return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def to_rgb(image: Image.Image) -> UInt8:

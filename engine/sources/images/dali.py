@@ -23,14 +23,16 @@ import numpy.typing as npt
 from rbc_engine.closing import Closing
 from rbc_engine.errors import ImageError
 from rbc_engine.sources.images.ahead import ReadAhead
-from rbc_engine.sources.images.decode import decode_image, read_stamped
-from rbc_engine.sources.images.jpeg import plain_jpeg
+from rbc_engine.sources.images.base import Picture, PictureNotes
+from rbc_engine.sources.images.decode import decode_picture, read_stamped
+from rbc_engine.sources.images.jpeg import jpeg_scale, plain_jpeg
 from rbc_engine.types.arrays import UInt8
-from rbc_engine.types.frames import HOST, Decoded, FieldRef, FileStamp, Frame, Place
+from rbc_engine.types.frames import HOST, Decoded, FieldRef, FileStamp, Place
 
 __all__ = ["DaliImage", "DaliSource", "build_pipeline"]
 
 _PREFETCH = 2
+_NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 _MOST_THREADS = 8
 
 
@@ -137,7 +139,7 @@ class DaliSource(Closing):
         pixel_um: float | None = None,
     ) -> None:
         self.given_up = 0
-        self._pixel_um = pixel_um
+        self._notes = PictureNotes(pixel_um)
         self._batch_size = batch_size
         self._read = ReadAhead(self._read_item, entries, workers=workers, ahead=max(ahead, workers))
         self._unread = self._batches()
@@ -156,11 +158,13 @@ class DaliSource(Closing):
 
     @property
     def notes(self) -> Sequence[str]:
+        lines = self._notes.lines()
         if not self.given_up:
-            return ()
+            return lines
         return [
+            *lines,
             f"DALI could not decode {self.given_up} batches of {self._batch_size} files as a "
-            "whole; their files were decoded one by one on the CPU"
+            "whole; their files were decoded one by one on the CPU",
         ]
 
     def __iter__(self) -> Iterator[Decoded]:
@@ -240,20 +244,21 @@ class DaliSource(Closing):
     def _decode_here(self, item: _Item, data: bytes, started: float) -> Decoded:
         """Decode on the CPU, as without DALI."""
         try:
-            pixels, reason = decode_image(data, name=item.ref.field), None
+            frame, reason = (
+                self._notes.frame(item.ref, decode_picture(data, name=item.ref.field)),
+                None,
+            )
         except ImageError as error:
-            pixels, reason = None, str(error)
+            frame, reason = None, str(error)
         item.seconds += time.perf_counter() - started
-        if pixels is None:
-            return Decoded(ref=item.ref, error=reason, seconds=item.seconds, stamp=item.stamp)
-        return self._done(item, pixels)
-
-    def _done(self, item: _Item, pixels: UInt8 | DaliImage) -> Decoded:
-        if isinstance(pixels, DaliImage) and pixels.place == HOST:
-            pixels = pixels.to_host()
-        frame = Frame(
-            pixels=pixels, slide=item.ref.slide, field=item.ref.field, pixel_um=self._pixel_um
+        return Decoded(
+            ref=item.ref, frame=frame, error=reason, seconds=item.seconds, stamp=item.stamp
         )
+
+    def _done(self, item: _Item, image: DaliImage) -> Decoded:
+        pixels = image.to_host() if image.place == HOST else image
+        stated = Picture(pixels=_NO_PIXELS, scale=jpeg_scale(item.data or b""))
+        frame = self._notes.frame(item.ref, stated, pixels=pixels)
         return Decoded(ref=item.ref, frame=frame, seconds=item.seconds, stamp=item.stamp)
 
 

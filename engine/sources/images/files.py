@@ -9,8 +9,9 @@ from rbc_engine.closing import Closing
 from rbc_engine.errors import ImageError
 from rbc_engine.sources.base import Entry
 from rbc_engine.sources.images.ahead import ReadAhead
-from rbc_engine.sources.images.decode import decode_image, read_stamped
-from rbc_engine.types.frames import Decoded, Frame
+from rbc_engine.sources.images.base import PictureNotes
+from rbc_engine.sources.images.decode import decode_picture, read_stamped
+from rbc_engine.types.frames import Decoded
 
 __all__ = ["FileSource"]
 
@@ -20,10 +21,9 @@ class FileSource(Closing):
 
     workers: decoding threads.
     ahead: the most frames that are being decoded or wait, which bounds the memory used.
-    pixel_um: width of a pixel in µm, the same for all frames, None if unknown.
+    pixel_um: width of a pixel in µm, the same for all frames; None leaves each what its file
+        states.
     """
-
-    notes: Sequence[str] = ()
 
     def __init__(
         self,
@@ -33,8 +33,12 @@ class FileSource(Closing):
         ahead: int,
         pixel_um: float | None = None,
     ) -> None:
-        self._pixel_um = pixel_um
+        self._notes = PictureNotes(pixel_um)
         self._decoded = ReadAhead(self._decode, entries, workers=workers, ahead=ahead)
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return self._notes.lines()
 
     def __iter__(self) -> Iterator[Decoded]:
         return iter(self._decoded)
@@ -50,10 +54,7 @@ class FileSource(Closing):
         frame, reason, stamp = None, None, None
         try:
             data, stamp = read_stamped(entry.path, name=entry.field)
-            pixels = decode_image(data, name=entry.field)
-            frame = Frame(
-                pixels=pixels, slide=entry.slide, field=entry.field, pixel_um=self._pixel_um
-            )
+            frame = self._notes.frame(entry, decode_picture(data, name=entry.field))
         except ImageError as error:
             reason = str(error)
         seconds = time.perf_counter() - start

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from rbc_engine.libraries import Library
-from rbc_engine.types.arrays import UInt8
+from rbc_engine.sources.images.base import Picture
 
 __all__ = ["IMAGE_SUFFIXES", "READERS", "ImageReader", "reader_of"]
 
@@ -22,8 +22,8 @@ class ImageReader:
 
     name: as messages call it. suffixes: of the files in a folder that count as such images.
     magic: how one begins. That alone decides what a file is, never its name.
-    module, function: what decodes the bytes of a file: takes bytes, gives uint8 [H, W, 3] RGB,
-        sides MIN_SIDE_PX..MAX_SIDE_PX, and raises ImageError, or whatever its library raises.
+    module, function: what decodes the bytes of a file: takes bytes, gives a Picture with sides
+        MIN_SIDE_PX..MAX_SIDE_PX, and raises ImageError, or whatever its library raises.
     library: what it needs.
     """
 
@@ -34,9 +34,9 @@ class ImageReader:
     function: str
     library: Library
 
-    def load(self) -> Callable[[bytes], UInt8]:
+    def load(self) -> Callable[[bytes], Picture]:
         """Import what decodes."""
-        decode: Callable[[bytes], UInt8] = getattr(import_module(self.module), self.function)
+        decode: Callable[[bytes], Picture] = getattr(import_module(self.module), self.function)
         return decode
 
 
@@ -54,7 +54,7 @@ _TIFFFILE = _library("tifffile", "tifffile")
 READERS = (
     ImageReader(
         name="JPEG",
-        suffixes=(".jpg", ".jpeg"),
+        suffixes=(".jpg", ".jpeg", ".jpe", ".jfif", ".jif"),
         magic=re.compile(rb"\xff\xd8\xff"),
         module="rbc_engine.sources.images.jpeg",
         function="decode_jpeg",
@@ -64,7 +64,7 @@ READERS = (
         name="PNG",
         suffixes=(".png",),
         magic=re.compile(rb"\x89PNG\r\n\x1a\n"),
-        module="rbc_engine.sources.images.pillow",
+        module="rbc_engine.sources.images.png",
         function="decode_png",
         library=_PILLOW,
     ),
@@ -72,13 +72,13 @@ READERS = (
         name="TIFF",
         suffixes=(".tif", ".tiff"),
         magic=re.compile(rb"II[*+]\0|MM\0[*+]"),
-        module="rbc_engine.sources.images.tiff_image",
+        module="rbc_engine.sources.images.tiff.tiff_image",
         function="decode_tiff",
         library=_TIFFFILE,
     ),
     ImageReader(
         name="BMP",
-        suffixes=(".bmp",),
+        suffixes=(".bmp", ".dib"),
         magic=re.compile(rb"BM"),
         module="rbc_engine.sources.images.pillow",
         function="decode_bmp",
@@ -92,9 +92,24 @@ READERS = (
         function="decode_webp",
         library=_PILLOW,
     ),
+    ImageReader(
+        name="HEIC",
+        suffixes=(".heic", ".heif", ".hif"),
+        magic=re.compile(rb".{4}ftyp(?:heic|heix|heim|heis|mif1)", re.DOTALL),
+        module="rbc_engine.sources.images.native.heif",
+        function="decode_heif",
+        library=Library(
+            name="pillow-heif",
+            module="pillow_heif",
+            distributions=("pillow-heif",),
+            remedy="pip install 'rbc-engine[phones]'",
+        ),
+    ),
 )
 
-IMAGE_SUFFIXES = tuple(suffix for reader in READERS for suffix in reader.suffixes)
+IMAGE_SUFFIXES = tuple(
+    suffix for reader in READERS if reader.library.missing() is None for suffix in reader.suffixes
+)
 """Which files of a folder count as images. A file that is itself an INPUT may have any name."""
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 from rbc_engine.errors import ImageError
 from rbc_engine.libraries import Library
+from rbc_engine.sources.stated_scale import StatedScale
 from rbc_engine.types.arrays import UInt8
 
 __all__ = [
@@ -19,13 +20,10 @@ __all__ = [
     "Slide",
     "SlideModule",
     "checked_levels",
-    "checked_pixel_um",
 ]
 
 MAX_SLIDE_SIDE_PX = 1 << 20
 """Longest side of a slide: scanners make less than a third of it."""
-
-_PIXEL_UM = (0.01, 10.0)
 
 OPENSLIDE = Library(
     name="OpenSlide",
@@ -58,13 +56,15 @@ class Slide(Protocol):
 
     reader: the library that reads it, with its version.
     levels: the largest first; each has the whole of what level 0 shows.
-    pixel_um: width of a level-0 pixel in µm, None if the file does not say, or says what cannot be.
+    scale: how wide a level-0 pixel is, None if the file does not say, or says what cannot be.
+    origin: x and y, in the file's own pixels, of the first pixel of level 0, where viewers begin.
     notes: what of the file is not used, and why.
     """
 
     reader: str
     levels: Sequence[Level]
-    pixel_um: float | None
+    scale: StatedScale | None
+    origin: tuple[int, int]
     notes: list[str]
 
     def read(self, level: int, box: Box) -> tuple[UInt8, bool]:
@@ -100,30 +100,6 @@ class SlideModule(Protocol):
         Raises ImageError if it is one, and cannot be used.
         """
         ...
-
-
-def checked_pixel_um(
-    widths_um: tuple[float, float], *, stated_in: str, notes: list[str]
-) -> float | None:
-    """Return the pixel width that a file states; None, with a note, if it cannot be true.
-
-    widths_um: along x and y. stated_in: where in the file.
-    """
-    low, high = _PIXEL_UM
-    if not all(low <= width <= high for width in widths_um):
-        shown = " x ".join(f"{width:.4g}" for width in widths_um)
-        notes.append(
-            f"its {stated_in} says {shown} µm per pixel, which no microscope has "
-            f"({low:g}..{high:g}): ignored"
-        )
-        return None
-    mean = (widths_um[0] + widths_um[1]) / 2
-    if abs(widths_um[0] - widths_um[1]) > 0.02 * mean:
-        notes.append(
-            f"its pixels are not square ({widths_um[0]:.4g} x {widths_um[1]:.4g} µm): their mean "
-            "is used"
-        )
-    return mean
 
 
 def checked_levels(sizes: Sequence[tuple[int, int]], *, notes: list[str]) -> dict[int, Level]:

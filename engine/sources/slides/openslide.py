@@ -15,8 +15,8 @@ from rbc_engine.sources.slides.base import (
     Box,
     Level,
     checked_levels,
-    checked_pixel_um,
 )
+from rbc_engine.sources.stated_scale import StatedScale, checked_pixel_um, objective_scale
 from rbc_engine.text import printable
 from rbc_engine.types.arrays import UInt8
 
@@ -76,15 +76,22 @@ class OpenSlideSlide:
             raise self._damaged(error) from error
         try:
             properties = self._slide.properties
-            levels = self._bounded(
-                checked_levels(self._slide.level_dimensions, notes=self.notes), properties
-            )
+            x, y, width, height = _bounds(self._slide.dimensions, properties)
+            self.origin = (x, y)
+            sizes = [
+                (min(int(width / down), most[0]), min(int(height / down), most[1]))
+                for down, most in zip(
+                    self._slide.level_downsamples, self._slide.level_dimensions, strict=True
+                )
+            ]
+            levels = self._bounded(checked_levels(sizes, notes=self.notes), properties)
             self._numbers = list(levels)
             self.levels: Sequence[Level] = list(levels.values())
             self._background = _colour(properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR))
-            self.pixel_um = self._stated_pixel_um(
+            self.scale = self._stated_scale(
                 properties.get(openslide.PROPERTY_NAME_MPP_X),
                 properties.get(openslide.PROPERTY_NAME_MPP_Y),
+                properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER),
             )
         except BaseException:
             self.close()
@@ -94,7 +101,8 @@ class OpenSlideSlide:
         down = self.levels[level].down
         # OpenSlide wants the corner in level-0 pixels, and places it to a fraction of one of the
         # level.
-        corner = (round(box.x0 * down), round(box.y0 * down))
+        x, y = self.origin
+        corner = (x + round(box.x0 * down), y + round(box.y0 * down))
         size = (box.x1 - box.x0, box.y1 - box.y0)
         try:
             rgba = np.asarray(self._slide.read_region(corner, self._numbers[level], size))
@@ -129,19 +137,39 @@ class OpenSlideSlide:
             self.notes.append(f"level {index} is not used: {reason}")
         return usable
 
-    def _stated_pixel_um(self, x: str | None, y: str | None) -> float | None:
-        if x is None:
-            return None
-        try:
-            widths = (float(x), float(y if y is not None else x))
-        except ValueError:
-            self.notes.append(f"its µm per pixel are no number ({printable(x)!r:.40}): ignored")
-            return None
-        return checked_pixel_um(widths, stated_in="metadata", notes=self.notes)
+    def _stated_scale(self, x: str | None, y: str | None, power: str | None) -> StatedScale | None:
+        if x is not None:
+            try:
+                widths = (float(x), float(y if y is not None else x))
+            except ValueError:
+                self.notes.append(f"its µm per pixel are no number ({printable(x)!r:.40}): ignored")
+            else:
+                width = checked_pixel_um(widths, stated_in="metadata", notes=self.notes)
+                if width is not None:
+                    return StatedScale(width, "its metadata")
+        found = objective_scale(power, notes=self.notes)
+        if found is not None:
+            self.notes.append(
+                f"it says no µm per pixel, but {found.by}: taken as {found.pixel_um:.4g} µm per "
+                "pixel"
+            )
+        return found
 
     @staticmethod
     def _damaged(error: Exception) -> ImageError:
         return ImageError(f"damaged slide ({printable(str(error)):.200}); copy or scan it again")
+
+
+def _bounds(size: tuple[int, int], properties: Mapping[str, str]) -> tuple[int, int, int, int]:
+    """Return x, y, width and height of what the slide says is not empty; QuPath shows that."""
+    names = (f"openslide.bounds-{name}" for name in ("x", "y", "width", "height"))
+    try:
+        x, y, width, height = (int(properties[name]) for name in names)
+    except (KeyError, ValueError):
+        return (0, 0, *size)
+    if min(x, y) < 0 or min(width, height) < 1 or x + width > size[0] or y + height > size[1]:
+        return (0, 0, *size)
+    return x, y, width, height
 
 
 def _tile_size(properties: Mapping[str, str], level: int) -> tuple[int, int]:

@@ -40,7 +40,18 @@ class SlideReader:
 READERS = (
     SlideReader(
         name="vendors' formats",
-        suffixes=(".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".czi"),
+        suffixes=(
+            ".svs",
+            ".ndpi",
+            ".mrxs",
+            ".scn",
+            ".vms",
+            ".vmu",
+            ".bif",
+            ".svslide",
+            ".czi",
+            ".dcm",
+        ),
         magic=None,
         module="rbc_engine.sources.slides.openslide",
         library=OPENSLIDE,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -24,11 +23,16 @@ from rbc_engine.errors import ImageError
 from rbc_engine.sources.bounds.bounded_tiff import bounded_series, open_tiff
 from rbc_engine.sources.bounds.regular_file import open_regular
 from rbc_engine.sources.images.decode import MAX_FILE_BYTES
-from rbc_engine.sources.slides.base import Box, Level, checked_levels, checked_pixel_um
+from rbc_engine.sources.images.tiff.tiff_pages import channel_order, described_axes
+from rbc_engine.sources.slides.base import Box, Level, checked_levels
 from rbc_engine.sources.slides.tiff_level import TiffLevel
+from rbc_engine.sources.stated_scale import tiff_scale
 from rbc_engine.text import printable
 from rbc_engine.types.arrays import UInt8
 from rbc_engine.types.frames import MAX_SIDE_PX
+
+Place = tuple[int, int]
+"""A level, and which channel of it."""
 
 __all__ = ["TiffSlide", "is_slide", "open_file"]
 
@@ -37,8 +41,7 @@ _CACHE_BYTES = 256 * 2**20
 """Decoded segments: enough for one row of tiles of a slide 60,000 px wide in strips."""
 
 _AXES = ("YXS", "YX", "SYX")
-_UM_PER_UNIT = {"nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "mm": 1e3, "cm": 1e4}
-_UM_PER_RESOLUTION_UNIT = {2: 25_400.0, 3: 10_000.0}
+_CHANNELS = "CYX"
 _SUBIFDS = 330
 
 # See rbc_engine.sources.images.decode.
@@ -66,9 +69,9 @@ def _levels(path: Path) -> list[tuple[int, int]]:
     try:
         with open_tiff(path) as tiff:
             _, pages = _largest_image(tiff)
-            sizes = [(int(page.imagewidth), int(page.imagelength)) for page in pages]
+            sizes = [(int(page.imagewidth), int(page.imagelength)) for page, *_ in pages]
             # A pyramid whose smaller levels are lost is one all the same.
-            return sizes * 2 if len(sizes) == 1 and _SUBIFDS in pages[0].tags else sizes
+            return sizes * 2 if len(sizes) == 1 and _SUBIFDS in pages[0][0].tags else sizes
     except MemoryError:
         raise
     except Exception:  # on damaged files tifffile raises whatever comes
@@ -80,6 +83,7 @@ class TiffSlide:
 
     def __init__(self, path: Path) -> None:
         self.reader = f"tifffile {tifffile.__version__}"
+        self.origin = (0, 0)
         self.notes: list[str] = []
         self._file = open_regular(path)
         self._open = True
@@ -101,16 +105,21 @@ class TiffSlide:
         self._cache = _Cache(_CACHE_BYTES)
 
     def read(self, level: int, box: Box) -> tuple[UInt8, bool]:
-        image = self._images[level]
+        channels = [
+            self._read_image((level, channel), image, box)
+            for channel, image in enumerate(self._images[level])
+        ]
+        if len(channels) == 3:
+            return np.concatenate(channels, axis=2), True
+        return np.repeat(channels[0], 3, axis=2) if channels[0].shape[2] == 1 else channels[0], True
+
+    def _read_image(self, place: Place, image: TiffLevel, box: Box) -> UInt8:
         pixels = np.empty((box.y1 - box.y0, box.x1 - box.x0, image.samples), np.uint8)
         if image.rows_are_plain:
             self._read_rows(image, box, pixels)
         else:
-            self._read_segments(level, image, box, pixels)
-        if image.samples == 1:
-            grey = 255 - pixels if image.inverted else pixels
-            return np.repeat(grey, 3, axis=2), True
-        return pixels, True
+            self._read_segments(place, image, box, pixels)
+        return 255 - pixels if image.inverted else pixels
 
     def close(self) -> None:
         if self._open:
@@ -120,13 +129,14 @@ class TiffSlide:
     def _describe(self, tiff: Any, file_bytes: int) -> None:
         series, pages = _largest_image(tiff)
         levels = checked_levels(
-            [(int(page.imagewidth), int(page.imagelength)) for page in pages], notes=self.notes
+            [(int(page.imagewidth), int(page.imagelength)) for page, *_ in pages],
+            notes=self.notes,
         )
         usable: list[Level] = []
-        self._images: list[TiffLevel] = []
+        self._images: list[list[TiffLevel]] = []
         for index, level in levels.items():
             try:
-                image = TiffLevel.of(pages[index], file_bytes)
+                channels = [TiffLevel.of(page, file_bytes) for page in pages[index]]
             except ImageError as error:
                 if index == 0:
                     raise
@@ -135,28 +145,16 @@ class TiffSlide:
                 )
                 continue
             usable.append(level)
-            self._images.append(image)
+            self._images.append(channels)
         self.levels: Sequence[Level] = usable
-        if len(pages) == 1 and _SUBIFDS in pages[0].tags:
+        if len(pages) == 1 and _SUBIFDS in pages[0][0].tags:
             self.notes.append("its smaller levels are missing: only level 0 is used")
         others = len(tiff.series) - 1
         if tiff.is_ome and others:
             self.notes.append(
                 f"{others} smaller images beside the largest were not looked at (labels, overviews)"
             )
-        self.pixel_um = self._stated_pixel_um(tiff, series, pages[0])
-
-    def _stated_pixel_um(self, tiff: Any, series: int, page: Any) -> float | None:
-        if tiff.is_ome:
-            return _ome_pixel_um(str(tiff.ome_metadata or ""), series, self.notes)
-        unit = _UM_PER_RESOLUTION_UNIT.get(int(page.tags.valueof(296, 2)))
-        rationals = [page.tags.valueof(tag) for tag in (282, 283)]
-        if unit is None or any(value is None for value in rationals):
-            return None
-        if any(not numerator or not denominator for numerator, denominator in rationals):
-            return None
-        widths = [unit * denominator / numerator for numerator, denominator in rationals]
-        return checked_pixel_um((widths[0], widths[1]), stated_in="resolution", notes=self.notes)
+        self.scale = tiff_scale(tiff, pages[0][0], series=series, notes=self.notes, of_slide=True)
 
     def _read_rows(self, image: TiffLevel, box: Box, pixels: UInt8) -> None:
         """Read the needed rows and columns of uncompressed strips of any size."""
@@ -169,7 +167,7 @@ class TiffSlide:
             row_pixels = np.frombuffer(data, np.uint8).reshape(-1, stored)
             pixels[y - box.y0] = row_pixels[:, : image.samples]
 
-    def _read_segments(self, level: int, image: TiffLevel, box: Box, pixels: UInt8) -> None:
+    def _read_segments(self, place: Place, image: TiffLevel, box: Box, pixels: UInt8) -> None:
         height, width = image.segment_hw
         for row in range(box.y0 // height, -(-box.y1 // height)):
             for column in range(box.x0 // width, -(-box.x1 // width)):
@@ -178,25 +176,28 @@ class TiffSlide:
                 x0, x1 = max(box.x0, x), min(box.x1, x + width)
                 target = pixels[y0 - box.y0 : y1 - box.y0, x0 - box.x0 : x1 - box.x0]
                 for plane in range(image.planes):
-                    segment = self._segment(level, image, plane, row, column)
+                    segment = self._segment(place, image, plane, row, column)
                     part = segment[y0 - y : y1 - y, x0 - x : x1 - x]
                     if image.planes == 1:
                         target[:] = part[..., : image.samples]
                     else:
                         target[..., plane] = part[..., 0]
 
-    def _segment(self, level: int, image: TiffLevel, plane: int, row: int, column: int) -> UInt8:
+    def _segment(self, place: Place, image: TiffLevel, plane: int, row: int, column: int) -> UInt8:
         """Return one decoded tile or strip, uint8 [h, w, samples]; smaller at the image's edges."""
         rows, columns = image.grid
         index = (plane * rows + row) * columns + column
-        found = self._cache.get((level, index))
+        found = self._cache.get((*place, index))
         if found is not None:
             return found
         data = self._bytes(image.offsets[index], image.byte_counts[index])
         segment = image.unpack(
-            data, index, needed_hw=image.shown_hw(row, column), where=f"level {level}, part {index}"
+            data,
+            index,
+            needed_hw=image.shown_hw(row, column),
+            where=f"level {place[0]}, part {index}",
         )
-        self._cache.put((level, index), segment)
+        self._cache.put((*place, index), segment)
         return segment
 
     def _bytes(self, offset: int, count: int) -> bytes:
@@ -218,15 +219,15 @@ class _Cache:
         self._most_bytes = most_bytes
         self._bytes = 0
         self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[int, int], UInt8] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, int, int], UInt8] = OrderedDict()
 
-    def get(self, key: tuple[int, int]) -> UInt8 | None:
+    def get(self, key: tuple[int, int, int]) -> UInt8 | None:
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
             return self._kept.get(key)
 
-    def put(self, key: tuple[int, int], segment: UInt8) -> None:
+    def put(self, key: tuple[int, int, int], segment: UInt8) -> None:
         with self._lock:
             if key in self._kept:  # two threads wanted it at once
                 return
@@ -237,10 +238,16 @@ class _Cache:
                 self._bytes -= oldest.nbytes
 
 
-def _largest_image(tiff: Any) -> tuple[int, list[Any]]:
-    """Return the series with the most pixels: its number, and a page for each of its levels."""
+def _largest_image(tiff: Any) -> tuple[int, list[list[Any]]]:
+    """Return the series with the most pixels: its number, and for each of its levels a page, or
+    three: red, green, blue.
+    """
     if len(list(islice(tiff.pages, _MAX_PAGES + 1))) > _MAX_PAGES:
         raise ImageError(f"more than {_MAX_PAGES} images; export the slide as a file of its own")
+    first = tiff.pages.first
+    if tiff.is_imagej and first.subifds and not described_axes(tiff, first, count=1):
+        # tifffile looks for ImageJ's stacks there, not for levels.
+        return 0, [[page.aspage()] for page in (first, *first.pages)]
     all_series = bounded_series(tiff)
     number = max(
         range(len(all_series)), key=lambda i: math.prod(all_series[i].levels[0].shape), default=None
@@ -248,32 +255,19 @@ def _largest_image(tiff: Any) -> tuple[int, list[Any]]:
     if number is None:
         raise ImageError("holds no image; copy or export it again")
     levels = all_series[number].levels
-    if levels[0].axes not in _AXES or len(levels[0].pages) != 1:
+    shape = dict(zip(levels[0].axes, levels[0].shape, strict=True))
+    count = len(levels[0].pages)
+    if levels[0].axes in _AXES and count == 1:
+        order: tuple[int, ...] = (0,)
+    elif levels[0].axes == _CHANNELS and shape["C"] == count == 3:
+        order = channel_order(tiff)
+    else:
         raise ImageError(
             f"a stack with axes {printable(str(levels[0].axes))}, not one image in colour or grey; "
             "export one plane"
         )
-    return number, [level.keyframe for level in levels if len(level.pages) == 1]
-
-
-def _ome_pixel_um(xml: str, series: int, notes: list[str]) -> float | None:
-    """Return PhysicalSizeX and Y of an image in OME's XML, which is searched, not parsed."""
-    elements = re.findall(r"<(?:\w+:)?Pixels\b[^>]*>", xml[: 1 << 22])
-    if series >= len(elements):
-        return None
-    widths = []
-    for axis in "XY":
-        size = re.search(rf'\bPhysicalSize{axis}="([^"]{{1,40}})"', elements[series])
-        unit = re.search(rf'\bPhysicalSize{axis}Unit="([^"]{{1,20}})"', elements[series])
-        name = unit[1].replace("&#181;", "µ").replace("&#xB5;", "µ") if unit else "µm"
-        if size is None:
-            return None
-        try:
-            widths.append(float(size[1]) * _UM_PER_UNIT[name])
-        except (ValueError, KeyError):
-            notes.append(
-                f"its PhysicalSize{axis} of {printable(size[1])} {printable(name)} is no length: "
-                "ignored"
-            )
-            return None
-    return checked_pixel_um((widths[0], widths[1]), stated_in="PhysicalSizeX", notes=notes)
+    return number, [
+        [level.pages[index].aspage() for index in order]
+        for level in levels
+        if len(level.pages) == count
+    ]

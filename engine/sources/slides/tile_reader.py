@@ -173,7 +173,7 @@ class SlideSource(Closing):
         self._opened.append(slide)
         try:
             level0 = slide.levels[0]
-            pixel_um, origin, notes = self._scale(slide)
+            pixel_um, origin, by, notes = self._scale(slide)
             plan = plan_tiles(
                 (level0.height, level0.width),
                 pixel_um=pixel_um,
@@ -200,6 +200,8 @@ class SlideSource(Closing):
             "levels": [[level.width, level.height] for level in slide.levels],
             "um_per_px": pixel_um,
             "um_per_px_from": origin,
+            "um_per_px_by": by,
+            "origin": list(slide.origin),
             "canvas_px_per_px": plan.canvas_scale,
             "tile_px": plan.columns.side_px,
             "overlap_px": plan.columns.overlap_px,
@@ -208,18 +210,23 @@ class SlideSource(Closing):
             ref=ref, plan=plan, record=record, notes=[f"{printable(ref.field)}: {n}" for n in notes]
         )
 
-    def _scale(self, slide: Slide) -> tuple[float | None, str, list[str]]:
-        """Return the µm per pixel to use, where they come from, and notes."""
+    def _scale(self, slide: Slide) -> tuple[float | None, str, str | None, list[str]]:
+        """Return the µm per pixel to use, where they come from, what states them, and notes."""
         notes = list(slide.notes)
-        stated = slide.pixel_um
+        if slide.origin != (0, 0):
+            notes.append(
+                f"only its scanned part is read; x {slide.origin[0]}, y {slide.origin[1]} of the "
+                "file is 0, 0 here, as in QuPath"
+            )
+        stated = None if slide.scale is None else slide.scale.pixel_um
         if self._pixel_um is not None:
             if stated is not None and abs(stated - self._pixel_um) > 0.02 * stated:
                 notes.append(
                     f"it says {stated:.4g} µm per pixel; --um-per-px {self._pixel_um:.4g} is used"
                 )
-            return self._pixel_um, "given", notes
-        if stated is not None and self._settings.um_per_canvas_px is not None:
-            return stated, "stated", notes
+            return self._pixel_um, "given", None, notes
+        if slide.scale is not None and self._settings.um_per_canvas_px is not None:
+            return stated, "stated", slide.scale.by, notes
         why = (
             "does not say how many µm a pixel is wide"
             if stated is None
@@ -229,7 +236,7 @@ class SlideSource(Closing):
             "; if cells come out too small or too large, give --um-per-px" if stated is None else ""
         )
         notes.append(f"it {why}: taken to be as fine as a field of 640x480 px{remedy}")
-        return None, "assumed", notes
+        return None, "assumed", None, notes
 
     def _do(
         self, step: SlideStart | SlideEnd | _Job | _Close

@@ -38,7 +38,7 @@ def live(*arguments, **options):
 
 
 def rows(out, name):
-    with (out / name).open(newline="", encoding="utf-8") as file:
+    with (out / name).open(newline="", encoding="utf-8-sig") as file:
         return list(csv.DictReader(file))
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,7 +42,7 @@ def save_field(path: Path, seed: int = 0, **options: int) -> None:
 
 
 def rows(out: Path, name: str) -> list[dict[str, str]]:
-    with (out / name).open(newline="", encoding="utf-8") as file:
+    with (out / name).open(newline="", encoding="utf-8-sig") as file:
         return list(csv.DictReader(file))
 
 
@@ -298,7 +299,7 @@ def test_interrupt_keeps_what_is_done(tmp_path: Path, number: signal.Signals) ->
     slide = tmp_path / "in" / "slide"
     slide.mkdir(parents=True)
     for index in range(400):
-        os.link(tmp_path / "one.jpg", slide / f"{index}.jpg")
+        shutil.copy(tmp_path / "one.jpg", slide / f"{index}.jpg")
     out = tmp_path / "out"
     command = [sys.executable, "-m", "rbc_engine", "run", str(tmp_path / "in"), "--out", str(out)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

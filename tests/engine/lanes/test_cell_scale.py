@@ -33,7 +33,7 @@ def rbc(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def estimates_of(out: Path) -> dict[str, str]:
-    with (out / "fields.csv").open(newline="", encoding="utf-8") as file:
+    with (out / "fields.csv").open(newline="", encoding="utf-8-sig") as file:
         return {
             row["field"]: row["um_per_px"] if row["um_per_px_from"] == "estimated" else ""
             for row in csv.DictReader(file)

@@ -38,6 +38,9 @@ class Elsewhere:
     def __getitem__(self, at):
         return self.pixels[at]
 
+    def to_host(self):
+        return self.pixels
+
 
 def source(count: int = COUNT, *, on: int | None = None) -> Iterator[Decoded]:
     for number in range(count):

@@ -292,7 +292,7 @@ def test_the_page_holds_it_all_and_no_name_breaks_it(runs, tmp_path):
     assert "script" not in page.tags
     assert EVIL in page.text
     assert page.tags.count("table") == page.tags.count("caption") == 7
-    with (out / "changes.csv").open(newline="", encoding="utf-8") as file:
+    with (out / "changes.csv").open(newline="", encoding="utf-8-sig") as file:
         changes = list(csv.DictReader(file))
     kinds = [row["kind"] for row in changes if row["field"] == "f1"]
     assert sorted(kinds) == ["flipped", "gained", "lost", "relabelled"]

@@ -87,7 +87,7 @@ def whole(runner, images, tmp_path_factory) -> Path:
 
 
 def rows(out: Path, *, times: bool = False) -> list[dict[str, str]]:
-    with (out / "fields.csv").open(newline="", encoding="utf-8") as file:
+    with (out / "fields.csv").open(newline="", encoding="utf-8-sig") as file:
         found = list(csv.DictReader(file))
     for row in found:
         if not times:

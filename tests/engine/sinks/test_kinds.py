@@ -99,7 +99,7 @@ def test_regions_have_their_kind_and_only_red_ones_types(out, results):
 
 
 def test_slides_count_kinds_apart(out, results):
-    with (out / "slides.csv").open(newline="", encoding="utf-8") as file:
+    with (out / "slides.csv").open(newline="", encoding="utf-8-sig") as file:
         rows = {row["slide"]: row for row in csv.DictReader(file)}
     assert set(rows) == {result.slide for result in results}
     for slide, row in rows.items():
@@ -129,7 +129,7 @@ def test_slides_count_kinds_apart(out, results):
 
 
 def test_fields_say_where_their_scale_comes_from(out, results):
-    with (out / "fields.csv").open(newline="", encoding="utf-8") as file:
+    with (out / "fields.csv").open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     names = ("um_per_px", "um_per_px_from", "unfamiliar_distance", "uncovered", "flags")
     for row, result in zip(rows, results, strict=True):

@@ -40,7 +40,7 @@ NAMES = st.text(st.characters(), max_size=20)  # with surrogates, controls, anyt
 
 
 def read_csv(path):
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         return list(csv.DictReader(file, strict=True))
 
 
@@ -276,4 +276,12 @@ def test_csv_text_is_quoted_as_rfc_4180_says(tmp_path):
     file = CsvFile(tmp_path / "x.csv", ["a", "b"])
     file.write_row(['say "hi"', "1,2\r\n3"])
     file.finish()
-    assert (tmp_path / "x.csv").read_bytes() == b'a,b\r\n"say ""hi""","1,2\r\n3"\r\n'
+    assert (tmp_path / "x.csv").read_bytes() == b'\xef\xbb\xbfa,b\r\n"say ""hi""","1,2\r\n3"\r\n'
+
+
+def test_tables_begin_with_a_mark_by_which_spreadsheets_know_utf8(tmp_path):
+    file = CsvFile(tmp_path / "a.csv", ["Müller"])
+    file.write_row(["ผู้ป่วย"])
+    file.finish()
+    data = (tmp_path / "a.csv").read_bytes()
+    assert data == b"\xef\xbb\xbf" + "Müller\r\nผู้ป่วย\r\n".encode()

@@ -89,7 +89,11 @@ def test_what_is_passed_over_is_counted(tmp_path):
     (root / "loop").symlink_to(root)
     found = find_fields([root])
     assert [entry.path for entry in found.entries] == [root / "a.png"]
-    assert found.skipped == 5
+    assert found.passed_over.count == 5
+    assert found.passed_over.lines() == [
+        "passed over, no images by their endings: 1 .txt",
+        "passed over: 2 hidden, 2 links to folders",
+    ]
 
 
 def test_an_input_may_be_a_link(tmp_path):

@@ -194,9 +194,16 @@ def test_coco_tools_read_every_region(out, results, capsys):
     coco = COCO(str(out / "coco.json"))
     done = [result for result in results if result.ok]
     images = coco.loadImgs(coco.getImgIds())
-    assert [image["file_name"] for image in images] == [
-        result.field.encode("utf-8", "backslashreplace").decode() for result in done
+    names = [
+        result.field
+        if result.field.startswith(f"{result.slide}/")
+        else f"{result.slide}/{result.field}"
+        for result in done
     ]
+    assert [image["file_name"] for image in images] == [
+        name.encode("utf-8", "backslashreplace").decode() for name in names
+    ]
+    assert len(set(names)) == len(names)
     assert [category["name"] for category in coco.loadCats(coco.getCatIds())] == list(TYPES)
     annotations = coco.loadAnns(coco.getAnnIds())
     assert [a["id"] for a in annotations] == list(range(1, len(annotations) + 1))

@@ -160,35 +160,9 @@ def png_16_bit_rgb(values: np.ndarray) -> bytes:
     return png_bytes(values.shape[1], values.shape[0], bits=16, colour_type=2, pixels=scanlines)
 
 
-def test_16_bit_colour_png_is_within_one_level():
+def test_16_bit_colour_png():
     decoded = decode_image(png_16_bit_rgb(ALL_16_BIT), name="a")
-    assert np.abs(decoded.astype(int) - SCALED_RGB).max() <= 1
-
-
-@pytest.mark.parametrize("brightest", [0, 255, 4095])
-@pytest.mark.parametrize("kind", ["gray TIFF", "RGB TIFF", "RGBA TIFF", "gray PNG", "RGB PNG"])
-def test_16_bit_image_of_a_12_bit_camera_is_refused(kind, brightest):
-    gray = np.minimum(ALL_16_BIT[:64, :64] // 4, brightest)
-    gray[0, 0] = brightest
-    opaque = np.full_like(gray, 65535)
-    data = {
-        "gray TIFF": lambda: tiff_bytes(gray, photometric="minisblack"),
-        "RGB TIFF": lambda: tiff_bytes(np.stack([gray] * 3, axis=2), photometric="rgb"),
-        "RGBA TIFF": lambda: tiff_bytes(
-            np.stack([gray] * 3 + [opaque], axis=2), photometric="rgb", extrasamples=["unassalpha"]
-        ),
-        "gray PNG": lambda: pillow_bytes(Image.fromarray(gray), "PNG"),
-        "RGB PNG": lambda: png_16_bit_rgb(gray),
-    }[kind]()
-    assert "rescale" in error_of(data)
-
-
-@pytest.mark.parametrize(
-    "make", [lambda a: tiff_bytes(a, photometric="minisblack"), png_16_bit_rgb]
-)
-def test_13_bits_are_enough(make):
-    values = np.full((40, 40), 4096, np.uint16)
-    assert (decode_image(make(values), name="a") == 16).all()
+    np.testing.assert_array_equal(decoded, SCALED_RGB)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.uint32, np.int16, np.float16])
@@ -220,10 +194,6 @@ def test_endless_chain_of_tiff_pages_is_refused():
         "<I", data, directory + 2 + 12 * count, directory
     )  # the next page is this page
     assert "full-size images" in error_of(bytes(data))
-
-
-def test_tiff_with_jpeg_inside_is_refused():
-    assert "compression JPEG" in error_of(pillow_bytes(smear(), "TIFF", compression="jpeg"))
 
 
 def test_tiff_whose_strips_are_missing_is_refused():

@@ -67,8 +67,9 @@ def test_bombs_are_refused_by_their_header():
     [
         (b"", "empty"),
         (b"Hello, this is text\n", "no JPEG"),
-        (b"<svg></svg>", "no JPEG"),
-        (b"GIF89a", "no JPEG"),
+        (b"<svg></svg>", "XML"),
+        (b"\0\0\0\x18ftypheic", "HEIC"),
+        (b"GIF89a", "a GIF"),
         (b"\xff", "no JPEG"),
         (b"\xff\xd8\xff", "JPEG"),
         (b"\x89PNG\r\n\x1a\n", "PNG"),

@@ -62,7 +62,7 @@ def test_the_converter_of_the_documentation_makes_a_slide_of_an_ome_zarr(
     path = tmp_path / "s.tif"
     assert is_whole_slide(path)
     slide = open_slide(path, name="s.tif")
-    assert slide.pixel_um == pytest.approx(0.25)
+    assert slide.scale.pixel_um == pytest.approx(0.25)
     assert slide.notes == []
     assert [level.down for level in slide.levels] == [1, 2, 4]
     for number, level in enumerate(slide.levels):

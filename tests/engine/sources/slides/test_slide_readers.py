@@ -44,7 +44,7 @@ def test_every_level_of_every_format_is_read_as_it_was_written(noise, tmp_path):
         (packed, UM, 1),
     ):
         slide = open_slide(path, name=path.name)
-        assert slide.pixel_um == pytest.approx(um), path
+        assert slide.scale.pixel_um == pytest.approx(um), path
         assert len(slide.levels) == count, (path, slide.notes)
         for number, level in enumerate(slide.levels):
             truth = levels[number]

@@ -229,7 +229,7 @@ def test_a_run_of_slides_fields_and_broken_files(smear, tmp_path):
         [*command, "--formats", "overlay"], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 3, done.stderr
-    with (out / "fields.csv").open(newline="", encoding="utf-8") as file:
+    with (out / "fields.csv").open(newline="", encoding="utf-8-sig") as file:
         rows = {row["field"]: row for row in csv.DictReader(file)}
     odd = "<script>'b'\\n.tif"
     assert set(rows) == {"a.svs", odd, "cut.svs", "field.png"}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 import subprocess
 import sys
 
 import numpy as np
+import openslide
 import pyarrow.parquet as pq
 import pytest
 import tifffile
@@ -41,7 +43,7 @@ def test_a_vendor_slide_is_read_by_openslide(smear, tmp_path):
     slide = open_slide(path, name="a.svs")
     assert "OpenSlide" in slide.reader
     assert "aperio" in slide.reader
-    assert slide.pixel_um == UM
+    assert slide.scale.pixel_um == UM
     assert [round(level.down) for level in slide.levels] == [1, 4]
     pixels, all_there = slide.read(0, Box(300, 200, 900, 800))
     assert all_there
@@ -64,7 +66,7 @@ def test_an_ndpi_is_read_as_its_jpegs_are(smear, tmp_path, um):
     slide = open_slide(path, name="a.ndpi")
     assert "OpenSlide" in slide.reader
     assert "hamamatsu" in slide.reader
-    assert slide.pixel_um == pytest.approx(um, rel=1e-4)
+    assert slide.scale.pixel_um == pytest.approx(um, rel=1e-4)
     assert slide.notes == []
     # The levels of the file, and those between them that a JPEG gives by itself.
     assert [round(level.down) for level in slide.levels] == [1, 2, 4, 8, 16, 32]
@@ -87,7 +89,7 @@ def test_an_mrxs_is_put_together_from_its_photographs(smear, tmp_path, image_for
     truth = write_mrxs(path, smear, um=0.2325, image_format=image_format)
     slide = open_slide(path, name="a.mrxs")
     assert "mirax" in slide.reader
-    assert slide.pixel_um == pytest.approx(0.2325)
+    assert slide.scale.pixel_um == pytest.approx(0.2325)
     assert slide.notes == []
     assert [level.down for level in slide.levels] == [1, 2, 4]
     assert (slide.levels[0].height, slide.levels[0].width) == truth.shape[:2]
@@ -114,6 +116,50 @@ def test_what_an_mrxs_has_no_photograph_of_is_background(smear, tmp_path):
     assert all_there
     np.testing.assert_array_equal(pixels, truth[:200, :200])
     slide.close()
+
+
+def test_coordinates_count_from_where_the_scanned_part_begins(smear, tmp_path):
+    """QuPath shows openslide.bounds alone, and its GeoJSON counts from there."""
+    path = tmp_path / "a.mrxs"
+    rows, columns = 4, 4
+    truth = write_mrxs(path, smear, missing={(0, c) for c in range(9)} | {(r, 0) for r in range(9)})
+    with openslide.OpenSlide(path) as raw:
+        names = ("x", "y", "width", "height")
+        x, y, width, height = (int(raw.properties[f"openslide.bounds-{n}"]) for n in names)
+    assert min(x, y) > 100, (rows, columns)
+    slide = open_slide(path, name="a.mrxs")
+    assert slide.origin == (x, y)
+    assert (slide.levels[0].width, slide.levels[0].height) == (width, height)
+    pixels, all_there = slide.read(0, Box(100, 60, 400, 300))
+    assert all_there
+    np.testing.assert_array_equal(pixels, truth[y + 60 : y + 300, x + 100 : x + 400])
+    half, _ = slide.read(1, Box(50, 30, 200, 150))
+    expected = truth[y + 60 : y + 300, x + 100 : x + 400]
+    assert np.abs(half - reduced(expected, 2).astype(float)).mean() < 12
+    slide.close()
+    start = steps_of(path)[0]
+    assert start.record["origin"] == [x, y]
+    assert any(f"x {x}, y {y} of the file is 0, 0 here" in note for note in start.notes)
+
+
+@pytest.mark.parametrize(("power", "um"), [("20", 0.5), ("40", 0.25), (None, None)])
+def test_the_power_of_the_objective_gives_the_scale_where_the_file_has_no_other(
+    smear, tmp_path, power, um
+):
+    path = write_svs(tmp_path / "a.svs", smear[:600, :600])
+    data = path.read_bytes()
+    stated = f"MPP = {UM}".encode()
+    assert stated in data
+    data = data.replace(stated, b"XYZ" + stated[3:])
+    found = re.search(rb"AppMag = \d+", data)
+    assert found is not None
+    named = b"AppMag = " + power.encode() if power else b"Nothing = 1"
+    path.write_bytes(data.replace(found[0], named.ljust(len(found[0]))))
+    start = steps_of(path)[0]
+    assert start.record["um_per_px"] == um
+    assert start.record["um_per_px_from"] == ("stated" if power else "assumed")
+    assert start.record["um_per_px_by"] == (f"objective power {power}" if power else None)
+    assert any("objective power" in note for note in start.notes) == (power is not None)
 
 
 def steps_of(path):
@@ -157,7 +203,7 @@ def test_ndpi_and_mrxs_give_the_regions_of_a_generic_pyramid(smear, tmp_path):
         [*command, "--formats", "only"], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
-    with (out / "fields.csv").open(newline="", encoding="utf-8") as file:
+    with (out / "fields.csv").open(newline="", encoding="utf-8-sig") as file:
         rows = {row["field"]: row for row in csv.DictReader(file)}
     assert set(rows) == {"a.ndpi", "a.tif", "b.mrxs", "b.tif"}
     table = pq.read_table(out / "regions.parquet").to_pandas()
