@@ -1,0 +1,1 @@
+"""Analyze whole slides: their tiles, merged, and what their tiles doubt."""
