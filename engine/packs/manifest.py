@@ -250,7 +250,7 @@ Finite = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 
 
 class FamiliaritySettings(_Section):
-    """Describe the fields of the training, to recognize unfamiliar ones; see doubts/familiar.py."""
+    """Describe the fields of the training, to tell strange ones; see stages/doubts/familiar.py."""
 
     features: tuple[str, ...] = FIELD_FEATURES
     """What the numbers below are of, K names in their order."""

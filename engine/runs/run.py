@@ -25,7 +25,7 @@ from rbc_engine.runs.resume import (
     open_earlier,
     resume_plan,
 )
-from rbc_engine.runs.slides.whole_slides import WholeSlides
+from rbc_engine.runs.whole_slides import WholeSlides
 from rbc_engine.sinks.journal.run_journal import RunJournal, field_key
 from rbc_engine.sinks.out_folder import OutFolder
 from rbc_engine.sinks.output import OpenSink, RunOutput

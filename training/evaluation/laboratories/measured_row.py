@@ -71,7 +71,8 @@ def measure_laboratory(
         hits = np.bincount(groups, [share.hits for share in shares], len(names))
         items = np.bincount(groups, [share.items for share in shares], len(names))
         measures[name] = bootstrap.measure(statistics.ratio(hits, items))
-    types, warnings = None, []
+    types: dict[str, Measure] | None = None
+    warnings: list[str] = []
     if laboratory.typed is not None:
         regions = [result.regions for result in results if result.regions is not None]
         types, warnings = _measure_types(pack, laboratory, regions, bootstrap)
@@ -112,7 +113,9 @@ def _cell_precision(
     groups: np.ndarray[tuple[int], np.dtype[np.int64]],
     bootstrap: Bootstrap,
 ) -> Measure:
-    truths = np.bincount(groups, [one.cells for one in tallies], int(groups.max()) + 1)
+    truths = np.bincount(groups, [one.cells for one in tallies], int(groups.max()) + 1).astype(
+        float
+    )
     return bootstrap.measure(
         statistics.average_precision(
             np.concatenate([one.cells_right for one in tallies]),

@@ -131,7 +131,7 @@ def _called_red(white: Float32, cell_boxes: Float32, regions: Regions) -> Mask:
     """Return which white cells are called red, bool [N]: a red cell has their place, or lies around
     their centre where nothing else does.
     """
-    centres = (white[:, :2] + white[:, 2:]) / 2
+    centres: Float32 = (white[:, :2] + white[:, 2:]) / np.float32(2)
     other = metrics.centres_hit(regions.boxes[~regions.red], centres)
     around = metrics.centres_hit(cell_boxes, centres)
     return np.asarray(_overlaps(white, cell_boxes) | (around & ~other))

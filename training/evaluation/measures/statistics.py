@@ -48,7 +48,9 @@ def share(mask: Mask, groups: Groups, *, count: int) -> Statistic:
     return ratio(hits, np.bincount(groups, minlength=count))
 
 
-def ratio(hits: Floats, items: npt.NDArray[np.floating | np.integer]) -> Statistic:
+def ratio(
+    hits: npt.NDArray[np.floating | np.integer], items: npt.NDArray[np.floating | np.integer]
+) -> Statistic:
     """Return the ratio of two sums over groups. hits, items: [G], of each group."""
     return lambda weights: _divide(weights @ hits, weights @ items)
 

@@ -20,7 +20,7 @@ from rbc_engine.devices.choose import open_device
 from rbc_engine.engine import Engine
 from rbc_engine.lanes.tiles import plan_tiles
 from rbc_engine.packs.pack import Pack, find_pack
-from rbc_engine.runs.slides.whole_slides import WholeSlides
+from rbc_engine.runs.whole_slides import WholeSlides
 from rbc_engine.sources.images.decode import decode_image
 from rbc_engine.sources.slides.tile_reader import (
     SlideEnd,
@@ -256,7 +256,7 @@ from pathlib import Path
 from rbc_engine.bench.instruments.stub_engine import stub_engine
 from rbc_engine.sources.slides.tile_reader import SlideSource
 from rbc_engine.types.frames import SlideRef
-from rbc_engine.runs.slides.whole_slides import WholeSlides
+from rbc_engine.runs.whole_slides import WholeSlides
 
 ref = SlideRef(slide="s", field="s", path=Path(sys.argv[1]))
 with stub_engine(regions=60) as engine:

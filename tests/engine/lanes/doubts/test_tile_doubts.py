@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rbc_engine.runs.slides.tile_doubts import TileDoubts
+from rbc_engine.lanes.stages.doubts.tile_doubts import TileDoubts
 from rbc_engine.types.results import FieldFlag, FieldResult
 
 

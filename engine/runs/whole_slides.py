@@ -12,7 +12,7 @@ from typing import Any
 
 from rbc_engine.engine import Engine
 from rbc_engine.lanes.cell_merge import open_merge
-from rbc_engine.runs.slides.tile_doubts import TileDoubts
+from rbc_engine.lanes.stages.doubts.tile_doubts import TileDoubts
 from rbc_engine.sources.slides.tile_reader import (
     BLANK_LEVELS,
     SlideEnd,

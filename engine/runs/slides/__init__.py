@@ -1,1 +1,0 @@
-"""Analyze whole slides: their tiles, merged, and what their tiles doubt."""
