@@ -108,7 +108,7 @@ def evaluate(
             f"evaluate needs {', '.join(missing)}, which is not installed; pip install "
             "'rbc-engine[train]'"
         )
-    of_collection = {
+    of_collection: dict[str, object] = {
         "--only": only,
         "--without": without,
         "--limit": limit,
@@ -116,7 +116,11 @@ def evaluate(
         "--validation-share": validation_share,
         "--split-seed": split_seed,
     }
-    of_format = {"--regions": regions, "--groups": groups, "--held-out": held_out or None}
+    of_format: dict[str, object] = {
+        "--regions": regions,
+        "--groups": groups,
+        "--held-out": held_out or None,
+    }
     if (data_format is None) == (collection is None):
         raise UsageError(
             "give either --format, for one dataset, or --collection, for several laboratories"
