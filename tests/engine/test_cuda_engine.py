@@ -13,6 +13,7 @@ import pytest
 from rbc_engine import DeviceError, Engine
 from rbc_engine.devices.choose import open_devices
 from rbc_engine.devices.cuda import plan_build
+from rbc_engine.devices.cuda.frame import CudaFrame
 from rbc_engine.devices.cuda.plan_cache import cache_folder
 from rbc_engine.lanes import prove
 from rbc_engine.packs.golden import ExpectedRegions, GoldenCase, compare, encode_golden, read_golden
@@ -244,6 +245,10 @@ def test_a_session_reads_frames_on_its_gpu_where_they_lie(monkeypatch, from_cpu)
         def __dlpack_device__(self):
             return 2, 0
 
+    def to_host(frame: CudaFrame) -> np.ndarray:
+        return machine.gpus.view(frame._address, frame.shape, np.uint8).copy()
+
+    monkeypatch.setattr(CudaFrame, "to_host", to_host)  # it asks the driver itself
     frames = [Cupy(decoded.frame.pixels) for decoded in source(3)]
     with (
         Engine.open("chula12", device="cuda", lanes=1) as opened,

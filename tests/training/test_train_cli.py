@@ -158,7 +158,7 @@ def test_weights_trained_on_what_is_held_out_here_are_refused(
     message = refused("detector", *other_split, *DETECTOR)
     assert "images that are held out here" in message
     (tmp_path / "empty").mkdir()
-    assert "knows of no data" in refused(
+    assert "has no data" in refused(
         "detector",
         *common[:2],
         "--work",
@@ -229,7 +229,7 @@ def test_wrong_options_are_refused(data: Path, tmp_path: Path):
     assert "--stages must read" in refused("classifier", *nowhere, "--stages", "40")
     assert "exists; remove it" in refused("pack", *nowhere, "--out", tmp_path / "there")
     assert not (tmp_path / "work").exists()
-    assert "knows of no detector" in refused("pack", *here, "--out", tmp_path / "pack")
+    assert "has no detector" in refused("pack", *here, "--out", tmp_path / "pack")
     assert "--detector-trunk must be one of" in refused(
         "detector", *here, "--detector-trunk", "vgg"
     )

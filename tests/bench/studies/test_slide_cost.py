@@ -33,7 +33,8 @@ def test_every_level_shows_the_same_slide_with_its_share_of_cells(tmp_path, monk
     slide = open_slide(path, name="s.tif")
     assert (slide.levels[0].width, slide.levels[0].height) == (6000, 3000)
     assert [level.down for level in slide.levels] == pytest.approx([1, 4, 16], rel=0.01)
-    assert slide.pixel_um == pytest.approx(0.25)
+    assert slide.scale is not None
+    assert slide.scale.pixel_um == pytest.approx(0.25)
     whole, _ = slide.read(0, Box(0, 0, 6000, 3000))
     for number, down in ((1, 4), (2, 16)):
         level = slide.levels[number]

@@ -200,9 +200,9 @@ def test_hostile_scales_and_flags_are_refused(tmp_path, toy_cell_pack, make_mixe
             r"--overwrite",
         ),
         (3, r"has schema 3, .*newer; upgrade with pip"),
-        ("2", r".*it is no run.json of a run"),
-        (True, r".*it is no run.json of a run"),
-        (None, r".*it is no run.json of a run"),
+        ("2", r".*it is not the run.json of a run"),
+        (True, r".*it is not the run.json of a run"),
+        (None, r".*it is not the run.json of a run"),
     ],
 )
 def test_a_run_of_another_schema_is_refused_by_name(tmp_path, toy_pack, make_result, schema, says):

@@ -238,8 +238,8 @@ def header(text):
         (repaint(lambda mask: mask // 255), "masks/0.png: must be black (0) and white (255)"),
         (repaint(lambda mask: np.stack([mask, mask * 0, mask], 2)), "must be black (0) and white"),
         (shrink, "masks/0.png: must be as large as its image, 320x240 px (got 160x120)"),
-        (damage("masks/0.png"), "masks/0.png: damaged or unsupported PNG"),
-        (damage("images/0.jpg"), "images/0.jpg: damaged or unsupported JPEG"),
+        (damage("masks/0.png"), "masks/0.png: damaged PNG"),
+        (damage("images/0.jpg"), "images/0.jpg: damaged JPEG"),
         (lambda folder: (folder / "masks" / "0.png").unlink(), "lacks the mask 0.png of "
         "images/0.jpg"),
         (row("0.jpg,320,5,granular,1"), "320 5 must lie in the frame of 320x240 px"),

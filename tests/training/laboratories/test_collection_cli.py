@@ -246,7 +246,7 @@ def test_what_may_not_or_cannot_be_trained_on_is_refused_by_name(data: Path, tmp
     )
     assert "has no classifier.pt" in refused(
         *("classifier", *options(data, tmp_path / "d"), "--teacher", tmp_path / "work")
-    ) or "knows of no data" in refused(
+    ) or "has no data" in refused(
         *("classifier", *options(data, tmp_path / "d"), "--teacher", tmp_path / "nothing")
     )
 

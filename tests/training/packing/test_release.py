@@ -12,29 +12,22 @@ import pytest
 from rbc_engine.errors import OutputError, PackError
 from rbc_engine.packs.golden import read_golden
 from rbc_engine.packs.manifest import FILES, Manifest
-from rbc_engine.packs.pack import Pack
+from rbc_engine.packs.pack import Pack, find_pack
 from rbc_engine.sources.synthetic.field import render_field
 from rbc_engine.training.packing.release import file_records, make_golden, write_pack
-from rbc_engine.training.recipes import CHULA12
 from rbc_engine.types.arrays import UInt8
 from rbc_engine.types.regions import Regions
 
-CONTENT = {name: name.encode() * 1000 for name in FILES}
+SHIPPED = Pack.open(find_pack("chula12"))
+CONTENT = {name: SHIPPED.read(name) for name in FILES}
 
 
 def manifest(**changes: object) -> Manifest:
-    types = ("normal", "odd")
-    values = {
+    values = SHIPPED.manifest.model_dump(by_alias=True) | {
         "schema": 1,
         "name": "small",
         "version": "1.2.3",
-        "licence": "MIT",
-        "description": 'Quotes ", backslashes \\ and µm\nin two lines.',
-        "types": types,
-        "abnormal": types[1:],
-        "detector": CHULA12.detector,
-        "classifier": CHULA12.classifier.model_copy(update={"thresholds": (0.5, 0.25)}),
-        "caller": CHULA12.caller,
+        "description": 'Quotes ", backslashes \\ and µm in one line.',
         "training": {"command": "rbc-engine train all", "seed": 7, "whole": True},
         "accuracy": {"ap50": 0.875, "regions": 12},
         "files": file_records(CONTENT),
@@ -55,7 +48,7 @@ def test_what_is_written_is_opened(tmp_path: Path):
 
 
 def test_an_unknown_scale_is_left_out(tmp_path: Path):
-    unknown = CHULA12.detector.model_copy(update={"um_per_canvas_px": None})
+    unknown = SHIPPED.manifest.detector.model_copy(update={"um_per_canvas_px": None})
     pack = write_pack(tmp_path / "small", manifest=manifest(detector=unknown), files=CONTENT)
     assert pack.manifest.detector.um_per_canvas_px is None
 
