@@ -143,7 +143,10 @@ def test_scaling_and_gaps(report):
     assert set(curves) == {"fields", "fields, without networks", "regions per field", "cores"}
     assert [point["size"] for point in curves["fields"]["points"]] == [10, 20]
     assert curves["fields"]["fit"]["exponent"] > 0
-    assert curves["cores"]["gap"] is None
+    assert len(curves["cores"]["points"]) >= 1
+    # Virtual machines hide the counter of watts.
+    gap = curves["cores"]["gap"]
+    assert gap is None or gap.startswith("watts: not available")
     assert len(got["plan"]["plans"]) == 3
     assert any("size 20x20 is skipped" in gap for gap in got["gaps"])
     assert any(gap.startswith("GPU: not available") for gap in got["gaps"])
