@@ -190,8 +190,8 @@ def test_a_training_begins_with_a_pack(data: Path, finished: Path, tmp_path: Pat
         result = train(network, *start, pack, *SPLIT[2:], *options)
         assert result.exit_code == 0, result.output
         assert f"{network} step 2/2" in result.stderr
-        assert "begin with those of Pack('mine'" in result.stderr or (
-            "the detector begins with that of Pack('mine'" in result.stderr
+        assert "start with those of Pack('mine'" in result.stderr or (
+            "the detector starts with that of Pack('mine'" in result.stderr
         )
     record = json.loads((tmp_path / "work" / "training.json").read_text())
     assert record["sections"]["classifier"]["start_sha256"] == Pack.open(pack).sha256

@@ -13,7 +13,7 @@ from torchvision.models.detection import FasterRCNN
 
 from rbc_engine.errors import UsageError
 from rbc_engine.lanes.stages.field_prior import FieldPrior
-from rbc_engine.packs.manifest import FieldPriorSettings, Rate
+from rbc_engine.packs.manifest import FamiliaritySettings, FieldPriorSettings, Rate
 from rbc_engine.packs.pack import Pack
 from rbc_engine.training.datasets.base import Dataset
 from rbc_engine.training.datasets.laboratories.base import CellField
@@ -27,6 +27,7 @@ from rbc_engine.training.packing.cell_threshold import analyzed_cells, choose_th
 from rbc_engine.training.packing.draft import Draft, Notes, export_networks
 from rbc_engine.training.packing.evidence import Evidence, predict_evidence
 from rbc_engine.training.packing.honesty import (
+    FEWEST_FIELDS,
     calling_rates,
     choose_unsure_below,
     describe_fields,
@@ -134,10 +135,7 @@ def assemble_cell_pack(
         files=export_networks(recipe, trained.detector, trained.classifier, log)
         | {"caller.treelite": caller},
         scratch=scratch,
-        familiarity=fit_familiarity(
-            describe_fields((f.laboratory, f.group, f.pixels) for f in trained.stained),
-            seed=seed,
-        ),
+        familiarity=_familiarity(trained.stained, seed=seed, log=log),
     )
     typed = [field.labels for field in trained.held_out if field.labels is not None]
     boxed = [field for field in trained.held_out if field.labels is None and len(field.boxes)]
@@ -159,6 +157,15 @@ def assemble_cell_pack(
         ),
     }
     return draft.write(out, score_threshold=threshold, accuracy=accuracy)
+
+
+def _familiarity(fields: Sequence[CellField], *, seed: int, log: Log) -> FamiliaritySettings | None:
+    described = describe_fields((f.laboratory, f.group, f.pixels) for f in fields)
+    count = len(described.numbers)
+    if count < FEWEST_FIELDS:
+        log(f"{count} fields are too few to recognize unfamiliar ones by: none will be flagged")
+        return None
+    return fit_familiarity(described, seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from rbc_engine.packs.manifest import FIELD_FEATURES, FamiliaritySettings, Rate
 from rbc_engine.types.arrays import UInt8
 
 __all__ = [
+    "FEWEST_FIELDS",
     "DescribedFields",
     "UnsureChoice",
     "calling_rates",
@@ -26,6 +27,9 @@ __all__ = [
     "describe_fields",
     "fit_familiarity",
 ]
+
+FEWEST_FIELDS = 50
+"""Fewer say too little of what is familiar."""
 
 _FOLDS = 5
 _SHRINKAGE = 0.1
@@ -83,10 +87,10 @@ def fit_familiarity(
     Raises UsageError with fewer than 50 fields.
     """
     count = len(described.numbers)
-    if count < 50:
+    if count < FEWEST_FIELDS:
         raise UsageError(
-            f"an unfamiliar field is told by at least 50 familiar ones (got {count}); add some to "
-            "the training"
+            f"an unfamiliar field is recognized by at least {FEWEST_FIELDS} familiar ones (got "
+            f"{count}); add some to the training"
         )
     names, smear = np.unique(described.smears, return_inverse=True)
     fold = np.random.default_rng(seed).integers(0, _FOLDS, len(names))[smear]

@@ -86,4 +86,4 @@ def test_the_pack_is_named_and_opens(synthetic, work, tmp_path):
     assert pack.manifest.detector.um_per_canvas_px is None
     assert pack.manifest.training["dataset"] == "synthetic"
     with Engine.open(out, device="cpu", precision="fp32") as engine:
-        assert engine.analyze(np.full((64, 80, 3), 200, np.uint8)).ok
+        assert engine.analyze(np.full((240, 320, 3), 200, np.uint8)).ok

@@ -171,7 +171,7 @@ def test_the_pack_knows_its_cells_and_whose_pictures_taught_it(
     assert str(data) not in (tmp_path / "p" / "pack.toml").read_text()
     assert manifest.accuracy["ap50"] >= 0
     with Engine.open(tmp_path / "p", device="cpu", precision="fp32") as engine:
-        picture = next((data / "white").rglob("*.png"))
+        picture = next((data / "labs" / "white" / "images").iterdir())
         assert engine.analyze(read_image(picture, name="white")).regions is not None
 
 
