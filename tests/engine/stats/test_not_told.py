@@ -17,7 +17,7 @@ def test_a_finding_is_named_unless_a_type_tells_it():
 def test_readme_says_what_the_shipped_pack_tells_and_does_not_know(repository):
     pack = Pack.open(find_pack("chula12"))
     text = " ".join((repository / "README.md").read_text("utf-8").split())
-    told = text.split("tells the twelve types")[1].split("It does not know")[0]
+    told = text.split("distinguishes the twelve types")[1].split("It does not know")[0]
     for name in pack.types:
         assert name.replace("_", " ") in told
     assert len(pack.types) == 12
